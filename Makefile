@@ -1,0 +1,58 @@
+# The commands of a working day. `make` alone lists them.
+#
+# Everything is built in release: llama.cpp, which takes minutes, is then built once for programs, tests and lints.
+# CARGO_FLAGS goes to every cargo command (the CI passes --locked); CARGO_TARGET_DIR is respected.
+
+SHELL := /bin/sh
+CARGO := ./scripts/cargo.sh
+CARGO_FLAGS ?=
+TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),./target)
+
+# About a third of the experts fit, so most of the model streams from the disk while it answers.
+DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
+DEMO_PROMPT ?= What is a lynx?
+
+.PHONY: help demo build test test-scripts lint fmt-check clippy tidy docs clean bootstrap
+
+# One recipe at a time: cargo commands would only wait for each other's lock.
+.NOTPARALLEL:
+
+help:
+	@echo 'make demo     install what the build lacks, build, and let the demo model answer with a third of its experts in memory'
+	@echo 'make build    the hypura program, in $(TARGET_DIR)/release'
+	@echo 'make test     all tests'
+	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
+	@echo 'make clean    remove everything that was built'
+
+demo: build
+	$(TARGET_DIR)/release/hypura run demo $(DEMO_FLAGS) '$(subst ','\'',$(DEMO_PROMPT))'
+
+build: bootstrap
+	$(CARGO) build --release $(CARGO_FLAGS)
+
+test: bootstrap test-scripts
+	$(CARGO) test --release --workspace $(CARGO_FLAGS)
+
+test-scripts:
+	sh scripts/tests/bootstrap.sh
+
+lint: fmt-check clippy tidy docs
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+clippy: bootstrap
+	$(CARGO) clippy --release --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+
+tidy:
+	$(CARGO) run --release --quiet --package xtask $(CARGO_FLAGS) -- tidy
+
+# The documentation is for those who work here: private items are part of it, so links to them are right.
+docs: bootstrap
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --release --workspace --no-deps --document-private-items $(CARGO_FLAGS)
+
+clean:
+	$(CARGO) clean
+
+bootstrap:
+	@./scripts/bootstrap.sh
