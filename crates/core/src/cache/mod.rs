@@ -1,0 +1,21 @@
+//! Residency of routed experts: which expert is in which slot, and what may be evicted for what.
+//!
+//! Pure bookkeeping for one size class (experts of equal slot bytes); no bytes, reads or threads live here.
+//! The engine asks ([`ExpertCache::acquire`]), does the reads it is told to do, and reports their end
+//! ([`ExpertCache::complete`]). The simulator drives the very same code, so their hit rates agree exactly.
+//!
+//! * `key`: names (expert, slot, token clock)
+//! * `expert_cache`: the state machine and its invariants
+//! * `counters`: what is counted, and what a hit rate means
+//! * `policy`: who is evicted, one policy a file
+
+mod counters;
+mod expert_cache;
+mod key;
+pub mod policy;
+
+pub use crate::model::ExpertKey;
+pub use counters::Counters;
+pub use expert_cache::{Admission, Batch, Demand, ExpertCache, Grant, Residency};
+pub use key::{DECODE_TOKENS, SlotId, TokenClock};
+pub use policy::{EvictionPolicy, PolicyKind, Use};

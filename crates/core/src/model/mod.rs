@@ -1,0 +1,27 @@
+//! What a model is made of, read from its GGUF: tensors and their roles, expert geometry, sizes, KV cache.
+//!
+//! Everything follows from metadata and from the names that llama.cpp gives tensors (`llama-arch.cpp`), not from a list
+//! of architectures; the few per-architecture defaults that llama.cpp keeps in code are in `layers`.
+//!
+//! * `roles`: tensor name → role, layer, how it may be streamed
+//! * `experts`: where the bytes of each routed expert lie
+//! * `layers`: attention and recurrence of each layer
+//! * `kv`: the one formula for the size of the KV cache
+//! * `shape`: the model as a whole
+
+mod error;
+mod experts;
+mod kv;
+mod layers;
+mod roles;
+mod shape;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ModelError;
+pub use experts::{ExpertKey, ExpertLayer, ExpertSlice, ExpertTensor, SizeClass, Window};
+pub use kv::KvRequest;
+pub use layers::LayerShape;
+pub use roles::{ExpertPart, FfnPart, Streaming, TensorRole};
+pub use shape::{ModelShape, ModelTensor};

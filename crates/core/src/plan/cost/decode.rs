@@ -1,0 +1,198 @@
+//! One token at a time.
+
+use super::compute::{Rates, TokenCompute};
+use super::{BoundBy, CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
+use crate::model::{ExpertLayer, ModelShape};
+use crate::plan::hits::HitRate;
+use crate::plan::{Mode, Plan};
+use crate::profile::Pattern;
+
+pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<DecodeCost> {
+    let workload = &input.workload;
+    let past = f64::from(workload.prompt_tokens) + f64::from(workload.generated_tokens) / 2.0;
+    let compute = rates.token(input.shape, past);
+    match input.plan.mode {
+        Mode::FullResident => Some(resident(&compute)),
+        Mode::ExpertStreaming => experts(input, rates, disk, compute),
+        Mode::DenseStreaming => dense(input, rates, disk, compute),
+    }
+}
+
+fn resident(compute: &TokenCompute) -> DecodeCost {
+    let compute_s = compute.trunk_s + compute.experts_s;
+    let time = compute_s + compute.sync_s;
+    DecodeCost {
+        tokens_per_s: Estimate::of_times(time, time, time),
+        roofline_tokens_per_s: 1.0 / time,
+        compute_s,
+        sync_s: compute.sync_s,
+        read_s: 0.0,
+        read_bytes: 0.0,
+        hits: None,
+        bound: BoundBy::of(0.0, compute_s, compute.sync_s),
+    }
+}
+
+/// The ring reads ahead all the time, also into the next token, so the slower side decides.
+fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCompute) -> Option<DecodeCost> {
+    let Plan { streamed_dense, cells, cell_bytes, .. } = input.plan;
+    let bytes: u64 = streamed_dense.iter().filter_map(|index| tensor_bytes(input.shape, *index)).sum();
+    let in_flight = cells.saturating_sub(1).max(1) as f64 * *cell_bytes as f64 / super::CHUNK_BYTES as f64;
+    let depth = in_flight.clamp(1.0, READER_DEPTH);
+    let read_s = disk.seconds(Pattern::Sequential, bytes as f64, depth)?;
+    // Nodes before and after each streamed one are calls of their own.
+    let sync_s = compute.sync_s + 2.0 * streamed_dense.len() as f64 * rates.call_s;
+    let busy_s = compute.trunk_s + sync_s;
+    let time = busy_s.max(read_s);
+    let best = if bytes == 0 { 0.0 } else { bytes as f64 / disk.best()? };
+    let roofline = (compute.trunk_s + compute.sync_s).max(best);
+    Some(DecodeCost {
+        tokens_per_s: Estimate::of_times(time, time, time),
+        roofline_tokens_per_s: 1.0 / roofline,
+        compute_s: compute.trunk_s,
+        sync_s,
+        read_s,
+        read_bytes: bytes as f64,
+        hits: None,
+        bound: BoundBy::of(read_s, compute.trunk_s, sync_s),
+    })
+}
+
+fn tensor_bytes(shape: &ModelShape, index: usize) -> Option<u64> {
+    shape.tensors.get(index).map(|tensor| tensor.info.bytes)
+}
+
+/// What one choice of hit rates costs.
+struct Pass {
+    time_s: f64,
+    read_s: f64,
+    read_bytes: f64,
+}
+
+fn experts(
+    input: &CostInput<'_>,
+    rates: &Rates,
+    disk: &Disk<'_>,
+    compute: TokenCompute,
+) -> Option<DecodeCost> {
+    let hits = layer_hits(input);
+    let parts: usize = input.shape.expert_layers.iter().map(|layer| layer.parts.len()).sum();
+    // A streamed node is a call of its own, and so is what lies between two of them.
+    let sync_s = compute.sync_s + 2.0 * parts as f64 * rates.call_s;
+    let pass = |pick: fn(&HitRate) -> f64| {
+        let mut total = Pass { time_s: compute.trunk_s + sync_s, read_s: 0.0, read_bytes: 0.0 };
+        for (layer, hits) in input.shape.expert_layers.iter().zip(&hits) {
+            let share = ratio(layer_bytes(layer), input.shape.routed_bytes_per_token() as f64);
+            let one = layer_pass(layer, pick(hits), compute.experts_s * share, disk)?;
+            total.time_s += one.time_s;
+            total.read_s += one.read_s;
+            total.read_bytes += one.read_bytes;
+        }
+        Some(total)
+    };
+    let (slow, mid, fast) = (pass(|hits| hits.low)?, pass(|hits| hits.mid)?, pass(|hits| hits.high)?);
+    let compute_s = compute.trunk_s + compute.experts_s;
+    let best = if mid.read_bytes > 0.0 { mid.read_bytes / disk.best()? } else { 0.0 };
+    Some(DecodeCost {
+        tokens_per_s: Estimate::of_times(slow.time_s, mid.time_s, fast.time_s),
+        roofline_tokens_per_s: 1.0 / (compute_s + compute.sync_s).max(best),
+        compute_s,
+        sync_s,
+        read_s: mid.read_s,
+        read_bytes: mid.read_bytes,
+        hits: Some(mean_hits(input.shape, &hits)),
+        bound: BoundBy::of(mid.read_s, compute_s, sync_s),
+    })
+}
+
+/// The hit rate of each expert layer. A size class has slots of its own, for all its layers together.
+pub(super) fn layer_hits(input: &CostInput<'_>) -> Vec<HitRate> {
+    let class_of = |layer: u32| {
+        input.layout.layers.iter().find(|candidate| candidate.layer == layer).map(|found| found.class)
+    };
+    let of_layer = |layer: &ExpertLayer| {
+        let class = class_of(layer.layer);
+        let slots = class.and_then(|class| input.plan.slots.get(class)).copied().unwrap_or(0);
+        let experts =
+            class.and_then(|class| input.layout.classes.get(class)).map_or(0, |class| class.experts);
+        let fraction = ratio(f64::from(slots), experts as f64);
+        let used = ratio(f64::from(layer.used), f64::from(layer.experts));
+        input.workload.routing.hit_rate(fraction, used)
+    };
+    input.shape.expert_layers.iter().map(of_layer).collect()
+}
+
+/// Weighted by the bytes that layers route to.
+fn mean_hits(shape: &ModelShape, hits: &[HitRate]) -> HitRate {
+    let total = shape.routed_bytes_per_token() as f64;
+    let mean = |pick: fn(&HitRate) -> f64| {
+        let weigh = |(layer, hits): (&ExpertLayer, &HitRate)| layer_bytes(layer) * pick(hits);
+        ratio(shape.expert_layers.iter().zip(hits).map(weigh).sum(), total)
+    };
+    HitRate { low: mean(|hits| hits.low), mid: mean(|hits| hits.mid), high: mean(|hits| hits.high) }
+}
+
+fn layer_bytes(layer: &ExpertLayer) -> f64 {
+    f64::from(layer.used) * layer.expert_bytes() as f64
+}
+
+/// The experts of one layer, on average over how many of them are missing: their reads go out together, the hits are
+/// computed meanwhile, and the last part of the missing ones after they landed.
+fn layer_pass(layer: &ExpertLayer, hit: f64, compute_s: f64, disk: &Disk<'_>) -> Option<Pass> {
+    let used = layer.used;
+    let part_bytes = layer.expert_bytes() / layer.parts.len().max(1) as u64;
+    let last_part_s = compute_s / (f64::from(used) * layer.parts.len().max(1) as f64);
+    let mut pass = Pass { time_s: 0.0, read_s: 0.0, read_bytes: 0.0 };
+    let (mut slowest_read, mut slowest) = (0.0_f64, compute_s);
+    for (missing, probability) in binomial(used, 1.0 - hit).into_iter().enumerate() {
+        let missing = missing as f64;
+        if missing > 0.0 {
+            let read_s = disk.burst_seconds(missing * layer.parts.len() as f64, part_bytes)?;
+            // More requests never take less time, whatever the noise of two measurements says.
+            slowest_read = slowest_read.max(read_s);
+            slowest = slowest.max(slowest_read + missing * last_part_s);
+        }
+        pass.time_s += probability * slowest;
+        pass.read_s += probability * slowest_read;
+        pass.read_bytes += probability * missing * layer.expert_bytes() as f64;
+    }
+    Some(pass)
+}
+
+/// Probabilities of 0 to `n` successes. Empty tails are dropped, so that a disk that was not measured is not asked for
+/// reads that never happen.
+fn binomial(n: u32, p: f64) -> Vec<f64> {
+    if p <= 0.0 {
+        return vec![1.0];
+    }
+    let mut row = vec![1.0];
+    for _ in 0..n {
+        let mut next = vec![0.0; row.len() + 1];
+        for (k, probability) in row.iter().enumerate() {
+            next[k] += probability * (1.0 - p);
+            next[k + 1] += probability * p;
+        }
+        row = next;
+    }
+    row
+}
+
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binomials_are_distributions() {
+        for (n, p) in [(0, 0.5), (2, 0.25), (8, 0.9), (8, 1.0)] {
+            let row = binomial(n, p);
+            assert!((row.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            let mean: f64 = row.iter().enumerate().map(|(k, probability)| k as f64 * probability).sum();
+            assert!((mean - f64::from(n) * p).abs() < 1e-12);
+        }
+        assert_eq!(binomial(8, 0.0), [1.0]);
+    }
+}

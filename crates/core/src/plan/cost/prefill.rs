@@ -1,0 +1,79 @@
+//! The prompt, in ubatches: each reads what it needs once, in file order, while it computes.
+
+use super::compute::Rates;
+use super::{BoundBy, CostInput, Disk, Estimate, NOISE, PrefillCost, READER_DEPTH};
+use crate::model::ExpertLayer;
+use crate::plan::Mode;
+use crate::profile::Pattern;
+
+/// Sums over the ubatches.
+#[derive(Default)]
+struct Total {
+    time_s: f64,
+    compute_s: f64,
+    read_s: f64,
+    read_bytes: f64,
+}
+
+pub(super) fn prefill(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<PrefillCost> {
+    let prompt = input.workload.prompt_tokens;
+    let ubatch = input.workload.ubatch_tokens.max(1);
+    let mut total = Total::default();
+    let mut past = 0;
+    while past < prompt {
+        let tokens = ubatch.min(prompt - past);
+        step(input, rates, disk, tokens, past, &mut total)?;
+        past += tokens;
+    }
+    if total.time_s <= 0.0 {
+        return None;
+    }
+    let first_token_s = Estimate::around(total.time_s, NOISE);
+    Some(PrefillCost {
+        tokens_per_s: first_token_s.inverse(f64::from(prompt)),
+        first_token_s,
+        compute_s: total.compute_s,
+        read_s: total.read_s,
+        read_bytes: total.read_bytes,
+        bound: BoundBy::of(total.read_s, total.compute_s, 0.0),
+    })
+}
+
+fn step(
+    input: &CostInput<'_>,
+    rates: &Rates,
+    disk: &Disk<'_>,
+    tokens: u32,
+    past: u32,
+    total: &mut Total,
+) -> Option<()> {
+    let (trunk_s, experts_s) = rates.batch(input.shape, f64::from(tokens), f64::from(past));
+    let (read_bytes, overlapped_s) = match input.plan.mode {
+        Mode::FullResident => (0.0, 0.0),
+        // Reads of a layer start when its router has answered, so only experts are computed meanwhile.
+        Mode::ExpertStreaming => (missing_bytes(input, tokens), experts_s),
+        Mode::DenseStreaming => (streamed_bytes(input), trunk_s + experts_s),
+    };
+    let read_s = disk.seconds(Pattern::Sequential, read_bytes, READER_DEPTH)?;
+    total.time_s += trunk_s + experts_s - overlapped_s + overlapped_s.max(read_s);
+    total.compute_s += trunk_s + experts_s;
+    total.read_s += read_s;
+    total.read_bytes += read_bytes;
+    Some(())
+}
+
+fn streamed_bytes(input: &CostInput<'_>) -> f64 {
+    let bytes = |index: &usize| input.shape.tensors.get(*index).map_or(0, |tensor| tensor.info.bytes);
+    input.plan.streamed_dense.iter().map(bytes).sum::<u64>() as f64
+}
+
+/// Experts that a ubatch touches, less those in memory. Of many tokens nearly all experts are touched, so that the hit
+/// rate is the share of experts in memory; the skew of routers is left out, which errs on the slow side.
+fn missing_bytes(input: &CostInput<'_>, tokens: u32) -> f64 {
+    let fraction = input.plan.cached_fraction(input.shape, input.layout);
+    let touched = |layer: &ExpertLayer| {
+        let untouched = 1.0 - f64::from(layer.used) / f64::from(layer.experts.max(1));
+        f64::from(layer.experts) * (1.0 - untouched.powf(f64::from(tokens))) * layer.expert_bytes() as f64
+    };
+    input.shape.expert_layers.iter().map(touched).sum::<f64>() * (1.0 - fraction)
+}

@@ -1,0 +1,117 @@
+//! What llama.cpp will need besides weights, without asking llama.cpp.
+//!
+//! Loading measures these numbers exactly (llama.cpp builds its graphs without memory); for a model that is not on this
+//! machine there is only the header, so here is arithmetic. A test of the engine holds it against llama.cpp's own figures.
+
+use super::Fixed;
+use crate::gguf::GgmlType;
+use crate::model::{
+    ExpertPart, FfnPart, KvRequest, LayerShape, ModelError, ModelShape, ModelTensor, TensorRole,
+};
+
+/// llama.cpp rounds the context up to a multiple of this (`llama_context`, `GGML_PAD(n_ctx, 256)`).
+const CONTEXT_MULTIPLE: u64 = 256;
+/// Bytes of an activation.
+const F32: u64 = 4;
+
+/// The context to estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextRequest {
+    /// Tokens of context.
+    pub context_tokens: u32,
+    /// Most tokens in one graph.
+    pub ubatch_tokens: u32,
+    /// Parallel sequences.
+    pub sequences: u32,
+    /// Element type of the KV cache.
+    pub kv: GgmlType,
+}
+
+/// Estimates KV cache, compute buffers and the process itself.
+///
+/// # Errors
+/// [`ModelError`] when the KV cache has no size (an element type whose blocks do not divide its rows, or overflow).
+pub fn estimate_fixed(shape: &ModelShape, request: &ContextRequest) -> Result<Fixed, ModelError> {
+    let most = if shape.context_train > 0 { shape.context_train } else { u64::MAX };
+    let context = u64::from(request.context_tokens).clamp(1, most);
+    let ubatch = u64::from(request.ubatch_tokens).clamp(1, context);
+    let context = context.next_multiple_of(CONTEXT_MULTIPLE);
+    let kv = KvRequest {
+        context_tokens: context,
+        sequences: u64::from(request.sequences.max(1)),
+        unified: true,
+        // Windowed layers get the whole context too (`swa_full`, llama.cpp's default), as if a ubatch were that long.
+        ubatch_tokens: context,
+        keys: request.kv,
+        values: request.kv,
+    };
+    Ok(Fixed {
+        kv_bytes: shape.kv_bytes(&kv)?,
+        compute_bytes: compute_bytes(shape, context, ubatch),
+        process_bytes: process_bytes(shape, ubatch),
+    })
+}
+
+/// What the process takes beside weights, KV cache and compute buffers.
+#[must_use]
+pub fn process_bytes(shape: &ModelShape, ubatch_tokens: u64) -> u64 {
+    /// Code, heap, thread stacks, reader staging; measured on tiny models.
+    const BASE: u64 = 40 << 20;
+    /// llama.cpp keeps the text, score and hash entries of each token, and its merges.
+    const PER_TOKEN: u64 = 450;
+    // Rows gathered for experts that are computed one by one: input and result, at the widest.
+    let sides = |tensor: &ModelTensor| {
+        tensor
+            .info
+            .shape
+            .get(..2)
+            .map(|sides| sides.iter().fold(0_u64, |sum, side| sum.saturating_add(*side)))
+    };
+    let widest = shape.tensors.iter().filter_map(sides).max().unwrap_or(0);
+    let rows = if shape.is_dense() { 0 } else { ubatch_tokens * widest.min(1 << 16) * F32 };
+    BASE + shape.vocab.saturating_mul(PER_TOKEN) + rows
+}
+
+/// Compute buffers: what is alive at the same time in the widest place of llama.cpp's graph, and the graph's inputs.
+///
+/// The allocator of ggml reuses memory once a node's result is consumed, so one place decides: the logits (one row is
+/// reserved for every token of the ubatch), the feed-forward network, or attention. Beside each of them live a few rows
+/// of the hidden state. Read off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
+fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64) -> u64 {
+    /// Hidden states: residual, input, normalised, result and one more; and positions, ids and the like.
+    const HIDDEN_ROWS: u64 = 5;
+    const SMALL: u64 = 10;
+    /// Bytes of a cell of the attention mask.
+    const MASK_BYTES: u64 = 2;
+    let feed_forward = shape.tensors.iter().map(|tensor| ffn_row(shape, tensor)).max().unwrap_or(0);
+    let attention = shape.layer_shapes.iter().map(attention_row).max().unwrap_or(0);
+    let widest = shape.vocab.max(feed_forward).max(attention);
+    let row = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(widest).saturating_add(SMALL);
+    let masks = 1 + u64::from(shape.layer_shapes.iter().any(|layer| layer.window.is_some()));
+    let mask = context.saturating_mul(MASK_BYTES * masks);
+    row.saturating_mul(F32).saturating_add(mask).saturating_mul(ubatch)
+}
+
+/// Elements that one token needs in attention: queries before and after rotation, keys and values.
+fn attention_row(layer: &LayerShape) -> u64 {
+    let queries = layer.heads.saturating_mul(layer.key_len);
+    let head = layer.key_len.saturating_add(layer.value_len);
+    queries.saturating_mul(2).saturating_add(layer.kv_heads.saturating_mul(head))
+}
+
+/// Elements that one token needs in a feed-forward network: gate, up and their product; or the inputs and the results of
+/// the second half of its experts.
+fn ffn_row(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
+    let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
+    match tensor.role {
+        TensorRole::DenseFfn(FfnPart::Up) => rows.saturating_mul(3),
+        TensorRole::RoutedExpert(part @ (ExpertPart::Up | ExpertPart::GateUp)) => {
+            let used = tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| layer.used);
+            let inner = if part == ExpertPart::GateUp { rows / 2 } else { rows };
+            let first = inner.saturating_mul(3);
+            let second = inner.saturating_add(shape.embedding);
+            first.max(second).saturating_mul(u64::from(used))
+        }
+        _ => 0,
+    }
+}

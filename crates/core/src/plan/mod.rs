@@ -1,0 +1,31 @@
+//! Where the weights go: the arithmetic of memory, before anything is allocated.
+//!
+//! - `layout`: slots of experts, their parts, and what to read to fill them
+//! - `budget`: what must be resident, what streams, and whether it fits
+//! - `hits`: how often an expert is found in memory
+//! - `estimate`: what llama.cpp needs besides weights, from the header alone
+//! - `cost`: a plan and a measured machine give seconds and tokens per second
+//! - `tiers`: who lives where, for people
+//! - `what_if`: another machine than this one
+//! - `advice`: what would change with one
+
+mod advice;
+mod budget;
+mod cost;
+mod estimate;
+mod hits;
+mod layout;
+mod tiers;
+mod what_if;
+
+pub use advice::{Alternative, Question};
+pub use budget::{CacheSize, Choice, Fixed, Mode, Plan, PlanError, Request, human_bytes, plan};
+pub use cost::{BoundBy, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, Workload, predict};
+pub use estimate::{ContextRequest, estimate_fixed, process_bytes};
+pub use hits::{HitRate, Routing};
+pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
+pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};
+pub use what_if::{WhatIf, WhatIfError};
+
+/// The unit of direct I/O in bytes: every offset and length of a read is a multiple of it.
+pub const PAGE: usize = 4096;

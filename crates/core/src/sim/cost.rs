@@ -1,0 +1,46 @@
+//! From counted reads to tokens per second.
+//!
+//! `tokens/s = 1 / max(C, (1 − h) · A / B)`: with perfect overlap of reading and computing, the slower of the two
+//! decides. *C* compute seconds a token, *h* hit rate, *A* bytes that a token routes to, *B* disk bytes a second. To
+//! the reading time is added one latency for each layer that reads anything: its reads go out together, and the next
+//! layer's cannot be known before.
+
+/// The measured machine. All numbers come from a profile; none is a default.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Machine {
+    /// Seconds of computing for one token with everything resident.
+    pub compute_s: f64,
+    /// Sequential-enough read rate of the disk at the reader's queue depth.
+    pub disk_bytes_per_s: f64,
+    /// Time from asking to the first byte.
+    pub disk_latency_s: f64,
+}
+
+/// What limits a prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Computing.
+    Compute,
+    /// Reading.
+    Disk,
+}
+
+/// Predicted speed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Prediction {
+    /// Seconds of reading a token.
+    pub disk_s: f64,
+    /// Tokens per second with perfect overlap.
+    pub tokens_per_s: f64,
+    /// Which side is slower.
+    pub bound: Bound,
+}
+
+impl Machine {
+    /// The speed at which tokens come that read `bytes_per_token` in `reading_layers_per_token` layers, on average.
+    pub fn predict(&self, bytes_per_token: f64, reading_layers_per_token: f64) -> Prediction {
+        let disk_s = bytes_per_token / self.disk_bytes_per_s + reading_layers_per_token * self.disk_latency_s;
+        let bound = if disk_s > self.compute_s { Bound::Disk } else { Bound::Compute };
+        Prediction { disk_s, tokens_per_s: 1.0 / self.compute_s.max(disk_s), bound }
+    }
+}

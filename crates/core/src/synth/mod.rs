@@ -1,0 +1,30 @@
+//! Synthetic models: GGUFs of real shapes with random but well-scaled weights, for tests and benchmarks.
+//!
+//! A [`SynthPlan`] knows every byte of the files it describes and makes any range of them on demand, so the caller may
+//! write with as many threads as it likes; it does no I/O itself. The files load in llama.cpp and decode to finite
+//! logits; the text is nonsense.
+//!
+//! * [`shape`] the models, [`tensors`] and [`metadata`] what their architectures require
+//! * [`quant`] which type each tensor gets, [`blocks`] and [`content`] the bytes
+//! * [`vocab`] a tokenizer of the right size
+//! * [`plan`] files, shards, ranges; [`extents`] which ranges repeat
+//! * [`rng`], [`half`] small helpers
+
+mod blocks;
+mod content;
+mod error;
+mod extents;
+mod half;
+mod metadata;
+mod plan;
+mod quant;
+mod rng;
+mod shape;
+mod tensors;
+mod vocab;
+
+pub use error::SynthError;
+pub use extents::{Extent, ExtentSource};
+pub use plan::{SynthOptions, SynthPlan, SynthShard};
+pub use quant::Quant;
+pub use shape::Shape;

@@ -1,0 +1,219 @@
+//! What must hold for every plan and every prediction, on models and machines of many forms.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
+mod plan_common;
+
+use hypura_core::model::{ModelShape, Streaming};
+use hypura_core::plan::{
+    CacheSize, Choice, ExpertLayout, Fixed, Mode, Plan, PlanError, Question, Request, Routing, TierTable,
+    WhatIf, Workload, plan,
+};
+use hypura_core::profile::Profile;
+use hypura_core::synth::Shape;
+use plan_common::{machine, model, model_of_layers};
+use proptest::prelude::*;
+
+const FIXED: Fixed = Fixed { kv_bytes: 300_000, compute_bytes: 500_000, process_bytes: 100_000 };
+
+fn request(budget_bytes: u64, choice: Choice) -> Request {
+    Request { budget_bytes, fixed: FIXED, choice, cache: None }
+}
+
+fn tiny() -> impl Strategy<Value = ModelShape> {
+    let shapes: Vec<Shape> =
+        Shape::ALL.iter().copied().filter(|shape| shape.name().starts_with("tiny-")).collect();
+    (prop::sample::select(shapes), 2..12_u32).prop_map(|(shape, layers)| model_of_layers(shape, layers))
+}
+
+fn choice() -> impl Strategy<Value = Choice> {
+    prop::sample::select(vec![Choice::Auto, Choice::Stream])
+}
+
+fn speeds(
+    shape: &ModelShape,
+    profile: &Profile,
+    request: Request,
+    workload: Workload,
+) -> Option<(Plan, [f64; 3])> {
+    let layout = ExpertLayout::new(shape);
+    let question = Question { shape, layout: &layout, profile, request, workload };
+    let (plan, prediction) = question.answer().ok()?;
+    assert!(prediction.missing.is_empty(), "{:?}", prediction.missing);
+    let (decode, prefill) = (prediction.decode.unwrap(), prediction.prefill.unwrap());
+    for estimate in [decode.tokens_per_s, prefill.tokens_per_s, prediction.load_s.unwrap()] {
+        assert!(estimate.low > 0.0 && estimate.high.is_finite(), "{estimate:?}");
+        assert!(estimate.low <= estimate.mid && estimate.mid <= estimate.high, "{estimate:?}");
+    }
+    assert!(decode.tokens_per_s.mid <= decode.roofline_tokens_per_s * 1.000_001, "{decode:?}");
+    Some((plan, [decode.tokens_per_s.mid, decode.tokens_per_s.low, prefill.tokens_per_s.mid]))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_plan_exceeds_its_budget_and_the_floor_is_true(
+        shape in tiny(), part in 0.0..1.3_f64, choice in choice(), percent in prop::option::of(0.0..100.0_f64),
+    ) {
+        let layout = ExpertLayout::new(&shape);
+        let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
+        let request = Request { cache: percent.map(CacheSize::Percent), ..request(budget, choice) };
+        match plan(&shape, &layout, &request) {
+            Ok(plan) => {
+                prop_assert!(plan.total_bytes() <= budget);
+                prop_assert!(plan.floor_bytes <= budget);
+                let table = TierTable::new(&shape, &layout, &plan);
+                let total = table.total();
+                prop_assert_eq!(total.total_bytes(), shape.total_bytes());
+                prop_assert_eq!(total.resident_bytes, plan.resident_bytes);
+                let layers: u64 = table.layers.iter().map(|layer| layer.total_bytes()).sum();
+                prop_assert_eq!(layers + table.outside.total_bytes(), shape.total_bytes());
+                prop_assert!(total.cached_bytes <= total.streamed_bytes);
+                let fraction = plan.cached_fraction(&shape, &layout);
+                prop_assert!((0.0..=1.0).contains(&fraction), "{}", fraction);
+            }
+            Err(PlanError::BelowFloor { floor_bytes, .. }) => {
+                prop_assert!(floor_bytes > budget);
+                let enough = Request { budget_bytes: floor_bytes, ..request };
+                prop_assert!(plan(&shape, &layout, &enough).is_ok());
+            }
+            Err(error) => prop_assert!(false, "{}", error),
+        }
+    }
+
+    #[test]
+    fn more_memory_never_predicts_slower(
+        shape in tiny(), profile in machine(), choice in choice(), ubatch in 1..600_u32,
+        parts in prop::collection::vec(0.05..1.3_f64, 2..12),
+    ) {
+        let workload = Workload { ubatch_tokens: ubatch, ..Workload::default() };
+        let mut budgets: Vec<u64> =
+            parts.iter().map(|part| ((shape.total_bytes() + 900_000) as f64 * part) as u64).collect();
+        budgets.sort_unstable();
+        let mut last: Option<(u64, Plan, [f64; 3])> = None;
+        for budget in budgets {
+            let Some((plan, now)) = speeds(&shape, &profile, request(budget, choice), workload) else {
+                prop_assert!(last.is_none(), "a larger budget has no plan");
+                continue;
+            };
+            if let Some((less, less_plan, before)) = &last {
+                for (now, before) in now.iter().zip(before) {
+                    prop_assert!(
+                        *now >= before * (1.0 - 1e-9),
+                        "{less} → {budget}: {before} → {now}\n{less_plan:?}\n{plan:?}"
+                    );
+                }
+            }
+            last = Some((budget, plan, now));
+        }
+    }
+
+    #[test]
+    fn a_faster_disk_never_predicts_slower(
+        shape in tiny(), profile in machine(), part in 0.3..1.0_f64, factor in 1.0..20.0_f64,
+    ) {
+        let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
+        let best = profile.storage.as_ref().unwrap().reads.iter().filter_map(|r| r.bytes_per_s).fold(0.0, f64::max);
+        let what_if = WhatIf { disk_bytes_per_s: Some(best * factor), ..WhatIf::default() };
+        let request = request(budget, Choice::Auto);
+        let Some((_, slow)) = speeds(&shape, &profile, request, Workload::default()) else { return Ok(()) };
+        let (_, fast) = speeds(&shape, &what_if.apply(&profile), request, Workload::default()).unwrap();
+        for (fast, slow) in fast.iter().zip(&slow) {
+            prop_assert!(*fast >= slow * (1.0 - 1e-9));
+        }
+    }
+
+    #[test]
+    fn dense_weights_stream_evenly(part in 0.35..0.95_f64, layers in 8..24_u32) {
+        let shape = model_of_layers(Shape::TinyLlama, layers);
+        let layout = ExpertLayout::new(&shape);
+        let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
+        let Ok(plan) = plan(&shape, &layout, &request(budget, Choice::Stream)) else { return Ok(()) };
+        prop_assert_eq!(plan.mode, Mode::DenseStreaming);
+        let table = TierTable::new(&shape, &layout, &plan);
+        // Any run of layers has its share of the streamed bytes, give or take three weights at each end.
+        let (total, largest) = (table.total(), plan.cell_bytes as f64);
+        let of_layers: u64 = table.layers.iter().map(|layer| layer.total_bytes()).sum();
+        for start in 0..table.layers.len() {
+            let (mut streamed, mut all) = (0, 0);
+            for layer in &table.layers[start..] {
+                streamed += layer.streamed_bytes;
+                all += layer.total_bytes();
+                let share = total.streamed_bytes as f64 * all as f64 / of_layers as f64;
+                prop_assert!((streamed as f64 - share).abs() <= 6.0 * largest, "{}+: {} {}", start, streamed, share);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_not_measured_is_named_and_its_prediction_absent() {
+    let shape = model(Shape::TinyMixtral);
+    let layout = ExpertLayout::new(&shape);
+    let profile = Profile::default();
+    let request = request(shape.total_bytes(), Choice::Stream);
+    let question = Question {
+        shape: &shape,
+        layout: &layout,
+        profile: &profile,
+        request,
+        workload: Workload::default(),
+    };
+    let (_, prediction) = question.answer().unwrap();
+    assert!(prediction.load_s.is_none() && prediction.decode.is_none() && prediction.prefill.is_none());
+    assert_eq!(prediction.missing, ["the speed of the disk", "the speed of the processor"]);
+}
+
+#[test]
+fn a_resident_model_needs_no_disk_to_decode() {
+    let shape = model(Shape::TinyMixtral);
+    let layout = ExpertLayout::new(&shape);
+    let mut profile = plan_common::fixed_machine(2e9);
+    profile.storage = None;
+    let question = Question {
+        shape: &shape,
+        layout: &layout,
+        profile: &profile,
+        request: request(u64::MAX, Choice::Auto),
+        workload: Workload::default(),
+    };
+    let (plan, prediction) = question.answer().unwrap();
+    assert_eq!(plan.mode, Mode::FullResident);
+    assert!(prediction.load_s.is_none() && prediction.decode.is_some() && prediction.prefill.is_some());
+}
+
+#[test]
+fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
+    let shape = model(Shape::Mixtral8x7b);
+    let layout = ExpertLayout::new(&shape);
+    let profile = plan_common::fixed_machine(2e9);
+    let budget_bytes = 20 << 30;
+    let workload = Workload { routing: Routing::Known(0.558), ..Workload::default() };
+    let question = Question {
+        shape: &shape,
+        layout: &layout,
+        profile: &profile,
+        request: Request { budget_bytes, ..request(budget_bytes, Choice::Auto) },
+        workload,
+    };
+    let (plan, prediction) = question.answer().unwrap();
+    let decode = prediction.decode.unwrap();
+    assert_eq!((plan.mode, decode.bound.name()), (Mode::ExpertStreaming, "disk"));
+    // 44.2% of two experts of 32 layers.
+    let expected = shape.routed_bytes_per_token() as f64 * (1.0 - 0.558);
+    assert!((decode.read_bytes / expected - 1.0).abs() < 1e-9);
+    assert!(decode.roofline_tokens_per_s >= decode.tokens_per_s.mid);
+    // With a known hit rate, memory that does not hold everything changes nothing.
+    let gains: Vec<f64> =
+        question.alternatives(&prediction).iter().map(|other| other.gain_tokens_per_s.unwrap()).collect();
+    assert_eq!(gains.len(), 4);
+    assert!(gains[0] == 0.0 && gains[1..].iter().all(|gain| *gain > 0.0), "{gains:?}");
+}
+
+#[test]
+fn streamable_weights_exist_in_every_shape() {
+    for &shape in Shape::ALL {
+        let model = model(shape);
+        assert!(!model.is_dense() || model.tensors.iter().any(|tensor| tensor.streaming == Streaming::Whole));
+    }
+}
