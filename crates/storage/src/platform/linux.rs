@@ -1,0 +1,226 @@
+//! Linux: `O_DIRECT`, `statx`, `posix_fadvise`, transparent huge pages, and what `/proc` and `/sys` say.
+
+use std::fs::{self, File};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+use super::{DirectIo, check_call};
+use crate::disk::{BlockDevice, FileSystem};
+use crate::memory::{Memory, tightest_limit};
+
+/// Opens a file for reading past the page cache.
+pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
+    File::options().read(true).custom_flags(libc::O_DIRECT).open(path)
+}
+
+/// Asks for transparent huge pages; a refusal only means ordinary pages.
+pub(crate) fn advise_huge_pages(base: NonNull<u8>, len: usize) {
+    // SAFETY: the range is a mapping of ours and MADV_HUGEPAGE does not change its contents.
+    unsafe {
+        libc::madvise(base.as_ptr().cast(), len, libc::MADV_HUGEPAGE);
+    }
+}
+
+/// What the file system says about direct I/O on this file (`STATX_DIOALIGN`, Linux 6.1 and later).
+pub(crate) fn direct_io(file: &File) -> DirectIo {
+    if matches!(file_system_magic(file), Ok(libc::TMPFS_MAGIC)) {
+        // tmpfs accepts O_DIRECT since Linux 6.6, but there is no device behind it: it *is* the page cache.
+        return DirectIo::Unsupported;
+    }
+    let mut answer = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is an empty C string (the descriptor itself is meant), `answer` has room for a statx.
+    let outcome = check_call(unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            answer.as_mut_ptr(),
+        )
+    });
+    if outcome.is_err() {
+        return DirectIo::Unknown;
+    }
+    // SAFETY: statx succeeded and the structure was zeroed before: every field is a plain number.
+    let answer = unsafe { answer.assume_init() };
+    if answer.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return DirectIo::Unknown;
+    }
+    match (answer.stx_dio_mem_align, answer.stx_dio_offset_align) {
+        (0, _) | (_, 0) => DirectIo::Unsupported,
+        (memory, offset) => DirectIo::Aligned { memory: memory as usize, offset: offset as usize },
+    }
+}
+
+/// The magic number of the file system that holds this file.
+pub(crate) fn file_system_magic(file: &File) -> io::Result<libc::c_long> {
+    let mut answer = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: `answer` has room for a statfs and the descriptor is open.
+    check_call(unsafe { libc::fstatfs(file.as_raw_fd(), answer.as_mut_ptr()) })?;
+    // SAFETY: fstatfs succeeded, and zeroed bytes are valid for its plain numbers anyway.
+    Ok(unsafe { answer.assume_init() }.f_type as libc::c_long)
+}
+
+/// Tells the page cache that it may forget this range of a file that had to be read through it.
+pub(crate) fn forget_cached(file: &File, offset: u64, len: usize) {
+    let (Ok(offset), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len)) else { return };
+    // SAFETY: advice about an open descriptor; it touches no memory of ours. Its failure costs only cache.
+    unsafe {
+        libc::posix_fadvise(file.as_raw_fd(), offset, len, libc::POSIX_FADV_DONTNEED);
+    }
+}
+
+/// `FICLONERANGE`.
+pub(crate) fn clone_range(
+    src: &File,
+    src_offset: u64,
+    dst: &File,
+    dst_offset: u64,
+    len: u64,
+) -> io::Result<()> {
+    let range = libc::file_clone_range {
+        src_fd: src.as_raw_fd().into(),
+        src_offset,
+        src_length: len,
+        dest_offset: dst_offset,
+    };
+    // SAFETY: both descriptors are open, and the kernel only reads `range`.
+    check_call(unsafe { libc::ioctl(dst.as_raw_fd(), libc::FICLONERANGE, &raw const range) }).map(drop)
+}
+
+/// `read_bytes` of `/proc/self/io`.
+pub(crate) fn storage_read_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/io")?;
+    field(&text, "read_bytes:").ok_or_else(|| missing("/proc/self/io", "read_bytes"))
+}
+
+/// `VmHWM` of `/proc/self/status`.
+pub(crate) fn peak_rss_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/status")?;
+    field(&text, "VmHWM:").map(|kb| kb * 1024).ok_or_else(|| missing("/proc/self/status", "VmHWM"))
+}
+
+/// The first number after `name` at the start of a line.
+pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+}
+
+fn missing(file: &str, name: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("{file} says nothing about {name}"))
+}
+
+/// Type of the file system from `/proc/self/mountinfo`, its block device from `/sys`.
+pub(crate) fn file_system_of(path: &Path) -> io::Result<FileSystem> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mount = mount_of(&mounts, path);
+    // btrfs gives files device numbers of their own; there the source of the mount names the disk.
+    let numbers = [Some(fs::metadata(path)?.dev()), mount.as_ref().and_then(source_device)];
+    let device = numbers.into_iter().flatten().find_map(block_device);
+    Ok(FileSystem { kind: mount.map(|mount| mount.kind), device })
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    kind: String,
+    source: String,
+}
+
+/// The innermost mount above `path`; of several at one place the last, which hides the others.
+fn mount_of(mountinfo: &str, path: &Path) -> Option<Mount> {
+    let parse = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let point = unescape(before.split(' ').nth(4)?);
+        let mut after = after.split(' ');
+        let mount = Mount { kind: after.next()?.to_owned(), source: unescape(after.next()?) };
+        path.starts_with(&point).then_some((point.len(), mount))
+    };
+    // `max_by_key` returns the last of equals.
+    mountinfo.lines().filter_map(parse).max_by_key(|(depth, _)| *depth).map(|(_, mount)| mount)
+}
+
+/// mountinfo writes blanks, tabs, newlines and backslashes as octal escapes (proc(5)).
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+fn source_device(mount: &Mount) -> Option<u64> {
+    let metadata = fs::metadata(&mount.source).ok()?;
+    metadata.file_type().is_block_device().then(|| metadata.rdev())
+}
+
+fn block_device(number: u64) -> Option<BlockDevice> {
+    let link = format!("/sys/dev/block/{}:{}", libc::major(number), libc::minor(number));
+    let mut folder = fs::canonicalize(link).ok()?;
+    if folder.join("partition").exists() {
+        folder.pop();
+    }
+    let name = folder.file_name()?.to_str()?.to_owned();
+    let queue = |setting: &str| fs::read_to_string(folder.join("queue").join(setting)).ok();
+    Some(BlockDevice {
+        rotational: queue("rotational").map(|text| text.trim() == "1"),
+        read_ahead_kb: queue("read_ahead_kb").and_then(|text| text.trim().parse().ok()),
+        name,
+    })
+}
+
+pub(crate) fn read_ahead_kb(device: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(read_ahead_setting(device)?)?;
+    text.trim().parse().map_err(|_| missing(device, "read_ahead_kb"))
+}
+
+pub(crate) fn set_read_ahead_kb(device: &str, kb: u64) -> io::Result<()> {
+    fs::write(read_ahead_setting(device)?, kb.to_string())
+}
+
+fn read_ahead_setting(device: &str) -> io::Result<PathBuf> {
+    if device.contains('/') {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name of a device has no slash"));
+    }
+    Ok(Path::new("/sys/block").join(device).join("queue/read_ahead_kb"))
+}
+
+/// Memory of the machine, and of the control groups around this process.
+pub(crate) fn memory() -> io::Result<Memory> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let kb = |name| field(&meminfo, name).ok_or_else(|| missing("/proc/meminfo", name));
+    let (total, available) = (kb("MemTotal:")? * 1024, kb("MemAvailable:")? * 1024);
+    let read = |path: &Path| fs::read_to_string(path).ok();
+    let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let limit = tightest_limit(&text("/proc/self/cgroup"), &text("/proc/self/mountinfo"), &read);
+    Ok(Memory { total_bytes: total, available_bytes: available, limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "\
+22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
+30 22 0:26 / /tmp rw,nosuid - tmpfs tmpfs rw
+40 22 259:3 /sub /mnt/my\\040disk rw - btrfs /dev/nvme0n1p3 rw,subvol=/sub
+41 22 259:4 / /mnt/my\\040disk rw - xfs /dev/nvme1n1 rw
+not a mount at all";
+
+    #[test]
+    fn the_innermost_and_last_mount_counts() {
+        let kind = |path: &str| mount_of(MOUNTS, Path::new(path)).map(|mount| mount.kind);
+        assert_eq!(kind("/home/model.gguf").as_deref(), Some("ext4"));
+        assert_eq!(kind("/tmp/model.gguf").as_deref(), Some("tmpfs"));
+        assert_eq!(kind("/tmpfoo").as_deref(), Some("ext4"));
+        assert_eq!(kind("/mnt/my disk/model.gguf").as_deref(), Some("xfs"));
+        assert_eq!(mount_of("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn fields_are_whole_lines() {
+        let text = "rchar: 5\nread_bytes: 77\nVmHWM:\t  1234 kB\ncancelled_read_bytes: 9\n";
+        assert_eq!(field(text, "read_bytes:"), Some(77));
+        assert_eq!(field(text, "VmHWM:"), Some(1234));
+        assert_eq!(field(text, "VmPeak:"), None);
+        assert_eq!(field("VmHWM: many", "VmHWM:"), None);
+    }
+}
