@@ -1,0 +1,98 @@
+//! What can go wrong, one enum per family of operations.
+
+use std::path::PathBuf;
+
+/// Why a model could not be loaded or prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The path contains a NUL byte.
+    #[error("the path {0:?} contains a NUL byte")]
+    Path(PathBuf),
+    /// llama.cpp refused the file; the text is its own.
+    #[error("llama.cpp cannot load {path}: {reason}", path = path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// llama.cpp's last error lines.
+        reason: String,
+    },
+    /// llama.cpp refused the context.
+    #[error("llama.cpp cannot create a context of {context} tokens: {reason}")]
+    Context {
+        /// Tokens asked for.
+        context: u32,
+        /// llama.cpp's last error lines.
+        reason: String,
+    },
+    /// The linked ggml speaks another version of the backend interface.
+    #[error(
+        "the linked ggml has backend interface {found}, this program was built for {expected}: rebuild it"
+    )]
+    Interface {
+        /// What the library says.
+        found: u32,
+        /// What this crate was written for.
+        expected: u32,
+    },
+    /// ggml has no CPU device, or one that cannot be wrapped.
+    #[error("ggml offers no CPU device")]
+    NoCpu,
+    /// No threads could be started.
+    #[error("cannot start {0} computing threads: use fewer (--threads)")]
+    Threads(i32),
+    /// A measurement of the compute backend could not be made.
+    #[error("cannot measure the speed of the processor: {0}")]
+    Measure(String),
+    /// The chat template could not be read.
+    #[error("the chat template of the model cannot be used: {0}")]
+    Template(String),
+}
+
+/// Why an [`Executor`](crate::Executor) stopped a graph. The engine's own error travels inside, unchanged.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ExecError {
+    /// The engine failed (a read, a full cache).
+    #[error(transparent)]
+    Engine(std::sync::Arc<dyn std::error::Error + Send + Sync>),
+    /// The inner backend failed.
+    #[error("the compute backend failed with status {0}")]
+    Backend(i32),
+    /// The engine broke a rule of this crate (a slice of the wrong size, an id out of range).
+    #[error("streaming error: {0}")]
+    Misuse(String),
+    /// A panic in the engine, caught before it could reach C.
+    #[error("internal error while streaming: {0}")]
+    Panic(String),
+}
+
+impl ExecError {
+    /// Wraps an error of the engine.
+    pub fn engine(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Engine(std::sync::Arc::new(error))
+    }
+}
+
+/// Why a decode failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum DecodeError {
+    /// Streaming failed: this decode is void, the context can go on with the next one.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The abort flag was raised.
+    #[error("stopped")]
+    Aborted,
+    /// No room in the KV cache for the batch.
+    #[error("no room in the context for {0} more tokens")]
+    NoRoom(usize),
+    /// llama.cpp refused the batch.
+    #[error("llama.cpp cannot decode: {reason} (code {code})")]
+    Refused {
+        /// The returned code.
+        code: i32,
+        /// llama.cpp's last error lines.
+        reason: String,
+    },
+    /// Asked for logits of a token that has none.
+    #[error("no logits were computed for batch entry {0}")]
+    NoLogits(i32),
+}

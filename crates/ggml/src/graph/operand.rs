@@ -1,0 +1,73 @@
+//! Stand-ins for operands: copies of ggml tensors that point at other memory, and checked conversions of sizes.
+
+use crate::error::ExecError;
+use crate::graph::SlabBinding;
+use crate::sys;
+use std::sync::atomic::AtomicU8;
+
+/// A copy of a weight that points elsewhere.
+///
+/// # Safety
+/// `weight` is alive.
+pub(super) unsafe fn bind(weight: *const sys::ggml_tensor, memory: &[AtomicU8]) -> sys::ggml_tensor {
+    // SAFETY: the caller vouches for the weight.
+    unsafe { plain_tensor(weight, memory.as_ptr().cast_mut().cast()) }
+}
+
+/// A copy of a stack of experts that is the slots of a slab instead.
+///
+/// # Safety
+/// `weight` is alive.
+pub(super) unsafe fn bind_slab(
+    weight: *const sys::ggml_tensor,
+    slab: SlabBinding<'_>,
+) -> Result<sys::ggml_tensor, ExecError> {
+    // SAFETY: the caller vouches for the weight.
+    let mut bound = unsafe { bind(weight, slab.memory) };
+    bound.ne[2] = to_i64(slab.slots)?;
+    bound.nb[2] = slab.stride;
+    bound.nb[3] = slab.stride * slab.slots;
+    Ok(bound)
+}
+
+/// A copy of a tensor with other data, in no buffer, a view of nothing.
+///
+/// # Safety
+/// `tensor` is alive.
+pub(super) unsafe fn plain_tensor(tensor: *const sys::ggml_tensor, data: *mut u8) -> sys::ggml_tensor {
+    // SAFETY: the caller vouches for the tensor; ggml_tensor is plain data.
+    let mut copy = unsafe { *tensor };
+    copy.data = data.cast();
+    copy.buffer = std::ptr::null_mut();
+    copy.view_src = std::ptr::null_mut();
+    copy.view_offs = 0;
+    copy.extra = std::ptr::null_mut();
+    copy
+}
+
+/// Gives a tensor of 4-byte elements a contiguous shape.
+pub(super) fn lay_out(tensor: &mut sys::ggml_tensor, shape: [usize; 3]) -> Result<(), ExecError> {
+    let mut bytes = 4;
+    for (dimension, length) in shape.into_iter().enumerate() {
+        tensor.ne[dimension] = to_i64(length)?;
+        tensor.nb[dimension] = bytes;
+        bytes *= length;
+    }
+    tensor.ne[3] = 1;
+    tensor.nb[3] = bytes;
+    Ok(())
+}
+
+pub(super) fn in_range(slot: i32, slots: usize) -> bool {
+    usize::try_from(slot).is_ok_and(|slot| slot < slots)
+}
+
+pub(super) fn to_int(value: usize) -> Result<i32, ExecError> {
+    i32::try_from(value).map_err(|_| ExecError::Misuse(format!("{value} is too large for ggml")))
+}
+pub(super) fn to_i64(value: usize) -> Result<i64, ExecError> {
+    i64::try_from(value).map_err(|_| ExecError::Misuse(format!("{value} is too large for ggml")))
+}
+pub(super) fn to_usize(value: i64) -> Result<usize, ExecError> {
+    usize::try_from(value).map_err(|_| ExecError::Misuse(format!("a dimension of {value}")))
+}

@@ -1,0 +1,194 @@
+//! Routers: what they chose, choosing for them (tests and benchmarks), and asking the next layer's router early.
+
+use crate::error::ExecError;
+use crate::graph::operand::{lay_out, plain_tensor, to_int, to_usize};
+use crate::graph::{GraphRun, MoeIds, Scratch, StreamedKind, StreamedOp, WeightId};
+use crate::sys::{self, raw};
+
+/// A `MUL_MAT` with a resident matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MatMul {
+    /// Index in the graph.
+    pub node: usize,
+    /// Its matrix.
+    pub weight: WeightId,
+}
+
+impl GraphRun<'_> {
+    /// All `MUL_MAT_ID` nodes, streamed or not, in order.
+    #[must_use]
+    pub fn expert_ops(&self) -> Vec<StreamedOp> {
+        (0..self.len())
+            .filter_map(|node| {
+                // SAFETY: `node` is below n_nodes and every node is alive.
+                unsafe {
+                    let tensor = self.node(node);
+                    ((*tensor).op == sys::GGML_OP_MUL_MAT_ID).then(|| StreamedOp {
+                        node,
+                        weight: WeightId((*tensor).src[0] as usize),
+                        kind: StreamedKind::Experts,
+                        ids: (*tensor).src[2] as usize,
+                    })
+                }
+            })
+            .collect()
+    }
+
+    /// All `MUL_MAT` nodes with a weight as matrix, in order.
+    #[must_use]
+    pub fn matmuls(&self) -> Vec<MatMul> {
+        (0..self.len())
+            .filter_map(|node| {
+                // SAFETY: `node` is below n_nodes; nodes and their operands are alive.
+                unsafe {
+                    let tensor = self.node(node);
+                    if (*tensor).op != sys::GGML_OP_MUL_MAT {
+                        return None;
+                    }
+                    let weight = (*tensor).src[0];
+                    ((*weight).op == sys::GGML_OP_NONE)
+                        .then_some(MatMul { node, weight: WeightId(weight as usize) })
+                }
+            })
+            .collect()
+    }
+
+    /// The name of the weight of a node.
+    #[must_use]
+    pub fn matrix_name(&self, matmul: MatMul) -> String {
+        self.weight_name(StreamedOp {
+            node: matmul.node,
+            weight: matmul.weight,
+            kind: StreamedKind::Dense,
+            ids: 0,
+        })
+    }
+
+    /// Overwrites the chosen experts. The node that makes them must have run, the nodes that use them not yet.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when the shape or an expert does not fit.
+    pub fn set_moe_ids(&mut self, op: StreamedOp, chosen: &MoeIds) -> Result<(), ExecError> {
+        let current = self.moe_ids(op)?;
+        if (current.used, current.tokens, current.experts.len())
+            != (chosen.used, chosen.tokens, chosen.experts.len())
+        {
+            return Err(ExecError::Misuse("the forced ids have another shape".to_owned()));
+        }
+        // SAFETY: as in `moe_ids`; the ids operand is host memory that only the nodes to come read.
+        unsafe {
+            let node = self.node(op.node);
+            let ids = &*(*node).src[2];
+            let expert_count = (*(*node).src[0]).ne[2];
+            for (at, expert) in chosen.experts.iter().enumerate() {
+                if *expert < -1 || i64::from(*expert) >= expert_count {
+                    return Err(ExecError::Misuse(format!("expert {expert} of {expert_count}")));
+                }
+                let (token, slot) = (at / chosen.used, at % chosen.used);
+                let place = ids.data.cast::<u8>().add(token * ids.nb[1] + slot * ids.nb[0]);
+                place.cast::<i32>().write_unaligned(*expert);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the matrix of `next` to the input of `now`, which must have been computed and not yet been overwritten:
+    /// the scores of a later router for the hidden state of today, `tokens` rows of one score per expert. Where both
+    /// inputs are normalised with weights of their own, those of `now` are exchanged for those of `next`.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when the shapes do not fit each other.
+    pub fn lookahead(&mut self, now: MatMul, next: MatMul) -> Result<Vec<f32>, ExecError> {
+        let (now, next) = (self.node(now.node), self.node(next.node));
+        // SAFETY: both nodes and their operands are alive; the input of `now` holds `columns` floats per row at stride
+        // nb[1]; norm weights are leafs in host memory.
+        let (columns, rows, tokens) = unsafe {
+            let input = &*(*now).src[1];
+            let matrix = &*(*next).src[0];
+            let fits = input.type_ == sys::GGML_TYPE_F32
+                && input.nb[0] == 4
+                && input.ne[0] == matrix.ne[0]
+                && input.ne[2] == 1
+                && (*next).type_ == sys::GGML_TYPE_F32;
+            if !fits {
+                return Err(ExecError::Misuse("the next router has another input".to_owned()));
+            }
+            let (columns, tokens) = (to_usize(input.ne[0])?, to_usize(input.ne[1])?);
+            let exchange = norm_exchange(now, next, columns);
+            self.scratch.input.clear();
+            for token in 0..tokens {
+                let row = input.data.cast::<u8>().add(token * input.nb[1]).cast::<f32>();
+                let row = std::slice::from_raw_parts(row, columns);
+                match &exchange {
+                    Some(scale) => self.scratch.input.extend(row.iter().zip(scale).map(|(x, s)| x * s)),
+                    None => self.scratch.input.extend_from_slice(row),
+                }
+            }
+            (columns, to_usize(matrix.ne[1])?, tokens)
+        };
+        let Scratch { input, output, tensors, nodes, .. } = &mut *self.scratch;
+        output.resize(output.len().max(tokens * rows), 0.0);
+        tensors.clear();
+        nodes.clear();
+        tensors.reserve_exact(2);
+        // SAFETY: the substituted tensors describe scratch memory of the sizes just made; `tensors` does not reallocate.
+        unsafe {
+            let mut rows_in = plain_tensor((*now).src[1], input.as_mut_ptr().cast());
+            lay_out(&mut rows_in, [columns, tokens, 1])?;
+            let mut scores = plain_tensor(next, output.as_mut_ptr().cast());
+            lay_out(&mut scores, [rows, tokens, 1])?;
+            let base = tensors.as_mut_ptr();
+            scores.src[1] = base;
+            tensors.extend([rows_in, scores]);
+            nodes.push(base.add(1));
+        }
+        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
+        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
+        graph.nodes = self.scratch.nodes.as_mut_ptr();
+        graph.n_nodes = to_int(1)?;
+        self.compute(&mut graph)?;
+        Ok(self.scratch.output[..tokens * rows].to_vec())
+    }
+}
+
+/// What to multiply a normalised input with, to have it as if normalised with the weights of another layer.
+///
+/// # Safety
+/// Both nodes and their operands are alive.
+unsafe fn norm_exchange(
+    now: *const sys::ggml_tensor,
+    next: *const sys::ggml_tensor,
+    columns: usize,
+) -> Option<Vec<f32>> {
+    // SAFETY: the caller's promise; `norm_weights` checks what it reads.
+    let (now, next) =
+        unsafe { (norm_weights((*now).src[1], columns)?, norm_weights((*next).src[1], columns)?) };
+    let ratio = |(now, next): (&f32, &f32)| if now.abs() > 1e-6 { next / now } else { 1.0 };
+    Some(now.iter().zip(next).map(ratio).collect())
+}
+
+/// The weights that a normalised tensor was multiplied with, if it is of that form.
+///
+/// # Safety
+/// `tensor` and its operands are alive for `'a`.
+unsafe fn norm_weights<'a>(mut tensor: *const sys::ggml_tensor, columns: usize) -> Option<&'a [f32]> {
+    // SAFETY: the caller vouches for the chain of operands; the weight is a leaf of `columns` contiguous floats in host
+    // memory, which is checked.
+    unsafe {
+        while matches!((*tensor).op, sys::GGML_OP_RESHAPE | sys::GGML_OP_VIEW) && !(*tensor).src[0].is_null()
+        {
+            tensor = (*tensor).src[0];
+        }
+        if (*tensor).op != sys::GGML_OP_MUL {
+            return None;
+        }
+        let weight = &*(*tensor).src[1];
+        let usable = weight.op == sys::GGML_OP_NONE
+            && weight.type_ == sys::GGML_TYPE_F32
+            && weight.ne[0] == i64::try_from(columns).ok()?
+            && weight.ne[1] == 1
+            && !weight.data.is_null()
+            && !crate::buffer_type::is_streamed(weight);
+        usable.then(|| std::slice::from_raw_parts(weight.data.cast::<f32>(), columns))
+    }
+}

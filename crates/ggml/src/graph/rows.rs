@@ -1,0 +1,186 @@
+//! Running some rows of a `MUL_MAT_ID`: gather inputs, one small node per group, scatter results.
+
+use crate::error::ExecError;
+use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_int, to_usize};
+use crate::graph::{GraphRun, RowGroup, Scratch, StreamedKind, StreamedOp};
+use crate::sys::{self, raw};
+
+impl GraphRun<'_> {
+    /// Zeroes the result rows of pairs without an expert (id −1).
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when a pair is out of range.
+    pub fn zero_rows(&mut self, op: StreamedOp, pairs: &[u32]) -> Result<(), ExecError> {
+        let shape = self.rows_shape(op)?;
+        for pair in pairs {
+            let row = self.result_row(op, shape, *pair)?;
+            // SAFETY: `result_row` returned a row of `rows` floats inside the node's result.
+            unsafe { std::ptr::write_bytes(row, 0, shape.rows) };
+        }
+        Ok(())
+    }
+
+    /// Runs some rows of a `MUL_MAT_ID`, one node per group. Every pair of an expert must be in the same group.
+    ///
+    /// # Errors
+    /// As [`Self::run_bound`].
+    pub fn run_rows(&mut self, op: StreamedOp, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
+        let shape = self.rows_shape(op)?;
+        let slice = self.slice_bytes(op);
+        for group in groups {
+            if !group.slab.holds(slice) {
+                return Err(ExecError::Misuse(format!(
+                    "a slab of {} bytes is too short for node {}",
+                    group.slab.memory.len(),
+                    op.node
+                )));
+            }
+            let sound = group.pairs.len() == group.slots.len()
+                && group.slots.iter().all(|slot| in_range(*slot, group.slab.slots));
+            if !sound {
+                return Err(ExecError::Misuse("a slot number is out of range".to_owned()));
+            }
+        }
+        self.gather(op, shape, groups)?;
+        self.plan_rows(op, shape, groups)?;
+        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
+        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
+        graph.nodes = self.scratch.nodes.as_mut_ptr();
+        graph.n_nodes = to_int(self.scratch.nodes.len())?;
+        self.compute(&mut graph)?;
+        self.scatter(op, shape, groups)
+    }
+
+    fn rows_shape(&self, op: StreamedOp) -> Result<RowsShape, ExecError> {
+        let node = self.node(op.node);
+        // SAFETY: node and operands are alive.
+        unsafe {
+            let input = &*(*node).src[1];
+            let usable = op.kind == StreamedKind::Experts
+                && input.type_ == sys::GGML_TYPE_F32
+                && input.nb[0] == 4
+                && (*node).nb[0] == 4
+                && (*node).type_ == sys::GGML_TYPE_F32;
+            if !usable {
+                return Err(ExecError::Misuse(format!("node {} cannot run by rows", op.node)));
+            }
+            let ids = &*(*node).src[2];
+            Ok(RowsShape {
+                columns: to_usize(input.ne[0])?,
+                rows: to_usize((*node).ne[0])?,
+                used: to_usize(ids.ne[0])?,
+                tokens: to_usize(ids.ne[1])?,
+                broadcast: to_usize(input.ne[1])?,
+            })
+        }
+    }
+
+    fn gather(&mut self, op: StreamedOp, shape: RowsShape, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
+        let node = self.node(op.node);
+        self.scratch.input.clear();
+        for pair in groups.iter().flat_map(|group| group.pairs) {
+            let (token, slot) = shape.split(*pair)?;
+            // SAFETY: token and slot were checked against the ids' shape; row `slot % broadcast` of `token` lies in the
+            // live input operand, whose rows are contiguous floats (`rows_shape`).
+            let row = unsafe {
+                let input = &*(*node).src[1];
+                let at = token * input.nb[2] + (slot % shape.broadcast) * input.nb[1];
+                std::slice::from_raw_parts(input.data.cast::<u8>().add(at).cast::<f32>(), shape.columns)
+            };
+            self.scratch.input.extend_from_slice(row);
+        }
+        Ok(())
+    }
+
+    /// Lays out one small `MUL_MAT_ID` per group over the gathered rows.
+    fn plan_rows(
+        &mut self,
+        op: StreamedOp,
+        shape: RowsShape,
+        groups: &[RowGroup<'_>],
+    ) -> Result<(), ExecError> {
+        let node = self.node(op.node);
+        let total: usize = groups.iter().map(|group| group.pairs.len()).sum();
+        let Scratch { input, output, slots, tensors, nodes } = &mut *self.scratch;
+        output.resize(output.len().max(total * shape.rows), 0.0);
+        slots.clear();
+        slots.extend(groups.iter().flat_map(|group| group.slots));
+        tensors.clear();
+        nodes.clear();
+        // No reallocation below: the tensors point at each other.
+        tensors.reserve_exact(4 * groups.len());
+        let mut first = 0;
+        for group in groups.iter().filter(|group| !group.pairs.is_empty()) {
+            let count = group.pairs.len();
+            // SAFETY: node and operands are alive; the substituted data pointers address `count` rows of scratch memory
+            // and slots whose reach `run_rows` checked; `tensors` never reallocates here.
+            unsafe {
+                let weight = bind_slab((*node).src[0], group.slab)?;
+                let mut rows =
+                    plain_tensor((*node).src[1], input.as_mut_ptr().add(first * shape.columns).cast());
+                lay_out(&mut rows, [shape.columns, 1, count])?;
+                let mut ids = plain_tensor((*node).src[2], slots.as_mut_ptr().add(first).cast());
+                lay_out(&mut ids, [1, count, 1])?;
+                let mut result = plain_tensor(node, output.as_mut_ptr().add(first * shape.rows).cast());
+                lay_out(&mut result, [shape.rows, 1, count])?;
+                let base = tensors.as_mut_ptr().add(tensors.len());
+                result.src[0] = base;
+                result.src[1] = base.add(1);
+                result.src[2] = base.add(2);
+                tensors.extend([weight, rows, ids, result]);
+                nodes.push(base.add(3));
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
+    fn scatter(
+        &mut self,
+        op: StreamedOp,
+        shape: RowsShape,
+        groups: &[RowGroup<'_>],
+    ) -> Result<(), ExecError> {
+        for (at, pair) in groups.iter().flat_map(|group| group.pairs).enumerate() {
+            let row = self.result_row(op, shape, *pair)?;
+            let source = &self.scratch.output[at * shape.rows..][..shape.rows];
+            // SAFETY: `result_row` returned a row of `rows` floats of the node's result, which is not scratch memory.
+            unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), row, shape.rows) };
+        }
+        Ok(())
+    }
+
+    /// The result row of a pair.
+    fn result_row(&self, op: StreamedOp, shape: RowsShape, pair: u32) -> Result<*mut f32, ExecError> {
+        let (token, slot) = shape.split(pair)?;
+        let node = self.node(op.node);
+        // SAFETY: the result of a MUL_MAT_ID has shape [rows, used, tokens]; both indices were checked.
+        Ok(unsafe {
+            (*node).data.cast::<u8>().add(token * (*node).nb[2] + slot * (*node).nb[1]).cast::<f32>()
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct RowsShape {
+    /// Length of an input row.
+    columns: usize,
+    /// Length of a result row.
+    rows: usize,
+    used: usize,
+    tokens: usize,
+    /// Input rows per token: 1 (the same for all experts) or `used`.
+    broadcast: usize,
+}
+
+impl RowsShape {
+    fn split(&self, pair: u32) -> Result<(usize, usize), ExecError> {
+        let pair = pair as usize;
+        let (token, slot) = (pair / self.used.max(1), pair % self.used.max(1));
+        if token < self.tokens {
+            Ok((token, slot))
+        } else {
+            Err(ExecError::Misuse(format!("pair {pair} of {}×{}", self.tokens, self.used)))
+        }
+    }
+}

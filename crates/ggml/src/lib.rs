@@ -1,0 +1,42 @@
+//! The only user of `llama-cpp-sys-4`: safe wrappers of llama.cpp, and the decorated ggml device through which Hypura
+//! decides where weights live.
+//!
+//! - [`device`] registers a device that wraps the CPU device and forwards everything except tensors in our own
+//!   [`buffer_type`]s.
+//! - [`graph`] hands every computed graph to an [`Executor`] (the engine), which runs it in pieces on the inner
+//!   backend and binds streamed weights to the memory it chose.
+//! - [`model`], [`context`], [`batch`], [`sampler`], [`vocab`] and [`chat`] are thin and safe.
+//!
+//! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a callback
+//! becomes the error of the decode that caused it; nothing here knows about files, caches or policies.
+
+mod abi;
+mod backend;
+pub mod batch;
+mod buffer;
+mod buffer_type;
+pub mod chat;
+pub mod context;
+mod device;
+pub mod error;
+pub mod graph;
+mod guard;
+mod log;
+pub mod measure;
+pub mod model;
+pub mod sampler;
+mod sys;
+pub mod system;
+mod threads;
+pub mod vocab;
+
+pub use batch::Batch;
+pub use chat::{ChatPrompt, ChatTemplates};
+pub use context::{Context, ContextOptions, KvType, MemoryUse};
+pub use error::{DecodeError, ExecError, LoadError};
+pub use graph::{
+    Executor, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind, StreamedOp, WeightId,
+};
+pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
+pub use sampler::{Sampler, SamplerOptions};
+pub use vocab::{Token, Vocab};

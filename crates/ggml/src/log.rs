@@ -1,0 +1,79 @@
+//! llama.cpp's log: kept quiet, with the last error lines at hand for our own messages.
+
+use crate::sys;
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_void};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static INSTALL: Once = Once::new();
+static ECHO: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    // llama.cpp logs on the thread that called it, so each caller finds its own lines.
+    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Routes llama.cpp's log here (once).
+pub(crate) fn install() {
+    INSTALL.call_once(|| {
+        // SAFETY: `on_log` has the type of ggml_log_callback, lives for ever and ignores its user data.
+        unsafe { sys::llama_log_set(Some(on_log), std::ptr::null_mut()) };
+    });
+}
+
+/// Also prints llama.cpp's own log on stderr.
+pub fn set_echo(on: bool) {
+    ECHO.store(on, Ordering::Relaxed);
+}
+
+/// Forgets the errors of earlier calls on this thread.
+pub(crate) fn clear() {
+    LAST.with_borrow_mut(String::clear);
+}
+
+/// The error lines since [`clear`], joined; never empty.
+pub(crate) fn take() -> String {
+    let text = LAST.with_borrow_mut(std::mem::take);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    match lines.as_slice() {
+        [] => "no reason given".to_owned(),
+        // The first line names the cause; the rest is llama.cpp unwinding.
+        [first, ..] => strip_function(first).to_owned(),
+    }
+}
+
+/// Drops llama.cpp's leading `function: ` from a message.
+fn strip_function(line: &str) -> &str {
+    match line.split_once(": ") {
+        Some((name, rest)) if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => rest,
+        _ => line,
+    }
+}
+
+unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+    if text.is_null() {
+        return;
+    }
+    // SAFETY: ggml passes a NUL-terminated string that lives for the call.
+    let text = unsafe { CStr::from_ptr(text) }.to_string_lossy();
+    let _ = crate::guard::catch(|| {
+        if level == sys::GGML_LOG_LEVEL_ERROR {
+            LAST.with_borrow_mut(|last| last.push_str(&text));
+        }
+        if ECHO.load(Ordering::Relaxed) {
+            eprint!("{text}");
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::strip_function;
+
+    #[test]
+    fn the_function_name_is_dropped() {
+        assert_eq!(strip_function("llama_model_load: error loading model: x"), "error loading model: x");
+        assert_eq!(strip_function("tensor 'a' b: c"), "tensor 'a' b: c");
+    }
+}

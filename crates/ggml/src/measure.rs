@@ -1,0 +1,308 @@
+//! Times small graphs on the CPU backend: how fast weights of a type are multiplied, and what a node and a call cost.
+//!
+//! The graphs are those that decoding is made of (`MUL_MAT`, `MUL_MAT_ID`), over weights that the caller wants large
+//! enough not to fit the caches. The content of the weights does not matter to the speed of the kernels; it is zero, so
+//! that nothing becomes infinite.
+
+use crate::error::LoadError;
+use crate::threads::ThreadPool;
+use crate::{buffer, sys, system};
+use std::time::{Duration, Instant};
+
+/// A type of weight by ggml's id, as a GGUF stores it.
+pub type TypeId = u32;
+
+/// Which graph to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// One matrix after another with this many tokens.
+    MulMat {
+        /// Columns of the input.
+        tokens: u32,
+    },
+    /// One token's experts out of stacks.
+    MulMatId {
+        /// Experts in a stack.
+        experts: u32,
+        /// Experts of a token.
+        used: u32,
+    },
+}
+
+/// What to time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MeasureOptions {
+    /// Type of the weights.
+    pub ty: TypeId,
+    /// The graph.
+    pub kernel: Kernel,
+    /// Columns of a matrix, a multiple of the type's block.
+    pub columns: u32,
+    /// Rows of a matrix (of one expert).
+    pub rows: u32,
+    /// Matrices, or stacks of experts.
+    pub matrices: u32,
+    /// Threads that compute.
+    pub threads: u32,
+    /// Repeats until this time is over, at least once after one warm-up.
+    pub duration: Duration,
+}
+
+/// What was timed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Weights that one run multiplies, in bytes.
+    pub bytes: u64,
+    /// Operations of one run: a multiplication and an addition are two.
+    pub flops: u64,
+    /// The fastest run, in seconds: the others were disturbed.
+    pub best_s: f64,
+    /// Runs.
+    pub runs: u32,
+}
+
+/// Owns the ggml objects of one measurement, and frees them in order.
+struct Bench {
+    context: *mut sys::ggml_context,
+    buffer: *mut sys::ggml_backend_buffer,
+    backend: sys::ggml_backend_t,
+    graph: *mut sys::ggml_cgraph,
+    _threads: ThreadPool,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        // SAFETY: each object was made by `Bench::new` (or is null) and is freed once; the pool is freed after the
+        // backend that uses it (field order).
+        unsafe {
+            if !self.backend.is_null() {
+                sys::ggml_backend_free(self.backend);
+            }
+            if !self.buffer.is_null() {
+                sys::ggml_backend_buffer_free(self.buffer);
+            }
+            if !self.context.is_null() {
+                sys::ggml_free(self.context);
+            }
+        }
+    }
+}
+
+/// Times one kernel.
+///
+/// # Errors
+/// [`LoadError::Measure`] when sizes cannot be, memory is refused, or the backend fails; [`LoadError::Threads`].
+pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
+    system::init();
+    check(options)?;
+    let mut bench = Bench::new(options.matrices, options.threads)?;
+    // SAFETY: `Bench::new` sized the context for this number of matrices, and the options were checked.
+    unsafe { bench.build(options) }?;
+    let (bytes, flops) = work(options);
+    let (best_s, runs) = bench.time(options.duration)?;
+    Ok(Measured { bytes, flops, best_s, runs })
+}
+
+/// Seconds that a small node adds to a graph, and seconds of a call that computes one such node.
+///
+/// # Errors
+/// As [`measure`].
+pub fn overhead(threads: u32, duration: Duration) -> Result<(f64, f64), LoadError> {
+    const NODES: u32 = 64;
+    let small = |matrices| MeasureOptions {
+        ty: 0,
+        kernel: Kernel::MulMat { tokens: 1 },
+        columns: 32,
+        rows: 32,
+        matrices,
+        threads,
+        duration: duration / 2,
+    };
+    let (one, many) = (measure(&small(1))?, measure(&small(NODES))?);
+    let node_s = ((many.best_s - one.best_s) / f64::from(NODES - 1)).max(0.0);
+    Ok((node_s, one.best_s))
+}
+
+fn refuse(reason: &str) -> LoadError {
+    LoadError::Measure(reason.to_owned())
+}
+
+fn check(options: &MeasureOptions) -> Result<(), LoadError> {
+    let known = options.ty < sys::GGML_TYPE_COUNT;
+    // SAFETY: the id was checked to be below the number of types; retired ids have a block size of 0.
+    let block = if known { unsafe { sys::ggml_blck_size(options.ty) } } else { 0 };
+    if block <= 0 || i64::from(options.columns) % block != 0 {
+        return Err(refuse("no such type, or no whole blocks in a row"));
+    }
+    // SAFETY: as above; the table of CPU kernels covers all types.
+    let has_kernel = unsafe { !sys::ggml_get_type_traits_cpu(options.ty).is_null() };
+    let experts_fit = match options.kernel {
+        Kernel::MulMat { tokens } => tokens > 0,
+        Kernel::MulMatId { experts, used } => (1..=experts).contains(&used),
+    };
+    let sized = options.columns > 0 && options.rows > 0 && (1..=4096).contains(&options.matrices);
+    if has_kernel && experts_fit && sized { Ok(()) } else { Err(refuse("sizes out of range")) }
+}
+
+/// Bytes and operations of one run.
+fn work(options: &MeasureOptions) -> (u64, u64) {
+    // SAFETY: the type was checked by `check`.
+    let row = unsafe { sys::ggml_row_size(options.ty, i64::from(options.columns)) } as u64;
+    let (copies, tokens) = match options.kernel {
+        Kernel::MulMat { tokens } => (1, u64::from(tokens)),
+        Kernel::MulMatId { used, .. } => (u64::from(used), 1),
+    };
+    let rows = u64::from(options.rows) * u64::from(options.matrices) * copies;
+    (rows * row, 2 * rows * u64::from(options.columns) * tokens)
+}
+
+impl Bench {
+    fn new(matrices: u32, threads: u32) -> Result<Self, LoadError> {
+        let threads = ThreadPool::new(threads)?;
+        // Weight, input, ids and result of each matrix. A graph has room for as many leafs as nodes.
+        let tensors = 4 * matrices as usize + 8;
+        let nodes = tensors;
+        // SAFETY: plain sizes; with `no_alloc` the context holds descriptions only. Null results are checked below.
+        unsafe {
+            let mem_size =
+                tensors * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead_custom(nodes, false);
+            let params = sys::ggml_init_params { mem_size, mem_buffer: std::ptr::null_mut(), no_alloc: true };
+            let context = sys::ggml_init(params);
+            let mut bench = Self {
+                context,
+                buffer: std::ptr::null_mut(),
+                backend: std::ptr::null_mut(),
+                graph: std::ptr::null_mut(),
+                _threads: threads,
+            };
+            if context.is_null() {
+                return Err(refuse("no memory"));
+            }
+            bench.backend = sys::ggml_backend_cpu_init();
+            if bench.backend.is_null() {
+                return Err(LoadError::NoCpu);
+            }
+            sys::ggml_backend_cpu_set_threadpool(bench.backend, bench._threads.raw());
+            bench.graph = sys::ggml_new_graph_custom(context, nodes, false);
+            Ok(bench)
+        }
+    }
+
+    /// Builds the graph and gives its tensors memory.
+    ///
+    /// # Safety
+    /// The context has room for four tensors for each matrix, and `options` passed [`check`].
+    unsafe fn build(&mut self, options: &MeasureOptions) -> Result<(), LoadError> {
+        let (columns, rows) = (i64::from(options.columns), i64::from(options.rows));
+        let ty: sys::ggml_type = options.ty;
+        let mut all_ids = Vec::new();
+        // SAFETY: the context is alive and has room (caller); shapes fit each other by construction. Cleared memory is a
+        // valid tensor of every type, and touching it here keeps page faults out of the measurement.
+        unsafe {
+            let f32_of =
+                |tokens| sys::ggml_new_tensor_3d(self.context, sys::GGML_TYPE_F32, columns, tokens, 1);
+            for _ in 0..options.matrices {
+                let node = match options.kernel {
+                    Kernel::MulMat { tokens } => {
+                        let weight = sys::ggml_new_tensor_2d(self.context, ty, columns, rows);
+                        sys::ggml_mul_mat(self.context, weight, f32_of(i64::from(tokens)))
+                    }
+                    Kernel::MulMatId { experts, used } => {
+                        let stack =
+                            sys::ggml_new_tensor_3d(self.context, ty, columns, rows, i64::from(experts));
+                        let ids =
+                            sys::ggml_new_tensor_2d(self.context, sys::GGML_TYPE_I32, i64::from(used), 1);
+                        all_ids.push(ids);
+                        sys::ggml_mul_mat_id(self.context, stack, f32_of(1), ids)
+                    }
+                };
+                sys::ggml_build_forward_expand(self.graph, node);
+            }
+            self.buffer = sys::ggml_backend_alloc_ctx_tensors(self.context, self.backend);
+            if self.buffer.is_null() {
+                return Err(refuse("no memory for the weights"));
+            }
+            let base = sys::ggml_backend_buffer_get_base(self.buffer);
+            buffer::ask_for_huge_pages(base, sys::ggml_backend_buffer_get_size(self.buffer));
+            sys::ggml_backend_buffer_clear(self.buffer, 0);
+        }
+        if let Kernel::MulMatId { experts, used } = options.kernel {
+            self.choose(&all_ids, experts, used);
+        }
+        Ok(())
+    }
+
+    /// Sets the ids of each stack: experts spread over it, other ones in each.
+    fn choose(&self, all_ids: &[*mut sys::ggml_tensor], experts: u32, used: u32) {
+        for (stack, tensor) in (0u32..).zip(all_ids) {
+            let expert = |index: u32| ((index * (experts / used) + stack) % experts) as i32;
+            let ids: Vec<i32> = (0..used).map(expert).collect();
+            // SAFETY: the tensor is alive, has memory, and holds `used` numbers of four bytes.
+            unsafe { sys::ggml_backend_tensor_set(*tensor, ids.as_ptr().cast(), 0, ids.len() * 4) };
+        }
+    }
+
+    /// Runs the graph until `duration` is over; returns the fastest run and how many there were.
+    fn time(&self, duration: Duration) -> Result<(f64, u32), LoadError> {
+        let run = || {
+            let start = Instant::now();
+            // SAFETY: backend and graph are alive, and all tensors of the graph have memory.
+            let status = unsafe { sys::ggml_backend_graph_compute(self.backend, self.graph) };
+            if status == buffer::STATUS_OK {
+                Ok(start.elapsed().as_secs_f64())
+            } else {
+                Err(refuse("the compute backend failed"))
+            }
+        };
+        run()?;
+        let start = Instant::now();
+        let (mut best_s, mut runs) = (f64::MAX, 0);
+        while runs == 0 || start.elapsed() < duration {
+            best_s = best_s.min(run()?);
+            runs += 1;
+        }
+        Ok((best_s, runs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(ty: TypeId, kernel: Kernel) -> MeasureOptions {
+        let (columns, rows, matrices) = (512, 64, 40);
+        MeasureOptions { ty, kernel, columns, rows, matrices, threads: 2, duration: Duration::ZERO }
+    }
+
+    #[test]
+    fn kernels_of_usual_types_run_and_count_their_work() {
+        // f32, q4_0, q8_0, q4_K, q6_K, mxfp4.
+        for ty in [0, 2, 8, 12, 14, 39] {
+            let one = measure(&options(ty, Kernel::MulMat { tokens: 1 })).unwrap();
+            let many = measure(&options(ty, Kernel::MulMat { tokens: 16 })).unwrap();
+            let experts = measure(&options(ty, Kernel::MulMatId { experts: 8, used: 2 })).unwrap();
+            assert_eq!((many.bytes, many.flops), (one.bytes, 16 * one.flops));
+            assert_eq!((experts.bytes, experts.flops), (2 * one.bytes, 2 * one.flops));
+            assert_eq!(one.flops, 2 * 512 * 64 * 40);
+            assert!(one.best_s > 0.0 && one.runs >= 1);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_computed_is_refused() {
+        let kernel = Kernel::MulMat { tokens: 1 };
+        for ty in [4, 31, 36, 44, 1000, u32::MAX] {
+            assert!(measure(&options(ty, kernel)).is_err(), "type {ty}");
+        }
+        assert!(measure(&MeasureOptions { columns: 100, ..options(12, kernel) }).is_err());
+        assert!(measure(&MeasureOptions { matrices: 0, ..options(12, kernel) }).is_err());
+        assert!(measure(&options(12, Kernel::MulMatId { experts: 2, used: 3 })).is_err());
+        assert!(measure(&options(12, Kernel::MulMat { tokens: 0 })).is_err());
+    }
+
+    #[test]
+    fn overhead_is_a_time() {
+        let (node_s, call_s) = overhead(2, Duration::from_millis(2)).unwrap();
+        assert!(node_s >= 0.0 && call_s > 0.0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Process-wide state of llama.cpp, and what it says about the machine.
+
+use crate::{log, sys};
+use std::ffi::CStr;
+use std::sync::Once;
+
+static INIT: Once = Once::new();
+
+/// Initialises llama.cpp once; every entry point calls it.
+pub(crate) fn init() {
+    INIT.call_once(|| {
+        log::install();
+        // SAFETY: called once, before any other use.
+        unsafe { sys::llama_backend_init() };
+    });
+}
+
+/// llama.cpp's own log on stderr, for debugging.
+pub fn set_log_echo(on: bool) {
+    log::set_echo(on);
+}
+
+/// A device as ggml reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// Short name: `CPU`, `CUDA0`, `Metal`.
+    pub name: String,
+    /// For people.
+    pub description: String,
+    /// What kind of device it is.
+    pub kind: DeviceKind,
+    /// Memory in bytes, 0 when the device does not say.
+    pub memory_total_bytes: u64,
+    /// Free memory in bytes.
+    pub memory_free_bytes: u64,
+}
+
+/// ggml's kinds of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The processor.
+    Cpu,
+    /// A GPU with its own memory.
+    Gpu,
+    /// A GPU that shares the host's memory.
+    IntegratedGpu,
+    /// A library or unit that works beside the CPU (BLAS, AMX).
+    Accelerator,
+    /// Something newer than this program.
+    Other,
+}
+
+/// All devices that ggml found.
+#[must_use]
+pub fn devices() -> Vec<DeviceInfo> {
+    init();
+    // SAFETY: plain queries; ggml returns static strings and fills the two numbers.
+    unsafe {
+        (0..sys::ggml_backend_dev_count())
+            .map(|index| {
+                let device = sys::ggml_backend_dev_get(index);
+                let (mut free, mut total) = (0, 0);
+                sys::ggml_backend_dev_memory(device, &raw mut free, &raw mut total);
+                DeviceInfo {
+                    name: CStr::from_ptr(sys::ggml_backend_dev_name(device)).to_string_lossy().into_owned(),
+                    description: CStr::from_ptr(sys::ggml_backend_dev_description(device))
+                        .to_string_lossy()
+                        .into_owned(),
+                    kind: match sys::ggml_backend_dev_type(device) {
+                        sys::GGML_BACKEND_DEVICE_TYPE_CPU => DeviceKind::Cpu,
+                        sys::GGML_BACKEND_DEVICE_TYPE_GPU => DeviceKind::Gpu,
+                        sys::GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
+                        sys::GGML_BACKEND_DEVICE_TYPE_ACCEL => DeviceKind::Accelerator,
+                        _ => DeviceKind::Other,
+                    },
+                    memory_total_bytes: total as u64,
+                    memory_free_bytes: free as u64,
+                }
+            })
+            .collect()
+    }
+}
+
+/// What the linked llama.cpp was compiled for (`AVX2 = 1 | …`).
+#[must_use]
+pub fn compiled_features() -> String {
+    init();
+    // SAFETY: returns a static string.
+    unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
+}
+
+/// The version of the linked ggml. Its commit is not asked for: the build takes that of whatever repository it runs in.
+#[must_use]
+pub fn ggml_version() -> String {
+    // SAFETY: returns a static string.
+    unsafe { CStr::from_ptr(sys::ggml_version()) }.to_string_lossy().into_owned()
+}

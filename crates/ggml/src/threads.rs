@@ -1,0 +1,42 @@
+//! Threads that compute: ggml's own pool, one per context.
+//!
+//! ggml is built without OpenMP. OpenMP's barriers collapse when another process uses a core (a decode of 6 tokens/s was
+//! seen to fall to 0.14); ggml's own pool degrades in proportion. Its workers poll for a short while between graphs,
+//! which keeps the many small graphs of streaming cheap, and then sleep, so that waiting for the disk costs no CPU.
+
+use crate::error::LoadError;
+use crate::sys;
+
+/// ggml's unit of polling is 131,072 pause instructions, a few milliseconds on current processors: longer than any gap
+/// between two pieces of a graph, shorter than a wait for the disk is worth burning a core for.
+const POLL: u32 = 1;
+
+/// A pool of worker threads.
+pub(crate) struct ThreadPool(*mut sys::ggml_threadpool);
+// SAFETY: the pool is only handed to ggml, which synchronises its use; freeing it from another thread is allowed.
+unsafe impl Send for ThreadPool {}
+
+impl ThreadPool {
+    /// Starts `threads - 1` workers; the caller of a graph is the last one.
+    pub fn new(threads: u32) -> Result<Self, LoadError> {
+        let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
+        // SAFETY: plain parameters; a null result is checked.
+        let pool = unsafe {
+            let mut params = sys::ggml_threadpool_params_default(threads);
+            params.poll = POLL;
+            sys::ggml_threadpool_new(&raw mut params)
+        };
+        if pool.is_null() { Err(LoadError::Threads(threads)) } else { Ok(Self(pool)) }
+    }
+
+    pub fn raw(&self) -> *mut sys::ggml_threadpool {
+        self.0
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        // SAFETY: made by ggml_threadpool_new, freed once, after the context that used it (field order of `Context`).
+        unsafe { sys::ggml_threadpool_free(self.0) };
+    }
+}
