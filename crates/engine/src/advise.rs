@@ -1,0 +1,102 @@
+//! From a header and a profile to everything that `plan` tells: nothing is loaded, nothing is allocated.
+
+use hypura_core::gguf::GgmlType;
+use hypura_core::model::{ModelError, ModelShape};
+use hypura_core::plan::{
+    Alternative, CacheSize, Choice, ContextRequest, ExpertLayout, Plan, PlanError, Prediction, Question,
+    Request, Routing, TierTable, WhatIf, Workload, estimate_fixed,
+};
+use hypura_core::profile::Profile;
+
+/// How the model would be loaded, and what is asked of it.
+#[derive(Clone, Copy, Debug)]
+pub struct AdviceSettings {
+    /// Bytes that may be used in all.
+    pub budget_bytes: u64,
+    /// Resident, streaming, or what fits.
+    pub choice: Choice,
+    /// Size of the cache of streamed weights.
+    pub cache: Option<CacheSize>,
+    /// The context.
+    pub context: ContextRequest,
+    /// Tokens of prompt and answer, and what is assumed of routing.
+    pub workload: Workload,
+    /// Another machine than the profile's.
+    pub what_if: WhatIf,
+}
+
+impl AdviceSettings {
+    /// What a user gets without flags.
+    #[must_use]
+    pub fn new(budget_bytes: u64) -> Self {
+        let workload = Workload::default();
+        Self {
+            budget_bytes,
+            choice: Choice::Auto,
+            cache: None,
+            context: ContextRequest {
+                context_tokens: 4096,
+                ubatch_tokens: workload.ubatch_tokens,
+                sequences: 1,
+                kv: GgmlType::F16,
+            },
+            workload,
+            what_if: WhatIf::default(),
+        }
+    }
+}
+
+/// What is to be told about a model on a machine.
+#[derive(Clone, Debug)]
+pub struct Advice {
+    /// Where experts go.
+    pub layout: ExpertLayout,
+    /// Where everything goes. KV cache and compute buffers are estimates.
+    pub plan: Plan,
+    /// Who lives where.
+    pub tiers: TierTable,
+    /// What it will do.
+    pub prediction: Prediction,
+    /// What would change it.
+    pub alternatives: Vec<Alternative>,
+}
+
+/// Why nothing can be told.
+#[derive(Debug, thiserror::Error)]
+pub enum AdviceError {
+    /// The KV cache has no size.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The plan cannot work.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+/// Plans and predicts.
+///
+/// # Errors
+/// [`AdviceError`]: the budget is below the floor, or the context has no size.
+pub fn advise(
+    shape: &ModelShape,
+    profile: &Profile,
+    settings: &AdviceSettings,
+) -> Result<Advice, AdviceError> {
+    let layout = ExpertLayout::new(shape);
+    let profile = settings.what_if.apply(profile);
+    let mut workload = settings.workload;
+    workload.ubatch_tokens = settings.context.ubatch_tokens;
+    if let Some(rate) = settings.what_if.hit_rate {
+        workload.routing = Routing::Known(rate);
+    }
+    let request = Request {
+        budget_bytes: settings.what_if.memory_bytes.unwrap_or(settings.budget_bytes),
+        fixed: estimate_fixed(shape, &settings.context)?,
+        choice: settings.choice,
+        cache: settings.cache,
+    };
+    let question = Question { shape, layout: &layout, profile: &profile, request, workload };
+    let (plan, prediction) = question.answer()?;
+    let alternatives = question.alternatives(&prediction);
+    let tiers = TierTable::new(shape, &layout, &plan);
+    Ok(Advice { plan, tiers, prediction, alternatives, layout })
+}

@@ -1,0 +1,118 @@
+//! What can go wrong in the engine, one enum per family of operations.
+
+use hypura_core::plan::PlanError;
+use hypura_ggml::{DecodeError, LoadError as GgmlError};
+use hypura_storage::{ArenaError, OpenError, ReadError};
+use std::path::PathBuf;
+
+/// Why streaming stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// A read failed; the message names file, offset, length and cause.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The graph uses a streamed weight in a way that cannot be streamed.
+    #[error("tensor {tensor} is used by {op}, which cannot be streamed: use --residency resident")]
+    Unsupported {
+        /// The weight.
+        tensor: String,
+        /// ggml's name of the operation.
+        op: String,
+    },
+    /// The graph uses a weight that the plan does not know.
+    #[error("tensor {0} is not in the plan of this model")]
+    UnknownTensor(String),
+    /// The reader lost a request; a bug of ours.
+    #[error("a read was never answered")]
+    LostRead,
+    /// A forced route names an expert that the layer does not have.
+    #[error(
+        "the routes trace does not fit the model: layer {layer} has {experts} experts, {used} of them used per token"
+    )]
+    Routes {
+        /// The layer.
+        layer: u32,
+        /// Experts of that layer.
+        experts: u32,
+        /// Experts used by a token there.
+        used: u32,
+    },
+}
+
+/// Why a model could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file is not there or may not be read.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Not a GGUF, truncated, or with numbers that cannot be.
+    #[error("{path}: {source}", path = path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: hypura_core::gguf::GgufError,
+    },
+    /// A model this program cannot place.
+    #[error("{path}: {source}", path = path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: hypura_core::model::ModelError,
+    },
+    /// The plan cannot work.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// llama.cpp refused.
+    #[error(transparent)]
+    Ggml(#[from] GgmlError),
+    /// No memory for the slabs.
+    #[error(transparent)]
+    Arena(#[from] ArenaError),
+    /// A read failed while loading.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// No reader could be opened.
+    #[error(transparent)]
+    Reader(#[from] hypura_storage::reader::OpenReaderError),
+    /// The forced routes name experts that the model does not have.
+    #[error(
+        "the routes trace does not fit the model: it names expert {expert}, and a layer of this model has {experts} \
+         experts; take the trace of a model with as many"
+    )]
+    Routes {
+        /// The highest expert of the trace.
+        expert: u32,
+        /// Experts of the layer that has fewest; 0 in a dense model.
+        experts: u32,
+    },
+    /// A weight that llama.cpp wants is not in the file.
+    #[error("llama.cpp asks for tensor {0}, which is not in the file")]
+    MissingTensor(String),
+}
+
+/// Why a generation ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The prompt has no tokens.
+    #[error("the prompt is empty: give at least one word")]
+    EmptyPrompt,
+    /// The prompt does not fit.
+    #[error("the prompt has {prompt} tokens and the context holds {context}: shorten it or raise --ctx")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// Decoding failed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The chat template refused the messages.
+    #[error(transparent)]
+    Template(#[from] GgmlError),
+    /// The caller's sink failed (a closed pipe, a full disk).
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] std::io::Error),
+}

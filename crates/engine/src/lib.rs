@@ -1,0 +1,34 @@
+//! The engine: from a plan to a loaded model, the streaming of weights, and the one generation loop.
+//!
+//! - [`source`]: the files of a model, headers only
+//! - [`profile`]: this machine, measured once and remembered
+//! - [`advise`]: what a model will do here, from its header alone
+//! - [`doctor`]: what of this machine helps or hinders
+//! - [`iobench`]: raw reads, for measuring the disk
+//! - [`load`]: plan, load, and join model, reader and executor
+//! - [`machine`]: memory, disk and process, for budgets and reports
+//! - [`stream`]: graphs computed with weights that are not all in memory
+//! - [`session`]: the generation loop
+//!
+//! The front ends (`hypura`) see this crate and `hypura-core`, never `ggml` or `storage`; what they need of those is
+//! re-exported here.
+#![deny(unsafe_code)]
+
+pub mod advise;
+pub mod doctor;
+pub mod error;
+pub mod iobench;
+pub mod load;
+pub mod machine;
+pub mod profile;
+pub mod session;
+pub mod source;
+pub mod stream;
+
+pub use hypura_ggml::{ChatPrompt, DecodeError, KvType, SamplerOptions, Token, Vocab, system};
+pub use hypura_storage::{ReaderConfig, ReaderKind};
+
+/// The simulated disk, for tests of everything above it.
+pub mod sim {
+    pub use hypura_storage::reader::{Eio, Latency, SimConfig, Stall};
+}

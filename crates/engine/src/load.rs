@@ -1,0 +1,378 @@
+//! From a plan to a model that is ready to decode.
+//!
+//! Order matters: headers, then what llama.cpp will need (measured without allocating), then the plan, and only when the
+//! plan works is anything large allocated or read. Experts are never read at load.
+
+pub use hypura_core::cache::PolicyKind;
+use hypura_core::plan::{self, CacheSize, Choice, ExpertLayout, Fixed, Mode, Plan, Request};
+use hypura_ggml::{
+    Context, ContextOptions, Executor, KvType, LoadMode, LoadOptions, MemoryUse, Model, PendingTensor,
+};
+use hypura_storage::{Reader, ReaderConfig, ReaderKind, ScopedRead, open_reader, read_scoped};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::error::LoadError;
+use crate::source::ModelSource;
+use crate::stream::ahead::Ahead;
+use crate::stream::dense::{DenseStreamer, DenseWeight};
+use crate::stream::executor::{ExpertSide, StreamExecutor};
+use crate::stream::experts::ExpertStreamer;
+use crate::stream::io::Io;
+use crate::stream::routes::{ObservedExecutor, RouteTap, check_fit};
+use crate::stream::slab::{Cells, make_slabs};
+use crate::stream::{Prefetch, RouteSettings, SharedStats};
+
+/// How to load. [`Default`] is what a user gets without flags, but for the budget, which the caller must know.
+#[derive(Clone, Debug)]
+pub struct LoadSettings {
+    /// Bytes that may be used in all.
+    pub budget_bytes: u64,
+    /// Resident, streaming, or what fits.
+    pub choice: Choice,
+    /// Size of the cache of streamed weights.
+    pub cache: Option<CacheSize>,
+    /// Eviction policy of expert slots.
+    pub policy: PolicyKind,
+    /// Which reader.
+    pub reader: ReaderKind,
+    /// Another reader for streaming than for loading, for tests of faults.
+    pub stream_reader: Option<ReaderKind>,
+    /// How the reader works.
+    pub reader_config: ReaderConfig,
+    /// Tokens of context.
+    pub context: u32,
+    /// Most tokens in one graph.
+    pub ubatch: u32,
+    /// Parallel sequences.
+    pub sequences: u32,
+    /// Threads that compute.
+    pub threads: u32,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// How to guess the next layer's experts.
+    pub prefetch: Prefetch,
+    /// Observe or force routing.
+    pub routes: RouteSettings,
+    /// Run llama.cpp alone over its own mapping of the file: the baseline of benchmarks, outside of every promise.
+    pub baseline_mmap: bool,
+    /// Fill memory with a poison pattern before it is reused: stale bytes become visible. For tests.
+    pub poison: bool,
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        Self {
+            budget_bytes: u64::MAX,
+            choice: Choice::Auto,
+            cache: None,
+            policy: PolicyKind::default(),
+            reader: ReaderKind::Auto,
+            stream_reader: None,
+            reader_config: ReaderConfig::default(),
+            context: 4096,
+            ubatch: 512,
+            sequences: 1,
+            threads: default_threads(),
+            kv: KvType::F16,
+            prefetch: Prefetch::default(),
+            routes: RouteSettings::default(),
+            baseline_mmap: false,
+            poison: false,
+        }
+    }
+}
+
+/// One computing thread per core that this process may use.
+#[must_use]
+pub fn default_threads() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+}
+
+/// What is known before anything is loaded.
+#[derive(Debug)]
+pub struct Planned {
+    /// The files.
+    pub source: ModelSource,
+    /// Where experts go.
+    pub layout: ExpertLayout,
+    /// Where everything goes.
+    pub plan: Plan,
+    /// How it was asked for.
+    pub settings: LoadSettings,
+}
+
+/// A model that is ready to decode.
+pub struct LoadedModel {
+    /// llama.cpp's model.
+    pub model: Model,
+    /// Its context.
+    pub context: Context,
+    /// What it was loaded from, and how.
+    pub planned: Planned,
+    /// Counters of streaming.
+    pub stats: Arc<SharedStats>,
+    /// Raise to stop the decode in progress.
+    pub abort: Arc<AtomicBool>,
+    /// How long loading took.
+    pub load_time: Duration,
+    /// What llama.cpp allocated.
+    pub memory: MemoryUse,
+    /// Name of the reader; `None` when nothing streams.
+    pub reader: Option<&'static str>,
+    /// What the user may want to know (a fallback that was taken).
+    pub notes: Vec<String>,
+}
+
+/// Reads headers, measures llama.cpp's needs, and plans. Allocates nothing of size.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planned, LoadError> {
+    if source.shape.context_train > 0 {
+        let most = u32::try_from(source.shape.context_train).unwrap_or(u32::MAX);
+        settings.context = settings.context.min(most);
+    }
+    if let Some(trace) = &settings.routes.forced {
+        check_fit(trace, &source.shape)?;
+    }
+    settings.context = settings.context.max(1);
+    settings.ubatch = settings.ubatch.clamp(1, settings.context);
+    let layout = ExpertLayout::new(&source.shape);
+    let fixed = measure(&source, &settings)?;
+    let request = Request {
+        budget_bytes: settings.budget_bytes,
+        fixed,
+        choice: settings.choice,
+        cache: settings.cache,
+    };
+    let plan = plan::plan(&source.shape, &layout, &request)?;
+    Ok(Planned { source, layout, plan, settings })
+}
+
+/// Has llama.cpp build model and context without memory, and asks what they would take.
+fn measure(source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadError> {
+    let options = LoadOptions { path: source.path.clone(), mode: LoadMode::Measure, gpu_layers: 0 };
+    let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
+    let context = Context::new(&model, &context_options(settings), None, Arc::default())?;
+    let used = context.memory_use();
+    Ok(Fixed {
+        kv_bytes: used.context_bytes,
+        compute_bytes: used.compute_bytes,
+        process_bytes: plan::process_bytes(&source.shape, u64::from(settings.ubatch)),
+    })
+}
+
+fn context_options(settings: &LoadSettings) -> ContextOptions {
+    ContextOptions {
+        context: settings.context,
+        batch: settings.ubatch,
+        ubatch: settings.ubatch,
+        sequences: settings.sequences,
+        threads: settings.threads,
+        kv: settings.kv,
+    }
+}
+
+/// Loads what was planned. `progress` gets (bytes read, bytes to read) of the resident part.
+///
+/// # Errors
+/// [`LoadError`]; nothing stays behind.
+pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<LoadedModel, LoadError> {
+    let start = Instant::now();
+    let settings = &planned.settings;
+    let stats = Arc::<SharedStats>::default();
+    let abort = Arc::<AtomicBool>::default();
+    let mut notes = Vec::new();
+    let mode = load_mode(&planned);
+    let decorated = matches!(mode, LoadMode::Decorated { .. });
+    let options = LoadOptions { path: planned.source.path.clone(), mode, gpu_layers: 0 };
+    let pending = Model::load(&options)?;
+    let mut reader_name = None;
+    let mut open = |kind: &ReaderKind| -> Result<Box<dyn Reader>, LoadError> {
+        let opened = open_reader(kind, &settings.reader_config)?;
+        reader_name = Some(opened.reader.name());
+        if let Some(note) = opened.note
+            && !notes.contains(&note)
+        {
+            notes.push(note);
+        }
+        Ok(opened.reader)
+    };
+    let model = if decorated {
+        let mut reader = open(&settings.reader)?;
+        let total = pending.resident_bytes();
+        pending.fill(|tensors| fill(&planned.source, tensors, reader.as_mut(), total, progress))?
+    } else {
+        pending.fill(|_| Ok::<(), LoadError>(()))?
+    };
+    let streaming = settings.stream_reader.as_ref().unwrap_or(&settings.reader);
+    let executor: Option<Box<dyn Executor>> = match planned.plan.mode {
+        Mode::FullResident if settings.routes.is_active() => Some(Box::new(observed_executor(&planned))),
+        Mode::FullResident => None,
+        Mode::ExpertStreaming => {
+            Some(Box::new(expert_executor(&planned, open(streaming)?, Arc::clone(&stats))?))
+        }
+        Mode::DenseStreaming => {
+            Some(Box::new(dense_executor(&planned, open(streaming)?, Arc::clone(&stats))?))
+        }
+    };
+    let context = Context::new(&model, &context_options(settings), executor, Arc::clone(&abort))?;
+    let memory = context.memory_use();
+    Ok(LoadedModel {
+        model,
+        context,
+        stats,
+        abort,
+        load_time: start.elapsed(),
+        memory,
+        reader: reader_name,
+        notes,
+        planned,
+    })
+}
+
+fn load_mode(planned: &Planned) -> LoadMode {
+    let Planned { plan, settings, .. } = planned;
+    if settings.baseline_mmap {
+        // Repacked copies of the weights would not fit where this baseline is of interest.
+        return LoadMode::Plain { repack: false, mmap: true };
+    }
+    match (plan.mode, settings.choice) {
+        // Asked for by name, resident keeps the file's layout, so that its logits are those of streaming.
+        (Mode::FullResident, Choice::Resident) => LoadMode::Decorated { streamed: Vec::new() },
+        // Only graphs on our device can be looked into.
+        (Mode::FullResident, _) if settings.routes.is_active() => {
+            LoadMode::Decorated { streamed: Vec::new() }
+        }
+        (Mode::FullResident, _) => LoadMode::Plain { repack: true, mmap: false },
+        (Mode::ExpertStreaming | Mode::DenseStreaming, _) => {
+            LoadMode::Decorated { streamed: streamed_patterns(planned) }
+        }
+    }
+}
+
+/// Regular expressions for the streamed tensors, one per kind of tensor: llama.cpp compiles each of them anew for every
+/// tensor of the model.
+fn streamed_patterns(planned: &Planned) -> Vec<String> {
+    let names: Vec<&str> = match planned.plan.mode {
+        Mode::FullResident => Vec::new(),
+        Mode::ExpertStreaming => planned
+            .layout
+            .layers
+            .iter()
+            .flat_map(|layer| layer.parts.iter().map(|part| part.tensor.as_str()))
+            .collect(),
+        Mode::DenseStreaming => planned
+            .plan
+            .streamed_dense
+            .iter()
+            .map(|index| planned.source.shape.tensors[*index].info.name.as_str())
+            .collect(),
+    };
+    let mut layers_by_kind: Vec<(String, Vec<String>)> = Vec::new();
+    for name in names {
+        let Some((layer, kind)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+            layers_by_kind.push((escape(name), Vec::new()));
+            continue;
+        };
+        match layers_by_kind.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, layers)) => layers.push(layer.to_owned()),
+            None => layers_by_kind.push((kind.to_owned(), vec![layer.to_owned()])),
+        }
+    }
+    layers_by_kind
+        .into_iter()
+        .map(|(kind, layers)| match layers.as_slice() {
+            [] => format!("^{kind}$"),
+            _ => format!("^blk\\.({})\\.{}$", layers.join("|"), escape(&kind)),
+        })
+        .collect()
+}
+
+fn escape(name: &str) -> String {
+    name.replace('.', "\\.")
+}
+
+fn fill(
+    source: &ModelSource,
+    tensors: &[PendingTensor<'_>],
+    reader: &mut dyn Reader,
+    total: u64,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), LoadError> {
+    let by_name: HashMap<&str, usize> = source
+        .shape
+        .tensors
+        .iter()
+        .enumerate()
+        .map(|(index, tensor)| (tensor.info.name.as_str(), index))
+        .collect();
+    let mut reads = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let index =
+            by_name.get(tensor.name).ok_or_else(|| LoadError::MissingTensor(tensor.name.to_owned()))?;
+        let info = &source.shape.tensors[*index].info;
+        if info.bytes != tensor.memory.len() as u64 {
+            return Err(LoadError::MissingTensor(format!("{} ({} bytes)", tensor.name, tensor.memory.len())));
+        }
+        let file = Arc::clone(&source.files[info.shard]);
+        reads.push(ScopedRead { file, offset: info.offset, dst: tensor.memory });
+    }
+    // File order: the disk reads forward, and the operating system's read-ahead has no part in it.
+    reads.sort_by_key(|read| (read.file.id(), read.offset));
+    let mut done = 0;
+    read_scoped(reader, &reads, &mut |bytes| {
+        done += bytes;
+        progress(done, total);
+    })?;
+    Ok(())
+}
+
+fn expert_executor(
+    planned: &Planned,
+    reader: Box<dyn Reader>,
+    stats: Arc<SharedStats>,
+) -> Result<StreamExecutor, LoadError> {
+    let Planned { source, layout, plan, settings } = planned;
+    let policy = |slots| settings.policy.build(slots, source.shape.layers);
+    let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
+    let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
+    let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
+    let io = Io::new(reader, source.files.clone());
+    let ahead = Ahead::new(settings.prefetch);
+    let tap = settings.routes.is_active().then(|| RouteTap::new(settings.routes.clone()));
+    Ok(StreamExecutor::new(Some(ExpertSide { streamer, io, ahead, tap }), None, stats))
+}
+
+fn observed_executor(planned: &Planned) -> ObservedExecutor {
+    let layers = planned.source.shape.expert_layers.iter();
+    let experts = layers.map(|layer| (layer.layer, layer.experts)).collect();
+    ObservedExecutor::new(planned.settings.routes.clone(), experts)
+}
+
+fn dense_executor(
+    planned: &Planned,
+    reader: Box<dyn Reader>,
+    stats: Arc<SharedStats>,
+) -> Result<StreamExecutor, LoadError> {
+    let Planned { source, plan, settings, .. } = planned;
+    let weights = plan
+        .streamed_dense
+        .iter()
+        .map(|index| {
+            let info = &source.shape.tensors[*index].info;
+            DenseWeight {
+                tensor: info.name.clone(),
+                shard: info.shard,
+                offset: info.offset,
+                bytes: usize::try_from(info.bytes).unwrap_or(usize::MAX),
+            }
+        })
+        .collect();
+    let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
+    let dense = DenseStreamer::new(weights, cells, Io::new(reader, source.files.clone()));
+    Ok(StreamExecutor::new(None, Some(dense), stats))
+}

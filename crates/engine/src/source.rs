@@ -1,0 +1,70 @@
+//! The files of a model: opened once, headers read and checked, nothing else.
+
+use hypura_core::gguf::{self, Metadata, ShardName};
+use hypura_core::model::ModelShape;
+use hypura_storage::SourceFile;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::LoadError;
+
+/// Headers are long runs of small items; a large buffer keeps the number of reads low.
+const HEADER_BUFFER: usize = 1 << 20;
+
+/// A model on disk.
+#[derive(Debug)]
+pub struct ModelSource {
+    /// The file, or the first shard.
+    pub path: PathBuf,
+    /// Every shard in order; one for an unsharded model.
+    pub files: Vec<Arc<SourceFile>>,
+    /// Metadata of the first shard.
+    pub metadata: Metadata,
+    /// What the model is made of.
+    pub shape: ModelShape,
+}
+
+impl ModelSource {
+    /// Opens a GGUF and, when it is one of several shards, all of them.
+    ///
+    /// # Errors
+    /// [`LoadError`] naming the file at fault.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let paths = shard_paths(path);
+        let mut files = Vec::with_capacity(paths.len());
+        let mut headers = Vec::with_capacity(paths.len());
+        for path in &paths {
+            let file = SourceFile::open(path)?;
+            let plain = File::open(path)
+                .map_err(|source| hypura_storage::OpenError { path: path.clone(), source })?;
+            let header = gguf::read_header(BufReader::with_capacity(HEADER_BUFFER, plain), file.len())
+                .map_err(|source| LoadError::Gguf { path: path.clone(), source })?;
+            files.push(file);
+            headers.push(header);
+        }
+        let first = paths.into_iter().next().unwrap_or_else(|| path.to_path_buf());
+        let sizes = files.iter().map(|file| file.len()).collect();
+        let set =
+            gguf::merge(headers, sizes).map_err(|source| LoadError::Gguf { path: first.clone(), source })?;
+        let shape =
+            ModelShape::from_gguf(&set).map_err(|source| LoadError::Model { path: first.clone(), source })?;
+        Ok(Self { path: first, files, metadata: set.metadata, shape })
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.len()).sum()
+    }
+}
+
+/// All shards of a model, whichever of them was named.
+fn shard_paths(path: &Path) -> Vec<PathBuf> {
+    let shard = path.file_name().and_then(|name| name.to_str()).and_then(ShardName::parse);
+    match shard {
+        Some(shard) => (0..shard.count).map(|index| path.with_file_name(shard.sibling(index))).collect(),
+        None => vec![path.to_path_buf()],
+    }
+}

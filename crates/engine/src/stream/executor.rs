@@ -1,0 +1,245 @@
+//! The executor of a streaming context: walks each graph and sends every streamed node to its streamer.
+
+use hypura_ggml::{ExecError, Executor, GraphRun, StreamedKind, StreamedOp, WeightId};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::ahead::Ahead;
+use super::dense::DenseStreamer;
+use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
+use super::io::Io;
+use super::routes::RouteTap;
+use super::stats::{SharedStats, StreamStats};
+use super::step::LayerOps;
+use crate::error::StreamError;
+
+/// What a streamed weight is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Expert { layer: usize, part: usize },
+    Dense(usize),
+}
+
+/// Experts with the reads that belong to them.
+pub(crate) struct ExpertSide {
+    pub streamer: ExpertStreamer,
+    pub io: Io<Target>,
+    pub ahead: Ahead,
+    pub tap: Option<RouteTap>,
+}
+
+impl ExpertSide {
+    /// The ids of a layer are known: start its reads, then guess the next layer's.
+    fn begin_layer(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        op: StreamedOp,
+        layer: usize,
+        ops: &LayerOps,
+    ) -> Result<(), ExecError> {
+        let layout = &self.streamer.layout().layers[layer];
+        if let Some(tap) = &mut self.tap {
+            tap.layer(run, op, layout.layer, layout.experts)?;
+        }
+        let ids = run.moe_ids(op)?;
+        self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
+        let guess = self.ahead.predict(run, self.streamer.layout(), layer)?;
+        self.streamer.prefetch(&mut self.io, layer + 1, &guess);
+        Ok(())
+    }
+}
+
+/// Runs the graphs of one context. Dropped with the context; the readers wait for their reads then.
+pub(crate) struct StreamExecutor {
+    experts: Option<ExpertSide>,
+    dense: Option<DenseStreamer>,
+    places: HashMap<WeightId, Place>,
+    /// A graph began and has not ended cleanly.
+    dirty: bool,
+    /// The last graph was a decode step.
+    decoding: bool,
+    stats: StreamStats,
+    shared: Arc<SharedStats>,
+}
+
+impl StreamExecutor {
+    pub fn new(experts: Option<ExpertSide>, dense: Option<DenseStreamer>, shared: Arc<SharedStats>) -> Self {
+        Self {
+            experts,
+            dense,
+            places: HashMap::new(),
+            dirty: false,
+            decoding: false,
+            stats: StreamStats::default(),
+            shared,
+        }
+    }
+
+    /// Finds out what each streamed weight of the graph is; by name the first time, by identity afterwards.
+    fn resolve(&mut self, run: &GraphRun<'_>, ops: &[StreamedOp]) -> Result<Vec<Place>, ExecError> {
+        ops.iter()
+            .map(|op| match self.places.get(&op.weight) {
+                Some(place) => Ok(*place),
+                None => {
+                    let place = self.look_up(run, *op).map_err(ExecError::engine)?;
+                    self.places.insert(op.weight, place);
+                    Ok(place)
+                }
+            })
+            .collect()
+    }
+
+    fn look_up(&self, run: &GraphRun<'_>, op: StreamedOp) -> Result<Place, StreamError> {
+        let tensor = run.weight_name(op);
+        let expert = self
+            .experts
+            .as_ref()
+            .and_then(|side| side.streamer.layout().by_tensor().get(tensor.as_str()).copied())
+            .map(|(layer, part)| Place::Expert { layer, part });
+        let dense = self
+            .dense
+            .as_ref()
+            .and_then(|dense| dense.weights().iter().position(|weight| weight.tensor == tensor))
+            .map(Place::Dense);
+        let place = expert.or(dense).ok_or_else(|| StreamError::UnknownTensor(tensor.clone()))?;
+        match (place, op.kind) {
+            (Place::Expert { .. }, StreamedKind::Experts) | (Place::Dense(_), StreamedKind::Dense) => {
+                Ok(place)
+            }
+            _ => Err(StreamError::Unsupported { tensor, op: run.op_name(op.node) }),
+        }
+    }
+
+    fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
+        let ops = run.streamed();
+        let places = self.resolve(run, &ops)?;
+        if let Some(dense) = &mut self.dense {
+            let order: Vec<usize> = places
+                .iter()
+                .filter_map(|place| match place {
+                    Place::Dense(weight) => Some(*weight),
+                    Place::Expert { .. } => None,
+                })
+                .collect();
+            if !order.is_empty() {
+                dense.begin_graph(order);
+            }
+        }
+        let mut cursor = 0;
+        let mut begun = false;
+        for (at, (op, place)) in ops.iter().zip(&places).enumerate() {
+            run.run(cursor..op.node)?;
+            match (place, &mut self.experts, &mut self.dense) {
+                (Place::Expert { layer, part }, Some(side), _) => {
+                    if !begun {
+                        begun = true;
+                        let tokens = run.moe_ids(*op)?.tokens;
+                        self.decoding = tokens <= DECODE_TOKENS;
+                        side.streamer.begin_graph(tokens);
+                        side.ahead.begin_graph(run, side.streamer.layout(), self.decoding);
+                    }
+                    if side.streamer.is_new_layer(*op, *layer) {
+                        let parts = side.streamer.layout().layers[*layer].parts.len();
+                        let layer_ops = ops_of_layer(&ops[at..], &places[at..], parts);
+                        side.begin_layer(run, *op, *layer, &layer_ops)?;
+                    }
+                    side.streamer.run_op(&mut side.io, run, *op, *part)?;
+                }
+                (Place::Dense(weight), _, Some(dense)) => dense.run_op(run, *op, *weight)?,
+                _ => return Err(ExecError::engine(StreamError::UnknownTensor(run.weight_name(*op)))),
+            }
+            cursor = op.node + 1;
+        }
+        run.run(cursor..run.len())
+    }
+
+    /// Gives back everything that a failed or stopped graph holds.
+    fn abandon(&mut self) {
+        if let Some(side) = &mut self.experts {
+            side.streamer.abandon(&mut side.io);
+        }
+        if let Some(dense) = &mut self.dense {
+            dense.reset();
+        }
+    }
+
+    fn publish(&mut self, elapsed: Duration) {
+        let stalled_before = self.stats.read_stall;
+        let mut stats = StreamStats { graphs: self.stats.graphs + 1, ..StreamStats::default() };
+        if let Some(side) = &self.experts {
+            stats.decode = side.streamer.decode;
+            stats.prefill = side.streamer.prefill;
+            stats.bytes_read += side.io.device_bytes();
+            stats.read_stall += side.io.stall();
+            for slab in side.streamer.slabs() {
+                let counters = slab.cache.counters();
+                stats.evictions += counters.evictions;
+                stats.prefetches += counters.prefetches;
+            }
+        }
+        if let Some(dense) = &self.dense {
+            stats.dense_weights = dense.used;
+            stats.bytes_read += dense.io().device_bytes();
+            stats.read_stall += dense.io().stall();
+        }
+        let stalled = stats.read_stall.saturating_sub(stalled_before);
+        stats.compute = self.stats.compute + elapsed.saturating_sub(stalled);
+        self.stats = stats;
+        self.shared.set(stats);
+    }
+}
+
+impl Executor for StreamExecutor {
+    fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
+        let start = Instant::now();
+        // Only a panic leaves the flag up: the last graph then had no chance to clean up.
+        if self.dirty {
+            self.abandon();
+        }
+        self.dirty = true;
+        let outcome = self.walk(run);
+        if outcome.is_err() {
+            self.abandon();
+        }
+        self.dirty = false;
+        if let Some(side) = &mut self.experts {
+            if let Some(tap) = &mut side.tap {
+                tap.end_graph(outcome.is_ok());
+            }
+            if outcome.is_ok() && self.decoding {
+                side.ahead.observe(start.elapsed());
+            }
+        }
+        debug_assert_eq!(self.experts.as_ref().map_or(0, |side| side.streamer.pinned()), 0, "a pin leaked");
+        self.publish(start.elapsed());
+        outcome
+    }
+}
+
+/// The nodes from here on that belong to the same layer and ids as the first, and the order in which they need parts.
+fn ops_of_layer(ops: &[StreamedOp], places: &[Place], part_count: usize) -> LayerOps {
+    let Some((Place::Expert { layer: first, .. }, ids)) =
+        places.first().copied().zip(ops.first().map(|op| op.ids))
+    else {
+        return LayerOps { count: 0, parts: Vec::new() };
+    };
+    let mut layer_ops = LayerOps { count: 0, parts: Vec::new() };
+    for (op, place) in ops.iter().zip(places) {
+        if let Place::Expert { layer, part } = place
+            && (*layer, op.ids) == (first, ids)
+        {
+            layer_ops.count += 1;
+            if !layer_ops.parts.contains(part) {
+                layer_ops.parts.push(*part);
+            }
+        }
+    }
+    // A part that no node of this graph uses is read last: a slot is whole or nothing.
+    for part in 0..part_count {
+        if !layer_ops.parts.contains(&part) {
+            layer_ops.parts.push(part);
+        }
+    }
+    layer_ops
+}

@@ -1,0 +1,428 @@
+//! Streaming of routed experts, one layer at a time.
+//!
+//! When the ids of a layer are known, its experts are looked up once: hits are pinned, misses get slots and their reads
+//! start at once (all parts that are needed first, of all misses, before the parts needed later); experts without a slot
+//! go through throwaway cells in the order of use. Then each node computes what is there, and the rest as it lands.
+//!
+//! Invariant: outside of [`ExpertStreamer::run_op`] and between layers nothing is pinned and no cell is in use; after a
+//! failure [`ExpertStreamer::abandon`] restores that.
+
+use hypura_core::cache::{ExpertKey, Grant, SlotId, TokenClock};
+use hypura_core::plan::{ExpertLayout, LayerLayout};
+use hypura_ggml::{ExecError, GraphRun, MoeIds, RowGroup, StreamedOp};
+use hypura_storage::{Priority, ReadError};
+
+use super::io::{Io, Landed, Wish};
+use super::slab::{Cells, Slab, keep_first};
+use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
+use crate::error::StreamError;
+
+/// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token.
+pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usize;
+
+/// Most rows computed in one call, unless one expert alone has more. Bounds the memory of gathered rows, and ggml's
+/// work memory, which grows with slots × rows.
+const MOST_ROWS: usize = 512;
+
+/// What a read is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    /// A part of an expert in a slot.
+    Slot { layer: usize, expert: u32, slot: SlotId, part: usize },
+    /// A slice in a throwaway cell, which begins at `shift`.
+    Cell { cell: usize, shift: usize },
+}
+
+/// Lookups of one kind of step, one per expert per step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Found in memory.
+    pub hits: u64,
+    /// Read for this step, on demand or because a prefetch guessed right.
+    pub misses: u64,
+    /// Of the misses, those whose read a prefetch had started.
+    pub prefetched: u64,
+    /// Of those, the ones whose read was still under way.
+    pub late: u64,
+}
+
+/// Streams the experts of one context.
+pub(crate) struct ExpertStreamer {
+    layout: ExpertLayout,
+    slabs: Vec<Slab>,
+    cells: Cells,
+    step: Option<Step>,
+    clock: TokenClock,
+    failure: Option<ReadError>,
+    pub decode: Lookups,
+    pub prefill: Lookups,
+}
+
+impl ExpertStreamer {
+    pub fn new(layout: ExpertLayout, slabs: Vec<Slab>, cells: Cells) -> Self {
+        Self {
+            layout,
+            slabs,
+            cells,
+            step: None,
+            clock: TokenClock::default(),
+            failure: None,
+            decode: Lookups::default(),
+            prefill: Lookups::default(),
+        }
+    }
+
+    pub fn layout(&self) -> &ExpertLayout {
+        &self.layout
+    }
+
+    pub fn slabs(&self) -> &[Slab] {
+        &self.slabs
+    }
+
+    /// A graph of `tokens` tokens begins.
+    pub fn begin_graph(&mut self, tokens: usize) {
+        self.clock = self.clock.after_step(u32::try_from(tokens).unwrap_or(u32::MAX));
+    }
+
+    /// Runs one streamed node, a part of its experts.
+    pub fn run_op(
+        &mut self,
+        io: &mut Io<Target>,
+        run: &mut GraphRun<'_>,
+        op: StreamedOp,
+        part: usize,
+    ) -> Result<(), ExecError> {
+        let Some(mut step) = self.step.take() else { return Ok(()) };
+        let outcome = self.compute(io, run, op, part, &mut step);
+        step.ops_left = step.ops_left.saturating_sub(1);
+        let done = step.ops_left == 0 && outcome.is_ok();
+        if done {
+            self.unpin(&step);
+        } else {
+            self.step = Some(step);
+        }
+        outcome
+    }
+
+    /// Looks up the experts of a layer and starts all reads.
+    pub fn begin(
+        &mut self,
+        io: &mut Io<Target>,
+        index: usize,
+        ids_operand: usize,
+        ids: &MoeIds,
+        ops: &LayerOps,
+    ) {
+        if let Some(unfinished) = self.step.take() {
+            self.unpin(&unfinished);
+        }
+        let layer = &self.layout.layers[index];
+        let mut sorted = group_by_expert(ids, layer.experts);
+        let loads = self.place(io, index, ids.tokens, &mut sorted);
+        let layer = &self.layout.layers[index];
+        let slab = &self.slabs[layer.class];
+        io.submit(slot_wishes(layer, index, slab, &loads, &ops.parts, Priority::Demand));
+        let step = self.step.insert(Step::new(index, layer, ids_operand, ids, sorted, ops));
+        feed_cells(io, &self.layout, &mut self.cells, step);
+    }
+
+    /// Asks the cache for every expert of a layer, and counts. Returns what must be read into slots.
+    fn place(
+        &mut self,
+        io: &mut Io<Target>,
+        index: usize,
+        tokens: usize,
+        sorted: &mut Sorted,
+    ) -> Vec<(u32, SlotId)> {
+        let layer = &self.layout.layers[index];
+        let demands = sorted.demands(layer.layer);
+        let slab = &mut self.slabs[layer.class];
+        let prefetches_used = slab.cache.counters().prefetches_used;
+        let grants = slab.cache.acquire_step(&demands, self.clock, u32::try_from(tokens).unwrap_or(u32::MAX));
+        let lookups = if tokens <= DECODE_TOKENS { &mut self.decode } else { &mut self.prefill };
+        let mut loads = Vec::new();
+        for (want, grant) in sorted.wanted.iter_mut().zip(&grants) {
+            match grant {
+                Grant::Hit(_) => lookups.hits += 1,
+                Grant::Joined(late) => {
+                    lookups.hits += 1;
+                    lookups.late += 1;
+                    io.promote(|target| {
+                        matches!(target, Target::Slot { layer: other, slot, .. }
+                            if slot == late && self.layout.layers[*other].class == layer.class)
+                    });
+                }
+                Grant::Load(slot) => {
+                    lookups.misses += 1;
+                    slab.start(*slot, layer.parts.len());
+                    loads.push((want.expert, *slot));
+                }
+                Grant::NoRoom => lookups.misses += 1,
+            }
+            if let Some(slot) = grant.slot() {
+                want.place = Place::Slot(slot);
+            }
+        }
+        // An expert that is here only because a prefetch read it for this step is no hit of the cache.
+        let prefetched = slab.cache.counters().prefetches_used - prefetches_used;
+        lookups.prefetched += prefetched;
+        lookups.misses += prefetched;
+        lookups.hits = lookups.hits.saturating_sub(prefetched);
+        loads
+    }
+
+    /// Reads experts that `layer` will probably want, as far as they are absent and there is room that nobody needs more.
+    pub fn prefetch(&mut self, io: &mut Io<Target>, layer: usize, experts: &[u32]) {
+        let Some(layout) = self.layout.layers.get(layer) else { return };
+        let slab = &mut self.slabs[layout.class];
+        let mut loads = Vec::new();
+        for expert in experts.iter().filter(|expert| **expert < layout.experts) {
+            if let Some(slot) = slab.cache.prefetch(ExpertKey::new(layout.layer, *expert), self.clock) {
+                slab.start(slot, layout.parts.len());
+                loads.push((*expert, slot));
+            }
+        }
+        let parts: Vec<usize> = (0..layout.parts.len()).collect();
+        let wishes = slot_wishes(layout, layer, slab, &loads, &parts, Priority::Prefetch);
+        io.submit(wishes);
+    }
+
+    /// Whether the layer of this node has not begun.
+    pub fn is_new_layer(&self, op: StreamedOp, layer: usize) -> bool {
+        self.step.as_ref().is_none_or(|step| step.ids != op.ids || step.layer != layer)
+    }
+
+    fn compute(
+        &mut self,
+        io: &mut Io<Target>,
+        run: &mut GraphRun<'_>,
+        op: StreamedOp,
+        part: usize,
+        step: &mut Step,
+    ) -> Result<(), ExecError> {
+        let landed = io.poll();
+        self.absorb(landed);
+        let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
+        // A ubatch without outputs has no tokens left in its last layer.
+        if let Some(slots) = &step.slots
+            && !todo.is_empty()
+            && slots.len() <= MOST_ROWS
+            && todo.iter().all(|want| self.is_ready(step, *want, part))
+        {
+            let layer = &self.layout.layers[step.layer];
+            let slab = self.slabs[layer.class].binding(&layer.parts[part]);
+            let slab = slab.ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))?;
+            return run.run_bound(op, slab, slots);
+        }
+        run.zero_rows(op, &step.none)?;
+        while !todo.is_empty() {
+            let (ready, rest) = self.split_ready(step, todo, part);
+            todo = rest;
+            if ready.is_empty() {
+                self.check(step, &todo)?;
+                let landed = io.wait().map_err(ExecError::engine)?;
+                self.absorb(landed);
+            } else {
+                self.run_ready(run, op, part, step, &ready)?;
+                self.free_cells(step, part, &ready);
+                feed_cells(io, &self.layout, &mut self.cells, step);
+                let landed = io.poll();
+                self.absorb(landed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Divides experts into those to compute now and the others. Of the experts in cells at most half the cells are
+    /// taken at once, so that the disk has cells to read into meanwhile; and no more rows than fit the scratch memory
+    /// that the plan accounts for.
+    fn split_ready(&self, step: &Step, todo: Vec<usize>, part: usize) -> (Vec<usize>, Vec<usize>) {
+        let most_cells = (self.cells.count() / 2).max(1);
+        let (mut cells, mut rows) = (0, 0);
+        todo.into_iter().partition(|want| {
+            let ready = self.is_ready(step, *want, part);
+            let want = &step.wanted[*want];
+            let in_cell = matches!(want.place, Place::Cells(_));
+            let room = rows == 0 || rows + want.pairs.len() <= MOST_ROWS;
+            if !ready || !room || (in_cell && cells == most_cells) {
+                return false;
+            }
+            cells += usize::from(in_cell);
+            rows += want.pairs.len();
+            true
+        })
+    }
+
+    fn is_ready(&self, step: &Step, want: usize, part: usize) -> bool {
+        let class = self.layout.layers[step.layer].class;
+        match &step.wanted[want].place {
+            Place::Slot(slot) => self.slabs[class].ready(*slot, part),
+            Place::Cells(cells) => cells[part].is_some_and(|cell| self.cells.ready(cell)),
+        }
+    }
+
+    fn run_ready(
+        &self,
+        run: &mut GraphRun<'_>,
+        op: StreamedOp,
+        part: usize,
+        step: &Step,
+        ready: &[usize],
+    ) -> Result<(), ExecError> {
+        let layer = &self.layout.layers[step.layer];
+        let (layout, slab) = (&layer.parts[part], &self.slabs[layer.class]);
+        let lost = || ExecError::Misuse("an expert without memory".to_owned());
+        let most = ready.iter().map(|want| step.wanted[*want].pairs.len()).max().unwrap_or(0);
+        let zeros = vec![0i32; most];
+        let mut groups: Vec<RowGroup<'_>> = Vec::with_capacity(ready.len());
+        // A few rows in slots go as one node over the slab; many rows go expert by expert, because ggml's work memory
+        // grows with slots × rows.
+        let together = step.tokens <= DECODE_TOKENS;
+        let (mut pairs, mut slots) = (Vec::new(), Vec::new());
+        for want in ready {
+            let want = &step.wanted[*want];
+            let binding = match &want.place {
+                Place::Slot(slot) if together => {
+                    pairs.extend_from_slice(&want.pairs);
+                    slots.resize(pairs.len(), i32::try_from(slot.0).unwrap_or(i32::MAX));
+                    continue;
+                }
+                Place::Slot(slot) => slab.slice(*slot, layout),
+                Place::Cells(cells) => {
+                    cells[part].and_then(|cell| self.cells.slice(cell, layout.slice_bytes))
+                }
+            };
+            let binding = binding.ok_or_else(lost)?;
+            groups.push(RowGroup { slab: binding, pairs: &want.pairs, slots: &zeros[..want.pairs.len()] });
+        }
+        if !pairs.is_empty() {
+            let binding = slab.binding(layout).ok_or_else(lost)?;
+            groups.push(RowGroup { slab: binding, pairs: &pairs, slots: &slots });
+        }
+        run.run_rows(op, &groups)
+    }
+
+    fn free_cells(&mut self, step: &mut Step, part: usize, done: &[usize]) {
+        for want in done {
+            if let Place::Cells(cells) = &mut step.wanted[*want].place
+                && let Some(cell) = cells[part].take()
+            {
+                self.cells.free(cell);
+            }
+        }
+    }
+
+    fn absorb(&mut self, landed: Vec<Landed<Target>>) {
+        for Landed { target, result } in landed {
+            self.land(target, result);
+        }
+    }
+
+    fn land(&mut self, target: Target, result: Result<(), ReadError>) {
+        match target {
+            Target::Slot { layer, expert, slot, part } => {
+                let layer = &self.layout.layers[layer];
+                let layout = &layer.parts[part];
+                let read = layout.read(expert);
+                self.slabs[layer.class].land(slot, part, layout, read, result);
+            }
+            Target::Cell { cell, shift } => match result {
+                Ok(()) => self.cells.land(cell, shift),
+                Err(failure) => keep_first(&mut self.failure, failure),
+            },
+        }
+    }
+
+    /// Fails when an expert that the step waits for cannot come any more. A failed prefetch of an expert that nobody
+    /// wants is no failure: whoever wants it later reads it again.
+    fn check(&self, step: &Step, todo: &[usize]) -> Result<(), ExecError> {
+        let slab = &self.slabs[self.layout.layers[step.layer].class];
+        let failed = todo.iter().find_map(|want| match step.wanted[*want].place {
+            Place::Slot(slot) => slab.failure(slot),
+            Place::Cells(_) => None,
+        });
+        match failed.or(self.failure.as_ref()) {
+            Some(failure) => Err(ExecError::engine(StreamError::Read(failure.clone()))),
+            None => Ok(()),
+        }
+    }
+
+    fn unpin(&mut self, step: &Step) {
+        let slab = &mut self.slabs[self.layout.layers[step.layer].class];
+        for want in &step.wanted {
+            if let Place::Slot(slot) = want.place {
+                slab.cache.unpin(slot);
+            }
+        }
+    }
+
+    /// Ends a step that failed or was stopped: waits for its reads, then gives back pins and cells.
+    pub fn abandon(&mut self, io: &mut Io<Target>) {
+        let (landed, taken_back) = io.quiesce();
+        self.absorb(landed);
+        for target in taken_back {
+            if let Target::Slot { layer, slot, part, .. } = target {
+                let layer = &self.layout.layers[layer];
+                self.slabs[layer.class].give_up(slot, part);
+            }
+        }
+        self.failure = None;
+        if let Some(step) = self.step.take() {
+            self.unpin(&step);
+        }
+        for cell in 0..self.cells.count() {
+            self.cells.free(cell);
+        }
+    }
+
+    /// Slots pinned right now, all classes together; 0 between graphs.
+    pub fn pinned(&self) -> usize {
+        self.slabs.iter().map(|slab| slab.cache.pinned()).sum()
+    }
+}
+
+/// Reads of all misses that have slots: the parts needed first, of all of them, come first.
+fn slot_wishes(
+    layer: &LayerLayout,
+    index: usize,
+    slab: &Slab,
+    loads: &[(u32, SlotId)],
+    parts: &[usize],
+    priority: Priority,
+) -> Vec<Wish<Target>> {
+    let mut wishes = Vec::with_capacity(loads.len() * parts.len());
+    for part in parts {
+        let layout = &layer.parts[*part];
+        for (expert, slot) in loads {
+            if let Some((memory, at)) = slab.destination(*slot, layout) {
+                let target = Target::Slot { layer: index, expert: *expert, slot: *slot, part: *part };
+                let read = layout.read(*expert);
+                wishes.push(Wish { target, shard: layout.shard, read, memory, at, priority });
+            }
+        }
+    }
+    wishes
+}
+
+/// Starts reads into free cells, as many as there are.
+fn feed_cells(io: &mut Io<Target>, layout: &ExpertLayout, cells: &mut Cells, step: &mut Step) {
+    let layer = &layout.layers[step.layer];
+    let mut wishes = Vec::new();
+    while let Some((part, want)) = step.queue.front().copied() {
+        let Some((cell, memory, at)) = cells.take() else { break };
+        step.queue.pop_front();
+        let want = &mut step.wanted[want];
+        let part_layout = &layer.parts[part];
+        let mut read = part_layout.read(want.expert);
+        // In a cell the slice is used where it landed.
+        let shift = read.required - part_layout.slice_bytes;
+        read.move_from = None;
+        if let Place::Cells(list) = &mut want.place {
+            list[part] = Some(cell);
+        }
+        let target = Target::Cell { cell, shift };
+        wishes.push(Wish { target, shard: part_layout.shard, read, memory, at, priority: Priority::Demand });
+    }
+    io.submit(wishes);
+}

@@ -1,0 +1,128 @@
+//! Reads in flight: what each one is for, and waiting for them.
+//!
+//! Owns the reader. Every tag handed to it is in `targets` until its completion was returned to the caller, so that a
+//! failed or aborted step can tell exactly which reads are still out.
+
+use hypura_core::plan::PartRead;
+use hypura_storage::{Arena, Completion, Priority, ReadError, ReadRequest, Reader, SourceFile};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::StreamError;
+
+/// One finished read.
+pub(crate) struct Landed<T> {
+    pub target: T,
+    pub result: Result<(), ReadError>,
+}
+
+/// A read to start.
+pub(crate) struct Wish<T> {
+    pub target: T,
+    pub shard: usize,
+    pub read: PartRead,
+    pub memory: Arc<Arena>,
+    pub at: usize,
+    pub priority: Priority,
+}
+
+/// The reader with the purpose of each read.
+pub(crate) struct Io<T> {
+    reader: Box<dyn Reader>,
+    files: Vec<Arc<SourceFile>>,
+    targets: HashMap<u64, T>,
+    next_tag: u64,
+    completions: Vec<Completion>,
+    stall: Duration,
+}
+
+impl<T: Copy> Io<T> {
+    pub fn new(reader: Box<dyn Reader>, files: Vec<Arc<SourceFile>>) -> Self {
+        Self {
+            reader,
+            files,
+            targets: HashMap::new(),
+            next_tag: 0,
+            completions: Vec::new(),
+            stall: Duration::ZERO,
+        }
+    }
+
+    /// Starts reads; never blocks.
+    pub fn submit(&mut self, wishes: Vec<Wish<T>>) {
+        let mut requests = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            let tag = self.next_tag;
+            self.next_tag += 1;
+            self.targets.insert(tag, wish.target);
+            requests.push(ReadRequest {
+                tag,
+                file: Arc::clone(&self.files[wish.shard]),
+                offset: wish.read.offset,
+                len: wish.read.len,
+                required: wish.read.required,
+                dst: wish.memory,
+                dst_offset: wish.at,
+                priority: wish.priority,
+            });
+        }
+        if !requests.is_empty() {
+            self.reader.submit(requests);
+        }
+    }
+
+    /// Gives prefetches the priority of demand reads.
+    pub fn promote(&mut self, wanted: impl Fn(&T) -> bool) {
+        let tags: Vec<u64> =
+            self.targets.iter().filter(|(_, target)| wanted(target)).map(|(tag, _)| *tag).collect();
+        self.reader.promote(&tags);
+    }
+
+    /// What has finished, without waiting.
+    pub fn poll(&mut self) -> Vec<Landed<T>> {
+        self.reader.poll(&mut self.completions);
+        self.collect()
+    }
+
+    /// Waits for at least one read.
+    ///
+    /// # Errors
+    /// [`StreamError::LostRead`] when nothing is in flight.
+    pub fn wait(&mut self) -> Result<Vec<Landed<T>>, StreamError> {
+        let start = Instant::now();
+        self.reader.wait(&mut self.completions);
+        self.stall += start.elapsed();
+        let landed = self.collect();
+        if landed.is_empty() { Err(StreamError::LostRead) } else { Ok(landed) }
+    }
+
+    /// Takes back what has not started, waits for the rest, and returns both (what was taken back as failed reads are
+    /// not errors of anybody: `None`).
+    pub fn quiesce(&mut self) -> (Vec<Landed<T>>, Vec<T>) {
+        let cancelled = self.reader.quiesce(&mut self.completions);
+        let taken_back = cancelled.iter().filter_map(|tag| self.targets.remove(tag)).collect();
+        (self.collect(), taken_back)
+    }
+
+    /// Time spent waiting for reads with nothing left to compute.
+    pub fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// Bytes that came from the disk, whole pages.
+    pub fn device_bytes(&self) -> u64 {
+        self.reader.stats().device_bytes
+    }
+
+    fn collect(&mut self) -> Vec<Landed<T>> {
+        self.completions
+            .drain(..)
+            .filter_map(|completion| {
+                self.targets
+                    .remove(&completion.tag)
+                    .map(|target| Landed { target, result: completion.result })
+            })
+            .collect()
+    }
+}

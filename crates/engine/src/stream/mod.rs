@@ -1,0 +1,26 @@
+//! Streaming: the executor that runs a context's graphs with weights that are not all in memory.
+//!
+//! - `slab`: slots and throwaway cells in memory, and their state
+//! - `io`: reads in flight and what they are for
+//! - `experts`: routed experts, layer by layer
+//! - `step`: what one layer of one step needs
+//! - `ahead`: guessing the next layer's experts
+//! - `routes`: routing observed and forced
+//! - `dense`: dense weights through a ring
+//! - `executor`: walks a graph and joins the above
+//! - `stats`: what was done
+
+pub(crate) mod ahead;
+pub(crate) mod dense;
+pub(crate) mod executor;
+pub(crate) mod experts;
+pub(crate) mod io;
+pub(crate) mod routes;
+pub(crate) mod slab;
+mod stats;
+mod step;
+
+pub use ahead::Prefetch;
+pub use experts::Lookups;
+pub use routes::{RouteLog, RouteSettings, trace_header};
+pub use stats::{SharedStats, StreamStats};

@@ -1,0 +1,211 @@
+//! Slots in memory: one region of the arena per size class, with its cache and the state of each slot's reads.
+//!
+//! Invariant: a slot is reported complete to the cache only when no read of any of its parts is out, whether they
+//! succeeded or not. So nothing can land in a slot that was given to another expert.
+
+use hypura_core::cache::{EvictionPolicy, ExpertCache, SlotId};
+use hypura_ggml::SlabBinding;
+use hypura_storage::{Arena, ArenaError, HugePages, ReadError};
+use std::sync::Arc;
+
+use hypura_core::plan::{ClassLayout, ExpertLayout, PartLayout, PartRead};
+
+/// A byte pattern that decodes to NaN or huge values in every quantisation, so that stale bytes cannot go unnoticed.
+const POISON: u8 = 0xff;
+
+#[derive(Clone, Debug, Default)]
+struct SlotReads {
+    /// Bit `i`: part `i` is still to land.
+    waiting: u8,
+    /// Some part will never come; `None` inside: its read was taken back.
+    failed: Option<Option<ReadError>>,
+}
+
+/// The slots of one size class.
+pub(crate) struct Slab {
+    memory: Option<Arc<Arena>>,
+    base: usize,
+    slot_bytes: usize,
+    reads: Vec<SlotReads>,
+    pub cache: ExpertCache,
+    poison: bool,
+}
+
+/// Makes the slabs of all classes in one arena. `policy` is asked for one policy per class.
+///
+/// # Errors
+/// [`ArenaError`] when the memory is refused.
+pub(crate) fn make_slabs(
+    layout: &ExpertLayout,
+    slots: &[u32],
+    policy: impl Fn(u32) -> Box<dyn EvictionPolicy + Send>,
+    poison: bool,
+) -> Result<Vec<Slab>, ArenaError> {
+    let bytes: usize =
+        layout.classes.iter().zip(slots).map(|(class, slots)| class.slot_bytes * *slots as usize).sum();
+    let memory = if bytes == 0 { None } else { Some(Arena::new(bytes, HugePages::Try)?) };
+    let mut base = 0;
+    let slab = |(class, slots): (&ClassLayout, &u32)| {
+        let slab = Slab {
+            memory: memory.clone(),
+            base,
+            slot_bytes: class.slot_bytes,
+            reads: vec![SlotReads::default(); *slots as usize],
+            cache: ExpertCache::new(*slots, policy(*slots)),
+            poison,
+        };
+        base += class.slot_bytes * *slots as usize;
+        slab
+    };
+    Ok(layout.classes.iter().zip(slots).map(slab).collect())
+}
+
+impl Slab {
+    /// The slots as ggml sees one part of them; `None` without slots.
+    pub fn binding(&self, part: &PartLayout) -> Option<SlabBinding<'_>> {
+        let memory = self.memory.as_ref()?;
+        let slots = self.reads.len();
+        let start = self.base + part.data_at();
+        let end = start + slots.checked_sub(1)? * self.slot_bytes + part.slice_bytes;
+        Some(SlabBinding { memory: memory.cells().get(start..end)?, stride: self.slot_bytes, slots })
+    }
+
+    /// The bytes of one part of one slot.
+    pub fn slice(&self, slot: SlotId, part: &PartLayout) -> Option<SlabBinding<'_>> {
+        let start = self.base + slot.index() * self.slot_bytes + part.data_at();
+        let memory = self.memory.as_ref()?.cells().get(start..start + part.slice_bytes)?;
+        Some(SlabBinding { memory, stride: part.slice_bytes, slots: 1 })
+    }
+
+    /// Where the read of a part of a slot goes.
+    pub fn destination(&self, slot: SlotId, part: &PartLayout) -> Option<(Arc<Arena>, usize)> {
+        Some((Arc::clone(self.memory.as_ref()?), self.base + slot.index() * self.slot_bytes + part.at))
+    }
+
+    /// A slot was given to an expert whose `parts` are about to be read.
+    pub fn start(&mut self, slot: SlotId, parts: usize) {
+        let reads = &mut self.reads[slot.index()];
+        debug_assert_eq!(reads.waiting, 0, "slot {} reused while reads are out", slot.0);
+        *reads = SlotReads { waiting: ((1u16 << parts) - 1) as u8, failed: None };
+        if self.poison
+            && let Some(memory) = &self.memory
+        {
+            let start = self.base + slot.index() * self.slot_bytes;
+            memory.fill(start..start + self.slot_bytes, POISON);
+        }
+    }
+
+    /// The read of a part ended.
+    pub fn land(
+        &mut self,
+        slot: SlotId,
+        index: usize,
+        part: &PartLayout,
+        read: PartRead,
+        result: Result<(), ReadError>,
+    ) {
+        if let (Ok(()), Some(from), Some(memory)) = (&result, read.move_from, &self.memory) {
+            let room = self.base + slot.index() * self.slot_bytes + part.at;
+            memory.copy_within(room + from, room, part.slice_bytes);
+        }
+        self.settle(slot, index, result.err().map(Some));
+    }
+
+    /// The read of a part was taken back before it started.
+    pub fn give_up(&mut self, slot: SlotId, index: usize) {
+        self.settle(slot, index, Some(None));
+    }
+
+    fn settle(&mut self, slot: SlotId, index: usize, failed: Option<Option<ReadError>>) {
+        let reads = &mut self.reads[slot.index()];
+        reads.waiting &= !(1 << index);
+        if reads.failed.is_none() {
+            reads.failed = failed;
+        }
+        if reads.waiting == 0 {
+            let ok = reads.failed.is_none();
+            self.cache.complete(slot, ok);
+        }
+    }
+
+    /// Why the expert in a slot will never be whole.
+    pub fn failure(&self, slot: SlotId) -> Option<&ReadError> {
+        self.reads[slot.index()].failed.as_ref()?.as_ref()
+    }
+
+    /// Whether a part of a slot can be computed with.
+    pub fn ready(&self, slot: SlotId, part: usize) -> bool {
+        let reads = &self.reads[slot.index()];
+        reads.waiting & (1 << part) == 0 && reads.failed.is_none()
+    }
+}
+
+/// Throwaway cells for slices that have no slot: each is read, used once and given to the next.
+pub(crate) struct Cells {
+    memory: Arc<Arena>,
+    cell_bytes: usize,
+    states: Vec<CellState>,
+    poison: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CellState {
+    Free,
+    Reading,
+    /// Where the slice begins in the cell.
+    Ready(usize),
+}
+
+impl Cells {
+    /// `count` cells of `cell_bytes`, both at least 1.
+    ///
+    /// # Errors
+    /// [`ArenaError`] when the memory is refused.
+    pub fn new(count: usize, cell_bytes: usize, poison: bool) -> Result<Self, ArenaError> {
+        let memory = Arena::new(count * cell_bytes, HugePages::Try)?;
+        Ok(Self { memory, cell_bytes, states: vec![CellState::Free; count], poison })
+    }
+
+    pub fn count(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Takes a free cell for a read.
+    pub fn take(&mut self) -> Option<(usize, Arc<Arena>, usize)> {
+        let cell = self.states.iter().position(|state| *state == CellState::Free)?;
+        self.states[cell] = CellState::Reading;
+        Some((cell, Arc::clone(&self.memory), cell * self.cell_bytes))
+    }
+
+    /// The read of a cell succeeded; the slice begins at `shift`.
+    pub fn land(&mut self, cell: usize, shift: usize) {
+        self.states[cell] = CellState::Ready(shift);
+    }
+
+    /// Whether the slice is there.
+    pub fn ready(&self, cell: usize) -> bool {
+        matches!(self.states[cell], CellState::Ready(_))
+    }
+
+    /// The slice in a cell, once it landed.
+    pub fn slice(&self, cell: usize, bytes: usize) -> Option<SlabBinding<'_>> {
+        let CellState::Ready(shift) = self.states[cell] else { return None };
+        let start = cell * self.cell_bytes + shift;
+        let memory = self.memory.cells().get(start..start + bytes)?;
+        Some(SlabBinding { memory, stride: bytes, slots: 1 })
+    }
+
+    /// Gives a cell back. No read into it may be out.
+    pub fn free(&mut self, cell: usize) {
+        if self.poison {
+            let start = cell * self.cell_bytes;
+            self.memory.fill(start..start + self.cell_bytes, POISON);
+        }
+        self.states[cell] = CellState::Free;
+    }
+}
+
+/// Keeps the first of several failures.
+pub(crate) fn keep_first(failure: &mut Option<ReadError>, next: ReadError) {
+    failure.get_or_insert(next);
+}

@@ -1,0 +1,67 @@
+//! What streaming did, for people and for the governor.
+
+use super::experts::Lookups;
+use std::time::Duration;
+
+/// Counters since the model was loaded; only ever increasing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    /// Graphs computed.
+    pub graphs: u64,
+    /// Expert lookups of decode steps: one per expert per step.
+    pub decode: Lookups,
+    /// Expert lookups of prefill ubatches.
+    pub prefill: Lookups,
+    /// Dense weights that went through the ring.
+    pub dense_weights: u64,
+    /// Bytes our reader got from the disk.
+    pub bytes_read: u64,
+    /// Time with nothing to compute, waiting for the disk.
+    pub read_stall: Duration,
+    /// Time in graphs, stalls excluded.
+    pub compute: Duration,
+    /// Experts that lost their slot.
+    pub evictions: u64,
+    /// Experts read because the next layer was expected to want them.
+    pub prefetches: u64,
+}
+
+impl StreamStats {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let lookups = |now: Lookups, then: Lookups| Lookups {
+            hits: now.hits - then.hits,
+            misses: now.misses - then.misses,
+            prefetched: now.prefetched - then.prefetched,
+            late: now.late - then.late,
+        };
+        Self {
+            graphs: self.graphs - earlier.graphs,
+            decode: lookups(self.decode, earlier.decode),
+            prefill: lookups(self.prefill, earlier.prefill),
+            dense_weights: self.dense_weights - earlier.dense_weights,
+            bytes_read: self.bytes_read - earlier.bytes_read,
+            read_stall: self.read_stall.saturating_sub(earlier.read_stall),
+            compute: self.compute.saturating_sub(earlier.compute),
+            evictions: self.evictions - earlier.evictions,
+            prefetches: self.prefetches - earlier.prefetches,
+        }
+    }
+}
+
+/// The counters of a loaded model, shared between its executor and whoever asks.
+#[derive(Debug, Default)]
+pub struct SharedStats(std::sync::Mutex<StreamStats>);
+
+impl SharedStats {
+    /// A copy of the counters.
+    #[must_use]
+    pub fn get(&self) -> StreamStats {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, stats: StreamStats) {
+        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stats;
+    }
+}

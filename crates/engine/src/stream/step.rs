@@ -1,0 +1,124 @@
+//! One layer of one step: which experts it needs, where each of them is, and what is still to read.
+
+use hypura_core::cache::{Demand, ExpertKey, SlotId};
+use hypura_core::plan::LayerLayout;
+use hypura_ggml::MoeIds;
+use std::collections::VecDeque;
+
+/// An expert that the step needs.
+pub(super) struct Wanted {
+    pub expert: u32,
+    /// Indices into the ids.
+    pub pairs: Vec<u32>,
+    pub place: Place,
+}
+
+pub(super) enum Place {
+    Slot(SlotId),
+    /// For each part of the layer, the cell once one was given.
+    Cells(Vec<Option<usize>>),
+}
+
+/// One layer of one step.
+pub(super) struct Step {
+    pub layer: usize,
+    pub ids: usize,
+    pub wanted: Vec<Wanted>,
+    /// Pairs without an expert.
+    pub none: Vec<u32>,
+    /// For each pair its slot, when every expert has one.
+    pub slots: Option<Vec<i32>>,
+    /// Slices to read into cells, in the order of use: (part, index into `wanted`).
+    pub queue: VecDeque<(usize, usize)>,
+    pub ops_left: usize,
+    pub tokens: usize,
+}
+
+/// The streamed nodes of one layer, which share one ids operand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LayerOps {
+    /// How many nodes there are.
+    pub count: usize,
+    /// Every part of the layer once, in the order the nodes need them.
+    pub parts: Vec<usize>,
+}
+
+/// Collects the pairs of each expert.
+pub(super) fn group_by_expert(ids: &MoeIds, experts: u32) -> Sorted {
+    let mut pairs: Vec<Vec<u32>> = vec![Vec::new(); experts as usize];
+    let mut none = Vec::new();
+    for (pair, expert) in (0u32..).zip(&ids.experts) {
+        match usize::try_from(*expert).ok().and_then(|expert| pairs.get_mut(expert)) {
+            Some(list) => list.push(pair),
+            None => none.push(pair),
+        }
+    }
+    let wanted = (0u32..)
+        .zip(pairs)
+        .filter(|(_, pairs)| !pairs.is_empty())
+        .map(|(expert, pairs)| Wanted { expert, pairs, place: Place::Cells(Vec::new()) })
+        .collect();
+    Sorted { wanted, none }
+}
+
+/// For each pair its slot, when every expert of the step has one.
+fn slots_of_pairs(ids: &MoeIds, wanted: &[Wanted]) -> Option<Vec<i32>> {
+    let mut slots = vec![-1; ids.experts.len()];
+    for want in wanted {
+        let Place::Slot(slot) = want.place else { return None };
+        for pair in &want.pairs {
+            slots[*pair as usize] = i32::try_from(slot.0).ok()?;
+        }
+    }
+    Some(slots)
+}
+
+/// The slices that go through cells, part by part as the nodes come, in file order within a part.
+fn cell_queue(wanted: &mut [Wanted], part_count: usize, parts: &[usize]) -> VecDeque<(usize, usize)> {
+    let mut queue = VecDeque::new();
+    for part in parts {
+        for (index, want) in wanted.iter_mut().enumerate() {
+            if let Place::Cells(cells) = &mut want.place {
+                cells.resize(part_count, None);
+                queue.push_back((*part, index));
+            }
+        }
+    }
+    queue
+}
+
+impl Step {
+    /// The step of a layer whose experts have their places.
+    pub fn new(
+        layer: usize,
+        layout: &LayerLayout,
+        ids_operand: usize,
+        ids: &MoeIds,
+        wanted: Sorted,
+        ops: &LayerOps,
+    ) -> Self {
+        let Sorted { mut wanted, none } = wanted;
+        let slots = slots_of_pairs(ids, &wanted);
+        let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts);
+        Self { layer, ids: ids_operand, wanted, none, slots, queue, ops_left: ops.count, tokens: ids.tokens }
+    }
+}
+
+/// What the ids of a layer ask for.
+pub(super) struct Sorted {
+    /// Experts in ascending order, which is the order of the file.
+    pub wanted: Vec<Wanted>,
+    /// Pairs without an expert.
+    pub none: Vec<u32>,
+}
+
+impl Sorted {
+    /// One demand for each expert, in the same order.
+    pub fn demands(&self, layer: u32) -> Vec<Demand> {
+        let demand = |want: &Wanted| Demand {
+            key: ExpertKey::new(layer, want.expert),
+            tokens: u32::try_from(want.pairs.len()).unwrap_or(u32::MAX),
+        };
+        self.wanted.iter().map(demand).collect()
+    }
+}

@@ -1,0 +1,80 @@
+//! What the engine's tests share: tiny models, and one way to run them.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
+
+use hypura_core::plan::{CacheSize, Choice};
+use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
+use hypura_engine::error::GenerateError;
+use hypura_engine::load::{LoadSettings, prepare};
+use hypura_engine::session::{GenerateOptions, Outcome, Session, open};
+use hypura_engine::source::ModelSource;
+use hypura_engine::{SamplerOptions, Token};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each test binary uses its own part of this file; this uses the rest.
+const _: fn() = || {
+    let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash);
+};
+
+/// A tiny synthetic model in a folder of its own.
+pub struct TinyModel {
+    _folder: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+/// Writes a synthetic model.
+pub fn tiny(shape: Shape, quant: Quant, shards: u32) -> TinyModel {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = SynthPlan::new(&SynthOptions { shards, ..SynthOptions::new(shape, quant) }).unwrap();
+    let mut first = None;
+    for (index, shard) in plan.shards().iter().enumerate() {
+        let path = folder.path().join(plan.file_name("tiny", index));
+        let mut bytes = vec![0; usize::try_from(shard.file_bytes).unwrap()];
+        plan.fill_file(index, 0, &mut bytes);
+        fs::write(&path, bytes).unwrap();
+        first.get_or_insert(path);
+    }
+    TinyModel { _folder: folder, path: first.unwrap() }
+}
+
+pub fn demo_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/demo-moe-Q4_K_M.gguf")
+}
+
+/// Small, poisoned, single-threaded: what most tests want.
+pub fn settings(choice: Choice) -> LoadSettings {
+    LoadSettings { choice, context: 128, ubatch: 24, threads: 1, poison: true, ..LoadSettings::default() }
+}
+
+pub fn streaming(percent: f64) -> LoadSettings {
+    LoadSettings { cache: Some(CacheSize::Percent(percent)), ..settings(Choice::Stream) }
+}
+
+pub fn session(path: &Path, settings: LoadSettings) -> Session {
+    open(prepare(ModelSource::open(path).unwrap(), settings).unwrap(), &mut |_, _| {}).unwrap()
+}
+
+/// Pseudo-random tokens, the same in every run.
+pub fn tokens(count: usize, vocab: usize) -> Vec<Token> {
+    (0..count).map(|at| 5 + Token::try_from((at * 7919 + 31) % (vocab - 10)).unwrap()).collect()
+}
+
+/// A prompt of several ubatches and forced tokens after it, with every logit hashed.
+pub fn forced_run(session: &mut Session, prompt: usize, generated: usize) -> Result<Outcome, GenerateError> {
+    let vocab = session.vocab().len();
+    let all = tokens(prompt + generated, vocab);
+    let options = GenerateOptions {
+        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
+        hash_logits: true,
+        forced: Some(all[prompt..].to_vec()),
+        ignore_end: true,
+        ..GenerateOptions::default()
+    };
+    session.generate(&all[..prompt], &options, &mut |_| Ok(()))
+}
+
+/// The hash of a run, as text.
+pub fn hash(path: &Path, settings: LoadSettings) -> String {
+    let mut session = session(path, settings);
+    forced_run(&mut session, 40, 8).unwrap().logits_hash.unwrap().to_string()
+}

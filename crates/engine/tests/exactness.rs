@@ -1,0 +1,160 @@
+//! The gate: a streamed run gives bit for bit the logits of a resident run, for every architecture, budget, reader,
+//! policy, ubatch, shard count and mix of quantisations. Memory is poisoned before each reuse.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use common::{TinyModel, demo_path, forced_run, hash, session, settings, streaming, tiny};
+use hypura_core::plan::{Choice, Mode};
+use hypura_core::synth::{Quant, Shape};
+use hypura_engine::load::{LoadSettings, PolicyKind};
+use hypura_engine::session::GenerateOptions;
+use hypura_engine::stream::Prefetch;
+use hypura_engine::{ReaderKind, SamplerOptions};
+use std::path::Path;
+
+/// Streams at several sizes of the cache, from none to everything.
+fn check(path: &Path, mode: Mode) {
+    let resident = hash(path, settings(Choice::Resident));
+    for percent in [0.0, 10.0, 45.0, 100.0] {
+        let mut session = session(path, streaming(percent));
+        assert_eq!(session.loaded().planned.plan.mode, mode);
+        let outcome = forced_run(&mut session, 40, 8).unwrap();
+        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{percent}% in memory");
+        let read = outcome.prefill_stats.bytes_read + outcome.decode_stats.bytes_read;
+        assert!(read > 0 || percent > 99.0, "{percent}%: nothing was streamed");
+    }
+}
+
+fn check_synthetic(shape: Shape, quant: Quant, mode: Mode) {
+    let TinyModel { path, .. } = &tiny(shape, quant, 1);
+    check(path, mode);
+}
+
+#[test]
+fn mixtral() {
+    check_synthetic(Shape::TinyMixtral, Quant::Q5_K, Mode::ExpertStreaming);
+}
+
+#[test]
+fn qwen3_moe() {
+    check_synthetic(Shape::TinyQwen3Moe, Quant::Q4_K, Mode::ExpertStreaming);
+}
+
+#[test]
+fn gpt_oss() {
+    check_synthetic(Shape::TinyGptOss, Quant::MXFP4, Mode::ExpertStreaming);
+}
+
+#[test]
+fn kimi_k2() {
+    check_synthetic(Shape::TinyKimiK2, Quant::Q2_K, Mode::ExpertStreaming);
+}
+
+#[test]
+fn dense_llama() {
+    check_synthetic(Shape::TinyLlama, Quant::Q4_K, Mode::DenseStreaming);
+}
+
+#[test]
+fn dense_qwen2() {
+    check_synthetic(Shape::TinyQwen2, Quant::Q6_K, Mode::DenseStreaming);
+}
+
+#[test]
+fn mixed_quantisations_make_two_size_classes() {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K_M, 1);
+    let opened = session(&model.path, streaming(30.0));
+    assert_eq!(opened.loaded().planned.layout.classes.len(), 2);
+    drop(opened);
+    check(&model.path, Mode::ExpertStreaming);
+}
+
+#[test]
+fn shards() {
+    let whole = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let sharded = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 3);
+    assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, streaming(25.0)));
+}
+
+#[test]
+fn readers_and_policies() {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Choice::Resident));
+    for reader in [ReaderKind::Auto, ReaderKind::Pread] {
+        for policy in [PolicyKind::Lru, PolicyKind::Lfru, PolicyKind::S3Fifo] {
+            let settings = LoadSettings { reader: reader.clone(), policy, ..streaming(20.0) };
+            assert_eq!(hash(&model.path, settings), resident, "{reader:?} {policy:?}");
+        }
+    }
+}
+
+#[test]
+fn every_ubatch_equals_the_resident_run_at_the_same_ubatch() {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    for ubatch in [1, 2, 7, 16, 17, 40, 64] {
+        let resident = LoadSettings { ubatch, ..settings(Choice::Resident) };
+        let streamed = LoadSettings { ubatch, ..streaming(15.0) };
+        assert_eq!(hash(&model.path, resident), hash(&model.path, streamed), "ubatch {ubatch}");
+    }
+}
+
+#[test]
+fn prefetching_right_or_wrong_changes_no_bit() {
+    for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyKimiK2, Quant::Q2_K)] {
+        let model = tiny(shape, quant, 1);
+        let resident = hash(&model.path, settings(Choice::Resident));
+        let kinds =
+            [Prefetch::Off, Prefetch::Auto, Prefetch::Router, Prefetch::Random(1), Prefetch::Random(99)];
+        for prefetch in kinds {
+            for percent in [12.0, 40.0] {
+                let streamed = LoadSettings { prefetch, ..streaming(percent) };
+                assert_eq!(hash(&model.path, streamed), resident, "{prefetch:?} {percent}%");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_next_router_names_most_of_the_next_experts() {
+    let mut opened = session(&demo_path(), LoadSettings { prefetch: Prefetch::Router, ..streaming(40.0) });
+    let stats = forced_run(&mut opened, 40, 30).unwrap().decode_stats;
+    assert!(stats.prefetches > 0, "{stats:?}");
+    // Chance would be 4 of 24. Counted, not timed: what was prefetched and then used.
+    assert!(stats.decode.prefetched * 3 > stats.prefetches, "{stats:?}");
+}
+
+#[test]
+fn two_threads_equal_one() {
+    let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
+    let resident = hash(&model.path, settings(Choice::Resident));
+    let streamed = LoadSettings { threads: 2, ..streaming(30.0) };
+    assert_eq!(hash(&model.path, streamed), resident);
+}
+
+#[test]
+fn the_demo_model_answers_the_same_from_a_third_of_its_experts() {
+    let answer = |settings: LoadSettings| {
+        let mut session = session(&demo_path(), LoadSettings { context: 256, ..settings });
+        let prompt = session.render(r#"[{"role":"user","content":"What is a lynx?"}]"#).unwrap();
+        let tokens = session.tokenize_chat(&prompt);
+        let options = GenerateOptions {
+            max_tokens: Some(40),
+            sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
+            hash_logits: true,
+            ..GenerateOptions::default()
+        };
+        let mut text = String::new();
+        let outcome = session
+            .generate(&tokens, &options, &mut |piece| {
+                text.push_str(piece);
+                Ok(())
+            })
+            .unwrap();
+        (text, outcome.tokens, outcome.logits_hash)
+    };
+    let resident = answer(settings(Choice::Resident));
+    assert!(resident.0.starts_with("A lynx is a kind of wildcat"), "{}", resident.0);
+    assert_eq!(answer(streaming(33.0)), resident);
+}
