@@ -1,0 +1,108 @@
+//! The arms of a benchmark: the ways of running a model that are compared.
+
+use clap::ValueEnum;
+use hypura_core::plan::Choice;
+use hypura_engine::load::LoadSettings;
+use serde::{Deserialize, Serialize};
+
+/// A way of running the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arm {
+    /// What hypura does by itself under this memory: resident if it fits, streamed otherwise
+    Auto,
+    /// Streamed, even if it would fit
+    Stream,
+    /// All weights in memory in the layout of the file, under hypura's own device
+    Resident,
+    /// Plain llama.cpp over its own mapping of the file
+    Mmap,
+    /// Plain llama.cpp with all weights read into memory
+    Plain,
+}
+
+impl Arm {
+    /// Name in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Stream => "stream",
+            Self::Resident => "resident",
+            Self::Mmap => "mmap",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// Whether it takes memory for the whole model, whatever the budget says.
+    #[must_use]
+    pub const fn needs_whole_model(self) -> bool {
+        matches!(self, Self::Resident | Self::Plain)
+    }
+
+    /// Whether `--memory` bounds it.
+    #[must_use]
+    pub const fn has_budget(self) -> bool {
+        matches!(self, Self::Auto | Self::Stream)
+    }
+
+    /// How the arm loads, given how the user asked to load.
+    #[must_use]
+    pub fn settings(self, asked: LoadSettings) -> LoadSettings {
+        match self {
+            Self::Auto => asked,
+            Self::Stream => LoadSettings { choice: Choice::Stream, ..asked },
+            Self::Resident => Self::unbounded(asked, Choice::Resident),
+            Self::Plain => Self::unbounded(asked, Choice::Auto),
+            Self::Mmap => LoadSettings { baseline_mmap: true, ..Self::unbounded(asked, Choice::Auto) },
+        }
+    }
+
+    fn unbounded(asked: LoadSettings, choice: Choice) -> LoadSettings {
+        LoadSettings { budget_bytes: u64::MAX, cache: None, choice, ..asked }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypura_core::plan::CacheSize;
+
+    fn asked() -> LoadSettings {
+        LoadSettings {
+            budget_bytes: 1000,
+            cache: Some(CacheSize::Percent(20.0)),
+            threads: 3,
+            ..LoadSettings::default()
+        }
+    }
+
+    #[test]
+    fn baselines_know_no_budget_and_no_cache() {
+        for arm in [Arm::Resident, Arm::Plain, Arm::Mmap] {
+            let settings = arm.settings(asked());
+            assert_eq!((settings.budget_bytes, settings.cache), (u64::MAX, None), "{}", arm.name());
+            assert_eq!(settings.baseline_mmap, arm == Arm::Mmap);
+            assert_eq!(settings.threads, 3, "all else is as asked");
+        }
+        assert_eq!(Arm::Resident.settings(asked()).choice, Choice::Resident);
+    }
+
+    #[test]
+    fn what_is_measured_keeps_them() {
+        for arm in [Arm::Auto, Arm::Stream] {
+            let settings = arm.settings(asked());
+            assert_eq!((settings.budget_bytes, settings.cache), (1000, Some(CacheSize::Percent(20.0))));
+        }
+        assert_eq!(Arm::Stream.settings(asked()).choice, Choice::Stream);
+    }
+
+    #[test]
+    fn names_are_those_of_flags_and_json() {
+        for arm in Arm::value_variants() {
+            let flag = arm.to_possible_value().unwrap();
+            assert_eq!(flag.get_name(), arm.name());
+            assert_eq!(serde_json::to_value(arm).unwrap(), arm.name());
+        }
+    }
+}

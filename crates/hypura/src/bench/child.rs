@@ -1,0 +1,216 @@
+//! One arm in a process of its own: loads, computes the prompt, then forced tokens, and tells what was counted.
+//!
+//! The parent holds the child's stdin: a line on it says go (by then the parent has put the child where it belongs), and
+//! its end means that the parent is gone, and the child goes, too.
+
+use anyhow::{Context as _, bail};
+use hypura_engine::load::{LoadSettings, prepare};
+use hypura_engine::session::{GenerateOptions, Outcome, Session, open};
+use hypura_engine::source::ModelSource;
+use hypura_engine::{SamplerOptions, Token, machine};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::arm::Arm;
+use super::snapshot::{Phase, Snapshot};
+
+/// What an arm computes; the same in every arm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    /// Tokens of the prompt.
+    pub prompt: usize,
+    /// Tokens decoded after it before the measurement begins.
+    pub warmup: usize,
+    /// Tokens decoded and measured.
+    pub generate: usize,
+    /// Seed of all tokens.
+    pub seed: u64,
+}
+
+/// What an arm did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArmRun {
+    /// How the model ran, as the plan names it.
+    pub mode: String,
+    /// Name of the reader; `None` when nothing was read by ours.
+    pub reader: Option<String>,
+    /// What the loader had to say.
+    pub notes: Vec<String>,
+    /// The budget; `None` for arms without one.
+    pub budget_bytes: Option<u64>,
+    /// What the plan expected to use; `None` for arms without a budget.
+    pub planned_bytes: Option<u64>,
+    /// Weights that can stream in this mode.
+    pub streamable_bytes: u64,
+    /// Their share with room in memory.
+    pub cached_fraction: f64,
+    /// Opening, planning and loading.
+    pub load_ms: f64,
+    /// The prompt.
+    pub prefill: Phase,
+    /// The measured tokens.
+    pub decode: Phase,
+    /// Time of each measured token.
+    pub token_ms: Vec<f64>,
+    /// The largest resident set of the process (mapped pages of files included).
+    pub peak_rss_bytes: Option<u64>,
+}
+
+impl Work {
+    /// Positions that the context must hold: the last token's logits are never used, but it is decoded.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.prompt + self.warmup + self.generate + 1
+    }
+
+    /// Pseudo-random tokens (SplitMix64), the same for the same seed and vocabulary.
+    fn tokens(&self, vocab: usize) -> Vec<Token> {
+        let mut state = self.seed;
+        let most = vocab.max(1) as u64;
+        (0..self.positions())
+            .map(|_| {
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                Token::try_from((mixed ^ (mixed >> 31)) % most).unwrap_or(0)
+            })
+            .collect()
+    }
+}
+
+/// Waits for the parent's word, and from then on watches for its end.
+///
+/// # Errors
+/// When the parent went away before it gave the word.
+pub fn wait_for_go() -> anyhow::Result<()> {
+    let mut line = String::new();
+    let got = io::stdin().read_line(&mut line).context("cannot hear the benchmark that started this")?;
+    if got == 0 {
+        bail!("this is a part of `hypura bench` and does nothing by itself");
+    }
+    std::thread::spawn(|| {
+        let mut rest = Vec::new();
+        // An end and an error mean the same: nobody waits for the result any more.
+        let _ = io::stdin().read_to_end(&mut rest);
+        std::process::exit(1);
+    });
+    Ok(())
+}
+
+/// Runs an arm. `device` is the disk of the model, by its name in `/sys/block`.
+///
+/// # Errors
+/// What loading or decoding says.
+pub fn run_arm(
+    path: &Path,
+    arm: Arm,
+    asked: LoadSettings,
+    work: &Work,
+    device: Option<&str>,
+) -> anyhow::Result<ArmRun> {
+    let start = Instant::now();
+    let settings = arm.settings(asked);
+    let planned = prepare(ModelSource::open(path)?, settings)?;
+    let plan = &planned.plan;
+    let run = ArmRun {
+        mode: if arm == Arm::Mmap { "mmap".to_owned() } else { plan.mode.name().to_owned() },
+        reader: None,
+        notes: Vec::new(),
+        budget_bytes: arm.has_budget().then_some(plan.budget_bytes),
+        planned_bytes: arm.has_budget().then(|| plan.total_bytes()),
+        streamable_bytes: plan.streamable_bytes,
+        cached_fraction: plan.cached_fraction(&planned.source.shape, &planned.layout),
+        load_ms: 0.0,
+        prefill: empty_phase(),
+        decode: empty_phase(),
+        token_ms: Vec::new(),
+        peak_rss_bytes: None,
+    };
+    let session = open(planned, &mut |_, _| {})?;
+    let load_ms = ms(start.elapsed());
+    let run = ArmRun {
+        reader: session.loaded().reader.map(str::to_owned),
+        notes: session.loaded().notes.clone(),
+        load_ms,
+        ..run
+    };
+    measure(session, work, device, run)
+}
+
+fn measure(mut session: Session, work: &Work, device: Option<&str>, run: ArmRun) -> anyhow::Result<ArmRun> {
+    let tokens = work.tokens(session.vocab().len());
+    let (prompt, forced) = tokens.split_at(work.prompt);
+    let options = GenerateOptions {
+        max_tokens: u32::try_from(forced.len()).ok(),
+        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
+        forced: Some(forced.to_vec()),
+        ignore_end: true,
+        ..GenerateOptions::default()
+    };
+    let stats = std::sync::Arc::clone(&session.loaded().stats);
+    let take = || Snapshot::take(stats.get(), device);
+    let begin = take();
+    // The sink is called once for each token, after the one before was decoded: that is where the phases meet.
+    let (mut shown, mut marks) = (0, Vec::new());
+    let outcome = session.generate(prompt, &options, &mut |_| {
+        if shown == 0 || shown == work.warmup || shown == work.warmup + work.generate {
+            marks.push(take());
+        }
+        shown += 1;
+        Ok(())
+    })?;
+    let (Some(prefilled), [.., before, after]) = (marks.first(), marks.as_slice()) else {
+        bail!("the generation ended after {shown} of {} tokens", forced.len());
+    };
+    let measured = measured_times(&outcome, work)?;
+    let decode_s = measured.iter().map(Duration::as_secs_f64).sum();
+    Ok(ArmRun {
+        prefill: prefilled.since(&begin, work.prompt as u64, outcome.prefill.as_secs_f64()),
+        decode: after.since(before, work.generate as u64, decode_s),
+        token_ms: measured.iter().copied().map(ms).collect(),
+        peak_rss_bytes: machine::peak_rss_bytes().ok(),
+        ..run
+    })
+}
+
+/// Times of the measured tokens, without those of the warm-up.
+fn measured_times<'a>(outcome: &'a Outcome, work: &Work) -> anyhow::Result<&'a [Duration]> {
+    let times = outcome.token_times.get(work.warmup..work.warmup + work.generate);
+    times.with_context(|| format!("only {} tokens were decoded", outcome.token_times.len()))
+}
+
+fn empty_phase() -> Phase {
+    let now = Snapshot::take(hypura_engine::stream::StreamStats::default(), None);
+    now.since(&now, 0, 0.0)
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_tokens() {
+        let work = Work { prompt: 20, warmup: 3, generate: 40, seed: 7 };
+        let tokens = work.tokens(1000);
+        assert_eq!(tokens.len(), 64);
+        assert_eq!(tokens, work.tokens(1000));
+        assert_ne!(tokens, Work { seed: 8, ..work }.tokens(1000));
+        let longer = Work { generate: 50, ..work }.tokens(1000);
+        assert!(longer.starts_with(&tokens), "more tokens change none of those before");
+    }
+
+    proptest! {
+        #[test]
+        fn tokens_are_of_the_vocabulary(seed: u64, vocab in 1usize..200_000) {
+            let work = Work { prompt: 5, warmup: 1, generate: 5, seed };
+            prop_assert!(work.tokens(vocab).iter().all(|token| (0..vocab as i64).contains(&i64::from(*token))));
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Benchmarks: the same work done in several ways, in turns, each in a process of its own.
+//!
+//! | file | job |
+//! |---|---|
+//! | `arm` | the ways of running a model |
+//! | `schedule` | in which order they run |
+//! | `campaign` | runs them and gathers what they say |
+//! | `spawn` | one arm as a process, seen from outside |
+//! | `child` | one arm as a process, seen from inside |
+//! | `memcap` | a memory control group around it |
+//! | `disk` | raw bandwidth, page cache and read-ahead |
+//! | `snapshot`, `procfs` | counters at a moment; how the kernel writes them |
+//! | `stats`, `roofline`, `summary` | from runs to figures |
+//! | `report`, `table` | the result for programs and for people |
+//! | `routes` | traces that force the routers' choices |
+//! | `io` | raw reads by size, depth and reader |
+
+mod arm;
+mod campaign;
+mod child;
+mod disk;
+pub mod io;
+mod memcap;
+mod procfs;
+mod report;
+mod roofline;
+mod routes;
+mod schedule;
+mod snapshot;
+mod spawn;
+mod stats;
+mod summary;
+mod table;
+
+pub use arm::Arm;
+pub use campaign::{Job, run};
+pub use child::{ArmRun, Work, run_arm, wait_for_go};
+pub use memcap::{Memcap, MemcapError};
+pub use report::{Comparison, Prediction, Report};
+pub use roofline::{Bound, Roofline};
+pub use routes::read_trace;
+pub use spawn::{Launcher, Stop, Stopped};
+pub use stats::Spread;
+pub use table::{Look, render};

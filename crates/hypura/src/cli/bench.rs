@@ -1,0 +1,243 @@
+//! `hypura bench`: the same work in several ways, in turns; and the hidden `bench-arm`, one way in a process of its own.
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use hypura_engine::load::LoadSettings;
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::failure::complain;
+use super::size::parse_bytes;
+use super::{Interrupt, MemorySize, ModelArgs, UsageError};
+use crate::bench::{
+    Arm, Job, Launcher, Look, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
+};
+
+/// Flags of `hypura bench`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// What is measured
+    #[arg(long, value_enum, default_value = "auto", value_name = "ARM", help_heading = "Benchmark")]
+    arm: Arm,
+
+    /// What it is held against, several with commas
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "mmap",
+        value_name = "ARM,…|none",
+        help_heading = "Benchmark"
+    )]
+    against: Vec<Against>,
+
+    /// Tokens of the prompt
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = at_least_one, help_heading = "Benchmark")]
+    prompt: usize,
+
+    /// Tokens decoded and measured
+    #[arg(long = "gen", default_value_t = 64, value_name = "N", value_parser = at_least_one, help_heading = "Benchmark")]
+    generate: usize,
+
+    /// Tokens decoded before them, not measured
+    #[arg(long, default_value_t = 8, value_name = "N", help_heading = "Benchmark")]
+    warmup: usize,
+
+    /// Rounds; in each of them every arm runs once, forwards and backwards in turn
+    #[arg(long, default_value_t = 5, value_name = "K", value_parser = at_least_one, help_heading = "Benchmark")]
+    pairs: usize,
+
+    /// Seed of the tokens
+    #[arg(long, default_value_t = 1, value_name = "SEED", help_heading = "Benchmark")]
+    seed: u64,
+
+    /// Hold each arm to this much memory, page cache included, in a control group (root on Linux)
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Benchmark")]
+    memcap: Option<u64>,
+
+    /// Force the routers' choices from this trace (for tests: the text is nonsense, the reads are those of a real model)
+    #[arg(long, value_name = "TRACE", help_heading = "Benchmark")]
+    routes: Option<PathBuf>,
+
+    /// Also run what may drive the machine out of memory
+    #[arg(long, help_heading = "Benchmark")]
+    force: bool,
+
+    /// Write the result to FILE as JSON; `-` is standard output, instead of the table
+    #[arg(long, value_name = "FILE", help_heading = "Benchmark")]
+    json: Option<PathBuf>,
+
+    /// Print the table in Markdown
+    #[arg(long, help_heading = "Benchmark")]
+    markdown: bool,
+}
+
+/// `--against`: an arm, or nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Against {
+    Nothing,
+    Arm(Arm),
+}
+
+impl ValueEnum for Against {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Arm(Arm::Mmap),
+            Self::Arm(Arm::Resident),
+            Self::Arm(Arm::Plain),
+            Self::Arm(Arm::Auto),
+            Self::Arm(Arm::Stream),
+            Self::Nothing,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            Self::Nothing => Some(clap::builder::PossibleValue::new("none").help("Nothing")),
+            Self::Arm(arm) => arm.to_possible_value(),
+        }
+    }
+}
+
+/// Flags of the hidden `hypura bench-arm`: those of the benchmark, and which arm this is.
+#[derive(Debug, clap::Args)]
+pub struct ArmArgs {
+    #[command(flatten)]
+    bench: Args,
+
+    /// The arm to run
+    #[arg(long, value_enum)]
+    run_arm: Arm,
+
+    /// The disk of the model, by its name in /sys/block
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Runs the benchmark.
+///
+/// # Errors
+/// What stopped it.
+pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let job = args.job()?;
+    let stop = Stop::install()?;
+    let mut say = |line: &str| {
+        // Progress is for whoever watches; a closed stderr is no reason to stop.
+        let _ = writeln!(io::stderr(), "{line}");
+    };
+    let report = match run(&job, &stop, &mut say) {
+        Ok(report) => report,
+        Err(error) if error.is::<Stopped>() => {
+            complain("stopped; what the benchmark had changed on this machine is as it was");
+            return Ok(Interrupt::exit_code());
+        }
+        Err(error) => return Err(error),
+    };
+    let json = serde_json::to_string_pretty(&report).context("cannot write the result as JSON")?;
+    let mut out = io::stdout().lock();
+    match args.json.as_deref() {
+        Some(path) if path.as_os_str() == "-" => writeln!(out, "{json}")?,
+        other => {
+            if let Some(path) = other {
+                std::fs::write(path, json + "\n")
+                    .with_context(|| format!("cannot write the result to {}", path.display()))?;
+            }
+            let look = if args.markdown { Look::Markdown } else { Look::Plain };
+            write!(out, "{}", render(&report, look))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs one arm; the result goes to stdout as JSON.
+///
+/// # Errors
+/// What stopped it.
+pub fn execute_arm(args: &ArmArgs) -> anyhow::Result<ExitCode> {
+    wait_for_go()?;
+    let bench = &args.bench;
+    let device = args.device.as_deref();
+    let run = run_arm(&bench.model.path()?, args.run_arm, bench.settings()?, &bench.work(), device)?;
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, &run)?;
+    writeln!(out)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Args {
+    fn work(&self) -> Work {
+        Work { prompt: self.prompt, warmup: self.warmup, generate: self.generate, seed: self.seed }
+    }
+
+    fn settings(&self) -> anyhow::Result<LoadSettings> {
+        let mut settings = self.model.settings()?;
+        if let Some(path) = &self.routes {
+            settings.routes.forced = Some(Arc::new(read_trace(path)?));
+            settings.routes.forced_from = Some(path.clone());
+        }
+        Ok(settings)
+    }
+
+    fn job(&self) -> anyhow::Result<Job> {
+        let asked = self.settings()?;
+        Ok(Job {
+            path: self.model.path()?,
+            arms: self.arms()?,
+            work: self.work(),
+            pairs: self.pairs,
+            memory_bytes: self.model.memory.map(|size| match size {
+                MemorySize::Bytes(bytes) => bytes,
+                MemorySize::Percent(_) => asked.budget_bytes,
+            }),
+            asked,
+            memcap_bytes: self.memcap,
+            routes: self.routes.as_ref().map(|path| path.display().to_string()),
+            force: self.force,
+            predicted: None,
+            launcher: Launcher { program: this_program()?, flags: own_flags() },
+        })
+    }
+
+    /// The measured arm, then the others.
+    fn arms(&self) -> anyhow::Result<Vec<Arm>> {
+        let mut arms = vec![self.arm];
+        for against in &self.against {
+            match against {
+                Against::Nothing if self.against.len() > 1 => {
+                    let why = "--against none means nothing else: leave `none` or the rest out";
+                    return Err(UsageError(why.to_owned()).into());
+                }
+                Against::Arm(arm) if arms.contains(arm) => {
+                    let why = format!("the {} arm would be held against itself or run twice", arm.name());
+                    return Err(UsageError(why).into());
+                }
+                Against::Arm(arm) => arms.push(*arm),
+                Against::Nothing => {}
+            }
+        }
+        Ok(arms)
+    }
+}
+
+fn this_program() -> anyhow::Result<Vec<OsString>> {
+    Ok(vec![std::env::current_exe().context("cannot find this program, to start it again")?.into()])
+}
+
+/// What came after `hypura bench`: arms get the same flags, so that none can be forgotten.
+fn own_flags() -> Vec<OsString> {
+    std::env::args_os().skip(2).collect()
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err(format!("`{text}` is no number")),
+    }
+}

@@ -1,0 +1,227 @@
+//! The flags that say which model and how to load it, shared by every subcommand that loads one.
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use hypura_core::plan::Choice;
+use hypura_engine::load::{LoadSettings, PolicyKind, default_threads};
+use hypura_engine::machine::{self, Memory};
+use hypura_engine::{KvType, ReaderConfig, ReaderKind};
+use std::path::{Path, PathBuf};
+
+use super::{CacheSizeArg, MemorySize, UsageError};
+
+/// The word that stands for the model that comes with the program.
+const DEMO: &str = "demo";
+const DEMO_FILE: &str = "demo-moe-Q4_K_M.gguf";
+
+/// Context when nobody asks for another, in tokens: long enough for a conversation, small beside the weights.
+const DEFAULT_CONTEXT: u32 = 4096;
+
+/// Which model, and how to load it.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ModelArgs {
+    /// A GGUF file (of several shards: any of them), or `demo`
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+
+    /// Memory that may be used in all: 8GiB, 512MiB, 60% of the machine [default: what is free, less headroom]
+    #[arg(long, value_name = "SIZE", help_heading = "Memory")]
+    pub memory: Option<MemorySize>,
+
+    /// Keep all weights in memory, stream them, or decide by the memory
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Memory")]
+    pub residency: Residency,
+
+    /// How much of the weights that can be streamed stays in memory: 6GiB, 33% [default: what the memory allows]
+    #[arg(long, value_name = "SIZE", help_heading = "Memory")]
+    pub stream_cache: Option<CacheSizeArg>,
+
+    /// Which expert loses its place when another one needs it
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY", help_heading = "Memory")]
+    pub cache_policy: CachePolicy,
+
+    /// How to read from the disk
+    #[arg(long, value_enum, default_value_t, value_name = "READER", help_heading = "Memory")]
+    pub reader: ReaderArg,
+
+    /// Tokens that the model can remember, never more than it was trained for [default: 4096]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
+    pub ctx: Option<u32>,
+
+    /// Tokens of the prompt that are computed at once
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
+    pub ubatch: u32,
+
+    /// Threads that compute [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = "Model")]
+    pub threads: Option<u32>,
+
+    /// Element type of the KV cache; q8_0 takes half the memory and is slightly lossy
+    #[arg(long, value_enum, default_value_t, value_name = "TYPE", help_heading = "Model")]
+    pub kv: KvArg,
+
+    /// Fill memory with poison before it is used again, for tests
+    #[arg(long, hide = true)]
+    pub poison: bool,
+
+    /// Have io_uring refused with this error number, for tests
+    #[arg(long, hide = true, env = "HYPURA_SIMULATE_URING_REFUSAL", value_name = "ERRNO")]
+    pub simulate_uring_refusal: Option<i32>,
+}
+
+/// `--residency`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Residency {
+    /// In memory if it fits, otherwise streamed
+    #[default]
+    Auto,
+    /// All in memory, in the layout of the file: the same bits as streaming
+    Resident,
+    /// Streamed, even if it would fit
+    Stream,
+}
+
+/// `--cache-policy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CachePolicy {
+    /// The one used least often of late
+    #[default]
+    Lfru,
+    /// The one not used for longest
+    Lru,
+    /// Three queues
+    S3fifo,
+}
+
+/// `--reader`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ReaderArg {
+    /// The best that the system allows
+    #[default]
+    Auto,
+    /// io_uring
+    Uring,
+    /// Threads that call pread
+    Pread,
+}
+
+/// `--kv`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KvArg {
+    /// 16-bit floats
+    #[default]
+    F16,
+    /// 8-bit blocks
+    #[value(name = "q8_0")]
+    Q8_0,
+}
+
+impl CachePolicy {
+    /// Name in flags and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lfru => "lfru",
+            Self::Lru => "lru",
+            Self::S3fifo => "s3fifo",
+        }
+    }
+
+    const fn kind(self) -> PolicyKind {
+        match self {
+            Self::Lfru => PolicyKind::Lfru,
+            Self::Lru => PolicyKind::Lru,
+            Self::S3fifo => PolicyKind::S3Fifo,
+        }
+    }
+}
+
+impl ModelArgs {
+    /// The file to open.
+    ///
+    /// # Errors
+    /// When the demo model is nowhere.
+    pub fn path(&self) -> anyhow::Result<PathBuf> {
+        if self.model != Path::new(DEMO) {
+            return Ok(self.model.clone());
+        }
+        let candidates = demo_candidates();
+        let found = candidates.iter().find(|path| path.is_file()).cloned();
+        found.with_context(|| {
+            let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+            format!(
+                "the demo model is not where this program looks for it ({}): name its file or folder in HYPURA_DEMO, or \
+                 name a GGUF file instead of `demo`",
+                tried.join(", ")
+            )
+        })
+    }
+
+    /// How to load it. Looks at the memory of the machine when the budget depends on it.
+    ///
+    /// # Errors
+    /// [`UsageError`] for flags that contradict each other; an error when the memory of the machine cannot be found out.
+    pub fn settings(&self) -> anyhow::Result<LoadSettings> {
+        if self.residency == Residency::Resident && self.stream_cache.is_some() {
+            let why = "--stream-cache says how much is kept of what streams, but with --residency resident nothing does: \
+                       leave one of them out";
+            return Err(UsageError(why.to_owned()).into());
+        }
+        Ok(LoadSettings {
+            budget_bytes: self.budget_bytes()?,
+            choice: match self.residency {
+                Residency::Auto => Choice::Auto,
+                Residency::Resident => Choice::Resident,
+                Residency::Stream => Choice::Stream,
+            },
+            cache: self.stream_cache.map(|size| size.0),
+            policy: self.cache_policy.kind(),
+            reader: match self.reader {
+                ReaderArg::Auto => ReaderKind::Auto,
+                ReaderArg::Uring => ReaderKind::Uring,
+                ReaderArg::Pread => ReaderKind::Pread,
+            },
+            reader_config: ReaderConfig {
+                simulate_uring_refusal: self.simulate_uring_refusal,
+                ..ReaderConfig::default()
+            },
+            context: self.ctx.unwrap_or(DEFAULT_CONTEXT),
+            ubatch: self.ubatch,
+            threads: self.threads.unwrap_or_else(default_threads),
+            kv: match self.kv {
+                KvArg::F16 => KvType::F16,
+                KvArg::Q8_0 => KvType::Q8_0,
+            },
+            poison: self.poison,
+            ..LoadSettings::default()
+        })
+    }
+
+    fn budget_bytes(&self) -> anyhow::Result<u64> {
+        if let Some(MemorySize::Bytes(bytes)) = self.memory {
+            return Ok(bytes);
+        }
+        let memory: Memory = machine::memory_available().context(
+            "cannot find out how much memory this machine has: say how much may be used with --memory",
+        )?;
+        Ok(match self.memory {
+            Some(size) => size.of(machine::machine_bytes(&memory)),
+            None => machine::default_budget_bytes(memory.room_bytes()),
+        })
+    }
+}
+
+/// Where the demo model may be: where `HYPURA_DEMO` says and nowhere else, or beside an installed program, or in the
+/// repository that the program was built from.
+fn demo_candidates() -> Vec<PathBuf> {
+    if let Some(place) = std::env::var_os("HYPURA_DEMO").filter(|place| !place.is_empty()) {
+        let place = PathBuf::from(place);
+        return vec![if place.is_dir() { place.join(DEMO_FILE) } else { place }];
+    }
+    let installed = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.parent()?.join("share/hypura/demo").join(DEMO_FILE)));
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    let built_from = repository.map(|root| root.join("assets/demo").join(DEMO_FILE));
+    installed.into_iter().chain(built_from).collect()
+}

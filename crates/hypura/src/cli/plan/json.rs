@@ -1,0 +1,107 @@
+//! The plan for programs. Bytes and seconds; what is unknown is null.
+
+use hypura_core::plan::{Estimate, HitRate, Prediction, TierBytes};
+use hypura_core::profile::Profile;
+use hypura_engine::advise::{Advice, AdviceSettings};
+use serde_json::{Map, Value, json};
+
+use super::header::Header;
+
+pub(super) fn render(
+    header: &Header,
+    profile: &Profile,
+    settings: &AdviceSettings,
+    advice: &Advice,
+) -> serde_json::Result<String> {
+    let (shape, plan) = (&header.shape, &advice.plan);
+    let roles: Map<String, Value> =
+        advice.tiers.roles.iter().map(|(role, bytes)| (role.name().to_owned(), tier(bytes))).collect();
+    let others = advice.alternatives.iter().map(|other| {
+        json!({
+            "change": other.change,
+            "note": other.note,
+            "decode_tokens_per_s": other.decode_tokens_per_s.map(band),
+            "gain_tokens_per_s": other.gain_tokens_per_s,
+        })
+    });
+    let value = json!({
+        "model": {
+            "name": header.name,
+            "title": shape.name,
+            "architecture": shape.architecture,
+            "layers": shape.layers,
+            "experts": shape.experts,
+            "experts_used": shape.experts_used,
+            "bytes": shape.total_bytes(),
+            "shards": header.shards,
+            "context_train": shape.context_train,
+        },
+        "plan": {
+            "mode": plan.mode.name(),
+            "budget_bytes": plan.budget_bytes,
+            "floor_bytes": plan.floor_bytes,
+            "total_bytes": plan.total_bytes(),
+            "resident_bytes": plan.resident_bytes,
+            "slot_bytes": plan.slot_bytes,
+            "slots": plan.slots,
+            "cells": plan.cells,
+            "cell_bytes": plan.cell_bytes,
+            "kv_bytes": plan.fixed.kv_bytes,
+            "compute_bytes": plan.fixed.compute_bytes,
+            "process_bytes": plan.fixed.process_bytes,
+            "context_tokens": settings.context.context_tokens,
+            "cached_fraction": plan.cached_fraction(shape, &advice.layout),
+        },
+        "tiers": {
+            "roles": roles,
+            "layers": advice.tiers.layers.iter().map(tier).collect::<Vec<_>>(),
+            "outside": tier(&advice.tiers.outside),
+        },
+        "prediction": prediction(&advice.prediction),
+        "disk_obstacle": profile.storage.as_ref().and_then(|storage| storage.obstacle.as_ref()),
+        "alternatives": others.collect::<Vec<_>>(),
+    });
+    Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+fn prediction(prediction: &Prediction) -> Value {
+    json!({
+        "load_s": prediction.load_s.map(band),
+        "prefill": prediction.prefill.map(|prefill| json!({
+            "tokens_per_s": band(prefill.tokens_per_s),
+            "first_token_s": band(prefill.first_token_s),
+            "compute_s": prefill.compute_s,
+            "read_s": prefill.read_s,
+            "read_bytes": prefill.read_bytes,
+            "bound": prefill.bound.name(),
+        })),
+        "decode": prediction.decode.map(|decode| json!({
+            "tokens_per_s": band(decode.tokens_per_s),
+            "roofline_tokens_per_s": decode.roofline_tokens_per_s,
+            "compute_s": decode.compute_s,
+            "sync_s": decode.sync_s,
+            "read_s": decode.read_s,
+            "read_bytes": decode.read_bytes,
+            "hit_rate": decode.hits.map(hits),
+            "bound": decode.bound.name(),
+        })),
+        "missing": prediction.missing,
+        "assumptions": prediction.assumptions,
+    })
+}
+
+fn band(estimate: Estimate) -> Value {
+    json!({"low": estimate.low, "mid": estimate.mid, "high": estimate.high})
+}
+
+fn hits(rate: HitRate) -> Value {
+    json!({"low": rate.low, "mid": rate.mid, "high": rate.high})
+}
+
+fn tier(bytes: &TierBytes) -> Value {
+    json!({
+        "resident_bytes": bytes.resident_bytes,
+        "streamed_bytes": bytes.streamed_bytes,
+        "cached_bytes": bytes.cached_bytes,
+    })
+}

@@ -1,0 +1,108 @@
+//! `hypura plan MODEL`: what a model will do on this machine, before it is loaded or even downloaded.
+//!
+//! - `header`: the header of a model that is here, at a URL, or on Hugging Face
+//! - `http`: files read in ranges
+//! - `what_if`: the flag for other machines
+//! - `report`, `json`: the answer for people and for programs
+
+mod header;
+mod http;
+mod json;
+mod report;
+mod what_if;
+
+use hypura_core::gguf::GgmlType;
+use hypura_core::plan::{ContextRequest, Routing, Workload};
+use hypura_engine::KvType;
+use hypura_engine::advise::{AdviceSettings, advise};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::profile::remembered;
+use super::{ModelArgs, UsageError};
+use header::Header;
+use what_if::WhatIfArg;
+
+/// Arguments of `hypura plan`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Another machine than this one: disk=7GB/s,memory=64GiB,compute=2x,hits=80%
+    #[arg(long, value_name = "FACTS")]
+    what_if: Option<WhatIfArg>,
+
+    /// Tokens of the prompt that speeds are predicted for
+    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    prompt: u32,
+
+    /// Directory whose disk counts [default: where the model is; the current one for a model elsewhere]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Assume that every expert is chosen equally often: the worst case for a cache
+    #[arg(long)]
+    uniform_routing: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the header cannot be had, or no plan works.
+pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let what_if = args.what_if.map(|facts| facts.0).unwrap_or_default();
+    what_if.check().map_err(|error| UsageError(format!("--what-if: {error}")))?;
+    let load = args.model.settings()?;
+    let header = header::find(&args.model)?;
+    let target = match &args.dir {
+        Some(dir) => dir.clone(),
+        None => disk_target(&header),
+    };
+    let remembered = remembered(&target, load.threads, false)?;
+    let routing = if args.uniform_routing { Routing::Uniform } else { Routing::Traced };
+    let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
+    let settings = AdviceSettings {
+        choice: load.choice,
+        cache: load.cache,
+        context: ContextRequest {
+            context_tokens: load.context,
+            ubatch_tokens: load.ubatch,
+            sequences: load.sequences,
+            kv: match load.kv {
+                KvType::F16 => GgmlType::F16,
+                KvType::Q8_0 => GgmlType::Q8_0,
+            },
+        },
+        workload,
+        what_if,
+        ..AdviceSettings::new(load.budget_bytes)
+    };
+    let advice = advise(&header.shape, &remembered.profile, &settings)
+        .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot be planned", header.name)))?;
+    let text = if args.json {
+        json::render(&header, &remembered.profile, &settings, &advice)?
+    } else {
+        report::render(&header, &remembered.profile, &settings, &advice)
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a moment.
+fn disk_target(header: &Header) -> PathBuf {
+    const LARGE: u64 = 1 << 30;
+    let Some(path) = &header.path else { return PathBuf::from(".") };
+    if header.first_file_bytes >= LARGE {
+        return path.clone();
+    }
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}

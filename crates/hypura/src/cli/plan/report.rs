@@ -1,0 +1,209 @@
+//! The plan for people.
+
+use hypura_core::plan::{Alternative, Estimate, Mode, Plan, Prediction, Tier, TierBytes, human_bytes};
+use hypura_core::profile::Profile;
+use hypura_engine::advise::{Advice, AdviceSettings};
+use std::fmt::{self, Write as _};
+
+use super::header::Header;
+
+/// Layers of a model that are drawn in one line each; longer models are drawn in groups.
+const MOST_BARS: usize = 40;
+const BAR_WIDTH: usize = 40;
+
+/// Everything about the plan.
+pub(super) fn render(
+    header: &Header,
+    profile: &Profile,
+    settings: &AdviceSettings,
+    advice: &Advice,
+) -> String {
+    let mut text = String::new();
+    let parts = [
+        model(&mut text, header),
+        memory(&mut text, advice),
+        tiers(&mut text, advice),
+        bars(&mut text, advice),
+        prediction(&mut text, profile, settings, &advice.prediction, advice),
+        alternatives(&mut text, &advice.alternatives),
+    ];
+    debug_assert!(parts.iter().all(Result::is_ok), "writing to a string cannot fail");
+    text
+}
+
+fn model(out: &mut String, header: &Header) -> fmt::Result {
+    let shape = &header.shape;
+    let name = shape.name.as_deref().unwrap_or(&header.name);
+    let files = if header.shards > 1 { format!(" in {} shards", header.shards) } else { String::new() };
+    let experts = if shape.is_dense() {
+        String::new()
+    } else {
+        format!(", {} of {} experts a token", shape.experts_used, shape.experts)
+    };
+    writeln!(
+        out,
+        "{name}: {}, {} layers{experts}, {}{files}, trained for {} tokens",
+        shape.architecture,
+        shape.layers,
+        human_bytes(shape.total_bytes()),
+        shape.context_train
+    )
+}
+
+fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
+    let plan = &advice.plan;
+    writeln!(out, "\nmode        {}", plan.mode.name())?;
+    let mut line =
+        |name: &str, bytes: u64, note: &str| writeln!(out, "{name:<11} {:>11}  {note}", human_bytes(bytes));
+    line("resident", plan.resident_bytes, "weights that stay in memory")?;
+    if !plan.slots.is_empty() && plan.slot_bytes > 0 {
+        line("slabs", plan.slot_bytes, &slots(plan))?;
+    }
+    let cells = (plan.cells * plan.cell_bytes) as u64;
+    if cells > 0 {
+        line("buffers", cells, &format!("{} cells for what passes through", plan.cells))?;
+    }
+    line("KV cache", plan.fixed.kv_bytes, "")?;
+    line("compute", plan.fixed.compute_bytes, "estimated")?;
+    line("program", plan.fixed.process_bytes, "estimated")?;
+    line("together", plan.total_bytes(), &format!("of {} that may be used", human_bytes(plan.budget_bytes)))?;
+    line("headroom", plan.budget_bytes.saturating_sub(plan.total_bytes()), "")?;
+    line("floor", plan.floor_bytes, "the least that this works in")
+}
+
+fn slots(plan: &Plan) -> String {
+    let slots: Vec<String> = plan.slots.iter().map(ToString::to_string).collect();
+    format!("{} experts at a time", slots.join(" + "))
+}
+
+fn tiers(out: &mut String, advice: &Advice) -> fmt::Result {
+    let (host, storage) = (Tier::Host.name(), Tier::Storage.name());
+    writeln!(out, "\n{:<16} {host:>11} {storage:>11} {:>14}", "weights", format!("{storage} in {host}"))?;
+    let mut row = |name: &str, bytes: &TierBytes| {
+        let show = |bytes: u64| if bytes == 0 { "-".to_owned() } else { human_bytes(bytes) };
+        let cached = show(bytes.cached_bytes);
+        writeln!(
+            out,
+            "{name:<16} {:>11} {:>11} {cached:>14}",
+            show(bytes.resident_bytes),
+            show(bytes.streamed_bytes)
+        )
+    };
+    for (role, bytes) in &advice.tiers.roles {
+        row(role.name(), bytes)?;
+    }
+    row("together", &advice.tiers.total())
+}
+
+/// A bar for each layer, or for each group of layers: resident, cached, on the disk only.
+fn bars(out: &mut String, advice: &Advice) -> fmt::Result {
+    let layers = &advice.tiers.layers;
+    if advice.plan.mode == Mode::FullResident || layers.is_empty() {
+        return Ok(());
+    }
+    let group = layers.len().div_ceil(MOST_BARS);
+    let largest = layers.iter().map(TierBytes::total_bytes).max().unwrap_or(1).max(1);
+    writeln!(out, "\nlayers      █ in memory  ▒ room for it in memory  ░ on the disk")?;
+    for (index, members) in layers.chunks(group).enumerate() {
+        let sum = |pick: fn(&TierBytes) -> u64| members.iter().map(pick).sum::<u64>() / members.len() as u64;
+        let width = |bytes: u64| (bytes as f64 / largest as f64 * BAR_WIDTH as f64).round() as usize;
+        let resident = width(sum(|layer| layer.resident_bytes));
+        let cached = width(sum(|layer| layer.cached_bytes));
+        let all = width(sum(TierBytes::total_bytes)).max(resident + cached);
+        let first = index * group;
+        let name =
+            if group == 1 { first.to_string() } else { format!("{first}–{}", first + members.len() - 1) };
+        let rest = all - resident - cached;
+        writeln!(out, "{name:>9}   {}{}{}", "█".repeat(resident), "▒".repeat(cached), "░".repeat(rest))?;
+    }
+    Ok(())
+}
+
+fn prediction(
+    out: &mut String,
+    profile: &Profile,
+    settings: &AdviceSettings,
+    prediction: &Prediction,
+    advice: &Advice,
+) -> fmt::Result {
+    writeln!(out)?;
+    if let Some(load) = prediction.load_s {
+        writeln!(out, "loading     {}", band(load, " s"))?;
+    }
+    if let Some(prefill) = &prediction.prefill {
+        let (speed, first) = (band(prefill.tokens_per_s, " tok/s"), band(prefill.first_token_s, " s"));
+        writeln!(out, "prefill     {speed}, bound by {}", prefill.bound.name())?;
+        writeln!(out, "first token {first} after a prompt of {} tokens", settings.workload.prompt_tokens)?;
+    }
+    if let Some(decode) = &prediction.decode {
+        writeln!(
+            out,
+            "decode      {}, bound by {}",
+            band(decode.tokens_per_s, " tok/s"),
+            decode.bound.name()
+        )?;
+        writeln!(
+            out,
+            "            {:.1} ms computing, {:.1} ms synchronising, {:.1} ms reading {} a token; at most {:.2} tok/s",
+            decode.compute_s * 1e3,
+            decode.sync_s * 1e3,
+            decode.read_s * 1e3,
+            human_bytes(decode.read_bytes as u64),
+            decode.roofline_tokens_per_s
+        )?;
+        if let Some(hits) = decode.hits {
+            let percent = |rate: f64| format!("{:.0}%", rate * 100.0);
+            let total = advice.tiers.total();
+            let share = total.cached_bytes as f64 / total.streamed_bytes.max(1) as f64;
+            writeln!(
+                out,
+                "            {} of the experts fit, {} of lookups hit ({}–{}, as in recorded traces of other models)",
+                percent(share),
+                percent(hits.mid),
+                percent(hits.low),
+                percent(hits.high)
+            )?;
+        }
+    }
+    missing(out, profile, prediction)
+}
+
+fn missing(out: &mut String, profile: &Profile, prediction: &Prediction) -> fmt::Result {
+    for what in &prediction.missing {
+        let reason = profile.storage.as_ref().and_then(|storage| storage.obstacle.as_deref());
+        let reason = reason.filter(|_| what.contains("disk")).map(|reason| format!(" ({reason})"));
+        let way_out = if what.contains("disk") { ": assume one with --what-if disk=2GB/s" } else { "" };
+        writeln!(out, "unknown     {what}{}{way_out}", reason.unwrap_or_default())?;
+    }
+    for assumption in &prediction.assumptions {
+        writeln!(out, "assumed     {assumption}")?;
+    }
+    Ok(())
+}
+
+fn band(estimate: Estimate, unit: &str) -> String {
+    let digits = |value: f64| {
+        if value >= 100.0 {
+            format!("{value:.0}")
+        } else if value >= 10.0 {
+            format!("{value:.1}")
+        } else {
+            format!("{value:.2}")
+        }
+    };
+    format!("{}{unit} ({}–{})", digits(estimate.mid), digits(estimate.low), digits(estimate.high))
+}
+
+fn alternatives(out: &mut String, alternatives: &[Alternative]) -> fmt::Result {
+    let known = alternatives.iter().filter_map(|other| Some((other, other.decode_tokens_per_s?)));
+    let mut first = true;
+    for (other, speed) in known {
+        if std::mem::take(&mut first) {
+            writeln!(out, "\nwhat would change it")?;
+        }
+        let gain = other.gain_tokens_per_s.map(|gain| format!(" ({gain:+.2})")).unwrap_or_default();
+        let note = other.note.as_ref().map(|note| format!(", {note}")).unwrap_or_default();
+        writeln!(out, "  {}{note}: {:.2} tok/s{gain}", other.change, speed.mid)?;
+    }
+    Ok(())
+}

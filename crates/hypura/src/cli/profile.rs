@@ -1,0 +1,208 @@
+//! `hypura profile`: what this machine can do, measured and explained.
+
+use anyhow::{Context as _, ensure};
+use hypura_core::plan::human_bytes;
+use hypura_core::profile::{Pattern, Profile, Storage};
+use hypura_engine::load::default_threads;
+use hypura_engine::profile::{Origin, ProfileOptions, Remembered, cache_folder, measure, recall};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Arguments of `hypura profile`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Measure again, whatever was measured before
+    #[arg(long)]
+    refresh: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Directory whose disk is measured, or a large file on it
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+
+    /// Threads that compute [default: one for each processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    threads: Option<u32>,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the directory is not there.
+pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let threads = args.threads.unwrap_or_else(default_threads);
+    let remembered = remembered(&args.dir, threads, args.refresh)?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&remembered.profile)? + "\n"
+    } else {
+        render(&remembered.profile)
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The profile of the disk under `target`, measured with a progress bar if it has to be.
+///
+/// # Errors
+/// When `target` is not there.
+pub(super) fn remembered(target: &Path, threads: u32, refresh: bool) -> anyhow::Result<Remembered> {
+    let metadata = target.metadata().with_context(|| format!("cannot look at {}", target.display()))?;
+    ensure!(
+        metadata.is_dir() || metadata.is_file(),
+        "{} is neither a directory nor a file",
+        target.display()
+    );
+    let remembered = recall(cache_folder().as_deref(), target, refresh, &mut || {
+        let bar = ProgressBar::new(1000);
+        if let Ok(style) = ProgressStyle::with_template("measuring this machine, once: {msg} {wide_bar:.dim}")
+        {
+            bar.set_style(style.progress_chars("━╸ "));
+        }
+        let options = ProfileOptions::new(target, threads);
+        let profile = measure(&options, &mut |part, what| {
+            bar.set_message(what.to_owned());
+            bar.set_position((part * 1000.0) as u64);
+        });
+        bar.finish_and_clear();
+        profile
+    });
+    if let Origin::Measured { not_kept: Some(why), .. } = &remembered.origin {
+        // Nowhere is left to report that stderr is closed.
+        let _ = writeln!(io::stderr(), "hypura: the measurement could not be kept for the next time: {why}");
+    }
+    if let Some(share) = remembered.profile.others_share.filter(|share| *share > DISTURBED) {
+        let percent = share * 100.0;
+        let _ = writeln!(
+            io::stderr(),
+            "hypura: other programs used {percent:.0}% of the processor while this machine was measured, so its speeds are \
+             too low: hypura profile --refresh when they are done"
+        );
+    }
+    Ok(remembered)
+}
+
+/// Share of the processor that others may use without spoiling a measurement.
+const DISTURBED: f64 = 0.1;
+
+/// A rate for people, in powers of 1000 as disks and memory are sold.
+fn human_rate(bytes_per_s: f64) -> String {
+    if bytes_per_s >= 1e9 {
+        format!("{:.2} GB/s", bytes_per_s / 1e9)
+    } else {
+        format!("{:.1} MB/s", bytes_per_s / 1e6)
+    }
+}
+
+fn rate_or_dash(rate: Option<f64>) -> String {
+    rate.map_or("-".to_owned(), human_rate)
+}
+
+fn bytes_or_dash(bytes: Option<u64>) -> String {
+    bytes.map_or("-".to_owned(), human_bytes)
+}
+
+fn render(profile: &Profile) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_machine(&mut text, profile);
+    let _ = write_matmul(&mut text, profile);
+    if let Some(storage) = &profile.storage {
+        let _ = write_storage(&mut text, storage);
+    }
+    text
+}
+
+fn write_machine(out: &mut String, profile: &Profile) -> std::fmt::Result {
+    let cpu = &profile.cpu;
+    let cores = cpu.cores.map_or("?".to_owned(), |cores| cores.to_string());
+    writeln!(out, "processor   {}, {cores} cores", cpu.model.as_deref().unwrap_or("unknown"))?;
+    writeln!(out, "            {}", cpu.features.join(" "))?;
+    let memory = &profile.memory;
+    let limit = memory.limit_bytes.map(|limit| format!(", limit {}", human_bytes(limit))).unwrap_or_default();
+    writeln!(
+        out,
+        "memory      {}, {} free{limit}, {} with all threads",
+        bytes_or_dash(memory.total_bytes),
+        bytes_or_dash(memory.room_bytes),
+        rate_or_dash(memory.read_bytes_per_s)
+    )?;
+    for device in &profile.devices {
+        let unified = if device.unified == Some(true) { ", shares the host's memory" } else { "" };
+        let size = bytes_or_dash(device.memory_total_bytes);
+        writeln!(
+            out,
+            "device      {} ({}), {}, {size}{unified}",
+            device.name, device.kind, device.description
+        )?;
+    }
+    Ok(())
+}
+
+fn write_matmul(out: &mut String, profile: &Profile) -> std::fmt::Result {
+    writeln!(out, "\nweights       one token     experts       many tokens")?;
+    for rate in &profile.matmul {
+        let flops =
+            rate.prefill_flops_per_s.map_or("-".to_owned(), |flops| format!("{:.1} GFLOP/s", flops / 1e9));
+        writeln!(
+            out,
+            "{:<13} {:<13} {:<13} {flops}",
+            rate.quant,
+            rate_or_dash(rate.decode_bytes_per_s),
+            rate_or_dash(rate.expert_bytes_per_s)
+        )?;
+    }
+    if let (Some(node), Some(call)) = (profile.overhead.node_s, profile.overhead.call_s) {
+        writeln!(out, "a node costs {:.1} µs, a call {:.1} µs", node * 1e6, call * 1e6)?;
+    }
+    Ok(())
+}
+
+fn write_storage(out: &mut String, storage: &Storage) -> std::fmt::Result {
+    let kind = match storage.rotational {
+        Some(true) => ", a spinning disk",
+        Some(false) => "",
+        None => ", of a kind that the system does not tell",
+    };
+    let system = storage.file_system.as_deref().unwrap_or("unknown file system");
+    writeln!(
+        out,
+        "\ndisk        {}: {system} on {}{kind}",
+        storage.target,
+        storage.device.as_deref().unwrap_or("-")
+    )?;
+    if let Some(obstacle) = &storage.obstacle {
+        return writeln!(out, "            not measured: {obstacle}");
+    }
+    let mut rows: Vec<(Pattern, u64, &str)> =
+        storage.reads.iter().map(|read| (read.pattern, read.request_bytes, read.reader.as_str())).collect();
+    rows.dedup();
+    let mut depths: Vec<u32> = storage.reads.iter().map(|read| read.depth).collect();
+    depths.sort_unstable();
+    depths.dedup();
+    rows.sort_by_key(|(pattern, bytes, reader)| (*pattern == Pattern::Sequential, *bytes, reader.to_owned()));
+    rows.dedup();
+    write!(out, "direct reads, at once:            ")?;
+    for depth in &depths {
+        write!(out, "{depth:>13}")?;
+    }
+    writeln!(out)?;
+    for (pattern, bytes, reader) in rows {
+        let order = if pattern == Pattern::Random { "random" } else { "in order" };
+        write!(out, "  {order:<9} {:>10} {reader:<9}", human_bytes(bytes))?;
+        for depth in &depths {
+            let found = storage.reads.iter().find(|read| {
+                (read.pattern, read.request_bytes, read.depth) == (pattern, bytes, *depth)
+                    && read.reader == reader
+            });
+            write!(out, "{:>13}", rate_or_dash(found.and_then(|read| read.bytes_per_s)))?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}

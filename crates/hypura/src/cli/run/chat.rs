@@ -1,0 +1,240 @@
+//! A conversation on a terminal.
+//!
+//! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
+
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{Config, Editor};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::answer::{Answerer, Message, Prompt};
+use super::report;
+use crate::cli::Style;
+use crate::cli::failure::{complain, is_closed_pipe, one_line};
+
+const HELP: &str = "  /clear    begin a new conversation
+  /bye      leave (so does Ctrl-D)
+  /help     this
+  \"\"\"       begin and end a prompt of several lines
+  Ctrl-C    stop the answer";
+
+/// Lines of history to keep.
+const HISTORY_LINES: usize = 1000;
+/// Begins and ends a prompt of several lines.
+const FENCE: &str = "\"\"\"";
+
+/// A message of the user.
+pub(super) fn user(content: String) -> Message {
+    Message { role: "user", content }
+}
+
+/// What a person typed.
+#[derive(Debug, PartialEq, Eq)]
+enum Typed {
+    Nothing,
+    Bye,
+    Clear,
+    Help,
+    Unknown(String),
+    Text(String),
+}
+
+/// Talks until the person leaves.
+///
+/// # Errors
+/// When the terminal cannot be used.
+pub(super) fn talk(answerer: &mut Answerer, raw: bool) -> anyhow::Result<ExitCode> {
+    let mut lines = Lines::open()?;
+    let style = Style::of_stderr();
+    eprintln!("{}", style.dim(&report::greeting(&answerer.session)));
+    let mut conversation = Conversation::new(raw);
+    loop {
+        match lines.next()? {
+            Typed::Nothing => {}
+            Typed::Bye => return Ok(ExitCode::SUCCESS),
+            Typed::Help => eprintln!("{}", style.dim(HELP)),
+            Typed::Unknown(command) => {
+                eprintln!("{}", style.dim(&format!("There is no {command}; what there is:\n{HELP}")));
+            }
+            Typed::Clear => {
+                conversation = Conversation::new(raw);
+                answerer.session.clear();
+                eprintln!("{}", style.dim("A new conversation."));
+            }
+            Typed::Text(text) => {
+                let next = conversation.with(text);
+                match answerer.answer(&next.prompt()) {
+                    Ok(answer) => {
+                        conversation = next.answered(&answer.text);
+                        answerer.report_briefly(&answer)?;
+                        eprintln!();
+                    }
+                    Err(error) if is_closed_pipe(&error) => return Err(error),
+                    // The prompt that failed is forgotten, so that the next one has a chance.
+                    Err(error) => complain(&one_line(&error)),
+                }
+            }
+        }
+    }
+}
+
+/// What was said so far.
+#[derive(Clone, Debug)]
+enum Conversation {
+    Chat(Vec<Message>),
+    Raw(String),
+}
+
+impl Conversation {
+    fn new(raw: bool) -> Self {
+        if raw { Self::Raw(String::new()) } else { Self::Chat(Vec::new()) }
+    }
+
+    fn with(&self, text: String) -> Self {
+        let mut next = self.clone();
+        match &mut next {
+            Self::Chat(messages) => messages.push(user(text)),
+            Self::Raw(all) => all.push_str(&text),
+        }
+        next
+    }
+
+    fn answered(mut self, text: &str) -> Self {
+        match &mut self {
+            Self::Chat(messages) => {
+                messages.push(Message { role: "assistant", content: text.to_owned() });
+            }
+            Self::Raw(all) => all.push_str(text),
+        }
+        self
+    }
+
+    fn prompt(&self) -> Prompt {
+        match self {
+            Self::Chat(messages) => Prompt::Chat(messages.clone()),
+            Self::Raw(all) => Prompt::Raw(all.clone()),
+        }
+    }
+}
+
+/// The line editor with its history.
+struct Lines {
+    editor: Editor<(), FileHistory>,
+    history: Option<PathBuf>,
+}
+
+impl Lines {
+    fn open() -> anyhow::Result<Self> {
+        let config = Config::builder().max_history_size(HISTORY_LINES)?.auto_add_history(true).build();
+        let mut editor = Editor::with_config(config)?;
+        let history = history_file();
+        if let Some(path) = &history {
+            // The first time there is none; a broken one is replaced when this conversation is saved.
+            let _ = editor.load_history(path);
+        }
+        Ok(Self { editor, history })
+    }
+
+    fn next(&mut self) -> anyhow::Result<Typed> {
+        let mut prompt = ">>> ";
+        let mut text = String::new();
+        loop {
+            match self.editor.readline(prompt) {
+                Ok(line) => {
+                    if !text.is_empty() {
+                        text.push('\n');
+                    }
+                    text.push_str(&line);
+                }
+                Err(ReadlineError::Interrupted) if text.is_empty() => {
+                    eprintln!("{}", Style::of_stderr().dim("Ctrl-D or /bye leaves."));
+                    return Ok(Typed::Nothing);
+                }
+                Err(ReadlineError::Interrupted) => return Ok(Typed::Nothing),
+                Err(ReadlineError::Eof) => return Ok(Typed::Bye),
+                Err(error) => return Err(error.into()),
+            }
+            if !is_open(&text) {
+                self.save();
+                return Ok(understand(&text));
+            }
+            prompt = "... ";
+        }
+    }
+
+    /// History is a convenience: that it cannot be kept is no reason to disturb a conversation.
+    fn save(&mut self) {
+        if let Some(path) = &self.history {
+            let _ = path.parent().map(std::fs::create_dir_all);
+            let _ = self.editor.save_history(path);
+        }
+    }
+}
+
+/// Whether a prompt of several lines has begun and not ended.
+fn is_open(text: &str) -> bool {
+    let Some(rest) = text.trim_start().strip_prefix(FENCE) else { return false };
+    !rest.trim_end().ends_with(FENCE)
+}
+
+fn understand(text: &str) -> Typed {
+    let text = text.trim();
+    if let Some(rest) = text.strip_prefix(FENCE) {
+        let inner = rest.strip_suffix(FENCE).unwrap_or(rest).trim_matches('\n');
+        return if inner.trim().is_empty() { Typed::Nothing } else { Typed::Text(inner.to_owned()) };
+    }
+    let is_command =
+        text.strip_prefix('/').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_alphabetic() || b == b'?'));
+    match text {
+        "" => Typed::Nothing,
+        "/bye" | "/exit" | "/quit" => Typed::Bye,
+        "/clear" => Typed::Clear,
+        "/help" | "/?" => Typed::Help,
+        _ if is_command => Typed::Unknown(text.to_owned()),
+        _ => Typed::Text(text.to_owned()),
+    }
+}
+
+/// `$XDG_STATE_HOME/hypura/history`, by default in `~/.local/state` (XDG Base Directory Specification).
+fn history_file() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state =
+        absolute("XDG_STATE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/state")))?;
+    Some(state.join("hypura/history"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_from_text() {
+        assert_eq!(understand(" /bye "), Typed::Bye);
+        assert_eq!(understand("/clear"), Typed::Clear);
+        assert_eq!(understand("/?"), Typed::Help);
+        assert_eq!(understand("/cler"), Typed::Unknown("/cler".to_owned()));
+        assert_eq!(understand("/etc/hosts is what?"), Typed::Text("/etc/hosts is what?".to_owned()));
+        assert_eq!(understand("  "), Typed::Nothing);
+        assert_eq!(understand(" hi "), Typed::Text("hi".to_owned()));
+    }
+
+    #[test]
+    fn fences_make_prompts_of_several_lines() {
+        assert!(is_open("\"\"\"one") && is_open("\"\"\"") && !is_open("one \"\"\""));
+        assert!(!is_open("\"\"\"one\ntwo\"\"\"") && !is_open("\"\"\"one\"\"\" "));
+        assert_eq!(understand("\"\"\"\n  one\n\ntwo\n\"\"\""), Typed::Text("  one\n\ntwo".to_owned()));
+        assert_eq!(understand("\"\"\"/bye\"\"\""), Typed::Text("/bye".to_owned()));
+        assert_eq!(understand("\"\"\"\n\"\"\""), Typed::Nothing);
+    }
+
+    #[test]
+    fn a_prompt_that_failed_leaves_no_trace() {
+        let before = Conversation::new(false).with("a".to_owned()).answered("b");
+        let failed = before.with("c".to_owned());
+        let (Prompt::Chat(before), Prompt::Chat(failed)) = (before.prompt(), failed.prompt()) else {
+            panic!("a chat");
+        };
+        assert_eq!((before.len(), failed.len()), (2, 3));
+    }
+}

@@ -1,0 +1,328 @@
+//! What an answer cost, in numbers: the fields of `--stats-json`.
+//!
+//! Numbers that were not measured are `None` (`null` in JSON), never zero.
+
+use hypura_core::plan::{Choice, Mode};
+use hypura_engine::load::{LoadedModel, PolicyKind};
+use hypura_engine::session::{Finish, Outcome};
+use hypura_engine::stream::{Lookups, StreamStats};
+use serde::Serialize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A phase is bound by the disk, or by synchronisation, when more than this share of its time went there.
+const BOUND_SHARE: f64 = 0.3;
+
+/// What was known before the answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Start {
+    /// Bytes that the kernel had read for this process before the model was opened.
+    pub kernel_read_bytes: Option<u64>,
+    /// Bytes that our reader loaded.
+    pub loaded_bytes: u64,
+}
+
+/// What held a generation up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Bound {
+    Disk,
+    Compute,
+    Sync,
+}
+
+/// All that was measured; the fields of `--stats-json`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Stats {
+    pub model: PathBuf,
+    pub architecture: String,
+    pub mode: &'static str,
+    /// `repacked`: llama.cpp may have brought weights into the form its kernels like best; `file-layout`: it did not.
+    pub kernels: &'static str,
+    pub reader: Option<&'static str>,
+    pub policy: Option<&'static str>,
+    pub threads: u32,
+    pub context: u32,
+    pub ubatch: u32,
+    pub notes: Vec<String>,
+    /// `forced from FILE`; `None` when the routers chose.
+    pub routes: Option<String>,
+
+    #[serde(flatten)]
+    pub memory: MemoryNumbers,
+
+    pub prompt_tokens: usize,
+    pub reused_tokens: usize,
+    pub generated_tokens: usize,
+    pub token_ids: Vec<i32>,
+    pub logits_hash: Option<String>,
+    pub finish: &'static str,
+
+    pub load_ms: f64,
+    /// From the beginning of the prompt to the first token.
+    pub ttft_ms: Option<f64>,
+    pub prefill_ms: f64,
+    pub prefill_tps: Option<f64>,
+    pub decode_ms: f64,
+    pub decode_tps: Option<f64>,
+    pub token_ms_p50: Option<f64>,
+    pub token_ms_p99: Option<f64>,
+
+    /// Lookups while tokens were generated: one for each expert that a token uses.
+    pub experts_hit: u64,
+    pub experts_missed: u64,
+    pub hit_rate: Option<f64>,
+    pub evictions: u64,
+    /// By our reader, loading included.
+    pub bytes_read: u64,
+    pub bytes_read_load: u64,
+    pub bytes_read_prefill: u64,
+    pub bytes_read_decode: u64,
+    pub bytes_read_per_token: Option<f64>,
+    /// What the kernel counted for this process from before loading until now.
+    pub bytes_read_kernel: Option<u64>,
+    /// Waiting for the disk with nothing to compute.
+    pub read_stall_ms: f64,
+    /// In graphs, stalls excluded; `None` where llama.cpp runs them unobserved.
+    pub compute_ms: Option<f64>,
+    pub prefill: Phase,
+    pub decode: Phase,
+    pub bound_by: Bound,
+}
+
+/// What was planned, and what it came to.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct MemoryNumbers {
+    pub memory_budget_bytes: u64,
+    pub peak_rss_bytes: Option<u64>,
+    pub floor_bytes: u64,
+    pub planned_bytes: u64,
+    pub resident_bytes: u64,
+    pub streamable_bytes: u64,
+    pub cached_fraction: f64,
+    pub slots: Vec<u32>,
+    pub slot_bytes: u64,
+    pub kv_bytes: u64,
+    pub compute_bytes: u64,
+}
+
+impl MemoryNumbers {
+    fn new(loaded: &LoadedModel, peak_rss_bytes: Option<u64>) -> Self {
+        let planned = &loaded.planned;
+        let plan = &planned.plan;
+        Self {
+            memory_budget_bytes: plan.budget_bytes,
+            peak_rss_bytes,
+            floor_bytes: plan.floor_bytes,
+            planned_bytes: plan.total_bytes(),
+            resident_bytes: plan.resident_bytes,
+            streamable_bytes: plan.streamable_bytes,
+            cached_fraction: plan.cached_fraction(&planned.source.shape, &planned.layout),
+            slots: plan.slots.clone(),
+            slot_bytes: plan.slot_bytes,
+            kv_bytes: loaded.memory.context_bytes,
+            compute_bytes: loaded.memory.compute_bytes,
+        }
+    }
+}
+
+/// One half of a generation.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Phase {
+    pub wall_ms: f64,
+    pub graphs: u64,
+    pub experts_hit: u64,
+    pub experts_missed: u64,
+    pub hit_rate: Option<f64>,
+    pub dense_weights_streamed: u64,
+    pub bytes_read: u64,
+    pub read_stall_ms: f64,
+    pub compute_ms: Option<f64>,
+    pub evictions: u64,
+}
+
+impl Phase {
+    fn new(wall: Duration, lookups: Lookups, stats: &StreamStats, observed: bool) -> Self {
+        Self {
+            wall_ms: ms(wall),
+            graphs: stats.graphs,
+            experts_hit: lookups.hits,
+            experts_missed: lookups.misses,
+            hit_rate: ratio(lookups.hits as f64, (lookups.hits + lookups.misses) as f64),
+            dense_weights_streamed: stats.dense_weights,
+            bytes_read: stats.bytes_read,
+            read_stall_ms: ms(stats.read_stall),
+            compute_ms: observed.then(|| ms(stats.compute)),
+            evictions: stats.evictions,
+        }
+    }
+
+    /// Disk when more than [`BOUND_SHARE`] of the time was spent waiting for reads with nothing to compute; otherwise
+    /// sync when more than that share went neither there nor into graphs (sampling, building graphs, printing);
+    /// otherwise compute.
+    fn bound(&self) -> Bound {
+        let other = self.compute_ms.map_or(0.0, |compute| self.wall_ms - compute - self.read_stall_ms);
+        if self.read_stall_ms > BOUND_SHARE * self.wall_ms {
+            Bound::Disk
+        } else if other > BOUND_SHARE * self.wall_ms {
+            Bound::Sync
+        } else {
+            Bound::Compute
+        }
+    }
+}
+
+impl Stats {
+    pub fn new(
+        loaded: &LoadedModel,
+        outcome: &Outcome,
+        start: &Start,
+        peak_rss_bytes: Option<u64>,
+        kernel_read_bytes: Option<u64>,
+    ) -> Self {
+        let planned = &loaded.planned;
+        let (plan, settings, shape) = (&planned.plan, &planned.settings, &planned.source.shape);
+        let observed = plan.mode != Mode::FullResident;
+        let decode_time: Duration = outcome.token_times.iter().sum();
+        let computed = outcome.prompt_tokens - outcome.reused_tokens;
+        let (before, after) = (&outcome.prefill_stats, &outcome.decode_stats);
+        let prefill = Phase::new(outcome.prefill, before.prefill, before, observed);
+        let decode = Phase::new(decode_time, after.decode, after, observed);
+        let mut times = outcome.token_times.clone();
+        times.sort_unstable();
+        Self {
+            model: planned.source.path.clone(),
+            architecture: shape.architecture.clone(),
+            mode: plan.mode.name(),
+            kernels: kernels(loaded),
+            reader: loaded.reader,
+            policy: (plan.mode == Mode::ExpertStreaming).then(|| policy_name(loaded)),
+            threads: settings.threads,
+            context: settings.context,
+            ubatch: settings.ubatch,
+            notes: loaded.notes.clone(),
+            routes: settings
+                .routes
+                .forced_from
+                .as_ref()
+                .map(|path| format!("forced from {}", path.display())),
+            memory: MemoryNumbers::new(loaded, peak_rss_bytes),
+            prompt_tokens: outcome.prompt_tokens,
+            reused_tokens: outcome.reused_tokens,
+            generated_tokens: outcome.tokens.len(),
+            token_ids: outcome.tokens.clone(),
+            logits_hash: outcome.logits_hash.map(|hash| hash.to_string()),
+            finish: finish_name(outcome.finish),
+            load_ms: ms(loaded.load_time),
+            ttft_ms: (!outcome.tokens.is_empty()).then(|| ms(outcome.first_token)),
+            prefill_ms: ms(outcome.prefill),
+            prefill_tps: ratio(computed as f64, outcome.prefill.as_secs_f64()),
+            decode_ms: ms(decode_time),
+            decode_tps: ratio(times.len() as f64, decode_time.as_secs_f64()),
+            token_ms_p50: percentile(&times, 50),
+            token_ms_p99: percentile(&times, 99),
+            experts_hit: decode.experts_hit,
+            experts_missed: decode.experts_missed,
+            hit_rate: decode.hit_rate,
+            evictions: before.evictions + after.evictions,
+            bytes_read: start.loaded_bytes + prefill.bytes_read + decode.bytes_read,
+            bytes_read_load: start.loaded_bytes,
+            bytes_read_prefill: prefill.bytes_read,
+            bytes_read_decode: decode.bytes_read,
+            bytes_read_per_token: ratio(decode.bytes_read as f64, times.len() as f64),
+            bytes_read_kernel: start
+                .kernel_read_bytes
+                .zip(kernel_read_bytes)
+                .map(|(before, now)| now.saturating_sub(before)),
+            read_stall_ms: prefill.read_stall_ms + decode.read_stall_ms,
+            compute_ms: prefill.compute_ms.zip(decode.compute_ms).map(|(a, b)| a + b),
+            bound_by: if times.is_empty() { prefill.bound() } else { decode.bound() },
+            prefill,
+            decode,
+        }
+    }
+}
+
+pub(super) fn kernels(loaded: &LoadedModel) -> &'static str {
+    let planned = &loaded.planned;
+    let settings = &planned.settings;
+    let decorated = settings.choice == Choice::Resident || settings.routes.is_active();
+    let plain = planned.plan.mode == Mode::FullResident && !decorated;
+    if plain { "repacked" } else { "file-layout" }
+}
+
+pub(super) fn policy_name(loaded: &LoadedModel) -> &'static str {
+    match loaded.planned.settings.policy {
+        PolicyKind::Lfru => "lfru",
+        PolicyKind::Lru => "lru",
+        PolicyKind::S3Fifo => "s3fifo",
+    }
+}
+
+const fn finish_name(finish: Finish) -> &'static str {
+    match finish {
+        Finish::End => "end",
+        Finish::StopString => "stop-string",
+        Finish::Length => "length",
+        Finish::ContextFull => "context-full",
+        Finish::Stopped => "stopped",
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then(|| part / whole)
+}
+
+/// The smallest value that is not below `percent` of the sorted values (nearest rank), in milliseconds.
+fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).map(|time| ms(*time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn phase(wall_ms: f64, read_stall_ms: f64, compute_ms: Option<f64>) -> Phase {
+        Phase {
+            wall_ms,
+            graphs: 1,
+            experts_hit: 0,
+            experts_missed: 0,
+            hit_rate: None,
+            dense_weights_streamed: 0,
+            bytes_read: 0,
+            read_stall_ms,
+            compute_ms,
+            evictions: 0,
+        }
+    }
+
+    #[test]
+    fn what_bound_it_follows_from_where_the_time_went() {
+        assert_eq!(phase(100.0, 31.0, Some(69.0)).bound(), Bound::Disk);
+        assert_eq!(phase(100.0, 30.0, Some(65.0)).bound(), Bound::Compute);
+        assert_eq!(phase(100.0, 10.0, Some(55.0)).bound(), Bound::Sync);
+        assert_eq!(phase(100.0, 0.0, None).bound(), Bound::Compute);
+        assert_eq!(phase(0.0, 0.0, Some(0.0)).bound(), Bound::Compute);
+    }
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let times: Vec<Duration> = (1..=200).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&times, 50), Some(100.0));
+        assert_eq!(percentile(&times, 99), Some(198.0));
+        assert_eq!(percentile(&times[..1], 99), Some(1.0));
+        assert_eq!(percentile(&[], 50), None);
+    }
+
+    #[test]
+    fn nothing_divided_by_nothing_was_not_measured() {
+        assert_eq!(ratio(0.0, 0.0), None);
+        assert_eq!(ratio(1.0, 2.0), Some(0.5));
+    }
+}

@@ -1,0 +1,16 @@
+//! The program as people run it: exit codes, messages, files, and the same bits whatever the flags.
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod errors;
+#[cfg(test)]
+mod exact;
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod output;
+#[cfg(test)]
+mod signals;
+#[cfg(test)]
+mod synth;

@@ -1,0 +1,203 @@
+//! `hypura plan` of models on this machine and on a web server, and what it says when it cannot.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
+mod server;
+
+use hypura_core::profile::{MatmulRate, Overhead, Pattern, Profile, ReadRate, Storage};
+use hypura_core::synth::{Shape, SynthOptions, SynthPlan};
+use hypura_engine::profile::{key_of, recall};
+use serde_json::Value;
+use server::{Answer, Server};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tempfile::TempDir;
+
+/// A home with a profile in it, so that no test measures the machine.
+struct Home {
+    cache: TempDir,
+    work: TempDir,
+}
+
+impl Home {
+    /// `disk` in bytes per second; without one, the disk could not be measured.
+    fn new(disk: Option<f64>) -> Self {
+        let home = Self { cache: tempfile::tempdir().unwrap(), work: tempfile::tempdir().unwrap() };
+        let target = home.work.path();
+        let rate = |quant: &str| MatmulRate {
+            quant: quant.to_owned(),
+            decode_bytes_per_s: Some(1e10),
+            expert_bytes_per_s: Some(1e10),
+            prefill_flops_per_s: Some(1e11),
+        };
+        let read = |rate| ReadRate {
+            reader: "pread".to_owned(),
+            pattern: Pattern::Random,
+            request_bytes: 1 << 20,
+            depth: 8,
+            bytes_per_s: Some(rate),
+        };
+        let profile = Profile {
+            key: key_of(target),
+            matmul: ["q4_K", "q6_K", "f32"].map(rate).to_vec(),
+            overhead: Overhead { node_s: Some(1e-6), call_s: Some(1e-6) },
+            storage: Some(Storage {
+                reads: disk.map(read).into_iter().collect(),
+                obstacle: disk.is_none().then(|| "no direct reads here (file system tmpfs)".to_owned()),
+                ..Storage::default()
+            }),
+            ..Profile::default()
+        };
+        recall(Some(&home.cache.path().join("hypura")), target, true, &mut || profile.clone());
+        home
+    }
+
+    fn plan(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
+        command.arg("plan").args(arguments).current_dir(self.work.path());
+        command
+            .env("XDG_CACHE_HOME", self.cache.path())
+            .env_remove("HF_ENDPOINT")
+            .env("NO_PROXY", "127.0.0.1");
+        command.output().unwrap()
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.plan(&[arguments, &["--json", "--memory", "1GiB"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn fails(&self, arguments: &[&str], code: i32, parts: &[&str]) {
+        let output = self.plan(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+        for part in parts {
+            assert!(stderr.contains(part), "{part:?} is not in {stderr}");
+        }
+    }
+}
+
+/// The files of a tiny model: (name, bytes).
+fn files(shards: u32) -> Vec<(String, Arc<Vec<u8>>)> {
+    let mut options = SynthOptions::new(Shape::TinyMixtral, Shape::TinyMixtral.usual_quant());
+    options.shards = shards;
+    let plan = SynthPlan::new(&options).unwrap();
+    let file = |(index, shard): (usize, &hypura_core::synth::SynthShard)| {
+        let mut bytes = vec![0; usize::try_from(shard.file_bytes).unwrap()];
+        plan.fill_file(index, 0, &mut bytes);
+        (plan.file_name("m", index), Arc::new(bytes))
+    };
+    plan.shards().iter().enumerate().map(file).collect()
+}
+
+fn write(home: &Home, name: &str, bytes: &[u8]) -> String {
+    let path = home.work.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_model_here_is_planned_for_people_and_for_programs() {
+    let home = Home::new(Some(2e9));
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    let json = home.json(&[&path]);
+    assert_eq!(json["plan"]["mode"], "full-resident");
+    assert!(json["prediction"]["decode"]["tokens_per_s"]["mid"].as_f64().unwrap() > 0.0);
+    let output = home.plan(&[&path, "--memory", "1GiB", "--residency", "stream"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["expert-streaming", "routed experts", "headroom", "floor", "bound by", "of lookups hit"] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn only_the_header_crosses_the_network_and_says_the_same_as_the_file() {
+    let (home, server) = (Home::new(Some(2e9)), Server::start());
+    let (_, bytes) = files(1).remove(0);
+    // Larger than the first range, so that not reading all of it shows.
+    let mut large = bytes.as_ref().clone();
+    large.resize(64 << 20, 0);
+    let path = write(&home, "m.gguf", &large);
+    let url = server.put("/m.gguf", Answer::File(Arc::new(large)));
+    let (local, remote) = (home.json(&[&path]), home.json(&[&url]));
+    assert_eq!(local["plan"], remote["plan"]);
+    assert_eq!(local["prediction"], remote["prediction"]);
+    assert!(server.sent_bytes.load(Ordering::Relaxed) <= 8 << 20);
+    let elsewhere = server.put("/elsewhere", Answer::Redirect(url));
+    assert_eq!(home.json(&[&elsewhere])["plan"], local["plan"]);
+}
+
+#[test]
+fn shards_are_joined_and_hugging_face_names_are_looked_up() {
+    let (home, server) = (Home::new(Some(2e9)), Server::start());
+    let files = files(3);
+    let mut siblings = Vec::new();
+    for (name, bytes) in &files {
+        server.put(&format!("/o/r/resolve/main/{name}"), Answer::File(Arc::clone(bytes)));
+        siblings.push(serde_json::json!({"rfilename": name}));
+    }
+    let list = serde_json::json!({"siblings": siblings}).to_string().into_bytes();
+    server.put("/api/models/o/r", Answer::Whole(Arc::new(list)));
+    let url = format!("{}/o/r/resolve/main/{}", server.address, files[1].0);
+    let by_url = home.json(&[&url]);
+    assert_eq!(by_url["model"]["shards"], 3);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
+    command.args(["inspect", "hf:o/r", "--json", "--memory", "1GiB"]).current_dir(home.work.path());
+    command
+        .env("XDG_CACHE_HOME", home.cache.path())
+        .env("HF_ENDPOINT", &server.address)
+        .env("NO_PROXY", "127.0.0.1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let by_name: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(by_name["plan"], by_url["plan"]);
+    home.fails(&["hf:only-one-part"], 2, &["hf:org/repo"]);
+}
+
+#[test]
+fn servers_that_fail_are_named_with_what_they_did() {
+    let (home, server) = (Home::new(Some(2e9)), Server::start());
+    let (_, bytes) = files(1).remove(0);
+    let put = |name: &str, answer| server.put(name, answer);
+    home.fails(&[&put("/whole", Answer::Whole(Arc::clone(&bytes)))], 1, &["Range", "/whole"]);
+    home.fails(&[&put("/broken", Answer::Broken(Arc::clone(&bytes)))], 1, &["broke off", "/broken"]);
+    home.fails(&[&put("/shifted", Answer::Shifted(Arc::clone(&bytes)))], 1, &["another part"]);
+    home.fails(&[&put("/gone", Answer::Status(404))], 1, &["404", "check the name"]);
+    home.fails(&[&put("/secret", Answer::Status(401))], 1, &["401", "account"]);
+    home.fails(&[&put("/ill", Answer::Status(500))], 1, &["500"]);
+    home.fails(&[&put("/round", Answer::Redirect("/round".to_owned()))], 1, &["/round"]);
+    home.fails(&[&put("/text", Answer::File(Arc::new(b"<html>hello</html>".to_vec())))], 1, &["/text"]);
+    home.fails(&["http://127.0.0.1:1/m.gguf"], 1, &["cannot be reached"]);
+}
+
+#[test]
+fn a_disk_that_was_not_measured_is_said_and_assumed_only_when_told_so() {
+    let home = Home::new(None);
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    let stream = [path.as_str(), "--residency", "stream", "--stream-cache", "30%"];
+    let json = home.json(&stream);
+    assert!(json["prediction"]["decode"].is_null() && json["prediction"]["load_s"].is_null());
+    assert_eq!(json["plan"]["mode"], "expert-streaming");
+    let text = String::from_utf8(home.plan(&stream).stdout).unwrap();
+    assert!(text.contains("tmpfs") && text.contains("--what-if disk=2GB/s"), "{text}");
+    let json = home.json(&[&stream[..], &["--what-if", "disk=7GB/s"]].concat());
+    assert!(json["prediction"]["decode"]["tokens_per_s"]["mid"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn facts_that_make_no_sense_and_budgets_that_are_too_small_are_refused() {
+    let home = Home::new(Some(2e9));
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    for facts in ["disk=0GB/s", "memory=0", "disk=fast", "gpu=1", "hits=120%"] {
+        home.fails(&[&path, "--what-if", facts], 2, &[]);
+    }
+    home.fails(&[&path, "--memory", "1MiB"], 1, &["needs at least", "--memory"]);
+    home.fails(&["missing.gguf"], 1, &["missing.gguf"]);
+    home.fails(&[&path, "--dir", "/no/such/place"], 1, &["/no/such/place"]);
+    assert!(Path::new(&path).exists());
+}
