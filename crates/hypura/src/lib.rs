@@ -3,8 +3,10 @@
 //! - [`mod@bench`]: the same work in several ways, in turns
 //! - [`cli`]: the command line
 //! - [`plot`]: curves as SVG
+//! - [`store`]: models by name
 #![deny(unsafe_code)]
 
 pub mod bench;
 pub mod cli;
 pub mod plot;
+pub mod store;

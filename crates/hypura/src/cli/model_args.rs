@@ -9,10 +9,10 @@ use hypura_engine::{KvType, ReaderConfig, ReaderKind};
 use std::path::{Path, PathBuf};
 
 use super::{CacheSizeArg, MemorySize, UsageError};
+use crate::store::demo_candidates;
 
 /// The word that stands for the model that comes with the program.
 const DEMO: &str = "demo";
-const DEMO_FILE: &str = "demo-moe-Q4_K_M.gguf";
 
 /// Context when nobody asks for another, in tokens: long enough for a conversation, small beside the weights.
 const DEFAULT_CONTEXT: u32 = 4096;
@@ -209,19 +209,4 @@ impl ModelArgs {
             None => machine::default_budget_bytes(memory.room_bytes()),
         })
     }
-}
-
-/// Where the demo model may be: where `HYPURA_DEMO` says and nowhere else, or beside an installed program, or in the
-/// repository that the program was built from.
-fn demo_candidates() -> Vec<PathBuf> {
-    if let Some(place) = std::env::var_os("HYPURA_DEMO").filter(|place| !place.is_empty()) {
-        let place = PathBuf::from(place);
-        return vec![if place.is_dir() { place.join(DEMO_FILE) } else { place }];
-    }
-    let installed = std::env::current_exe()
-        .ok()
-        .and_then(|program| Some(program.parent()?.parent()?.join("share/hypura/demo").join(DEMO_FILE)));
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    let built_from = repository.map(|root| root.join("assets/demo").join(DEMO_FILE));
-    installed.into_iter().chain(built_from).collect()
 }

@@ -1,0 +1,290 @@
+//! A model of the store: what it is, where its files are, and what was said about it when it was made.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::StoreError;
+use super::cache::FactCache;
+use super::facts::{Capability, Facts, template_has_tools, template_thinks};
+use super::gather::{Found, Source};
+use super::layout::{Config, Layer, Layout, Manifest};
+use super::name::ModelName;
+use super::places::Origin;
+
+/// A message that every conversation with a model begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What was said.
+    #[serde(default)]
+    pub content: String,
+}
+
+/// The language of a chat template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TemplateLanguage {
+    /// As in GGUF files.
+    Jinja,
+    /// As in Ollama's models.
+    Go,
+}
+
+/// What lists show of a model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Details {
+    /// The model it was made from.
+    pub parent_model: String,
+    /// `gguf`
+    pub format: String,
+    /// The architecture.
+    pub family: String,
+    /// The same in a list.
+    pub families: Vec<String>,
+    /// Parameters for people: `8.0B`.
+    pub parameter_size: String,
+    /// `Q4_K_M`
+    pub quantization_level: String,
+    /// Longest context it was trained for, in tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub context_length: Option<u64>,
+    /// Length of its hidden vectors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embedding_length: Option<u64>,
+}
+
+/// A model.
+#[derive(Clone, Debug)]
+pub struct ModelEntry {
+    /// Its name.
+    pub name: ModelName,
+    /// Whose store it is in.
+    pub origin: Origin,
+    /// Its GGUF files: all shards in order. Use [`super::Store::open_path`] to open them.
+    pub files: Vec<PathBuf>,
+    /// The projector for images, if it has one.
+    pub projector: Option<PathBuf>,
+    /// LoRA adapters.
+    pub adapters: Vec<PathBuf>,
+    /// 64 hexadecimal digits: of the manifest, or of headers and sizes ([`Facts::digest`]).
+    pub digest: String,
+    /// Bytes of everything that belongs to it.
+    pub size: u64,
+    /// When it was made.
+    pub modified: SystemTime,
+    /// The model it was made from, if that is known.
+    pub parent: String,
+    /// The chat template that its maker put over that of the GGUF.
+    pub template: Option<String>,
+    /// The system prompt.
+    pub system: Option<String>,
+    /// Options for every request (`num_ctx`, `stop`, …).
+    pub parameters: Map<String, Json>,
+    /// How every conversation begins.
+    pub messages: Vec<Message>,
+    /// Licences.
+    pub licenses: Vec<String>,
+    /// As Ollama's config says.
+    pub renderer: Option<String>,
+    /// As Ollama's config says.
+    pub parser: Option<String>,
+    /// The version of Ollama that it wants.
+    pub requires: Option<String>,
+    /// What its header says.
+    pub facts: Arc<Facts>,
+}
+
+impl ModelEntry {
+    /// What lists show of it.
+    #[must_use]
+    pub fn details(&self) -> Details {
+        Details {
+            parent_model: self.parent.clone(),
+            format: "gguf".to_owned(),
+            family: self.facts.architecture.clone(),
+            families: vec![self.facts.architecture.clone()],
+            parameter_size: self.facts.parameter_size(),
+            quantization_level: self.facts.quantization.clone(),
+            context_length: self.facts.context_length,
+            embedding_length: self.facts.embedding_length,
+        }
+    }
+
+    /// What it can do, without loading it. A template of its own counts instead of the one in the GGUF only for what it
+    /// adds: Ollama's templates and the Jinja ones describe the same model.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let mut all = self.facts.capabilities.clone();
+        let template = self.template.as_deref().unwrap_or_default();
+        for (has, capability) in [
+            (template_has_tools(template), Capability::Tools),
+            (template.contains(".Suffix"), Capability::Insert),
+            (template_thinks(template), Capability::Thinking),
+        ] {
+            if has && !all.contains(&capability) {
+                all.push(capability);
+            }
+        }
+        all
+    }
+
+    /// Whether it has this capability.
+    #[must_use]
+    pub fn can(&self, capability: Capability) -> bool {
+        self.capabilities().contains(&capability)
+    }
+
+    /// The template to show: its own one, or that of the GGUF.
+    #[must_use]
+    pub fn shown_template(&self) -> &str {
+        self.template.as_deref().or(self.facts.template.as_deref()).unwrap_or_default()
+    }
+
+    /// The language of its own template, if it has one.
+    #[must_use]
+    pub fn template_language(&self) -> Option<TemplateLanguage> {
+        self.template.as_deref().map(template_language)
+    }
+
+    pub(super) fn open(found: &Found, cache: &FactCache) -> Result<Self, String> {
+        match &found.source {
+            Source::Files(files) => Self::of_files(found, files, cache),
+            Source::Manifest(layout, path) => {
+                let (manifest, digest) =
+                    Layout::read(path).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+                let modified = fs::metadata(path).and_then(|about| about.modified()).unwrap_or(UNIX_EPOCH);
+                let mut entry = Self::of_manifest(found, layout, &manifest, cache)?;
+                entry.digest = digest.hex().to_owned();
+                entry.modified = modified;
+                Ok(entry)
+            }
+        }
+    }
+
+    fn of_files(found: &Found, files: &[PathBuf], cache: &FactCache) -> Result<Self, String> {
+        let facts = cache.facts(files).map_err(|error| error.to_string())?;
+        if facts.is_projector {
+            return Err("it is a projector, a part of another model".to_owned());
+        }
+        let about: Vec<_> = files.iter().filter_map(|file| fs::metadata(file).ok()).collect();
+        let size = about.iter().map(fs::Metadata::len).sum();
+        let modified = about.iter().filter_map(|about| about.modified().ok()).max().unwrap_or(UNIX_EPOCH);
+        Ok(Self {
+            name: found.name.clone(),
+            origin: found.origin,
+            files: files.to_vec(),
+            projector: None,
+            adapters: Vec::new(),
+            digest: facts.digest.clone(),
+            size,
+            modified,
+            parent: String::new(),
+            template: None,
+            system: None,
+            parameters: Map::new(),
+            messages: Vec::new(),
+            licenses: Vec::new(),
+            renderer: None,
+            parser: None,
+            requires: None,
+            facts,
+        })
+    }
+
+    fn of_manifest(
+        found: &Found,
+        layout: &Layout,
+        manifest: &Manifest,
+        cache: &FactCache,
+    ) -> Result<Self, String> {
+        let config = layout.config(manifest);
+        if config.remote_host.is_some() || config.remote_model.is_some() {
+            return Err("it runs on a server of Ollama, not here".to_owned());
+        }
+        let files = model_files(layout, manifest)?;
+        let mut entry = Self::of_files(found, &files, cache)?;
+        entry.size =
+            manifest.layers.iter().fold(manifest.config.size, |sum, layer| sum.saturating_add(layer.size));
+        for layer in &manifest.layers {
+            entry.take(layout, layer)?;
+        }
+        let Config { renderer, parser, requires, .. } = config;
+        (entry.renderer, entry.parser, entry.requires) = (renderer, parser, requires);
+        Ok(entry)
+    }
+
+    /// Takes in what a layer says.
+    fn take(&mut self, layout: &Layout, layer: &Layer) -> Result<(), String> {
+        match layer.kind() {
+            "model" => self.parent = layer.from.clone().unwrap_or_default(),
+            "projector" => self.projector = Some(layout.layer_file(layer)?),
+            "adapter" => self.adapters.push(layout.layer_file(layer)?),
+            "template" | "prompt" => self.template = Some(layout.text(layer)?),
+            "system" => self.system = Some(layout.text(layer)?),
+            "license" => self.licenses.push(layout.text(layer)?),
+            "params" => self.parameters = parsed(layout, layer)?,
+            "messages" => self.messages = parsed(layout, layer)?,
+            // Kinds that newer programs may add say nothing to us.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(layout: &Layout, layer: &Layer) -> Result<T, String> {
+    let text = layout.text(layer)?;
+    serde_json::from_str(&text).map_err(|error| format!("its {} cannot be read: {error}", layer.kind()))
+}
+
+/// The GGUF files of a manifest: one, or the shards in the order of the layers.
+fn model_files(layout: &Layout, manifest: &Manifest) -> Result<Vec<PathBuf>, String> {
+    let models: Vec<&Layer> = manifest.layers.iter().filter(|layer| layer.kind() == "model").collect();
+    if models.is_empty() {
+        let mlx = manifest.layers.iter().any(|layer| matches!(layer.kind(), "tensor" | "json"));
+        let why = if mlx { "its weights are safetensors for MLX, not GGUF" } else { "it has no weights" };
+        return Err(why.to_owned());
+    }
+    models.into_iter().map(|layer| layout.layer_file(layer)).collect()
+}
+
+/// Which language a template is written in: Go's names begin with a dot or are keywords, Jinja has statements.
+#[must_use]
+pub fn template_language(template: &str) -> TemplateLanguage {
+    let is_go = template.split("{{").skip(1).any(|inner| {
+        let inner = inner.trim_start_matches('-').trim_start();
+        let word: String = inner.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        inner.starts_with(['.', '$'])
+            || matches!(word.as_str(), "if" | "range" | "end" | "else" | "with" | "block" | "define")
+    });
+    if is_go && !template.contains("{%") { TemplateLanguage::Go } else { TemplateLanguage::Jinja }
+}
+
+/// Turns a reason into an error about a name.
+pub(super) fn broken(name: &ModelName) -> impl FnOnce(String) -> StoreError {
+    let name = name.to_string();
+    move |why| StoreError::Broken { name, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_of_a_template_is_seen() {
+        for (template, language) in [
+            ("{{ .Prompt }}", TemplateLanguage::Go),
+            ("{{- if .System }}x{{ end }}", TemplateLanguage::Go),
+            ("{{- range $i, $m := .Messages }}{{ end }}", TemplateLanguage::Go),
+            ("{% for m in messages %}{{ m.content }}{% endfor %}", TemplateLanguage::Jinja),
+            ("{{ messages[0].content }}", TemplateLanguage::Jinja),
+            ("{%- if tools %}{{ '.Tools' }}{% endif %}", TemplateLanguage::Jinja),
+            ("plain", TemplateLanguage::Jinja),
+        ] {
+            assert_eq!(template_language(template), language, "{template}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Finds models in all places by names of files alone: nothing is opened here but small manifests.
+
+use hypura_core::gguf::ShardName;
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::files::shown_name;
+use super::layout::{Layout, children};
+use super::name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName};
+use super::places::{Origin, Places};
+
+/// How deep snapshots of Hugging Face are searched.
+const MAX_SNAPSHOT_DEPTH: usize = 4;
+
+/// A model that seems to be there.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub name: ModelName,
+    pub origin: Origin,
+    pub source: Source,
+}
+
+/// What it consists of.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// A manifest in a layout.
+    Manifest(Layout, PathBuf),
+    /// GGUF files, all the shards in order.
+    Files(Vec<PathBuf>),
+}
+
+/// Something that looks like a model and cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Whose store it is in.
+    pub origin: Origin,
+    /// The file.
+    pub path: PathBuf,
+    /// Why it cannot be used.
+    pub why: String,
+}
+
+/// What all places have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gathered {
+    pub found: Vec<Found>,
+    pub skipped: Vec<Skipped>,
+}
+
+impl Gathered {
+    /// Looks everywhere. Of equal names the first one counts: given files, then our own store, then others'.
+    pub fn from(places: &Places, given: &[PathBuf]) -> Self {
+        let mut all = Self::default();
+        for file in given {
+            all.plain_file(Origin::Given, file);
+        }
+        for (origin, folder) in places.existing() {
+            match origin {
+                Origin::Own | Origin::Ollama => all.layout(origin, &Layout::new(folder)),
+                Origin::HuggingFace => all.hugging_face(folder),
+                Origin::LmStudio => all.lm_studio(folder),
+                Origin::Given | Origin::Demo => {}
+            }
+        }
+        if let (Some(file), Ok(name)) = (&places.demo, ModelName::parse("demo")) {
+            all.found.push(Found { name, origin: Origin::Demo, source: Source::Files(vec![file.clone()]) });
+        }
+        all.drop_doubles();
+        all
+    }
+
+    fn drop_doubles(&mut self) {
+        let mut seen = HashSet::new();
+        let (kept, doubles): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.found).into_iter().partition(|found| seen.insert(found.name.key()));
+        self.found = kept;
+        for double in doubles {
+            let why = format!("another model is already called {}", double.name);
+            let path = match double.source {
+                Source::Manifest(_, path) => path,
+                Source::Files(files) => files.into_iter().next().unwrap_or_default(),
+            };
+            self.skip(double.origin, path, why);
+        }
+    }
+
+    fn skip(&mut self, origin: Origin, path: impl Into<PathBuf>, why: impl Into<String>) {
+        self.skipped.push(Skipped { origin, path: path.into(), why: why.into() });
+    }
+
+    fn add(&mut self, name: Option<ModelName>, origin: Origin, files: Vec<PathBuf>) {
+        match name {
+            Some(name) => self.found.push(Found { name, origin, source: Source::Files(files) }),
+            None => {
+                let path = files.into_iter().next().unwrap_or_default();
+                self.skip(origin, path, "its name cannot be made the name of a model");
+            }
+        }
+    }
+
+    fn layout(&mut self, origin: Origin, layout: &Layout) {
+        for manifest in layout.manifests() {
+            match manifest {
+                Ok((name, path)) => {
+                    let source = Source::Manifest(layout.clone(), path);
+                    self.found.push(Found { name, origin, source });
+                }
+                Err((path, why)) => self.skip(origin, path, why),
+            }
+        }
+    }
+
+    fn plain_file(&mut self, origin: Origin, file: &Path) {
+        let stem = shown_name(file);
+        let stem = ShardName::parse(&stem).map_or(stem, |shard| shard.prefix);
+        let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
+        let name = ModelName::from_foreign(DEFAULT_HOST, DEFAULT_NAMESPACE, stem, DEFAULT_TAG);
+        match shards_of(file) {
+            Ok(files) => self.add(name, origin, files),
+            Err(why) => self.skip(origin, file, why),
+        }
+    }
+
+    /// `models--ORG--REPO/snapshots/REVISION/**/FILE.gguf`, which are links into `blobs`.
+    fn hugging_face(&mut self, cache: &Path) {
+        for (folder, path) in children(cache) {
+            let Some(repository) = folder.strip_prefix("models--") else { continue };
+            let (org, repo) = repository.split_once("--").unwrap_or(("", repository));
+            let org = if org.is_empty() { DEFAULT_NAMESPACE } else { org };
+            if let Some(snapshot) = current_snapshot(&path) {
+                let mut files = Vec::new();
+                ggufs_below(&snapshot, MAX_SNAPSHOT_DEPTH, &mut files);
+                self.repository(Origin::HuggingFace, files, "hf.co", org, repo);
+            }
+        }
+    }
+
+    /// `PUBLISHER/REPO/FILE.gguf`.
+    fn lm_studio(&mut self, folder: &Path) {
+        for (publisher, path) in children(folder) {
+            for (repo, path) in children(&path) {
+                let mut files = Vec::new();
+                ggufs_below(&path, 1, &mut files);
+                self.repository(Origin::LmStudio, files, DEFAULT_HOST, &publisher, &repo);
+            }
+        }
+    }
+
+    /// The models among the GGUF files of one repository. The tag is the quantisation; where two files have the same one,
+    /// the name of the file.
+    fn repository(&mut self, origin: Origin, files: Vec<PathBuf>, host: &str, owner: &str, repo: &str) {
+        let mut by_tag: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for file in files {
+            let name = shown_name(&file);
+            if name.to_ascii_lowercase().contains("mmproj") {
+                // A projector is a part of a model.
+                continue;
+            }
+            // A model of several shards is named by one of them, the first that is there.
+            if ShardName::parse(&name).is_some_and(|shard| {
+                (0..shard.index).any(|index| file.with_file_name(shard.sibling(index)).exists())
+            }) {
+                continue;
+            }
+            let tag = quantization_in(&name).unwrap_or_else(|| DEFAULT_TAG.to_owned());
+            by_tag.entry(tag).or_default().push(file);
+        }
+        for (tag, files) in by_tag {
+            let several = files.len() > 1;
+            for file in files {
+                let stem = shown_name(&file);
+                let stem = ShardName::parse(&stem).map_or(stem, |shard| shard.prefix);
+                let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
+                let name = ModelName::from_foreign(host, owner, repo, if several { stem } else { &tag });
+                match shards_of(&file) {
+                    Ok(files) => self.add(name, origin, files),
+                    Err(why) => self.skip(origin, file, why),
+                }
+            }
+        }
+    }
+}
+
+/// All shards of the model that a file belongs to, in order.
+pub(super) fn shards_of(file: &Path) -> Result<Vec<PathBuf>, String> {
+    let name = shown_name(file);
+    let Some(shard) = ShardName::parse(&name) else {
+        return whole(file).map(|()| vec![file.to_path_buf()]);
+    };
+    let mut files = Vec::new();
+    // Bounded by what is there: the first gap ends it.
+    for index in 0..shard.count {
+        let path = file.with_file_name(shard.sibling(index));
+        whole(&path).map_err(|why| format!("shard {} of {}: {why}", u64::from(index) + 1, shard.count))?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+fn whole(file: &Path) -> Result<(), String> {
+    match fs::metadata(file) {
+        Ok(about) if about.is_file() => Ok(()),
+        Ok(_) => Err("it is no file".to_owned()),
+        Err(error) if fs::symlink_metadata(file).is_ok() => Err(format!("its link leads nowhere ({error})")),
+        Err(error) => Err(format!("it is missing ({})", error.kind())),
+    }
+}
+
+/// The snapshot that `main` names, otherwise the newest one.
+fn current_snapshot(repository: &Path) -> Option<PathBuf> {
+    let snapshots = repository.join("snapshots");
+    let main = super::files::read_bounded(&repository.join("refs/main"), 256).ok();
+    let main = main.and_then(|revision| String::from_utf8(revision).ok());
+    let all = children(&snapshots);
+    let named = main.and_then(|main| all.iter().find(|(name, _)| name == main.trim()).cloned());
+    let newest =
+        || all.into_iter().max_by_key(|(_, path)| fs::metadata(path).and_then(|about| about.modified()).ok());
+    named.or_else(newest).map(|(_, path)| path)
+}
+
+/// The GGUF files in a folder and, down to a depth, in those within. Links to folders are not followed.
+fn ggufs_below(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) {
+    for (name, path) in children(folder) {
+        if name.ends_with(".gguf") {
+            files.push(path);
+        } else if depth > 1 && fs::symlink_metadata(&path).is_ok_and(|about| about.is_dir()) {
+            ggufs_below(&path, depth - 1, files);
+        }
+    }
+}
+
+/// The quantisation that a file name ends with, in capitals: `Q4_K_M`, `UD-IQ2_XXS`, `BF16`, `MXFP4`.
+pub(super) fn quantization_in(file: &str) -> Option<String> {
+    let shard = ShardName::parse(file);
+    let stem = shard.as_ref().map_or(file, |shard| &shard.prefix);
+    let stem = stem.strip_suffix(".gguf").unwrap_or(stem);
+    let (before, word) = stem.rsplit_once(['-', '.']).unwrap_or(("", stem));
+    let word = word.to_ascii_uppercase();
+    if !is_quantization(&word) {
+        return None;
+    }
+    let dynamic = before.len() > 3 && before.to_ascii_uppercase().ends_with("-UD");
+    Some(if dynamic { format!("UD-{word}") } else { word })
+}
+
+fn is_quantization(word: &str) -> bool {
+    if matches!(word, "F16" | "F32" | "BF16" | "FP16" | "MXFP4" | "MXFP4_MOE") {
+        return true;
+    }
+    let digits = ["IQ", "TQ", "Q"].iter().find_map(|start| word.strip_prefix(start));
+    digits.is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_digit())
+            && rest.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantisations_are_read_from_file_names() {
+        for (file, quant) in [
+            ("Qwen3-30B-A3B-Q4_K_M.gguf", Some("Q4_K_M")),
+            ("model.q8_0.gguf", Some("Q8_0")),
+            ("GLM-4.6-UD-IQ2_XXS-00001-of-00003.gguf", Some("UD-IQ2_XXS")),
+            ("x-bf16.gguf", Some("BF16")),
+            ("gpt-oss-120b-mxfp4.gguf", Some("MXFP4")),
+            ("Q4_0.gguf", Some("Q4_0")),
+            ("Qwen3-30B.gguf", None),
+            ("model-Quick.gguf", None),
+            ("tinyllama.gguf", None),
+        ] {
+            assert_eq!(quantization_in(file).as_deref(), quant, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_gap_in_the_shards_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let shard = |index: u32| folder.path().join(format!("m-{index:05}-of-00003.gguf"));
+        fs::write(shard(1), "").unwrap();
+        fs::write(shard(3), "").unwrap();
+        assert!(shards_of(&shard(3)).unwrap_err().starts_with("shard 2 of 3: it is missing"));
+        fs::write(shard(2), "").unwrap();
+        assert_eq!(shards_of(&shard(3)).unwrap(), [shard(1), shard(2), shard(3)]);
+    }
+}
