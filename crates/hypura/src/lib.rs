@@ -3,10 +3,12 @@
 //! - [`mod@bench`]: the same work in several ways, in turns
 //! - [`cli`]: the command line
 //! - [`plot`]: curves as SVG
+//! - [`server`]: a drop-in Ollama
 //! - [`store`]: models by name
 #![deny(unsafe_code)]
 
 pub mod bench;
 pub mod cli;
 pub mod plot;
+pub mod server;
 pub mod store;

@@ -1,0 +1,114 @@
+//! A request's body, read as JSON whatever its Content-Type says.
+//!
+//! `curl -d` calls its JSON a form, so no extractor looks at the header. Keys match whatever their case, null is
+//! absent, unknown keys are ignored, of two equal keys the last one counts.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::Failure;
+
+/// Most bytes of a JSON body: long histories with pictures, but no more than a machine can hold.
+pub const MOST_BYTES: usize = 128 << 20;
+
+/// The JSON object in a body.
+///
+/// # Errors
+/// 400 for an empty body, for what is no JSON, and for JSON that is no object.
+pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Failure::bad_request("missing request body"));
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(map)) => Ok(lower_keys(map)),
+        Ok(other) => {
+            let kind = super::keep_alive::kind(&other);
+            Err(Failure::bad_request(format!("the request must be a JSON object, not {kind}")))
+        }
+        Err(error) => Err(Failure::bad_request(format!("invalid JSON: {error}"))),
+    }
+}
+
+/// A request of type `T` in a body.
+///
+/// # Errors
+/// As [`object`], and 400 with the parser's words for a value of the wrong type.
+pub fn request<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+    of_object(object(body)?)
+}
+
+/// A request of type `T` in an object that was read before.
+///
+/// # Errors
+/// 400 with the parser's words for a value of the wrong type.
+pub fn of_object<T: DeserializeOwned>(object: Map<String, Value>) -> Result<T, Failure> {
+    serde_json::from_value(Value::Object(object))
+        .map_err(|error| Failure::bad_request(format!("invalid request: {error}")))
+}
+
+/// Keys of the first level in lower case, unless that key is there already; null values left out.
+fn lower_keys(map: Map<String, Value>) -> Map<String, Value> {
+    let mut out = Map::with_capacity(map.len());
+    let mut others = Vec::new();
+    for (key, value) in map {
+        if value.is_null() {
+            continue;
+        }
+        if key.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            others.push((key.to_ascii_lowercase(), value));
+        } else {
+            out.insert(key, value);
+        }
+    }
+    for (key, value) in others {
+        out.entry(key).or_insert(value);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[serde(default)]
+    struct Sample {
+        model: String,
+        stream: Option<bool>,
+    }
+
+    fn read(text: &str) -> Result<Sample, Failure> {
+        request(&Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    #[test]
+    fn http_0_2_keys_of_any_case_null_and_unknown_keys() {
+        let wanted = Sample { model: "m".into(), stream: None };
+        assert_eq!(read(r#"{"Model":"m","STREAM":null,"x":[1]}"#), Ok(wanted));
+        assert_eq!(read(r#"{"model":"a","model":"b"}"#).unwrap().model, "b");
+        assert_eq!(read(r#"{"Model":"a","model":"b"}"#).unwrap().model, "b");
+    }
+
+    #[test]
+    fn http_0_3_every_bad_body_is_a_400_with_words() {
+        assert_eq!(read("").unwrap_err().message, "missing request body");
+        assert_eq!(read(" \n").unwrap_err().message, "missing request body");
+        for text in ["{", "[1]", "nonsense", r#"{"model":1}"#, &"[".repeat(100_000), r#"{"a":"\ud800"}"#] {
+            let failure = read(text).unwrap_err();
+            assert_eq!(failure.status, 400);
+            assert!(failure.message.contains("invalid") || failure.message.contains("must be"), "{failure}");
+        }
+        let failure = request::<Sample>(&Bytes::from_static(b"{\"model\":\"\xff\"}")).unwrap_err();
+        assert_eq!(failure.status, 400);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = request::<Sample>(&Bytes::from(bytes));
+        }
+    }
+}

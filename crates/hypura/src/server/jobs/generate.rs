@@ -1,0 +1,138 @@
+//! Prompts.
+
+use std::sync::Arc;
+
+use super::lookup::{self, Found};
+use super::run::{self, Prepared};
+use super::{PieceStream, fit, go_template};
+use crate::server::Failure;
+use crate::server::job::{Format, GenerateJob, Message};
+use crate::server::models::backend::{ChatInput, Engine, LoadWish, Prompt, Token};
+use crate::server::options::Options;
+use crate::server::state::Server;
+
+/// Starts a prompt's answer. What can be checked without the model is checked before this returns.
+///
+/// # Errors
+/// Bad names, missing capabilities, templates that are none.
+pub async fn generate(server: &Arc<Server>, job: GenerateJob) -> Result<PieceStream, Failure> {
+    let found = lookup::find_for(server, &job.base).await?;
+    let form = check(&found, &job)?;
+    let keep_tokens = found.keep_tokens();
+    let (truncate, wants_context) = (job.truncate, job.wants_context && !job.raw);
+    let make = Box::new(move |engine: &dyn Engine, options: &Options| {
+        let mut prompt = form.prompt(engine)?;
+        let context = engine.context_for(options.context());
+        prompt.tokens = fit::tokens(prompt.tokens, context, keep_tokens, truncate)?;
+        Ok(Prepared { prompt, wants_context })
+    });
+    Ok(run::start(server, job.base, found, make))
+}
+
+/// The text that the model would read. Loads the model.
+///
+/// # Errors
+/// As [`generate`], and what the template says.
+pub async fn render_generate(server: &Arc<Server>, job: GenerateJob) -> Result<String, Failure> {
+    let found = lookup::find_for(server, &job.base).await?;
+    let form = check(&found, &job)?;
+    let wish = LoadWish { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let rendered = tokio::task::spawn_blocking(move || form.text(lease.engine().as_ref())).await;
+    rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
+}
+
+/// How a prompt becomes what the model reads.
+enum Form {
+    /// It is that already.
+    Text { text: String, format: Format, context: Vec<Token> },
+    /// Two texts with a gap.
+    Gap { before: String, after: String, format: Format },
+    /// A message in a conversation.
+    Chat { input: ChatInput, context: Vec<Token> },
+}
+
+impl Form {
+    fn prompt(self, engine: &dyn Engine) -> Result<Prompt, Failure> {
+        let plain = |tokens, format| {
+            Ok(Prompt { tokens, stops: Vec::new(), grammar: engine.grammar(&format)?, parser: None })
+        };
+        match self {
+            Self::Text { text, format, context } => {
+                let begins = context.is_empty();
+                plain(joined(context, engine.tokenize(&text, begins, true)), format)
+            }
+            Self::Gap { before, after, format } => {
+                let refused = || Failure::bad_request("the model's vocabulary cannot fill a gap");
+                plain(engine.infill(&before, &after).ok_or_else(refused)?, format)
+            }
+            Self::Chat { input, context } => {
+                let mut prompt = engine.render(&input)?;
+                if !context.is_empty() {
+                    let begin = engine.tokenize("", true, false);
+                    if !begin.is_empty() && prompt.tokens.starts_with(&begin) {
+                        prompt.tokens.drain(..begin.len());
+                    }
+                    prompt.tokens = joined(context, prompt.tokens);
+                }
+                Ok(prompt)
+            }
+        }
+    }
+
+    fn text(self, engine: &dyn Engine) -> Result<String, Failure> {
+        match self {
+            Self::Text { text, context, .. } => Ok(engine.detokenize(&context) + &text),
+            Self::Gap { before, after, .. } => {
+                let tokens = engine.infill(&before, &after).unwrap_or_default();
+                Ok(engine.detokenize(&tokens))
+            }
+            Self::Chat { input, context } => Ok(engine.detokenize(&context) + &engine.render_text(&input)?),
+        }
+    }
+}
+
+fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
+    before.extend(after);
+    before
+}
+
+fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
+    let entry = &found.entry;
+    lookup::require_completion(entry, &job.base.model, "generate")?;
+    lookup::require_vision(entry, job.images.len())?;
+    let think = lookup::thinking(entry, &job.base, job.think.clone())?;
+    let context = job.context.clone().unwrap_or_default();
+    let format = job.format.clone();
+    if job.raw {
+        return Ok(Form::Text { text: job.prompt.clone(), format, context: Vec::new() });
+    }
+    if let Some(after) = job.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
+        lookup::require(entry, entry.capabilities.insert, "insert")?;
+        return Ok(Form::Gap { before: job.prompt.clone(), after: after.clone(), format });
+    }
+    let system = job.system.clone().or_else(|| entry.system.clone()).filter(|text| !text.is_empty());
+    let template = job.template.as_deref().filter(|template| !template.is_empty());
+    if let Some(template) = template.filter(|template| !go_template::is_jinja(template)) {
+        let values = go_template::Values {
+            system: system.as_deref().unwrap_or_default(),
+            prompt: &job.prompt,
+            suffix: job.suffix.as_deref().unwrap_or_default(),
+        };
+        let text = go_template::render(template, &values)
+            .map_err(|error| Failure::bad_request(format!("template error: {error}")))?;
+        return Ok(Form::Text { text, format, context });
+    }
+    let own = if job.context.is_none() { entry.messages.clone() } else { Vec::new() };
+    let system = system.map(|text| Message::text("system", text));
+    let user = Message::text("user", job.prompt.clone());
+    let messages = system.into_iter().chain(own).chain([user]);
+    let input = ChatInput {
+        messages: messages.map(|message| message.to_openai()).collect(),
+        format,
+        think,
+        template: template.map(str::to_owned),
+        ..ChatInput::default()
+    };
+    Ok(Form::Chat { input, context })
+}

@@ -1,0 +1,104 @@
+//! Names and capabilities, checked before anything is loaded.
+
+use std::sync::Arc;
+
+use crate::server::Failure;
+use crate::server::job::{JobBase, Think};
+use crate::server::models::{LookupError, ModelEntry};
+use crate::server::options::Options;
+use crate::server::state::Server;
+
+/// A model and what a request of it means.
+#[derive(Clone)]
+pub struct Found {
+    /// The model.
+    pub entry: Arc<ModelEntry>,
+    /// The request's options over the model's own.
+    pub options: Options,
+}
+
+/// Tokens at the beginning of a prompt that stay when it is cut, unless a request says otherwise.
+const DEFAULT_KEEP_TOKENS: usize = 4;
+
+impl Found {
+    pub(super) fn keep_tokens(&self) -> usize {
+        match self.options.num_keep {
+            // All that fits: the cut then takes half of the room at most.
+            Some(count) if count < 0 => usize::MAX,
+            Some(count) => usize::try_from(count).unwrap_or(usize::MAX),
+            None => DEFAULT_KEEP_TOKENS,
+        }
+    }
+}
+
+/// Finds the model of a name without holding up other requests.
+///
+/// # Errors
+/// [`LookupError`]; every endpoint has its own words for it.
+pub async fn find(server: &Arc<Server>, name: &str) -> Result<Arc<ModelEntry>, LookupError> {
+    let catalog = Arc::clone(&server.catalog);
+    let name = name.to_owned();
+    let found = tokio::task::spawn_blocking(move || catalog.resolve(&name)).await;
+    found.unwrap_or_else(|_| Err(LookupError::Refused(Failure::internal("the model store failed"))))
+}
+
+/// What a name that leads nowhere answers where no endpoint has its own words.
+#[must_use]
+pub fn failure_of(error: LookupError, name: &str) -> Failure {
+    match error {
+        LookupError::Invalid => Failure::bad_request("invalid model name"),
+        LookupError::NotInstalled => Failure::no_model(name),
+        LookupError::Refused(failure) => failure,
+    }
+}
+
+pub(super) async fn find_for(server: &Arc<Server>, base: &JobBase) -> Result<Found, Failure> {
+    let entry = find(server, &base.model).await.map_err(|error| failure_of(error, &base.model))?;
+    let options = base.options.clone().over(&entry.options);
+    Ok(Found { entry, options })
+}
+
+/// The whole name, as Ollama has it in messages about capabilities.
+fn full_name(entry: &ModelEntry) -> String {
+    match entry.name.matches('/').count() {
+        0 => format!("registry.ollama.ai/library/{}", entry.name),
+        1 => format!("registry.ollama.ai/{}", entry.name),
+        _ => entry.name.clone(),
+    }
+}
+
+pub(super) fn require(entry: &ModelEntry, has: bool, what: &str) -> Result<(), Failure> {
+    if has {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!("{} does not support {what}", full_name(entry))))
+}
+
+/// A model that only makes embeddings cannot answer.
+pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> Result<(), Failure> {
+    if entry.capabilities.completion {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!("\"{name}\" does not support {what}")))
+}
+
+/// Pictures need a projector.
+pub(super) fn require_vision(entry: &ModelEntry, images: usize) -> Result<(), Failure> {
+    require(entry, images == 0 || entry.capabilities.vision, "images")
+}
+
+/// What a wish to think means on this model: a thinking model thinks unless told otherwise.
+pub(super) fn thinking(
+    entry: &ModelEntry,
+    base: &JobBase,
+    think: Option<Think>,
+) -> Result<Option<Think>, Failure> {
+    if entry.capabilities.thinking {
+        return Ok(Some(think.unwrap_or(Think::Switch(true))));
+    }
+    match think {
+        None | Some(Think::Switch(false)) => Ok(None),
+        Some(_) if !base.strict_think => Ok(None),
+        Some(_) => Err(Failure::bad_request(format!("\"{}\" does not support thinking", base.model))),
+    }
+}

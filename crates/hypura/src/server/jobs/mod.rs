@@ -1,0 +1,24 @@
+//! From a job to its pieces: find the model, have it loaded, make the prompt, run it, tell the answer apart.
+//!
+//! - [`chat`], [`generate`], [`embed`]: one kind of job each
+//! - [`lookup`]: names and capabilities, checked before anything is loaded
+//! - [`fit`]: conversations and prompts that are longer than the context
+//! - [`go_template`]: the simple forms of Ollama's templates
+//! - [`run`]: what all jobs share once there is a prompt
+//! - [`stream`]: the pieces on their way to a front end
+
+mod chat;
+mod embed;
+mod fit;
+mod generate;
+mod go_template;
+mod lookup;
+mod run;
+mod stream;
+
+pub use chat::{chat, render_chat};
+pub use embed::embed;
+pub use generate::{generate, render_generate};
+pub use lookup::{Found, find};
+pub use run::{load, unload};
+pub use stream::{Collected, PieceStream};

@@ -1,0 +1,244 @@
+//! `/metrics` for Prometheus, in llama-server's names where it has them, and `/health`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use http::StatusCode;
+
+use super::models::RunningModel;
+use super::models::backend::EngineTotals;
+use super::respond;
+use super::state::Server;
+
+/// What the server counts itself.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests that reached a model, or tried to.
+    pub requests: AtomicU64,
+    /// Those that are not answered yet.
+    pub active: AtomicU64,
+    /// Those that failed.
+    pub failures: AtomicU64,
+    /// Those whose client went away.
+    pub disconnects: AtomicU64,
+    first_tokens: AtomicU64,
+    first_token_micros: AtomicU64,
+}
+
+impl Counters {
+    /// Remembers how long a first token took.
+    pub fn first_token(&self, after: Duration) {
+        self.first_tokens.fetch_add(1, Ordering::Relaxed);
+        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+        self.first_token_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+}
+
+/// The routes of this file.
+pub fn routes() -> Router<Arc<Server>> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/v1/health", get(health))
+}
+
+/// 503 only while the first model loads: later loads hold up nobody else.
+async fn health(State(server): State<Arc<Server>>) -> Response {
+    if server.models.loading().is_some() && server.models.running().is_empty() {
+        let error = serde_json::json!({"code": 503, "message": "Loading model", "type": "unavailable_error"});
+        return respond::json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"error": error}));
+    }
+    respond::json(StatusCode::OK, &serde_json::json!({"status": "ok"}))
+}
+
+async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let running = server.models.running();
+    let text = render(&server, &running);
+    let body = axum::body::Body::from(text);
+    respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
+}
+
+/// One family of values: name, type, help, and a value for each model.
+struct Family<'a> {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: &'a dyn Fn(&RunningModel) -> f64,
+}
+
+fn render(server: &Server, running: &[RunningModel]) -> String {
+    let mut out = String::new();
+    llama_server(&mut out, running);
+    hypura(&mut out, running);
+    let counters = &server.counters;
+    let count = |value: &AtomicU64| number(value.load(Ordering::Relaxed));
+    for (name, kind, help, value) in [
+        (
+            "requests_total",
+            "counter",
+            "Requests that reached a model, or tried to.",
+            count(&counters.requests),
+        ),
+        ("requests_active", "gauge", "Requests that are not answered yet.", count(&counters.active)),
+        ("requests_failed_total", "counter", "Requests that failed.", count(&counters.failures)),
+        (
+            "requests_abandoned_total",
+            "counter",
+            "Requests whose client went away.",
+            count(&counters.disconnects),
+        ),
+        ("first_tokens_total", "counter", "Answers that had a first token.", count(&counters.first_tokens)),
+        (
+            "first_token_seconds_total",
+            "counter",
+            "Time from requests to their first tokens.",
+            count(&counters.first_token_micros) / 1e6,
+        ),
+        (
+            "memory_budget_bytes",
+            "gauge",
+            "Memory for all models together.",
+            number(server.models.budget_bytes()),
+        ),
+        ("uptime_seconds", "gauge", "Time since the server started.", server.started.elapsed().as_secs_f64()),
+    ] {
+        head(&mut out, &format!("hypura_{name}"), kind, help);
+        line(&mut out, &format!("hypura_{name}"), value);
+    }
+    out
+}
+
+/// llama-server's names, summed over the models, as it has one.
+fn llama_server(out: &mut String, running: &[RunningModel]) {
+    let sum = |value: fn(&EngineTotals) -> f64| -> f64 {
+        running.iter().map(|model| value(&model.status.totals)).sum()
+    };
+    let prompt_tokens = sum(|totals| number(totals.prompt_tokens));
+    let prompt_seconds = sum(|totals| totals.prompt_time.as_secs_f64());
+    let tokens = sum(|totals| number(totals.generated_tokens));
+    let seconds = sum(|totals| totals.generated_time.as_secs_f64());
+    let rate = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
+    let active: u32 = running.iter().map(|model| model.status.active).sum();
+    let queued: u32 = running.iter().map(|model| model.status.queued).sum();
+    for (name, kind, help, value) in [
+        ("prompt_tokens_total", "counter", "Number of prompt tokens processed.", prompt_tokens),
+        ("prompt_seconds_total", "counter", "Prompt process time.", prompt_seconds),
+        ("tokens_predicted_total", "counter", "Number of generation tokens processed.", tokens),
+        ("tokens_predicted_seconds_total", "counter", "Predict process time.", seconds),
+        (
+            "n_decode_total",
+            "counter",
+            "Total number of llama_decode() calls.",
+            sum(|totals| number(totals.decodes)),
+        ),
+        (
+            "prompt_tokens_seconds",
+            "gauge",
+            "Average prompt throughput in tokens/s.",
+            rate(prompt_tokens, prompt_seconds),
+        ),
+        (
+            "predicted_tokens_seconds",
+            "gauge",
+            "Average generation throughput in tokens/s.",
+            rate(tokens, seconds),
+        ),
+        ("requests_processing", "gauge", "Number of requests processing.", f64::from(active)),
+        ("requests_deferred", "gauge", "Number of requests deferred.", f64::from(queued)),
+    ] {
+        head(out, &format!("llamacpp:{name}"), kind, help);
+        line(out, &format!("llamacpp:{name}"), value);
+    }
+}
+
+fn hypura(out: &mut String, running: &[RunningModel]) {
+    let families = [
+        Family {
+            name: "storage_read_bytes_total",
+            kind: "counter",
+            help: "Bytes of weights read from the disk.",
+            value: &|model| number(model.status.totals.bytes_read),
+        },
+        Family {
+            name: "expert_hits_total",
+            kind: "counter",
+            help: "Uses of experts that were in memory.",
+            value: &|model| number(model.status.totals.hits),
+        },
+        Family {
+            name: "expert_misses_total",
+            kind: "counter",
+            help: "Uses of experts that had to be read.",
+            value: &|model| number(model.status.totals.misses),
+        },
+        Family {
+            name: "stall_seconds_total",
+            kind: "counter",
+            help: "Time in which the computation waited for the disk.",
+            value: &|model| model.status.totals.stalled.as_secs_f64(),
+        },
+        Family {
+            name: "shared_bytes_total",
+            kind: "counter",
+            help: "Bytes not read because requests shared experts.",
+            value: &|model| number(model.status.totals.bytes_shared),
+        },
+        Family {
+            name: "prompt_tokens_reused_total",
+            kind: "counter",
+            help: "Prompt tokens that were in the cache.",
+            value: &|model| number(model.status.totals.reused_tokens),
+        },
+        Family {
+            name: "context_length_tokens",
+            kind: "gauge",
+            help: "Context of one request.",
+            value: &|model| f64::from(model.status.context_length),
+        },
+        Family {
+            name: "model_file_bytes",
+            kind: "gauge",
+            help: "Bytes of the model's files.",
+            value: &|model| number(model.facts.file_bytes),
+        },
+    ];
+    for family in families {
+        let name = format!("hypura_{}", family.name);
+        head(out, &name, family.kind, family.help);
+        for model in running {
+            let label = escaped(&model.entry.name);
+            line(out, &format!("{name}{{model=\"{label}\"}}"), (family.value)(model));
+        }
+    }
+    head(out, "hypura_resident_bytes", "gauge", "Bytes held, by tier.");
+    for model in running {
+        let label = escaped(&model.entry.name);
+        for (tier, bytes) in [("RAM", model.status.host_bytes), ("GPU", model.status.device_bytes)] {
+            line(out, &format!("hypura_resident_bytes{{model=\"{label}\",tier=\"{tier}\"}}"), number(bytes));
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus has floats only")]
+fn number(value: u64) -> f64 {
+    value as f64
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, value: f64) {
+    let _ = writeln!(out, "{name} {value}");
+}
+
+fn escaped(label: &str) -> String {
+    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}

@@ -1,0 +1,16 @@
+//! Loaded models: which there are, which are loaded, and how they come and go.
+//!
+//! - [`backend`]: what the server needs of an engine
+//! - [`catalog`]: what it needs of a store
+//! - [`manager`]: loads on demand, one at a time, within one memory budget
+//! - [`loader`]: the thread that plans, makes room and loads
+//! - [`table`]: what is loaded, without any waiting
+
+pub mod backend;
+pub mod catalog;
+mod loader;
+mod manager;
+mod table;
+
+pub use catalog::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
+pub use manager::{Lease, ManagerSettings, ModelManager, RunningModel};

@@ -1,0 +1,97 @@
+//! `POST /api/generate`
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::request::{self, Common};
+use super::wire::{Native, Shape};
+use crate::server::job::GenerateJob;
+use crate::server::state::Server;
+use crate::server::{Failure, body, jobs, respond, time};
+
+pub(super) fn routes() -> Router<Arc<Server>> {
+    Router::new().route("/api/generate", post(generate))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Request {
+    #[serde(flatten)]
+    common: Common,
+    prompt: String,
+    suffix: String,
+    system: String,
+    template: String,
+    raw: bool,
+    images: Vec<String>,
+    context: Vec<i32>,
+}
+
+async fn generate(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+    let received = Instant::now();
+    match answer(&server, &bytes, received).await {
+        Ok(response) => response,
+        Err(failure) => respond::native_failure(&failure),
+    }
+}
+
+async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {
+    let request: Request = body::request(bytes)?;
+    let job = job(&request, received)?;
+    if request.common.model.is_empty() {
+        return Err(Failure::no_model(""));
+    }
+    let asks = !request.prompt.is_empty() || !request.suffix.is_empty() || !request.images.is_empty();
+    if !asks && !request.common.debug_render_only {
+        return Ok(request::load_or_unload(server, &job.base, json!({"response": ""})).await);
+    }
+    let native = Native { model: request.common.model.clone(), shape: Shape::Generate };
+    if request.common.debug_render_only {
+        let images = job.images.len();
+        let text = jobs::render_generate(server, job).await?;
+        let info = json!({"rendered_template": text, "image_count": images});
+        return Ok(respond::json(
+            StatusCode::OK,
+            &json!({
+                "model": native.model, "created_at": time::now_utc(), "response": "", "done": false, "_debug_info": info,
+            }),
+        ));
+    }
+    let stream = request.common.stream.unwrap_or(true);
+    let pieces = jobs::generate(server, job).await?;
+    if stream {
+        return Ok(respond::stream_pieces(server, pieces, native).await);
+    }
+    Ok(respond::whole(server, pieces, move |result| native.whole(&result)).await)
+}
+
+fn job(request: &Request, received: Instant) -> Result<GenerateJob, Failure> {
+    let some = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    if request.raw
+        && !(request.template.is_empty() && request.system.is_empty() && request.context.is_empty())
+    {
+        return Err(Failure::bad_request("raw mode does not support template, system, or context"));
+    }
+    Ok(GenerateJob {
+        suffix: some(&request.suffix),
+        system: some(&request.system),
+        template: some(&request.template),
+        raw: request.raw,
+        context: Some(request.context.clone()).filter(|context| !context.is_empty()),
+        wants_context: true,
+        images: request::images(&request.images)?,
+        format: request.common.format()?,
+        think: request.common.think()?,
+        truncate: request.common.truncate.unwrap_or(true),
+        ..GenerateJob::new(request.common.base(received)?, request.prompt.clone())
+    })
+}

@@ -1,0 +1,34 @@
+//! Ollama's own protocol under `/api`.
+//!
+//! - [`general`]: what is there, who are you
+//! - [`generate`], [`chat`], [`embed`]: work
+//! - [`list`]: which models there are and which are loaded
+//! - [`wire`]: streams as lines of JSON
+//! - [`request`]: what the requests have in common
+
+mod chat;
+mod embed;
+mod general;
+mod generate;
+mod list;
+mod request;
+mod wire;
+
+use std::sync::Arc;
+
+use axum::Router;
+
+use super::state::Server;
+
+/// The version of Ollama whose protocol this is; digits and dots, because clients calculate with it.
+pub const OLLAMA_VERSION: &str = "0.33.0";
+
+/// The routes of this protocol.
+pub fn routes() -> Router<Arc<Server>> {
+    Router::new()
+        .merge(general::routes())
+        .merge(generate::routes())
+        .merge(chat::routes())
+        .merge(embed::routes())
+        .merge(list::routes())
+}
