@@ -19,6 +19,7 @@ pub mod chat;
 pub mod context;
 mod device;
 pub mod error;
+pub mod grammar;
 pub mod graph;
 mod guard;
 mod log;
@@ -31,9 +32,14 @@ mod threads;
 pub mod vocab;
 
 pub use batch::Batch;
-pub use chat::{ChatPrompt, ChatTemplates};
+pub use chat::{
+    ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
+    ReasoningSplit, ToolChoice, check_grammar, json_schema_to_grammar,
+};
+
 pub use context::{Context, ContextOptions, KvType, MemoryUse};
 pub use error::{DecodeError, ExecError, LoadError};
+pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use graph::{
     Executor, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind, StreamedOp, WeightId,
 };

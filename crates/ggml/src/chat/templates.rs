@@ -1,0 +1,400 @@
+//! The chat templates of a model: llama.cpp's own Jinja engine, through the shim of the sys crate.
+
+use super::prompt::{ChatParserState, ChatPrompt, RawParser, Thinking};
+use super::schema::{check_grammar, json_schema_to_grammar, on_deep_stack};
+use super::shim::{self, Text, last_error};
+use super::{ChatError, ChatRequest, ToolChoice};
+use crate::error::LoadError;
+use crate::grammar::{Grammar, GrammarKind, GrammarTrigger};
+use crate::model::Model;
+use crate::sys;
+use crate::vocab::Vocab;
+use std::ffi::{CStr, c_char};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+/// Rendering asks the C library for the local date, which is not thread-safe everywhere: one at a time.
+static RENDERING: Mutex<()> = Mutex::new(());
+
+/// The chat templates of a model.
+pub struct ChatTemplates {
+    raw: *mut sys::chat_shim_templates,
+    model: Model,
+}
+// SAFETY: applying a template does not change it; the shim's error text is thread-local.
+unsafe impl Send for ChatTemplates {}
+// SAFETY: as above, and rendering takes the lock above.
+unsafe impl Sync for ChatTemplates {}
+
+/// What a template can express.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatCaps {
+    /// It describes tools to the model.
+    pub tools: bool,
+    /// It renders tool calls of earlier turns.
+    pub tool_calls: bool,
+    /// It renders several calls in one turn.
+    pub parallel_tool_calls: bool,
+    /// The model may reason before it answers.
+    pub thinking: bool,
+    /// It has a place for a system message.
+    pub system_role: bool,
+    /// It reads `reasoning_effort`.
+    pub reasoning_effort: bool,
+    /// The model file (or the caller) brought a template; otherwise ChatML is assumed.
+    pub explicit: bool,
+}
+
+/// Silences the log of llama.cpp's `common` library (its own, beside ggml's): it quotes prompts and answers.
+pub(crate) fn quiet() {
+    static ONCE: Once = Once::new();
+    // SAFETY: sets a number; `Once` keeps two threads from doing so together.
+    ONCE.call_once(|| unsafe { sys::common_shim_log_set_verbosity(-1) });
+}
+
+impl ChatTemplates {
+    /// Reads the model's template, or `template` (Jinja source) instead.
+    ///
+    /// # Errors
+    /// [`LoadError::Template`] with the reason.
+    pub fn new(model: &Model, template: Option<&str>) -> Result<Self, LoadError> {
+        quiet();
+        let source =
+            Text::new(template).ok_or_else(|| LoadError::Template("it contains a NUL byte".to_owned()))?;
+        // SAFETY: the model is alive and kept alive; the source is NUL-terminated or null.
+        let raw = unsafe { sys::chat_shim_templates_init(model.raw(), source.as_ptr()) };
+        if raw.is_null() {
+            return Err(LoadError::Template(last_error()));
+        }
+        Ok(Self { raw, model: model.clone() })
+    }
+
+    /// Renders messages (a JSON array in OpenAI's shape), ready for the answer.
+    ///
+    /// # Errors
+    /// [`LoadError::Template`] when the template refuses the messages.
+    pub fn render(&self, messages_json: &str) -> Result<ChatPrompt, LoadError> {
+        self.apply(&ChatRequest::new(messages_json)).map_err(|error| LoadError::Template(error.to_string()))
+    }
+
+    /// The Jinja source in use.
+    #[must_use]
+    pub fn source(&self) -> String {
+        shim::text_of(16 << 10, |buffer, length, needed| {
+            // SAFETY: the templates are alive, a null variant is the default, the buffer comes with its length.
+            unsafe { sys::chat_shim_templates_source(self.raw, std::ptr::null(), buffer, length, needed) }
+        })
+        .unwrap_or_default()
+    }
+
+    /// What the template can express.
+    #[must_use]
+    pub fn caps(&self) -> ChatCaps {
+        let text = shim::text_of(1 << 10, |buffer, length, needed| {
+            // SAFETY: the templates are alive, the buffer comes with its length.
+            unsafe { sys::chat_shim_templates_get_caps(self.raw, buffer, length, needed) }
+        });
+        let caps: serde_json::Value =
+            text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        let has = |name: &str| caps[name].as_bool().unwrap_or(false);
+        let _one_at_a_time = RENDERING.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the templates are alive; both functions catch exceptions and then answer false.
+        let (thinking, explicit) = unsafe {
+            (
+                sys::chat_shim_templates_support_enable_thinking(self.raw),
+                sys::chat_shim_templates_was_explicit(self.raw),
+            )
+        };
+        ChatCaps {
+            tools: has("supports_tools"),
+            tool_calls: has("supports_tool_calls"),
+            parallel_tool_calls: has("supports_parallel_tool_calls"),
+            thinking,
+            system_role: has("supports_system_role"),
+            reasoning_effort: has("supports_reasoning_effort"),
+            explicit,
+        }
+    }
+
+    /// Renders a conversation, and prepares the grammar and the parser for its answer.
+    ///
+    /// # Errors
+    /// [`ChatError`] with a reason for the client.
+    pub fn apply(&self, request: &ChatRequest) -> Result<ChatPrompt, ChatError> {
+        let (messages, continued) = split_continuation(request)?;
+        if let Some(tools) = &request.tools_json {
+            shim::checked_json(tools, false)
+                .and_then(|tools| shim::bounded(&tools))
+                .map_err(|error| ChatError::Input(format!("tools: {error}")))?;
+        }
+        if let Some(schema) = &request.json_schema {
+            // Checked by itself first: its errors read better than those of a whole template.
+            json_schema_to_grammar(schema)?;
+        }
+        if let Some(grammar) = &request.grammar {
+            check_grammar(grammar)?;
+        }
+        // A handle that may cross to the thread with the deep stack.
+        let this: &Self = self;
+        let applied = on_deep_stack(move || this.call(request, &messages)).map_err(ChatError::Template)?;
+        let mut prompt = applied.into_prompt(request, &self.model.vocab())?;
+        if let Some(message) = continued {
+            message.append_to(&mut prompt);
+        }
+        Ok(prompt)
+    }
+
+    fn call(&self, request: &ChatRequest, messages: &str) -> Result<Applied, String> {
+        const NUL: &str = "a NUL byte in the request";
+        let messages_c = Text::new(Some(messages)).ok_or(NUL)?;
+        let tools = Text::new(request.tools_json.as_deref()).ok_or(NUL)?;
+        let grammar = Text::new(request.grammar.as_deref()).ok_or(NUL)?;
+        let schema = Text::new(request.json_schema.as_deref()).ok_or(NUL)?;
+        let kwargs = request.reasoning_effort.as_ref().map(|effort| {
+            // Each value is itself JSON text.
+            serde_json::json!({ "reasoning_effort": serde_json::json!(effort).to_string() }).to_string()
+        });
+        let kwargs = Text::new(kwargs.as_deref()).ok_or(NUL)?;
+        let choice = match request.tool_choice {
+            ToolChoice::Auto => sys::CHAT_SHIM_TOOL_CHOICE_AUTO,
+            ToolChoice::Required => sys::CHAT_SHIM_TOOL_CHOICE_REQUIRED,
+            ToolChoice::None => sys::CHAT_SHIM_TOOL_CHOICE_NONE,
+        };
+        let params = sys::chat_shim_apply_params {
+            messages_json: messages_c.as_ptr(),
+            tools_json: tools.as_ptr(),
+            grammar: grammar.as_ptr(),
+            json_schema: schema.as_ptr(),
+            template_kwargs_json: kwargs.as_ptr(),
+            tool_choice: choice.cast_signed(),
+            reasoning_format: sys::CHAT_SHIM_REASONING_DEEPSEEK.cast_signed(),
+            add_generation_prompt: request.add_generation_prompt || request.continue_final_message,
+            enable_thinking: request.enable_thinking.unwrap_or(true),
+            parallel_tool_calls: request.parallel_tool_calls,
+            use_jinja: true,
+            add_bos: false,
+            add_eos: false,
+            force_pure_content: false,
+        };
+        // SAFETY: the result struct is plain data filled by the shim.
+        let mut result: sys::chat_shim_apply_result = unsafe { std::mem::zeroed() };
+        let mut buffer: Vec<u8> = vec![0; messages.len() * 3 + (64 << 10)];
+        let _one_at_a_time = RENDERING.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut needed = 0;
+            // SAFETY: every pointer is valid for the call, the buffer is passed with its length, and the shim catches
+            // exceptions.
+            let status = unsafe {
+                sys::chat_shim_templates_apply(
+                    self.raw,
+                    &raw const params,
+                    &raw mut result,
+                    buffer.as_mut_ptr().cast::<c_char>(),
+                    buffer.len(),
+                    &raw mut needed,
+                )
+            };
+            if status == sys::LLAMA_SHIM_OK {
+                return Ok(Applied {
+                    buffer,
+                    parser: RawParser::own(result.parser),
+                    result: Offsets(result),
+                });
+            }
+            if status != sys::LLAMA_SHIM_BUFFER_TOO_SMALL || needed <= buffer.len() {
+                return Err(last_error());
+            }
+            buffer.resize(needed, 0);
+        }
+    }
+}
+
+impl Drop for ChatTemplates {
+    fn drop(&mut self) {
+        // SAFETY: made by chat_shim_templates_init, freed once.
+        unsafe { sys::chat_shim_templates_free(self.raw) };
+    }
+}
+
+/// The plain numbers of a result; its parser pointer is owned elsewhere.
+struct Offsets(sys::chat_shim_apply_result);
+// SAFETY: only offsets and flags are read; the pointer is not followed.
+unsafe impl Send for Offsets {}
+
+/// What the shim packed into one buffer.
+struct Applied {
+    buffer: Vec<u8>,
+    parser: Option<RawParser>,
+    result: Offsets,
+}
+
+impl Applied {
+    fn text(&self, offset: usize) -> Result<String, ChatError> {
+        self.buffer
+            .get(offset..)
+            .and_then(|rest| CStr::from_bytes_until_nul(rest).ok())
+            .map(|text| text.to_string_lossy().into_owned())
+            .ok_or_else(|| ChatError::Template("the rendered prompt is cut off".to_owned()))
+    }
+
+    fn json(&self, offset: usize) -> Result<Vec<serde_json::Value>, ChatError> {
+        serde_json::from_str(&self.text(offset)?).map_err(|error| ChatError::Template(error.to_string()))
+    }
+
+    fn strings(&self, offset: usize) -> Result<Vec<String>, ChatError> {
+        let items = self.json(offset)?;
+        Ok(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
+    }
+
+    fn into_prompt(self, request: &ChatRequest, vocab: &Vocab) -> Result<ChatPrompt, ChatError> {
+        let result = self.result.0;
+        let parts: Vec<(String, bool)> = self
+            .json(result.prompt_parts_off)?
+            .iter()
+            .filter_map(|part| Some((part["text"].as_str()?.to_owned(), part["is_input"].as_bool()?)))
+            .collect();
+        // Not the flat text of the shim: a NUL character in a message would end it early.
+        let text: String = parts.iter().map(|(text, _)| text.as_str()).collect();
+        let preserved_tokens = self.strings(result.preserved_tokens_off)?;
+        let thinking = Thinking {
+            start: self.text(result.thinking_start_tag_off)?,
+            ends: self.strings(result.thinking_end_tags_off)?,
+        };
+        let generation_prompt = self.text(result.generation_prompt_off)?;
+        let gbnf = self.text(result.grammar_off)?;
+        let grammar = if gbnf.is_empty() {
+            None
+        } else {
+            check_grammar(&gbnf)?;
+            let triggers = self.json(result.grammar_triggers_off)?;
+            let kind = if request.grammar.is_some() {
+                GrammarKind::User
+            } else if request.json_schema.is_some() {
+                GrammarKind::OutputFormat
+            } else {
+                GrammarKind::ToolCalls
+            };
+            let grammar = Grammar {
+                gbnf,
+                kind,
+                lazy: result.grammar_lazy,
+                triggers: triggers
+                    .iter()
+                    .filter_map(|value| trigger(value, &preserved_tokens, vocab))
+                    .collect(),
+                generation_prompt: generation_prompt.clone(),
+                thinking_start: thinking.start.clone(),
+                thinking_ends: thinking.ends.clone(),
+            };
+            Some(grammar)
+        };
+        let tags = std::iter::once(&thinking.start)
+            .chain(&thinking.ends)
+            .chain(&preserved_tokens)
+            .filter(|tag| !tag.is_empty())
+            .cloned()
+            .collect();
+        Ok(ChatPrompt {
+            text,
+            parts,
+            stops: self.strings(result.additional_stops_off)?,
+            grammar,
+            preserved_tokens,
+            supports_thinking: result.supports_thinking,
+            parser: ChatParserState {
+                raw: self.parser.map(Arc::new),
+                format: result.format,
+                generation_prompt,
+                tags: Arc::new(tags),
+                thinking: Arc::new(thinking),
+                continued: false,
+            },
+        })
+    }
+}
+
+fn trigger(value: &serde_json::Value, preserved: &[String], vocab: &Vocab) -> Option<GrammarTrigger> {
+    let text = value["value"].as_str()?.to_owned();
+    match value["type"].as_str()? {
+        // A word that is one token of its own is awaited as that token.
+        "word" => Some(match vocab.tokenize(&text, false, true).as_slice() {
+            [token] if preserved.contains(&text) => GrammarTrigger::Token(*token),
+            _ => GrammarTrigger::Word(text),
+        }),
+        "pattern" => Some(GrammarTrigger::Pattern(text)),
+        "pattern_full" => Some(GrammarTrigger::PatternFull(text)),
+        "token" => Some(GrammarTrigger::Token(i32::try_from(value["token"].as_i64()?).ok()?)),
+        _ => None,
+    }
+}
+
+/// An assistant message that the answer goes on from.
+struct Continued {
+    reasoning: Option<String>,
+    content: Option<String>,
+}
+
+/// Takes the final assistant message off, where the request wants it continued. The shim does not offer llama.cpp's own
+/// continuation, so the same is done here: render what comes before it, then append it behind the generation prompt.
+fn split_continuation(request: &ChatRequest) -> Result<(String, Option<Continued>), ChatError> {
+    let invalid = |error: String| ChatError::Input(format!("messages: {error}"));
+    let value = shim::checked_json(&request.messages_json, true).map_err(invalid)?;
+    let serde_json::Value::Array(mut messages) = value else {
+        return Err(invalid("not a JSON array".to_owned()));
+    };
+    let last = messages.last();
+    if !request.continue_final_message || last.is_none_or(|last| last["role"] != "assistant") {
+        return Ok((request.messages_json.clone(), None));
+    }
+    let last = messages.pop().unwrap_or_default();
+    let field = |name: &str| last[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let content = field("content").or_else(|| {
+        let parts = last["content"].as_array()?;
+        Some(parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n\n"))
+    });
+    let continued = Continued { reasoning: field("reasoning_content"), content };
+    Ok((serde_json::Value::Array(messages).to_string(), Some(continued)))
+}
+
+impl Continued {
+    fn append_to(self, prompt: &mut ChatPrompt) {
+        let state = &mut prompt.parser;
+        let thinking = Arc::clone(&state.thinking);
+        let mut opening = String::new();
+        let harmony = thinking.start == "<|channel|>analysis<|message|>";
+        let opened = !thinking.start.is_empty() && state.generation_prompt.contains(&thinking.start);
+        let end = thinking.ends.first().map_or("", String::as_str);
+        let closed = thinking.ends.iter().any(|end| state.generation_prompt.contains(end.as_str()));
+        if let Some(reasoning) = &self.reasoning
+            && !thinking.start.is_empty()
+            && !closed
+        {
+            if !opened {
+                opening.push_str(&thinking.start);
+                opening.push_str(if harmony { "" } else { "\n" });
+            }
+            opening.push_str(reasoning);
+        }
+        if self.content.is_some() && !closed && (opened || self.reasoning.is_some()) && !harmony {
+            opening.push_str(&format!("\n{end}\n\n"));
+        }
+        if self.content.is_some() && harmony {
+            if self.reasoning.is_some() {
+                opening.push_str("<|end|><|start|>assistant");
+            }
+            opening.push_str("<|channel|>final<|message|>");
+        }
+        let content = self.content.unwrap_or_default();
+        for (text, is_input) in [(opening, false), (content, true)] {
+            if text.is_empty() {
+                continue;
+            }
+            prompt.text.push_str(&text);
+            state.generation_prompt.push_str(&text);
+            prompt.parts.push((text, is_input));
+        }
+        if let Some(grammar) = &mut prompt.grammar {
+            grammar.generation_prompt.clone_from(&state.generation_prompt);
+        }
+        state.continued = true;
+    }
+}
