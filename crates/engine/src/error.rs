@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, one enum per family of operations.
 
 use hypura_core::plan::PlanError;
-use hypura_ggml::{DecodeError, LoadError as GgmlError};
+use hypura_ggml::{DecodeError, LoadError as GgmlError, SampleError};
 use hypura_storage::{ArenaError, OpenError, ReadError};
 use std::path::PathBuf;
 
@@ -87,6 +87,9 @@ pub enum LoadError {
         /// Experts of the layer that has fewest; 0 in a dense model.
         experts: u32,
     },
+    /// The system gives no thread to serve from.
+    #[error("cannot start a thread for the model: {0}")]
+    Thread(std::io::Error),
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),
@@ -106,6 +109,15 @@ pub enum GenerateError {
         /// Tokens of the context.
         context: usize,
     },
+    /// All sequences of the context are in use; a bug of the caller.
+    #[error("all sequences of the context are in use")]
+    NoSequence,
+    /// No token could be chosen.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// The model was unloaded before the request was done.
+    #[error("the model was unloaded before the answer was complete")]
+    Unloaded,
     /// Decoding failed.
     #[error(transparent)]
     Decode(#[from] DecodeError),

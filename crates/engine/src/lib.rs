@@ -9,6 +9,7 @@
 //! - [`machine`]: memory, disk and process, for budgets and reports
 //! - [`stream`]: graphs computed with weights that are not all in memory
 //! - [`session`]: the generation loop
+//! - [`serve`]: the same loop for many users: queue, scheduler thread, handles
 //!
 //! The front ends (`hypura`) see this crate and `hypura-core`, never `ggml` or `storage`; what they need of those is
 //! re-exported here.
@@ -21,11 +22,15 @@ pub mod iobench;
 pub mod load;
 pub mod machine;
 pub mod profile;
+pub mod serve;
 pub mod session;
 pub mod source;
 pub mod stream;
 
-pub use hypura_ggml::{ChatPrompt, DecodeError, KvType, SamplerOptions, Token, Vocab, system};
+pub use hypura_ggml::{
+    ChatPrompt, DecodeError, Grammar, GrammarKind, GrammarTrigger, KvType, SampleError, SamplerOptions,
+    Token, Vocab, system,
+};
 pub use hypura_storage::{ReaderConfig, ReaderKind};
 
 /// The simulated disk, for tests of everything above it.

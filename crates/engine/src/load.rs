@@ -42,12 +42,14 @@ pub struct LoadSettings {
     pub stream_reader: Option<ReaderKind>,
     /// How the reader works.
     pub reader_config: ReaderConfig,
-    /// Tokens of context.
+    /// Tokens of context of each sequence.
     pub context: u32,
     /// Most tokens in one graph.
     pub ubatch: u32,
-    /// Parallel sequences.
+    /// Sequences that run at once, each with its own context.
     pub sequences: u32,
+    /// Further sequences that only remember: conversations that may come back, as far as the memory of the others has room.
+    pub idle_sequences: u32,
     /// Threads that compute.
     pub threads: u32,
     /// Element type of the KV cache.
@@ -75,6 +77,7 @@ impl Default for LoadSettings {
             context: 4096,
             ubatch: 512,
             sequences: 1,
+            idle_sequences: 0,
             threads: default_threads(),
             kv: KvType::F16,
             prefetch: Prefetch::default(),
@@ -84,6 +87,9 @@ impl Default for LoadSettings {
         }
     }
 }
+
+/// Most sequences of a context (llama.cpp's LLAMA_MAX_SEQ).
+const MOST_SEQUENCES: u32 = 256;
 
 /// One computing thread per core that this process may use.
 #[must_use]
@@ -167,10 +173,10 @@ fn measure(source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadE
 
 fn context_options(settings: &LoadSettings) -> ContextOptions {
     ContextOptions {
-        context: settings.context,
+        context: settings.context.saturating_mul(settings.sequences.max(1)),
         batch: settings.ubatch,
         ubatch: settings.ubatch,
-        sequences: settings.sequences,
+        sequences: settings.sequences.max(1).saturating_add(settings.idle_sequences).min(MOST_SEQUENCES),
         threads: settings.threads,
         kv: settings.kv,
     }

@@ -24,7 +24,7 @@ pub enum KvType {
 /// What the context must be able to do.
 #[derive(Clone, Debug)]
 pub struct ContextOptions {
-    /// Tokens the KV cache holds.
+    /// Tokens the KV cache holds, all sequences together.
     pub context: u32,
     /// Most tokens in one decode call.
     pub batch: u32,
@@ -81,6 +81,9 @@ impl Context {
         params.n_batch = options.batch;
         params.n_ubatch = options.ubatch;
         params.n_seq_max = options.sequences.max(1);
+        // One pool of cells for all sequences: any of them may grow while others are short, a shared beginning is stored
+        // once, and prompts share a graph with single tokens.
+        params.kv_unified = true;
         params.n_threads = threads;
         params.n_threads_batch = threads;
         params.no_perf = true;
@@ -120,10 +123,6 @@ impl Context {
                 reason: "the model was not loaded for streaming".to_owned(),
             }),
         }
-    }
-
-    pub(crate) fn raw(&mut self) -> *mut sys::llama_context {
-        self.raw
     }
 
     /// Tokens the KV cache holds.
@@ -179,6 +178,31 @@ impl Context {
     pub fn forget(&mut self, sequence: i32, from: i32) -> bool {
         // SAFETY: the context is alive and owns its memory.
         unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.raw), sequence, from, -1) }
+    }
+
+    /// Gives sequence `to` the first `length` positions of sequence `from`; `to` must be empty. In a KV cache that copies
+    /// nothing: both then share the cells.
+    pub fn share(&mut self, from: i32, to: i32, length: i32) {
+        // SAFETY: the context is alive and owns its memory; llama.cpp checks the ids.
+        unsafe { sys::llama_memory_seq_cp(sys::llama_get_memory(self.raw), from, to, 0, length) }
+    }
+
+    /// First and last position that a sequence has in memory; `None` when it is empty. Sliding windows drop old ones.
+    #[must_use]
+    pub fn positions(&self, sequence: i32) -> Option<(i32, i32)> {
+        // SAFETY: the context is alive and owns its memory.
+        let (first, last) = unsafe {
+            let memory = sys::llama_get_memory(self.raw);
+            (sys::llama_memory_seq_pos_min(memory, sequence), sys::llama_memory_seq_pos_max(memory, sequence))
+        };
+        (first >= 0 && last >= 0).then_some((first, last))
+    }
+
+    /// Sequences that the context can hold.
+    #[must_use]
+    pub fn sequences(&self) -> u32 {
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_n_seq_max(self.raw) }
     }
 
     /// Empties the KV cache.

@@ -5,7 +5,7 @@
 //!   [`buffer_type`]s.
 //! - [`graph`] hands every computed graph to an [`Executor`] (the engine), which runs it in pieces on the inner
 //!   backend and binds streamed weights to the memory it chose.
-//! - [`model`], [`context`], [`batch`], [`sampler`], [`vocab`] and [`chat`] are thin and safe.
+//! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
 //! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a callback
 //! becomes the error of the decode that caused it; nothing here knows about files, caches or policies.
@@ -44,5 +44,5 @@ pub use graph::{
     Executor, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind, StreamedOp, WeightId,
 };
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
-pub use sampler::{Sampler, SamplerOptions};
+pub use sampler::{SampleError, Sampler, SamplerOptions};
 pub use vocab::{Token, Vocab};

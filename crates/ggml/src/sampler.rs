@@ -1,8 +1,12 @@
-//! Choosing the next token: a chain of llama.cpp's samplers.
+//! Choosing the next token: a chain of llama.cpp's samplers over one row of logits, and a grammar beside it.
+//!
+//! The grammar is asked about the chosen token first and applied to the whole row only when it says no: that is many times
+//! cheaper, and gives the same distribution as long as the first choice is allowed.
 
-use crate::context::Context;
+use crate::grammar::{Grammar, GrammarKind, patterns_and_tokens};
 use crate::sys;
 use crate::vocab::{Token, Vocab};
+use std::ffi::{CStr, CString, c_char};
 
 /// How to sample. The defaults are llama.cpp's and Ollama's common ground.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +19,8 @@ pub struct SamplerOptions {
     pub top_p: f32,
     /// Drop tokens less likely than this fraction of the likeliest; 0 keeps all.
     pub min_p: f32,
+    /// Keep tokens about as surprising as expected that together reach this probability; 1 keeps all.
+    pub typical_p: f32,
     /// Divide logits of recent tokens by this; 1 is off.
     pub repeat_penalty: f32,
     /// How many recent tokens are penalised; −1 is the whole context.
@@ -34,6 +40,7 @@ impl Default for SamplerOptions {
             top_k: 40,
             top_p: 0.9,
             min_p: 0.0,
+            typical_p: 1.0,
             repeat_penalty: 1.0,
             repeat_last: 64,
             frequency_penalty: 0.0,
@@ -43,74 +50,315 @@ impl Default for SamplerOptions {
     }
 }
 
+/// Why a sampler cannot be built or cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// llama.cpp cannot read the grammar.
+    #[error("the grammar cannot be used: {0}")]
+    BadGrammar(String),
+    /// The vocabulary has no token that the grammar allows next.
+    #[error("the grammar allows no token here")]
+    Stuck,
+}
+
 /// A sampler with its history.
 pub struct Sampler {
-    chain: *mut sys::llama_sampler,
+    chain: Owned,
+    grammar: Option<GrammarState>,
+    /// Reused from token to token.
+    candidates: Vec<sys::llama_token_data>,
 }
-// SAFETY: a chain is used by one owner at a time and keeps no thread-local state.
-unsafe impl Send for Sampler {}
+
+/// A llama.cpp sampler that is freed when dropped.
+struct Owned(*mut sys::llama_sampler);
+// SAFETY: a sampler is used by one owner at a time and keeps no thread-local state.
+unsafe impl Send for Owned {}
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: made by one of llama.cpp's constructors, freed once, and with it the samplers it owns.
+        unsafe { sys::llama_sampler_free(self.0) };
+    }
+}
+
+struct GrammarState {
+    rules: Owned,
+    lazy: bool,
+    /// Knows whether the model is reasoning, where a lazy grammar must sleep.
+    reasoning: Option<Owned>,
+}
 
 impl Sampler {
-    /// Builds the chain: penalties, then either greedy, or top-k → top-p → min-p → temperature → draw.
+    /// Builds the chain: penalties, then either greedy, or top-k → typical → top-p → min-p → temperature → draw.
     #[must_use]
     pub fn new(vocab: &Vocab, options: &SamplerOptions) -> Self {
-        // SAFETY: a chain owns the samplers added to it; each constructor takes plain numbers.
-        let chain = unsafe {
-            let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params());
-            let penalised = options.repeat_last != 0
-                && (differs(options.repeat_penalty, 1.0)
-                    || differs(options.frequency_penalty, 0.0)
-                    || differs(options.presence_penalty, 0.0));
-            if penalised {
-                let penalties = sys::llama_sampler_init_penalties(
-                    i32::try_from(vocab.len()).unwrap_or(i32::MAX),
-                    options.repeat_last,
-                    options.repeat_penalty,
-                    options.frequency_penalty,
-                    options.presence_penalty,
-                );
-                sys::llama_sampler_chain_add(chain, penalties);
-            }
-            if options.temperature <= 0.0 {
-                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_greedy());
-            } else {
-                if options.top_k > 0 {
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_k(options.top_k));
-                }
-                if options.top_p < 1.0 {
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_p(options.top_p, 1));
-                }
-                if options.min_p > 0.0 {
-                    sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_min_p(options.min_p, 1));
-                }
-                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(options.temperature));
-                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(options.seed));
-            }
-            chain
-        };
-        Self { chain }
+        Self { chain: chain(vocab, options), grammar: None, candidates: Vec::new() }
     }
 
-    /// Chooses a token from the logits of batch entry `index` (−1: the last) and remembers it.
-    pub fn sample(&mut self, context: &mut Context, index: i32) -> Token {
-        // SAFETY: chain and context are alive; the caller decoded a batch with logits at `index`.
-        unsafe { sys::llama_sampler_sample(self.chain, context.raw(), index) }
+    /// The same, and every generated token obeys a grammar.
+    ///
+    /// # Errors
+    /// [`SampleError::BadGrammar`] with llama.cpp's reason.
+    pub fn with_grammar(
+        vocab: &Vocab,
+        options: &SamplerOptions,
+        grammar: &Grammar,
+    ) -> Result<Self, SampleError> {
+        let state = GrammarState::new(vocab, grammar)?;
+        Ok(Self { grammar: Some(state), ..Self::new(vocab, options) })
+    }
+
+    /// Chooses a token from a row of logits, one per token of the vocabulary, and remembers it.
+    ///
+    /// # Errors
+    /// [`SampleError::Stuck`] when the grammar allows nothing.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<Token, SampleError> {
+        let mut token = self.choose(logits, false)?;
+        if let Some(grammar) = &self.grammar
+            && grammar.applies()
+            && !grammar.allows(token)
+        {
+            token = self.choose(logits, true)?;
+        }
+        self.remember(token)?;
+        Ok(token)
     }
 
     /// Remembers a token that was not sampled here (the prompt).
     pub fn accept(&mut self, token: Token) {
         // SAFETY: the chain is alive.
-        unsafe { sys::llama_sampler_accept(self.chain, token) };
+        unsafe { sys::llama_sampler_accept(self.chain.0, token) };
     }
+
+    fn choose(&mut self, logits: &[f32], constrained: bool) -> Result<Token, SampleError> {
+        self.candidates.clear();
+        let rows = (0i32..).zip(logits);
+        self.candidates.extend(rows.map(|(id, logit)| sys::llama_token_data { id, logit: *logit, p: 0.0 }));
+        let mut array = sys::llama_token_data_array {
+            data: self.candidates.as_mut_ptr(),
+            size: self.candidates.len(),
+            selected: -1,
+            sorted: false,
+        };
+        if let Some(GrammarState { rules, .. }) = self.grammar.as_ref().filter(|_| constrained) {
+            // SAFETY: the array describes `candidates`; a grammar only lowers logits in place.
+            unsafe { sys::llama_sampler_apply(rules.0, &raw mut array) };
+            if self.candidates.iter().all(|candidate| candidate.logit == f32::NEG_INFINITY) {
+                return Err(SampleError::Stuck);
+            }
+        }
+        // SAFETY: chain and array are alive; samplers sort and shrink the array within its memory or move `data` to memory of
+        // their own that lives until their next call.
+        let chosen = unsafe {
+            sys::llama_sampler_apply(self.chain.0, &raw mut array);
+            let at = usize::try_from(array.selected).ok().filter(|at| *at < array.size);
+            at.map(|at| (*array.data.add(at)).id)
+        };
+        chosen.ok_or(SampleError::Stuck)
+    }
+
+    fn remember(&mut self, token: Token) -> Result<(), SampleError> {
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token)?;
+        }
+        self.accept(token);
+        Ok(())
+    }
+}
+
+fn chain(vocab: &Vocab, options: &SamplerOptions) -> Owned {
+    let finite = |value: f32, neutral: f32| if value.is_finite() { value } else { neutral };
+    let repeat =
+        Some(options.repeat_penalty).filter(|value| value.is_normal() && *value > 0.0).unwrap_or(1.0);
+    let frequency = finite(options.frequency_penalty, 0.0);
+    let presence = finite(options.presence_penalty, 0.0);
+    let most = i32::try_from(vocab.context_train()).unwrap_or(i32::MAX).max(64);
+    let last = if options.repeat_last < 0 { most } else { options.repeat_last.min(most) };
+    // SAFETY: a chain owns the samplers added to it; each constructor takes plain numbers.
+    let chain = unsafe {
+        let chain = sys::llama_sampler_chain_init(sys::llama_sampler_chain_default_params());
+        if last != 0 && (differs(repeat, 1.0) || differs(frequency, 0.0) || differs(presence, 0.0)) {
+            let tokens = i32::try_from(vocab.len()).unwrap_or(i32::MAX);
+            let penalties = sys::llama_sampler_init_penalties(tokens, last, repeat, frequency, presence);
+            sys::llama_sampler_chain_add(chain, penalties);
+        }
+        if options.temperature > 0.0 && options.temperature.is_finite() {
+            if options.top_k > 0 {
+                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_k(options.top_k));
+            }
+            if options.typical_p < 1.0 {
+                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_typical(options.typical_p, 1));
+            }
+            if options.top_p < 1.0 {
+                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_top_p(options.top_p, 1));
+            }
+            if options.min_p > 0.0 {
+                sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_min_p(options.min_p, 1));
+            }
+            sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(options.temperature));
+            sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(options.seed));
+        } else {
+            sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_greedy());
+        }
+        chain
+    };
+    Owned(chain)
+}
+
+impl GrammarState {
+    fn new(vocab: &Vocab, grammar: &Grammar) -> Result<Self, SampleError> {
+        let bad = |reason: &str| SampleError::BadGrammar(reason.to_owned());
+        let nul = |_| bad("it contains a NUL byte");
+        let text = CString::new(grammar.gbnf.as_str()).map_err(nul)?;
+        let (patterns, tokens) = patterns_and_tokens(&grammar.triggers);
+        let patterns = patterns.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(nul)?;
+        check(vocab, &text, grammar.lazy, &patterns)?;
+        let mut pointers: Vec<*const c_char> = patterns.iter().map(|pattern| pattern.as_ptr()).collect();
+        // SAFETY: every string is NUL-terminated and every array passed with its length; `check` saw that llama.cpp throws on
+        // none of them.
+        let rules = unsafe {
+            if grammar.lazy {
+                sys::llama_sampler_init_grammar_lazy_patterns(
+                    vocab.raw(),
+                    text.as_ptr(),
+                    c"root".as_ptr(),
+                    pointers.as_mut_ptr(),
+                    pointers.len(),
+                    tokens.as_ptr(),
+                    tokens.len(),
+                )
+            } else {
+                sys::llama_sampler_init_grammar(vocab.raw(), text.as_ptr(), c"root".as_ptr())
+            }
+        };
+        if rules.is_null() {
+            return Err(bad("it cannot be read"));
+        }
+        let mut state = Self { rules: Owned(rules), lazy: grammar.lazy, reasoning: None };
+        let written = written_tokens(vocab, &grammar.generation_prompt);
+        if !grammar.lazy && grammar.kind != GrammarKind::User {
+            for token in &written {
+                state.accept(*token).map_err(|_| bad("it does not fit what the chat template wrote"))?;
+            }
+        }
+        if grammar.lazy && !grammar.thinking_start.is_empty() && !grammar.thinking_ends.is_empty() {
+            state.reasoning = reasoning(vocab, grammar, &written);
+        }
+        Ok(state)
+    }
+
+    /// Whether tokens must obey the rules now. A lazy grammar that sleeps allows everything by itself.
+    fn applies(&self) -> bool {
+        self.reasoning.as_ref().is_none_or(|reasoning| {
+            // SAFETY: the sampler is alive; the shim looks at nothing else.
+            let state = unsafe { sys::common_shim_reasoning_budget_get_state(reasoning.0) };
+            !self.lazy
+                || state == sys::COMMON_SHIM_RBUDGET_IDLE.cast_signed()
+                || state == sys::COMMON_SHIM_RBUDGET_DONE.cast_signed()
+        })
+    }
+
+    fn allows(&self, token: Token) -> bool {
+        let mut single = sys::llama_token_data { id: token, logit: 1.0, p: 0.0 };
+        let mut array =
+            sys::llama_token_data_array { data: &raw mut single, size: 1, selected: -1, sorted: false };
+        // SAFETY: the array describes the one candidate.
+        unsafe { sys::llama_sampler_apply(self.rules.0, &raw mut array) };
+        single.logit != f32::NEG_INFINITY
+    }
+
+    fn accept(&mut self, token: Token) -> Result<(), SampleError> {
+        let applies = self.applies();
+        if let Some(reasoning) = &self.reasoning {
+            // SAFETY: the sampler is alive.
+            unsafe { sys::llama_sampler_accept(reasoning.0, token) };
+        }
+        if !applies {
+            return Ok(());
+        }
+        // SAFETY: the sampler is alive; the shim catches what llama.cpp throws.
+        let status = unsafe { sys::common_shim_sampler_accept_raw(self.rules.0, token) };
+        if status == sys::LLAMA_SHIM_OK { Ok(()) } else { Err(SampleError::Stuck) }
+    }
+}
+
+/// Has llama.cpp read a grammar behind a guard: its own constructors throw, and an exception must not cross into Rust.
+fn check(vocab: &Vocab, text: &CStr, lazy: bool, patterns: &[CString]) -> Result<(), SampleError> {
+    const PATTERN: i32 = 2;
+    crate::log::clear();
+    // SAFETY: the parameters are made, filled and freed here; strings are NUL-terminated; the model is alive.
+    unsafe {
+        let params = sys::common_shim_sampler_params_init();
+        if params.is_null() {
+            return Err(SampleError::BadGrammar("no memory".to_owned()));
+        }
+        let kind = sys::COMMON_SHIM_GRAMMAR_USER.cast_signed();
+        let mut good = sys::common_shim_sampler_params_set_grammar(params, text.as_ptr(), kind, lazy)
+            == sys::LLAMA_SHIM_OK;
+        for pattern in patterns {
+            good &=
+                sys::common_shim_sampler_params_add_grammar_trigger(params, PATTERN, pattern.as_ptr(), -1)
+                    == sys::LLAMA_SHIM_OK;
+        }
+        let sampler = if good {
+            sys::common_shim_sampler_init(vocab.model().raw(), params)
+        } else {
+            std::ptr::null_mut()
+        };
+        sys::common_shim_sampler_params_free(params);
+        if sampler.is_null() {
+            return Err(SampleError::BadGrammar(crate::log::take()));
+        }
+        sys::common_shim_sampler_free(sampler);
+    }
+    Ok(())
+}
+
+/// The tokens of what the template wrote at the beginning of the answer. Tokenizers that put a blank before the first token
+/// would give one that nobody wrote.
+fn written_tokens(vocab: &Vocab, prompt: &str) -> Vec<Token> {
+    let mut tokens = if prompt.is_empty() { Vec::new() } else { vocab.tokenize(prompt, false, true) };
+    if let Some(first) = tokens.first()
+        && vocab.piece(*first, true).first().is_some_and(u8::is_ascii_whitespace)
+        && !prompt.starts_with(|character: char| character.is_ascii_whitespace())
+    {
+        tokens.remove(0);
+    }
+    tokens
+}
+
+fn reasoning(vocab: &Vocab, grammar: &Grammar, written: &[Token]) -> Option<Owned> {
+    let start = vocab.tokenize(&grammar.thinking_start, false, true);
+    let ends: Vec<Vec<Token>> =
+        grammar.thinking_ends.iter().map(|end| vocab.tokenize(end, false, true)).collect();
+    let end_lengths: Vec<usize> = ends.iter().map(Vec::len).collect();
+    let flat: Vec<Token> = ends.concat();
+    let start_length = start.len();
+    // SAFETY: every array is passed with its length; a budget without end never forces a token.
+    let sampler = unsafe {
+        sys::common_shim_reasoning_budget_init(
+            vocab.raw(),
+            start.as_ptr(),
+            &raw const start_length,
+            1,
+            flat.as_ptr(),
+            end_lengths.as_ptr(),
+            end_lengths.len(),
+            std::ptr::null(),
+            0,
+            i32::MAX,
+            sys::COMMON_SHIM_RBUDGET_IDLE.cast_signed(),
+        )
+    };
+    if sampler.is_null() {
+        return None;
+    }
+    for token in written {
+        // SAFETY: the sampler is alive.
+        unsafe { sys::llama_sampler_accept(sampler, *token) };
+    }
+    Some(Owned(sampler))
 }
 
 fn differs(value: f32, neutral: f32) -> bool {
     (value - neutral).abs() > f32::EPSILON
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        // SAFETY: made by llama_sampler_chain_init, freed once, and with it the samplers it owns.
-        unsafe { sys::llama_sampler_free(self.chain) };
-    }
 }

@@ -22,6 +22,16 @@ impl Vocab {
         unsafe { sys::llama_model_get_vocab(self.model.raw()) }
     }
 
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Context length the model was trained for.
+    #[must_use]
+    pub fn context_train(&self) -> u32 {
+        self.model.context_train()
+    }
+
     /// Number of tokens, which is the length of a row of logits.
     #[must_use]
     pub fn len(&self) -> usize {

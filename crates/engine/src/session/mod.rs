@@ -1,22 +1,34 @@
-//! The one generation loop: prefill in ubatches, then token by token, used by every front end.
+//! The one generation loop: sequences that join and leave between steps, used by every front end.
 //!
-//! A session owns a loaded model and one sequence. It remembers which tokens are in the KV cache, so that a prompt that
-//! continues the last one is not computed again. Invariant: `cached` is what the KV cache holds, position by position,
-//! also after a failure or a stop.
+//! - `sequence`: one request while it runs
+//! - `memory`: who has which tokens in the KV cache
+//! - `batcher`: the loop: one step for all running sequences
+//! - `text`, `logprobs`, `hash`: from tokens and logits to what is shown
+//!
+//! A [`Session`] is that loop with a single sequence, driven on the caller's thread; the server's scheduler
+//! ([`crate::serve`]) drives the same loop for many.
 
+pub(crate) mod batcher;
 mod hash;
+mod logprobs;
+pub(crate) mod memory;
+pub(crate) mod sequence;
 mod text;
 
 pub use hash::LogitsHash;
 pub use text::{Shown, TextStream};
 
-use hypura_ggml::{Batch, ChatPrompt, ChatTemplates, DecodeError, Sampler, SamplerOptions, Token, Vocab};
+use hypura_ggml::{ChatPrompt, ChatTemplates, Sampler, SamplerOptions, Token, Vocab};
+use std::io;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{GenerateError, LoadError};
 use crate::load::LoadedModel;
+use crate::serve::{Event, SequenceOptions};
 use crate::stream::StreamStats;
+use batcher::{Batcher, Step};
+use sequence::Setup;
 
 /// What to generate.
 #[derive(Clone, Debug, Default)]
@@ -61,12 +73,16 @@ pub struct Outcome {
     pub reused_tokens: usize,
     /// Generated tokens, the end token included.
     pub tokens: Vec<Token>,
+    /// The stop string that ended it.
+    pub stop: Option<String>,
     /// Time for the prompt.
     pub prefill: Duration,
     /// Time from the call to the first token.
     pub first_token: Duration,
     /// Time of each token after the first.
     pub token_times: Vec<Duration>,
+    /// Time from the start to the end.
+    pub total: Duration,
     /// What streaming did for the prompt.
     pub prefill_stats: StreamStats,
     /// What streaming did for the tokens.
@@ -75,40 +91,54 @@ pub struct Outcome {
     pub logits_hash: Option<LogitsHash>,
 }
 
+impl Outcome {
+    /// Nothing has happened yet.
+    pub(crate) fn new(prompt_tokens: usize) -> Self {
+        Self {
+            finish: Finish::Stopped,
+            prompt_tokens,
+            reused_tokens: 0,
+            tokens: Vec::new(),
+            stop: None,
+            prefill: Duration::ZERO,
+            first_token: Duration::ZERO,
+            token_times: Vec::new(),
+            total: Duration::ZERO,
+            prefill_stats: StreamStats::default(),
+            decode_stats: StreamStats::default(),
+            logits_hash: None,
+        }
+    }
+}
+
 /// One conversation with a loaded model.
 pub struct Session {
-    loaded: LoadedModel,
-    vocab: Vocab,
+    batcher: Batcher,
     templates: Option<ChatTemplates>,
-    batch: Batch,
-    cached: Vec<Token>,
 }
 
 impl Session {
     /// Takes over a loaded model.
     #[must_use]
     pub fn new(loaded: LoadedModel) -> Self {
-        let vocab = loaded.model.vocab();
-        let batch = Batch::new(loaded.context.batch_capacity() as usize);
-        Self { loaded, vocab, templates: None, batch, cached: Vec::new() }
+        Self { batcher: Batcher::new(loaded), templates: None }
     }
 
     /// The model.
     #[must_use]
     pub fn loaded(&self) -> &LoadedModel {
-        &self.loaded
+        self.batcher.loaded()
     }
 
     /// Its vocabulary.
     #[must_use]
     pub fn vocab(&self) -> &Vocab {
-        &self.vocab
+        self.batcher.vocab()
     }
 
     /// Forgets the conversation.
     pub fn clear(&mut self) {
-        self.loaded.context.clear();
-        self.cached.clear();
+        self.batcher.clear();
     }
 
     /// Renders messages (a JSON array in OpenAI's shape) with the model's chat template.
@@ -118,7 +148,7 @@ impl Session {
     pub fn render(&mut self, messages_json: &str) -> Result<ChatPrompt, GenerateError> {
         let templates = match self.templates.take() {
             Some(templates) => templates,
-            None => ChatTemplates::new(&self.loaded.model, None)?,
+            None => ChatTemplates::new(&self.loaded().model, None)?,
         };
         let prompt = templates.render(messages_json)?;
         self.templates = Some(templates);
@@ -128,20 +158,7 @@ impl Session {
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.
     #[must_use]
     pub fn tokenize_chat(&self, prompt: &ChatPrompt) -> Vec<Token> {
-        if prompt.parts.is_empty() {
-            return self.vocab.tokenize(&prompt.text, true, true);
-        }
-        let mut tokens = Vec::new();
-        for (at, (text, is_input)) in prompt.parts.iter().enumerate() {
-            tokens.extend(self.vocab.tokenize(text, at == 0, !is_input));
-        }
-        // Templates that spell out BOS themselves would give two.
-        if let Some(bos) = self.vocab.bos()
-            && tokens.starts_with(&[bos, bos])
-        {
-            tokens.remove(0);
-        }
-        tokens
+        tokenize_chat(self.vocab(), prompt)
     }
 
     /// Generates after `prompt`; `show` gets text as it becomes certain.
@@ -152,161 +169,93 @@ impl Session {
         &mut self,
         prompt: &[Token],
         options: &GenerateOptions,
-        show: &mut dyn FnMut(&str) -> std::io::Result<()>,
+        show: &mut dyn FnMut(&str) -> io::Result<()>,
     ) -> Result<Outcome, GenerateError> {
-        let start = Instant::now();
-        let context = self.loaded.context.capacity() as usize;
+        self.check(prompt)?;
+        self.loaded().abort.store(false, Ordering::Relaxed);
+        let mut sampler = Sampler::new(self.vocab(), &options.sampler);
+        prompt.iter().for_each(|token| sampler.accept(*token));
+        let setup = Setup {
+            prompt: prompt.to_vec(),
+            options: SequenceOptions {
+                max_tokens: options.max_tokens,
+                stops: options.stops.clone(),
+                ignore_end: options.ignore_end,
+                ..SequenceOptions::default()
+            },
+            sampler,
+            hash_logits: options.hash_logits,
+            forced: options.forced.clone(),
+            every_token: true,
+        };
+        self.drive(setup, show)
+    }
+
+    fn check(&self, prompt: &[Token]) -> Result<(), GenerateError> {
+        let context = self.batcher.context();
         if prompt.is_empty() {
             return Err(GenerateError::EmptyPrompt);
         }
         if prompt.len() >= context {
             return Err(GenerateError::PromptTooLong { prompt: prompt.len(), context });
         }
-        self.loaded.abort.store(false, Ordering::Relaxed);
-        let before = self.loaded.stats.get();
-        let mut hash = options.hash_logits.then(LogitsHash::default);
-        let reused = self.reuse(prompt);
-        let prefilled = self.prefill(&prompt[reused..]);
-        let after_prefill = self.loaded.stats.get();
-        let mut outcome = Outcome {
-            finish: Finish::Stopped,
-            prompt_tokens: prompt.len(),
-            reused_tokens: reused,
-            tokens: Vec::new(),
-            prefill: start.elapsed(),
-            first_token: start.elapsed(),
-            token_times: Vec::new(),
-            prefill_stats: after_prefill.since(&before),
-            decode_stats: StreamStats::default(),
-            logits_hash: None,
-        };
-        let result =
-            prefilled.and_then(|()| self.decode(prompt, options, &mut hash, &mut outcome, start, show));
-        outcome.decode_stats = self.loaded.stats.get().since(&after_prefill);
-        outcome.logits_hash = hash;
-        match result {
-            Ok(finish) => outcome.finish = finish,
-            Err(GenerateError::Decode(DecodeError::Aborted)) => outcome.finish = Finish::Stopped,
-            Err(error) => return Err(error),
-        }
-        Ok(outcome)
-    }
-
-    /// Keeps the longest common beginning of the prompt and what the KV cache holds; at least the last token of the
-    /// prompt is computed again, because its logits are needed.
-    fn reuse(&mut self, prompt: &[Token]) -> usize {
-        let common = self.cached.iter().zip(prompt).take_while(|(cached, wanted)| cached == wanted).count();
-        let keep = common.min(prompt.len() - 1);
-        if keep == self.cached.len() || self.truncate(keep) {
-            return keep;
-        }
-        // A recurrent state cannot be rewound.
-        self.clear();
-        0
-    }
-
-    /// Drops everything from position `length` on. False when the memory cannot do that.
-    fn truncate(&mut self, length: usize) -> bool {
-        let done = self.loaded.context.forget(0, position(length));
-        if done {
-            self.cached.truncate(length);
-        }
-        done
-    }
-
-    fn prefill(&mut self, tokens: &[Token]) -> Result<(), GenerateError> {
-        let room = self.loaded.context.batch_capacity().max(1) as usize;
-        let chunks = tokens.len().div_ceil(room);
-        for (at, chunk) in tokens.chunks(room).enumerate() {
-            self.step(chunk, at + 1 == chunks)?;
-        }
         Ok(())
     }
 
-    /// Decodes tokens after what is cached. On failure the KV cache is as before.
-    fn step(&mut self, tokens: &[Token], logits: bool) -> Result<(), GenerateError> {
-        self.batch.clear();
-        let first = self.cached.len();
-        for (at, token) in tokens.iter().enumerate() {
-            let last = at + 1 == tokens.len();
-            self.batch.push(*token, position(first + at), 0, logits && last);
-        }
-        match self.loaded.context.decode(&self.batch) {
-            Ok(()) => {
-                self.cached.extend_from_slice(tokens);
-                Ok(())
-            }
-            Err(error) => {
-                if !self.loaded.context.forget(0, position(first)) {
-                    self.clear();
-                }
-                Err(error.into())
-            }
-        }
-    }
-
-    fn decode(
+    /// Steps until the one sequence is over.
+    fn drive(
         &mut self,
-        prompt: &[Token],
-        options: &GenerateOptions,
-        hash: &mut Option<LogitsHash>,
-        outcome: &mut Outcome,
-        start: Instant,
-        show: &mut dyn FnMut(&str) -> std::io::Result<()>,
-    ) -> Result<Finish, GenerateError> {
-        let mut sampler = Sampler::new(&self.vocab, &options.sampler);
-        for token in prompt {
-            sampler.accept(*token);
+        setup: Setup,
+        show: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Result<Outcome, GenerateError> {
+        const ONLY: u64 = 0;
+        let mut ended: Option<Result<Outcome, GenerateError>> = None;
+        let mut emit = |_: u64, event: Event| match event {
+            Event::Text { text, .. } => match show(&text) {
+                Ok(()) => true,
+                Err(error) => {
+                    ended.get_or_insert(Err(error.into()));
+                    false
+                }
+            },
+            Event::Done(outcome) => {
+                ended.get_or_insert(Ok(*outcome));
+                true
+            }
+            Event::Failed(error) => {
+                ended.get_or_insert(Err(error));
+                true
+            }
+            Event::Started { .. } | Event::Progress { .. } => true,
+        };
+        self.batcher.admit(ONLY, setup, &mut emit);
+        while self.batcher.active() > 0 {
+            match self.batcher.step(&mut emit) {
+                Step::Done => {}
+                Step::Aborted => self.batcher.end_all(&mut emit),
+                Step::Failed { error, .. } => self.batcher.fail(ONLY, error, &mut emit),
+            }
         }
-        let mut text = TextStream::new(&options.stops);
-        let limit = options.max_tokens.map_or(usize::MAX, |limit| limit as usize);
-        let context = self.loaded.context.capacity() as usize;
-        let mut last = Instant::now();
-        loop {
-            if outcome.tokens.len() >= limit {
-                show(&text.finish())?;
-                return Ok(Finish::Length);
-            }
-            if let Some(hash) = hash {
-                hash.add(self.loaded.context.logits(-1)?);
-            }
-            let Some(token) = self.next_token(options, &mut sampler, outcome.tokens.len()) else {
-                show(&text.finish())?;
-                return Ok(Finish::Length);
-            };
-            if outcome.tokens.is_empty() {
-                outcome.first_token = start.elapsed();
-            } else {
-                outcome.token_times.push(last.elapsed());
-            }
-            last = Instant::now();
-            outcome.tokens.push(token);
-            if self.vocab.is_end(token) && !options.ignore_end {
-                show(&text.finish())?;
-                return Ok(Finish::End);
-            }
-            let shown = text.push(&self.vocab.piece(token, false));
-            show(&shown.text)?;
-            if shown.stopped {
-                return Ok(Finish::StopString);
-            }
-            if outcome.tokens.len() >= limit {
-                continue;
-            }
-            if self.cached.len() >= context {
-                show(&text.finish())?;
-                return Ok(Finish::ContextFull);
-            }
-            self.step(&[token], true)?;
-        }
+        ended.unwrap_or(Err(GenerateError::EmptyPrompt))
     }
+}
 
-    fn next_token(&mut self, options: &GenerateOptions, sampler: &mut Sampler, at: usize) -> Option<Token> {
-        match &options.forced {
-            Some(forced) => forced.get(at).copied(),
-            None => Some(sampler.sample(&mut self.loaded.context, -1)),
-        }
+/// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.
+pub(crate) fn tokenize_chat(vocab: &Vocab, prompt: &ChatPrompt) -> Vec<Token> {
+    if prompt.parts.is_empty() {
+        return vocab.tokenize(&prompt.text, true, true);
     }
+    let mut tokens = Vec::new();
+    for (at, (text, is_input)) in prompt.parts.iter().enumerate() {
+        tokens.extend(vocab.tokenize(text, at == 0, !is_input));
+    }
+    // Templates that spell out BOS themselves would give two.
+    if let Some(bos) = vocab.bos()
+        && tokens.starts_with(&[bos, bos])
+    {
+        tokens.remove(0);
+    }
+    tokens
 }
 
 /// Loads and wraps in one step, for callers with nothing to do in between.
@@ -315,8 +264,4 @@ impl Session {
 /// [`LoadError`].
 pub fn open(planned: crate::load::Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Session, LoadError> {
     crate::load::load(planned, progress).map(Session::new)
-}
-
-fn position(index: usize) -> i32 {
-    i32::try_from(index).unwrap_or(i32::MAX)
 }

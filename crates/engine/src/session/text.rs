@@ -16,8 +16,8 @@ pub struct TextStream {
 pub struct Shown {
     /// Text to show now; may be empty.
     pub text: String,
-    /// A stop string was met: the generation is over, and neither it nor anything after it is shown.
-    pub stopped: bool,
+    /// The stop string that was met: the generation is over, and neither it nor anything after it is shown.
+    pub stop: Option<String>,
 }
 
 impl TextStream {
@@ -33,15 +33,16 @@ impl TextStream {
         self.partial.extend_from_slice(bytes);
         let whole = take_whole(&mut self.partial);
         self.held.push_str(&whole);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            let text = self.held[..at].to_owned();
+        let met = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop)));
+        if let Some((at, stop)) = met.min_by_key(|(at, _)| *at) {
+            let (text, stop) = (self.held[..at].to_owned(), stop.clone());
             self.held.clear();
             self.partial.clear();
-            return Shown { text, stopped: true };
+            return Shown { text, stop: Some(stop) };
         }
         let keep = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
         let text = self.held.drain(..self.held.len() - keep).collect();
-        Shown { text, stopped: false }
+        Shown { text, stop: None }
     }
 
     /// The generation ended: what was held back is text after all.
@@ -93,7 +94,7 @@ mod tests {
         for piece in pieces {
             let shown = stream.push(piece);
             text.push_str(&shown.text);
-            if shown.stopped {
+            if shown.stop.is_some() {
                 return (text, true);
             }
         }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 /// Each test binary uses its own part of this file; this uses the rest.
 const _: fn() = || {
+    let _ = |model: TinyModel| model.path;
     let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash);
 };
 

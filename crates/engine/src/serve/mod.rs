@@ -1,0 +1,23 @@
+//! A loaded model that serves many requests at once.
+//!
+//! - `types`: requests, events, and what a runner tells about itself
+//! - `runner`: the handle: submit, cancel, status, stop
+//! - `queue`: what waits, and what is being computed right now
+//! - `scheduler`: the thread that owns the model and steps it
+//! - `text_tools`: tokens, text and chat templates from any thread
+//!
+//! One thread owns the model, its context and its samplers; handles talk to it through the queue. Requests join and leave
+//! between steps ([`crate::session`] has the loop). No other thread ever waits for a step: status is a snapshot.
+
+mod queue;
+mod runner;
+mod scheduler;
+mod text_tools;
+mod types;
+
+pub use runner::{RequestHandle, Runner};
+pub use text_tools::TextTools;
+pub use types::{
+    Event, Finished, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink, SlotStatus,
+    SubmitError, TokenInfo, Totals,
+};

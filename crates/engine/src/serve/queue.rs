@@ -1,0 +1,206 @@
+//! What handles and the scheduler share: the queue of waiting requests, the step in progress, and the latest status.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::types::{RunnerStatus, Sink, SubmitError};
+use crate::session::sequence::Setup;
+
+/// A request on its way to the scheduler.
+pub(super) struct Job {
+    pub id: u64,
+    pub setup: Setup,
+    pub sink: Sink,
+    pub cancelled: Arc<AtomicBool>,
+    pub since: Instant,
+}
+
+/// Whether the runner goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Stop {
+    /// It does.
+    #[default]
+    No,
+    /// What was accepted is finished first.
+    Drain,
+    /// Everything ends now.
+    Now,
+}
+
+#[derive(Default)]
+struct Inbox {
+    waiting: VecDeque<Job>,
+    /// Requests that the scheduler has taken and not finished.
+    running: usize,
+    stop: Stop,
+    /// The scheduler is gone and the model freed.
+    freed: bool,
+    next_id: u64,
+}
+
+/// Requests in the step that is being computed.
+#[derive(Default)]
+struct InStep(Vec<(Arc<AtomicBool>, usize)>);
+
+/// Shared by the handles and the scheduler of one runner.
+pub(super) struct Queue {
+    inbox: Mutex<Inbox>,
+    changed: Condvar,
+    step: Mutex<InStep>,
+    status: Mutex<RunnerStatus>,
+    /// Stops the decode in progress.
+    abort: Arc<AtomicBool>,
+    parallel: usize,
+    max_queue: usize,
+}
+
+/// What the scheduler has to do next.
+pub(super) struct Work {
+    pub jobs: Vec<Job>,
+    pub stop: Stop,
+}
+
+impl Queue {
+    pub fn new(abort: Arc<AtomicBool>, parallel: usize, max_queue: usize) -> Self {
+        Self {
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+            step: Mutex::default(),
+            status: Mutex::default(),
+            abort,
+            parallel,
+            max_queue,
+        }
+    }
+
+    /// Lets a request wait. Its id is made by `make`'s argument.
+    pub fn push(&self, make: impl FnOnce(u64) -> Job) -> Result<u64, SubmitError> {
+        let mut inbox = lock(&self.inbox);
+        if inbox.stop != Stop::No || inbox.freed {
+            return Err(SubmitError::Stopped);
+        }
+        let free = self.parallel.saturating_sub(inbox.running);
+        if inbox.waiting.len() >= self.max_queue.saturating_add(free) {
+            return Err(SubmitError::QueueFull(inbox.waiting.len()));
+        }
+        let id = inbox.next_id;
+        inbox.next_id += 1;
+        inbox.waiting.push_back(make(id));
+        self.changed.notify_all();
+        Ok(id)
+    }
+
+    /// For the scheduler: the next requests, as far as there are sequences for them. Waits while `idle` and nothing is to do.
+    pub fn take(&self, running: usize, idle: bool) -> Work {
+        let mut inbox = lock(&self.inbox);
+        inbox.running = running;
+        loop {
+            inbox.waiting.retain(|job| !job.cancelled.load(Ordering::Relaxed));
+            let room = self.parallel.saturating_sub(running).min(inbox.waiting.len());
+            let jobs: Vec<Job> = inbox.waiting.drain(..room).collect();
+            let done = inbox.stop != Stop::No && (inbox.waiting.is_empty() || inbox.stop == Stop::Now);
+            if !jobs.is_empty() || !idle || done {
+                inbox.running += jobs.len();
+                return Work { jobs, stop: inbox.stop };
+            }
+            inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// For the scheduler: what still waits, when everything ends.
+    pub fn rest(&self) -> Vec<Job> {
+        lock(&self.inbox).waiting.drain(..).collect()
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        lock(&self.inbox).waiting.len()
+    }
+
+    /// For the scheduler: a step of these requests and their tokens begins. False: one of them is cancelled already.
+    pub fn begin_step(&self, parts: Vec<(Arc<AtomicBool>, usize)>) -> bool {
+        let mut step = lock(&self.step);
+        if parts.iter().any(|(cancelled, _)| cancelled.load(Ordering::Relaxed)) {
+            return false;
+        }
+        self.abort.store(false, Ordering::Relaxed);
+        step.0 = parts;
+        true
+    }
+
+    /// For the scheduler: the step is over.
+    pub fn end_step(&self) {
+        let mut step = lock(&self.step);
+        step.0.clear();
+        self.abort.store(false, Ordering::Relaxed);
+    }
+
+    /// Cancels a request. The step in progress is stopped when it is mostly for cancelled requests; otherwise it ends by
+    /// itself soon, and nobody else's work is lost.
+    pub fn cancel(&self, cancelled: &AtomicBool) {
+        cancelled.store(true, Ordering::Relaxed);
+        let step = lock(&self.step);
+        let all: usize = step.0.iter().map(|(_, tokens)| tokens).sum();
+        let gone = step.0.iter().filter(|(cancelled, _)| cancelled.load(Ordering::Relaxed));
+        let gone: usize = gone.map(|(_, tokens)| tokens).sum();
+        if gone > 0 && gone * 2 >= all {
+            self.abort.store(true, Ordering::Relaxed);
+        }
+        drop(step);
+        // A request that waits leaves at once.
+        self.changed.notify_all();
+    }
+
+    /// Asks the scheduler to end.
+    pub fn stop(&self, stop: Stop) {
+        let mut inbox = lock(&self.inbox);
+        if inbox.stop != Stop::Now {
+            inbox.stop = stop;
+        }
+        drop(inbox);
+        if stop == Stop::Now {
+            let step = lock(&self.step);
+            if !step.0.is_empty() {
+                self.abort.store(true, Ordering::Relaxed);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether everything is to end now.
+    pub fn stops_now(&self) -> bool {
+        lock(&self.inbox).stop == Stop::Now
+    }
+
+    /// For the scheduler: the model is freed.
+    pub fn set_freed(&self) {
+        lock(&self.inbox).freed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the model is freed.
+    pub fn wait_freed(&self) {
+        let mut inbox = lock(&self.inbox);
+        while !inbox.freed {
+            inbox = self.changed.wait(inbox).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The latest status.
+    pub fn status(&self) -> RunnerStatus {
+        let mut status = lock(&self.status).clone();
+        status.queued = self.waiting();
+        status
+    }
+
+    /// For the scheduler: a new status.
+    pub fn publish(&self, status: RunnerStatus) {
+        *lock(&self.status) = status;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,201 @@
+//! The thread that owns the model: takes requests from the queue, steps, and hands out what comes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::queue::{Job, Queue, Stop, Work};
+use super::types::{Event, RunnerStatus, Sink, SlotStatus, Totals};
+use crate::error::GenerateError;
+use crate::session::batcher::{Batcher, Part, Step};
+
+/// A request that runs.
+struct Running {
+    sink: Sink,
+    cancelled: Arc<AtomicBool>,
+    queued: Duration,
+}
+
+/// The sinks of the running requests, and what they were told in all.
+#[derive(Default)]
+struct Listeners {
+    running: HashMap<u64, Running>,
+    totals: Totals,
+}
+
+impl Listeners {
+    /// Passes an event on; the last one ends the request.
+    fn emit(&mut self, id: u64, event: Event) -> bool {
+        let Some(running) = self.running.get_mut(&id) else { return false };
+        let event = match event {
+            Event::Started { prompt_tokens, reused_tokens, .. } => {
+                Event::Started { prompt_tokens, reused_tokens, queued: running.queued }
+            }
+            event => event,
+        };
+        let last = match &event {
+            Event::Done(outcome) => {
+                self.totals.requests += 1;
+                self.totals.prompt_tokens += outcome.prompt_tokens as u64;
+                self.totals.reused_tokens += outcome.reused_tokens as u64;
+                self.totals.generated_tokens += outcome.tokens.len() as u64;
+                self.totals.prefill += outcome.prefill;
+                self.totals.decode += outcome.total.saturating_sub(outcome.prefill);
+                true
+            }
+            Event::Failed(_) => {
+                self.totals.requests += 1;
+                self.totals.failed += 1;
+                true
+            }
+            Event::Started { .. } | Event::Progress { .. } | Event::Text { .. } => false,
+        };
+        let listens = (running.sink)(event);
+        if last {
+            self.running.remove(&id);
+        } else if !listens {
+            running.cancelled.store(true, Ordering::Relaxed);
+        }
+        // The scheduler ends cancelled requests itself, so that each is counted once.
+        true
+    }
+
+    fn is_cancelled(&self, id: u64) -> bool {
+        self.running.get(&id).is_none_or(|running| running.cancelled.load(Ordering::Relaxed))
+    }
+}
+
+/// Owns the model.
+pub(super) struct Scheduler {
+    batcher: Batcher,
+    queue: Arc<Queue>,
+    listeners: Listeners,
+}
+
+impl Scheduler {
+    pub fn new(batcher: Batcher, queue: Arc<Queue>) -> Self {
+        let scheduler = Self { batcher, queue, listeners: Listeners::default() };
+        scheduler.publish();
+        scheduler
+    }
+
+    /// Serves until it is told to stop.
+    pub fn run(mut self) {
+        loop {
+            let running = self.batcher.active();
+            let Work { jobs, stop } = self.queue.take(running, running == 0);
+            let nothing_left = running == 0 && jobs.is_empty();
+            for job in jobs {
+                self.admit(job);
+            }
+            if stop == Stop::Now || (stop == Stop::Drain && nothing_left) {
+                break;
+            }
+            self.end_cancelled();
+            self.step();
+            self.end_cancelled();
+            self.publish();
+        }
+        self.refuse_all();
+        self.publish();
+    }
+
+    fn admit(&mut self, job: Job) {
+        let Job { id, setup, sink, cancelled, since } = job;
+        self.listeners.running.insert(id, Running { sink, cancelled, queued: since.elapsed() });
+        let listeners = &mut self.listeners;
+        self.batcher.admit(id, setup, &mut |id, event| listeners.emit(id, event));
+    }
+
+    /// One step of all, or, when it fails, of each alone: only those that fail alone are given up.
+    fn step(&mut self) {
+        let parts = self.batcher.fill();
+        if let Step::Failed { error, requests } = self.compute(parts) {
+            if let [only] = requests.as_slice() {
+                self.fail(*only, error);
+                return;
+            }
+            for id in requests {
+                if self.listeners.is_cancelled(id) || self.queue.stops_now() {
+                    continue;
+                }
+                let parts = self.batcher.fill_with(&[id]);
+                if let Step::Failed { error, .. } = self.compute(parts) {
+                    self.fail(id, error);
+                }
+            }
+        }
+    }
+
+    fn compute(&mut self, parts: Vec<Part>) -> Step {
+        if parts.is_empty() {
+            return Step::Done;
+        }
+        let flags = parts.iter().filter_map(|part| {
+            let running = self.listeners.running.get(&part.id)?;
+            Some((Arc::clone(&running.cancelled), part.tokens))
+        });
+        if !self.queue.begin_step(flags.collect()) {
+            return Step::Aborted;
+        }
+        let listeners = &mut self.listeners;
+        listeners.totals.steps += 1;
+        let step = self.batcher.compute(parts, &mut |id, event| listeners.emit(id, event));
+        self.queue.end_step();
+        step
+    }
+
+    fn fail(&mut self, id: u64, error: GenerateError) {
+        let listeners = &mut self.listeners;
+        self.batcher.fail(id, error, &mut |id, event| listeners.emit(id, event));
+    }
+
+    fn end_cancelled(&mut self) {
+        let gone: Vec<u64> =
+            self.listeners.running.keys().copied().filter(|id| self.listeners.is_cancelled(*id)).collect();
+        for id in gone {
+            let listeners = &mut self.listeners;
+            self.batcher.end(id, &mut |id, event| listeners.emit(id, event));
+            // One that never got a sequence has no end of its own.
+            self.listeners.running.remove(&id);
+        }
+    }
+
+    /// Everything ends: those that run are stopped, those that wait are refused.
+    fn refuse_all(&mut self) {
+        let listeners = &mut self.listeners;
+        self.batcher.end_all(&mut |id, event| listeners.emit(id, event));
+        for mut job in self.queue.rest() {
+            (job.sink)(Event::Failed(GenerateError::Unloaded));
+        }
+    }
+
+    fn publish(&self) {
+        let loaded = self.batcher.loaded();
+        let plan = &loaded.planned.plan;
+        let streamed = plan.slot_bytes + (plan.cells * plan.cell_bytes) as u64;
+        let memory = &loaded.memory;
+        let context = u32::try_from(self.batcher.context()).unwrap_or(u32::MAX);
+        let slots = self.batcher.memory().rows().iter().map(|row| {
+            let sequence = row.owner.and_then(|id| self.batcher.find(id)).map(|(_, sequence)| sequence);
+            SlotStatus {
+                request: row.owner,
+                cached_tokens: row.cached.len(),
+                prompt_tokens: sequence.map_or(0, |sequence| sequence.prompt_len()),
+                generated_tokens: sequence
+                    .map_or(0, |sequence| sequence.tokens().len() - sequence.prompt_len()),
+            }
+        });
+        self.queue.publish(RunnerStatus {
+            context_length: context,
+            context_cells: loaded.context.capacity(),
+            memory_bytes: plan.resident_bytes + streamed + memory.context_bytes + memory.compute_bytes,
+            kv_bytes: memory.context_bytes,
+            active: self.batcher.active(),
+            queued: 0,
+            slots: slots.collect(),
+            totals: Totals { stream: loaded.stats.get(), ..self.listeners.totals },
+        });
+    }
+}

@@ -1,0 +1,405 @@
+//! The loop itself: one step computes the next token of every running sequence, and as much of the waiting prompts as fits
+//! beside them.
+//!
+//! A sequence is its tokens; what of them is in memory is the KV cache's business. Whatever is missing is computed, be it a
+//! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
+//! what [`Memory`] says, also after a failed or stopped step, which counts as never having happened.
+
+use hypura_ggml::{Batch, DecodeError, Token, Vocab};
+use std::time::Duration;
+
+use super::Finish;
+use super::memory::Memory;
+use super::sequence::{Sequence, Setup};
+use crate::error::GenerateError;
+use crate::load::LoadedModel;
+use crate::serve::Event;
+
+/// Gets the events of a request; false means that nobody listens any more.
+pub(crate) type Emit<'a> = dyn FnMut(u64, Event) -> bool + 'a;
+
+/// How a step ended.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// As it should, or there was nothing to do.
+    Done,
+    /// The abort flag was raised; nothing happened.
+    Aborted,
+    /// Nothing happened, because of this.
+    Failed {
+        /// Why.
+        error: GenerateError,
+        /// The requests that took part.
+        requests: Vec<u64>,
+    },
+}
+
+struct Active {
+    id: u64,
+    row: usize,
+    sequence: Sequence,
+}
+
+impl Active {
+    /// Tokens that are not in memory yet.
+    fn missing(&self, memory: &Memory) -> usize {
+        self.sequence.tokens().len() - memory.row(self.row).cached.len()
+    }
+}
+
+/// What one sequence has in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub id: u64,
+    /// Index into the running sequences.
+    active: usize,
+    pub tokens: usize,
+    /// Batch entry with logits.
+    logits: Option<i32>,
+}
+
+/// The running sequences of a loaded model.
+pub(crate) struct Batcher {
+    loaded: LoadedModel,
+    vocab: Vocab,
+    batch: Batch,
+    memory: Memory,
+    active: Vec<Active>,
+    /// The sequence that gets the first share of a batch; moves on, so that none starves.
+    turn: usize,
+}
+
+impl Batcher {
+    /// Takes over a loaded model.
+    pub fn new(loaded: LoadedModel) -> Self {
+        let vocab = loaded.model.vocab();
+        let batch = Batch::new(loaded.context.batch_capacity() as usize);
+        let memory = Memory::new(loaded.context.sequences() as usize);
+        Self { loaded, vocab, batch, memory, active: Vec::new(), turn: 0 }
+    }
+
+    pub fn loaded(&self) -> &LoadedModel {
+        &self.loaded
+    }
+
+    pub fn vocab(&self) -> &Vocab {
+        &self.vocab
+    }
+
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Tokens that one sequence may have in memory.
+    pub fn context(&self) -> usize {
+        (self.loaded.context.capacity() / self.loaded.planned.settings.sequences.max(1)) as usize
+    }
+
+    /// Running sequences.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    /// A running request's row and sequence.
+    pub fn find(&self, id: u64) -> Option<(usize, &Sequence)> {
+        self.active.iter().find(|active| active.id == id).map(|active| (active.row, &active.sequence))
+    }
+
+    /// Forgets all sequences and everything in memory.
+    pub fn clear(&mut self) {
+        self.active.clear();
+        self.loaded.context.clear();
+        self.memory = Memory::new(self.memory.rows().len());
+    }
+
+    /// Lets a request join. The caller sees to it that a row is free and that the prompt fits.
+    pub fn admit(&mut self, id: u64, setup: Setup, emit: &mut Emit<'_>) {
+        let mut sequence = Sequence::new(setup, self.loaded.stats.get());
+        let rewinds = !self.loaded.model.is_recurrent();
+        let Some(choice) = self.memory.choose(sequence.tokens(), rewinds) else {
+            emit(id, Event::Failed(GenerateError::NoSequence));
+            return;
+        };
+        self.memory.take(choice.row, id);
+        let reused = match choice.from {
+            None => self.keep(choice.row, choice.common),
+            Some(from) => self.copy(from, choice.row, choice.common),
+        };
+        sequence.set_reused(reused);
+        let started = Event::Started {
+            prompt_tokens: count(sequence.prompt_len()),
+            reused_tokens: count(reused),
+            queued: Duration::ZERO,
+        };
+        self.active.push(Active { id, row: choice.row, sequence });
+        if !emit(id, started) {
+            self.remove(id);
+        }
+    }
+
+    /// One step of every running sequence that has room in the batch.
+    pub fn step(&mut self, emit: &mut Emit<'_>) -> Step {
+        let parts = self.fill();
+        self.compute(parts, emit)
+    }
+
+    /// What the next step would do, without doing it.
+    pub fn fill(&mut self) -> Vec<Part> {
+        let all: Vec<u64> = self.active.iter().map(|active| active.id).collect();
+        self.fill_with(&all)
+    }
+
+    /// The same for some of the requests.
+    pub fn fill_with(&mut self, ids: &[u64]) -> Vec<Part> {
+        let room = self.loaded.context.batch_capacity().max(1) as usize;
+        let wanted: Vec<usize> = self
+            .active
+            .iter()
+            .map(|active| if ids.contains(&active.id) { active.missing(&self.memory) } else { 0 })
+            .collect();
+        let shares = share(&wanted, room, self.turn);
+        self.batch.clear();
+        let mut parts = Vec::new();
+        for (at, (active, tokens)) in self.active.iter().zip(shares).enumerate() {
+            if tokens == 0 {
+                continue;
+            }
+            let first = self.memory.row(active.row).cached.len();
+            let all = active.sequence.tokens();
+            let mut logits = None;
+            for position in first..first + tokens {
+                let last = position + 1 == all.len();
+                let entry = self.batch.push(all[position], index(position), index(active.row), last);
+                logits = entry.filter(|_| last);
+            }
+            parts.push(Part { id: active.id, active: at, tokens, logits });
+        }
+        self.turn = self.turn.wrapping_add(1);
+        parts
+    }
+
+    /// Computes what was filled in.
+    pub fn compute(&mut self, parts: Vec<Part>, emit: &mut Emit<'_>) -> Step {
+        if parts.is_empty() {
+            return Step::Done;
+        }
+        loop {
+            match self.loaded.context.decode(&self.batch) {
+                Ok(()) => break,
+                Err(DecodeError::NoRoom(_)) if self.forget_oldest() => {}
+                Err(error) => {
+                    self.undo(&parts);
+                    return match error {
+                        DecodeError::Aborted => Step::Aborted,
+                        error => Step::Failed {
+                            error: error.into(),
+                            requests: parts.iter().map(|part| part.id).collect(),
+                        },
+                    };
+                }
+            }
+        }
+        for part in &parts {
+            let Active { row, sequence, .. } = &self.active[part.active];
+            let cached = self.memory.cached_mut(*row);
+            let first = cached.len();
+            cached.extend_from_slice(&sequence.tokens()[first..first + part.tokens]);
+        }
+        // Sequences end while their logits are used: go by id, not by place.
+        for part in parts {
+            self.follow(part, emit);
+        }
+        Step::Done
+    }
+
+    /// Ends a request with an error.
+    pub fn fail(&mut self, id: u64, error: GenerateError, emit: &mut Emit<'_>) {
+        if self.remove(id).is_some() {
+            emit(id, Event::Failed(error));
+        }
+    }
+
+    /// Ends a request that somebody stopped.
+    pub fn end(&mut self, id: u64, emit: &mut Emit<'_>) {
+        if let Some(sequence) = self.remove(id) {
+            let outcome = sequence.finished(Finish::Stopped, &self.loaded.stats.get());
+            emit(id, Event::Done(Box::new(outcome)));
+        }
+    }
+
+    /// Ends all requests.
+    pub fn end_all(&mut self, emit: &mut Emit<'_>) {
+        let all: Vec<u64> = self.active.iter().map(|active| active.id).collect();
+        for id in all {
+            self.end(id, emit);
+        }
+    }
+
+    /// Takes a request out; its tokens stay in memory for the next one that can use them.
+    pub fn remove(&mut self, id: u64) -> Option<Sequence> {
+        let at = self.active.iter().position(|active| active.id == id)?;
+        let active = self.active.remove(at);
+        self.memory.release(active.row);
+        Some(active.sequence)
+    }
+
+    /// Uses the logits of a part, or tells of progress.
+    fn follow(&mut self, part: Part, emit: &mut Emit<'_>) {
+        let context = self.context();
+        let stats = self.loaded.stats.get();
+        let Some(at) = self.active.iter().position(|active| active.id == part.id) else { return };
+        let Active { row, sequence, .. } = &mut self.active[at];
+        if sequence.in_prompt() && sequence.options().progress {
+            let progress = Event::Progress {
+                processed: count(self.memory.row(*row).cached.len()),
+                total: count(sequence.prompt_len()),
+                reused: count(sequence.reused()),
+                elapsed: sequence.elapsed(),
+            };
+            if !emit(part.id, progress) {
+                self.remove(part.id);
+                return;
+            }
+        }
+        let Some(entry) = part.logits else { return };
+        let advanced = match self.loaded.context.logits(entry) {
+            Ok(logits) => sequence.advance(logits, &self.vocab, context, &stats).map_err(GenerateError::from),
+            Err(error) => Err(error.into()),
+        };
+        let advance = match advanced {
+            Ok(advance) => advance,
+            Err(error) => return self.fail(part.id, error, emit),
+        };
+        let tells = sequence.tells(&advance);
+        let listens = !tells || emit(part.id, Event::Text { text: advance.text, tokens: advance.tokens });
+        if let Some(finish) = advance.finish {
+            if let Some(sequence) = self.remove(part.id) {
+                emit(part.id, Event::Done(Box::new(sequence.finished(finish, &stats))));
+            }
+        } else if !listens {
+            self.remove(part.id);
+        }
+    }
+
+    /// Makes the step not have happened.
+    fn undo(&mut self, parts: &[Part]) {
+        for part in parts {
+            let row = self.active[part.active].row;
+            let length = self.memory.row(row).cached.len();
+            self.keep(row, length);
+        }
+    }
+
+    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. Returns what is left.
+    fn keep(&mut self, row: usize, length: usize) -> usize {
+        if self.loaded.context.forget(index(row), index(length)) && self.holds(row, length) {
+            self.memory.cached_mut(row).truncate(length);
+            return length;
+        }
+        self.empty(row);
+        0
+    }
+
+    /// Copies the beginning of a row to another.
+    fn copy(&mut self, from: usize, to: usize, length: usize) -> usize {
+        self.empty(to);
+        self.loaded.context.share(index(from), index(to), index(length));
+        if !self.holds(to, length) {
+            self.empty(to);
+            return 0;
+        }
+        let tokens: Vec<Token> = self.memory.row(from).cached[..length].to_vec();
+        *self.memory.cached_mut(to) = tokens;
+        length
+    }
+
+    /// Whether llama.cpp has exactly the first `length` positions of a row. A sliding window may have dropped some.
+    fn holds(&self, row: usize, length: usize) -> bool {
+        match self.loaded.context.positions(index(row)) {
+            None => length == 0,
+            Some((first, last)) => first == 0 && last + 1 == index(length),
+        }
+    }
+
+    fn empty(&mut self, row: usize) {
+        self.loaded.context.forget(index(row), 0);
+        self.memory.cached_mut(row).clear();
+    }
+
+    /// Makes room by dropping the idle conversation that nobody missed for longest.
+    fn forget_oldest(&mut self) -> bool {
+        let oldest = self.memory.oldest_idle();
+        if let Some(row) = oldest {
+            self.empty(row);
+        }
+        oldest.is_some()
+    }
+}
+
+/// Divides the room of a batch: every sequence that misses one token first, then the prompts in equal parts, and what a
+/// short one leaves goes to the others. `turn` says who comes first.
+fn share(wanted: &[usize], room: usize, turn: usize) -> Vec<usize> {
+    let mut shares = vec![0; wanted.len()];
+    let mut left = room;
+    let order: Vec<usize> = (0..wanted.len()).map(|at| (at + turn) % wanted.len().max(1)).collect();
+    for at in order.iter().filter(|at| wanted[**at] == 1) {
+        let one = left.min(1);
+        shares[*at] = one;
+        left -= one;
+    }
+    let mut hungry: Vec<usize> = order.into_iter().filter(|at| wanted[*at] > 1).collect();
+    // The shortest first: what they leave is divided again.
+    hungry.sort_by_key(|at| wanted[*at]);
+    for (done, at) in hungry.iter().enumerate() {
+        let part = left.div_ceil(hungry.len() - done).min(wanted[*at]).min(left);
+        shares[*at] = part;
+        left -= part;
+    }
+    shares
+}
+
+fn index(index: usize) -> i32 {
+    i32::try_from(index).unwrap_or(i32::MAX)
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share;
+    use proptest::prelude::*;
+
+    #[test]
+    fn one_prompt_gets_the_whole_batch_and_decodes_come_first() {
+        assert_eq!(share(&[40], 24, 3), [24]);
+        assert_eq!(share(&[1, 100, 1], 10, 0), [1, 8, 1]);
+        assert_eq!(share(&[3, 100, 100], 23, 0), [3, 10, 10]);
+        assert_eq!(share(&[0, 5], 8, 1), [0, 5]);
+        assert!(share(&[], 8, 5).is_empty());
+    }
+
+    #[test]
+    fn with_more_sequences_than_room_each_gets_its_turn() {
+        let mut served = [0; 5];
+        for turn in 0..5 {
+            for (total, part) in served.iter_mut().zip(share(&[1; 5], 2, turn)) {
+                *total += part;
+            }
+        }
+        assert_eq!(served, [2; 5]);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_gets_more_than_wanted_and_no_room_is_wasted(
+            wanted in prop::collection::vec(0usize..50, 0..9), room in 1usize..64, turn in 0usize..20,
+        ) {
+            let shares = share(&wanted, room, turn);
+            prop_assert!(shares.iter().zip(&wanted).all(|(share, wanted)| share <= wanted));
+            let total: usize = wanted.iter().sum();
+            prop_assert_eq!(shares.iter().sum::<usize>(), total.min(room));
+        }
+    }
+}

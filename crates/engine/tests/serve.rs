@@ -1,0 +1,155 @@
+//! Many requests on one model: what they say, what they share, and that nothing is left behind.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use common::{demo_path, settings, streaming, tokens};
+use hypura_core::plan::Choice;
+use hypura_engine::load::{LoadSettings, load, prepare};
+use hypura_engine::serve::{
+    Event, Finished, Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SubmitError,
+};
+use hypura_engine::session::Finish;
+use hypura_engine::source::ModelSource;
+use hypura_engine::{Grammar, SamplerOptions, Token};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+/// Long enough for a slow machine, short enough to end a hanging test.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn runner(path: &Path, settings: LoadSettings, parallel: u32) -> Runner {
+    let settings = LoadSettings { sequences: parallel, idle_sequences: 2, ..settings };
+    let loaded = load(prepare(ModelSource::open(path).unwrap(), settings).unwrap(), &mut |_, _| {}).unwrap();
+    let settings = RunnerSettings { parallel: parallel as usize, max_queue: 64, ..RunnerSettings::default() };
+    Runner::start(loaded, settings).unwrap()
+}
+
+fn demo(parallel: u32) -> Runner {
+    runner(&demo_path(), LoadSettings { context: 256, ..settings(Choice::Resident) }, parallel)
+}
+
+fn greedy() -> SequenceOptions {
+    SequenceOptions {
+        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
+        max_tokens: Some(24),
+        ..SequenceOptions::default()
+    }
+}
+
+fn chat(runner: &Runner, question: &str) -> Vec<Token> {
+    let messages = format!(r#"[{{"role":"user","content":"{question}"}}]"#);
+    runner.text().tokenize_chat(&runner.text().render(&messages).unwrap())
+}
+
+fn submit(runner: &Runner, prompt: Vec<Token>, options: SequenceOptions) -> (RequestHandle, Receiver<Event>) {
+    let (sender, receiver): (Sender<Event>, _) = channel();
+    let handle = runner
+        .submit(Request { prompt, options }, Box::new(move |event| sender.send(event).is_ok()))
+        .unwrap();
+    (handle, receiver)
+}
+
+/// Text and end of a request.
+fn finish(receiver: &Receiver<Event>) -> (String, Finished) {
+    let mut text = String::new();
+    loop {
+        match receiver.recv_timeout(PATIENCE).unwrap() {
+            Event::Text { text: piece, .. } => text.push_str(&piece),
+            Event::Done(finished) => return (text, *finished),
+            Event::Failed(error) => panic!("{error}"),
+            Event::Started { .. } | Event::Progress { .. } => {}
+        }
+    }
+}
+
+fn ask(runner: &Runner, prompt: Vec<Token>, options: SequenceOptions) -> (String, Finished) {
+    let (_handle, receiver) = submit(runner, prompt, options);
+    finish(&receiver)
+}
+
+#[test]
+fn one_request_says_what_a_session_says() {
+    let runner = demo(1);
+    let (text, finished) = ask(&runner, chat(&runner, "What is a lynx?"), greedy());
+    assert!(text.starts_with("A lynx is a kind of wildcat"), "{text}");
+    assert_eq!(finished.reused_tokens, 0);
+    let mut session =
+        common::session(&demo_path(), LoadSettings { context: 256, ..settings(Choice::Resident) });
+    let prompt = chat(&runner, "What is a lynx?");
+    let options = hypura_engine::session::GenerateOptions {
+        sampler: greedy().sampler,
+        max_tokens: greedy().max_tokens,
+        ..Default::default()
+    };
+    let outcome = session.generate(&prompt, &options, &mut |_| Ok(())).unwrap();
+    assert_eq!(outcome.tokens, finished.tokens);
+}
+
+#[test]
+fn many_requests_at_once_all_get_their_answer() {
+    let runner = demo(4);
+    let questions = ["What is a lynx?", "What is Rust?", "What is a trait?", "What is a vector?"];
+    let running: Vec<_> =
+        (0..12).map(|at| submit(&runner, chat(&runner, questions[at % 4]), greedy())).collect();
+    let answers: Vec<String> = running.iter().map(|(_, receiver)| finish(receiver).0).collect();
+    for (at, answer) in answers.iter().enumerate() {
+        assert!(!answer.is_empty(), "request {at}");
+        assert!(at % 4 != 0 || answer.starts_with("A lynx is a kind of wildcat"), "{answer}");
+    }
+    let totals = runner.status().totals;
+    assert!(totals.generated_tokens > 0 && totals.requests <= 12, "{totals:?}");
+}
+
+#[test]
+fn a_request_that_nobody_can_take_is_refused() {
+    let runner = demo(1);
+    let sink = || Box::new(|_: Event| true);
+    let refused = |prompt: Vec<Token>, options: SequenceOptions| {
+        runner.submit(Request { prompt, options }, sink()).map(|handle| handle.id()).unwrap_err()
+    };
+    assert_eq!(refused(Vec::new(), greedy()), SubmitError::EmptyPrompt);
+    assert!(matches!(refused(vec![5; 4000], greedy()), SubmitError::PromptTooLong { prompt: 4000, .. }));
+    assert_eq!(refused(vec![-3], greedy()), SubmitError::BadToken(-3));
+    let grammar = Some(Grammar::user("root ::= ("));
+    let bad = SequenceOptions { grammar, ..greedy() };
+    assert!(matches!(refused(vec![5], bad), SubmitError::BadGrammar(_)));
+    runner.stop(true);
+    assert_eq!(refused(vec![5], greedy()), SubmitError::Stopped);
+}
+
+#[test]
+fn a_grammar_is_obeyed() {
+    let runner = demo(2);
+    let grammar = Some(Grammar::user(r#"root ::= "yes" | "no""#));
+    let (text, finished) =
+        ask(&runner, chat(&runner, "What is a lynx?"), SequenceOptions { grammar, ..greedy() });
+    assert!(text == "yes" || text == "no", "{text}");
+    assert_eq!(finished.finish, Finish::End);
+}
+
+#[test]
+fn a_streamed_model_answers_like_a_resident_one() {
+    let prompt = |runner: &Runner| chat(runner, "What is a lynx?");
+    let resident = demo(2);
+    let streamed = runner(&demo_path(), LoadSettings { context: 256, ..streaming(33.0) }, 2);
+    let (expected, _) = ask(&resident, prompt(&resident), greedy());
+    let (text, finished) = ask(&streamed, prompt(&streamed), greedy());
+    assert_eq!(text, expected);
+    assert!(finished.prefill_stats.bytes_read + finished.decode_stats.bytes_read > 0);
+}
+
+#[test]
+fn the_second_turn_of_a_conversation_reuses_the_first() {
+    let runner = demo(1);
+    let first = chat(&runner, "What is a lynx?");
+    let (_, finished) = ask(&runner, first.clone(), greedy());
+    let mut second = first;
+    second.extend_from_slice(&finished.tokens);
+    second.extend(tokens(5, 500));
+    let (_, finished) = ask(&runner, second.clone(), greedy());
+    assert!(finished.reused_tokens + 8 >= second.len() - 5, "{} of {}", finished.reused_tokens, second.len());
+    assert_eq!(finished.prompt_tokens, second.len());
+}
