@@ -62,6 +62,11 @@ pub struct LoadSettings {
     pub baseline_mmap: bool,
     /// Fill memory with a poison pattern before it is reused: stale bytes become visible. For tests.
     pub poison: bool,
+    /// Wait for all reads of a layer's part before anything is computed, part by part: no overlap. What a simple
+    /// program does; the baseline of benchmarks.
+    pub synchronous_reads: bool,
+    /// Take times and publish counters. Off only to measure what that costs.
+    pub statistics: bool,
 }
 
 impl Default for LoadSettings {
@@ -84,6 +89,8 @@ impl Default for LoadSettings {
             routes: RouteSettings::default(),
             baseline_mmap: false,
             poison: false,
+            synchronous_reads: false,
+            statistics: true,
         }
     }
 }
@@ -347,10 +354,12 @@ fn expert_executor(
     let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
     let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
     let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
-    let io = Io::new(reader, source.files.clone());
+    let streamer = if settings.synchronous_reads { streamer.synchronous() } else { streamer };
+    let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
     let ahead = Ahead::new(settings.prefetch);
     let tap = settings.routes.is_active().then(|| RouteTap::new(settings.routes.clone()));
-    Ok(StreamExecutor::new(Some(ExpertSide { streamer, io, ahead, tap }), None, stats))
+    let publishes = settings.statistics.then_some(stats);
+    Ok(StreamExecutor::new(Some(ExpertSide { streamer, io, ahead, tap }), None, publishes))
 }
 
 fn observed_executor(planned: &Planned) -> ObservedExecutor {
@@ -379,6 +388,11 @@ fn dense_executor(
         })
         .collect();
     let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
-    let dense = DenseStreamer::new(weights, cells, Io::new(reader, source.files.clone()));
-    Ok(StreamExecutor::new(None, Some(dense), stats))
+    let dense = DenseStreamer::new(
+        weights,
+        cells,
+        Io::new(reader, source.files.clone()).with_clock(settings.statistics),
+    );
+    let publishes = settings.statistics.then_some(stats);
+    Ok(StreamExecutor::new(None, Some(dense), publishes))
 }

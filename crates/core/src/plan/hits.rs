@@ -5,7 +5,9 @@
 //! in *tokens' worth*: room for every expert that one token uses in every layer is 1. In that unit the traces of models
 //! with very different numbers of experts fall close together (which as a function of the plain share they do not).
 
+use crate::model::ModelShape;
 use crate::profile::interpolate;
+use crate::synth::SYNTHETIC_NAME;
 
 /// What is assumed of the model's router.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -13,6 +15,8 @@ pub enum Routing {
     /// Like the routers whose traces were replayed: [`TRACED`], with [`TRACED_LOW`] and [`TRACED_HIGH`] as the band.
     #[default]
     Traced,
+    /// Like the random routers of `hypura synth`: [`SYNTHETIC`].
+    Synthetic,
     /// Independent and uniform: the share of experts in memory. The worst case.
     Uniform,
     /// Known, because it was measured: 0 to 1.
@@ -64,7 +68,17 @@ const TRACED_HIGH: &[(f64, f64)] = &[
     (10.0, 0.98),
 ];
 
+/// (tokens' worth, hit rate) of LFRU with the routers of synthetic models.
+const SYNTHETIC: &[(f64, f64)] = &[(1.0, 0.25), (4.0, 0.52), (8.0, 0.81), (16.0, 1.0)];
+
 impl Routing {
+    /// What to assume of a model: synthetic ones say so in their name.
+    #[must_use]
+    pub fn of(shape: &ModelShape) -> Self {
+        let synthetic = shape.name.as_deref().is_some_and(|name| name.ends_with(SYNTHETIC_NAME));
+        if synthetic { Self::Synthetic } else { Self::Traced }
+    }
+
     /// The hit rate with room for `fraction` (0 to 1) of the experts, of which each token uses `used_share` (0 to 1) in
     /// every layer. Never falls with `fraction`; 1 at 1.
     #[must_use]
@@ -75,6 +89,10 @@ impl Routing {
             Self::Known(rate) => {
                 let rate = if fraction >= 1.0 { 1.0 } else { rate.clamp(0.0, 1.0) };
                 HitRate { low: rate, mid: rate, high: rate }
+            }
+            Self::Synthetic => {
+                let mid = traced(SYNTHETIC, fraction, used_share);
+                HitRate { low: mid, mid, high: mid }
             }
             Self::Traced => {
                 let at = |curve| traced(curve, fraction, used_share);

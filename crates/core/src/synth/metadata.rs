@@ -11,6 +11,9 @@ use crate::gguf::Metadata;
 /// `general.quantization_version`: `GGML_QNT_VERSION`.
 const QUANTIZATION_VERSION: u32 = 2;
 
+/// How the name of every synthetic model ends: its routers are random, and whoever predicts must know.
+pub const SYNTHETIC_NAME: &str = " (synthetic)";
+
 /// How many times YaRN stretches the original context of gpt-oss and Kimi K2.
 const YARN_FACTOR: f32 = 32.0;
 const YARN_ORIGINAL_CONTEXT: u32 = 4096;
@@ -68,7 +71,7 @@ impl Keys<'_> {
 fn general(metadata: &mut Metadata, dims: &Dims, quant: Quant, seed: u64) {
     metadata.insert("general.architecture", dims.architecture.name());
     metadata.insert("general.type", "model");
-    metadata.insert("general.name", format!("{} (synthetic)", dims.title));
+    metadata.insert("general.name", format!("{}{SYNTHETIC_NAME}", dims.title));
     metadata.insert(
         "general.description",
         format!("Random weights in the shape of {}, seed {seed}.", dims.title),

@@ -60,11 +60,16 @@ pub(crate) struct StreamExecutor {
     /// The last graph was a decode step.
     decoding: bool,
     stats: StreamStats,
-    shared: Arc<SharedStats>,
+    /// Where counters are published; `None` when they are not.
+    shared: Option<Arc<SharedStats>>,
 }
 
 impl StreamExecutor {
-    pub fn new(experts: Option<ExpertSide>, dense: Option<DenseStreamer>, shared: Arc<SharedStats>) -> Self {
+    pub fn new(
+        experts: Option<ExpertSide>,
+        dense: Option<DenseStreamer>,
+        shared: Option<Arc<SharedStats>>,
+    ) -> Self {
         Self {
             experts,
             dense,
@@ -165,6 +170,7 @@ impl StreamExecutor {
     }
 
     fn publish(&mut self, elapsed: Duration) {
+        let Some(shared) = self.shared.clone() else { return };
         let stalled_before = self.stats.read_stall;
         let mut stats = StreamStats { graphs: self.stats.graphs + 1, ..StreamStats::default() };
         if let Some(side) = &self.experts {
@@ -186,7 +192,7 @@ impl StreamExecutor {
         let stalled = stats.read_stall.saturating_sub(stalled_before);
         stats.compute = self.stats.compute + elapsed.saturating_sub(stalled);
         self.stats = stats;
-        self.shared.set(stats);
+        shared.set(stats);
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) struct ExpertStreamer {
     step: Option<Step>,
     clock: TokenClock,
     failure: Option<ReadError>,
+    synchronous: bool,
     pub decode: Lookups,
     pub prefill: Lookups,
 }
@@ -67,9 +68,15 @@ impl ExpertStreamer {
             step: None,
             clock: TokenClock::default(),
             failure: None,
+            synchronous: false,
             decode: Lookups::default(),
             prefill: Lookups::default(),
         }
+    }
+
+    /// Has every read waited for before anything is computed, part by part: the baseline of benchmarks.
+    pub fn synchronous(self) -> Self {
+        Self { synchronous: true, ..self }
     }
 
     pub fn layout(&self) -> &ExpertLayout {
@@ -122,9 +129,33 @@ impl ExpertStreamer {
         let loads = self.place(io, index, ids.tokens, &mut sorted);
         let layer = &self.layout.layers[index];
         let slab = &self.slabs[layer.class];
-        io.submit(slot_wishes(layer, index, slab, &loads, &ops.parts, Priority::Demand));
+        if self.synchronous {
+            self.read_one_part_after_the_other(io, index, &loads, &ops.parts);
+        } else {
+            io.submit(slot_wishes(layer, index, slab, &loads, &ops.parts, Priority::Demand));
+        }
+        let layer = &self.layout.layers[index];
         let step = self.step.insert(Step::new(index, layer, ids_operand, ids, sorted, ops));
         feed_cells(io, &self.layout, &mut self.cells, step);
+    }
+
+    /// Reads a part of all misses, waits for it, then the next part. A failed read is found when the expert is used.
+    fn read_one_part_after_the_other(
+        &mut self,
+        io: &mut Io<Target>,
+        index: usize,
+        loads: &[(u32, SlotId)],
+        parts: &[usize],
+    ) {
+        for part in parts {
+            let layer = &self.layout.layers[index];
+            let slab = &self.slabs[layer.class];
+            io.submit(slot_wishes(layer, index, slab, loads, &[*part], Priority::Demand));
+            // An error says that nothing is out any more.
+            while let Ok(landed) = io.wait() {
+                self.absorb(landed);
+            }
+        }
     }
 
     /// Asks the cache for every expert of a layer, and counts. Returns what must be read into slots.

@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 use hypura_core::plan::Choice;
-use hypura_engine::load::LoadSettings;
+use hypura_engine::ReaderConfig;
+use hypura_engine::load::{LoadSettings, PolicyKind};
+use hypura_engine::stream::Prefetch;
 use serde::{Deserialize, Serialize};
 
 /// A way of running the model.
@@ -19,6 +21,10 @@ pub enum Arm {
     Mmap,
     /// Plain llama.cpp with all weights read into memory
     Plain,
+    /// Streamed as simply as can be: the least recently used expert goes, reads are waited for, nothing is guessed
+    Naive,
+    /// Streamed without statistics, to measure what those cost
+    Blind,
 }
 
 impl Arm {
@@ -31,6 +37,8 @@ impl Arm {
             Self::Resident => "resident",
             Self::Mmap => "mmap",
             Self::Plain => "plain",
+            Self::Naive => "naive",
+            Self::Blind => "blind",
         }
     }
 
@@ -43,7 +51,7 @@ impl Arm {
     /// Whether `--memory` bounds it.
     #[must_use]
     pub const fn has_budget(self) -> bool {
-        matches!(self, Self::Auto | Self::Stream)
+        matches!(self, Self::Auto | Self::Stream | Self::Naive | Self::Blind)
     }
 
     /// How the arm loads, given how the user asked to load.
@@ -52,9 +60,24 @@ impl Arm {
         match self {
             Self::Auto => asked,
             Self::Stream => LoadSettings { choice: Choice::Stream, ..asked },
+            Self::Naive => Self::naive(asked),
+            Self::Blind => LoadSettings { choice: Choice::Stream, statistics: false, ..asked },
             Self::Resident => Self::unbounded(asked, Choice::Resident),
             Self::Plain => Self::unbounded(asked, Choice::Auto),
             Self::Mmap => LoadSettings { baseline_mmap: true, ..Self::unbounded(asked, Choice::Auto) },
+        }
+    }
+
+    /// The proof of concept that came before the engine: all misses of a matrix are read together, 32 requests at the
+    /// disk, and waited for; then it computes. The kernels, slots and reads themselves are those of `stream`.
+    fn naive(asked: LoadSettings) -> LoadSettings {
+        LoadSettings {
+            choice: Choice::Stream,
+            policy: PolicyKind::Lru,
+            prefetch: Prefetch::Off,
+            synchronous_reads: true,
+            reader_config: ReaderConfig { depth: 32, ..asked.reader_config },
+            ..asked
         }
     }
 
@@ -90,11 +113,14 @@ mod tests {
 
     #[test]
     fn what_is_measured_keeps_them() {
-        for arm in [Arm::Auto, Arm::Stream] {
+        for arm in [Arm::Auto, Arm::Stream, Arm::Naive, Arm::Blind] {
             let settings = arm.settings(asked());
             assert_eq!((settings.budget_bytes, settings.cache), (1000, Some(CacheSize::Percent(20.0))));
         }
         assert_eq!(Arm::Stream.settings(asked()).choice, Choice::Stream);
+        let naive = Arm::Naive.settings(asked());
+        assert!(naive.synchronous_reads && naive.prefetch == Prefetch::Off);
+        assert!(!Arm::Blind.settings(asked()).statistics && Arm::Stream.settings(asked()).statistics);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Whatever is changed on the machine (read-ahead, control groups) is held by guards and put back on every way out.
 
 use anyhow::{Context as _, bail};
+use hypura_core::model::ModelShape;
 use hypura_core::plan::{ExpertLayout, human_bytes};
 use hypura_engine::iobench::{self, FileSystem};
 use hypura_engine::load::LoadSettings;
@@ -15,7 +16,8 @@ use super::arm::Arm;
 use super::child::Work;
 use super::disk::{self, Bandwidth, CacheState, ReadAheadReport, ReadShape};
 use super::memcap::Memcap;
-use super::report::{Disk, FORMAT, Machine, Model, Prediction, Report, Run, Settings};
+use super::predict::{PredictionError, Predictor};
+use super::report::{ArmSummary, Disk, FORMAT, Machine, Model, Report, Run, Settings};
 use super::schedule::{Turn, abba};
 use super::spawn::{Launcher, Stop};
 use super::stats::{Spread, median};
@@ -43,8 +45,8 @@ pub struct Job {
     pub routes: Option<String>,
     /// Run baselines that may drive the machine out of memory.
     pub force: bool,
-    /// What a plan promised for the measured arm, when it promised something.
-    pub predicted: Option<Prediction>,
+    /// Says what the measured arm will do; `None` when nobody asked.
+    pub predictor: Option<Predictor>,
     /// How to start arms.
     pub launcher: Launcher,
 }
@@ -223,8 +225,11 @@ impl<'a> Campaign<'a> {
                 .into_iter()
                 .map(|(run, disk)| Run { roofline: roofline(&run, &limits, disk), ..run })
                 .collect();
-            let predicted = if at == 0 { job.predicted } else { None };
-            arms.extend(summarise(arm, self.cap_of(arm), predicted, runs));
+            arms.extend(summarise(arm, self.cap_of(arm), runs));
+        }
+        if let (Some(predictor), Some(measured)) = (&job.predictor, arms.first_mut()) {
+            let told = predict(predictor, &self.source.shape, measured);
+            self.warnings.extend(told.err().map(|why| format!("nothing was predicted: {why}")));
         }
         let comparisons = match arms.split_first() {
             Some((measured, others)) => others.iter().map(|other| compare(measured, other)).collect(),
@@ -317,6 +322,19 @@ impl<'a> Campaign<'a> {
             bytes_per_s: Spread::of(self.measured.iter().map(|found| found.bytes_per_s)),
         }
     }
+}
+
+/// Adds what the planner says of the measured arm. The plan does not depend on the runs, so it may come after them.
+fn predict(predictor: &Predictor, shape: &ModelShape, measured: &mut ArmSummary) -> anyhow::Result<()> {
+    let predicted = predictor.predict(shape)?;
+    measured.prediction_error = Some(PredictionError::of(&predicted, measured));
+    measured.predicted = Some(predicted);
+    if let Some(hit_rate) = measured.hit_rate.filter(|_| measured.mode == "expert-streaming") {
+        let predicted = predictor.given_hits(shape, hit_rate)?;
+        measured.error_given_hits = Some(PredictionError::of(&predicted, measured));
+        measured.predicted_given_hits = Some(predicted);
+    }
+    Ok(())
 }
 
 fn no_read_ahead() -> ReadAheadReport {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::arm::Arm;
 use super::snapshot::{Phase, Snapshot};
+use super::soak::{Soak, soak};
 
 /// What an arm computes; the same in every arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Work {
     pub generate: usize,
     /// Seed of all tokens.
     pub seed: u64,
+    /// After that, prompts of many lengths for so many seconds.
+    #[serde(default)]
+    pub soak_s: u64,
 }
 
 /// What an arm did.
@@ -56,6 +60,9 @@ pub struct ArmRun {
     pub token_ms: Vec<f64>,
     /// The largest resident set of the process (mapped pages of files included).
     pub peak_rss_bytes: Option<u64>,
+    /// What came after the measured tokens, if anything.
+    #[serde(default)]
+    pub soak: Option<Soak>,
 }
 
 impl Work {
@@ -65,18 +72,37 @@ impl Work {
         self.prompt + self.warmup + self.generate + 1
     }
 
-    /// Pseudo-random tokens (SplitMix64), the same for the same seed and vocabulary.
+    /// Pseudo-random tokens, the same for the same seed and vocabulary.
     fn tokens(&self, vocab: usize) -> Vec<Token> {
-        let mut state = self.seed;
-        let most = vocab.max(1) as u64;
-        (0..self.positions())
-            .map(|_| {
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                Token::try_from((mixed ^ (mixed >> 31)) % most).unwrap_or(0)
-            })
-            .collect()
+        let mut numbers = Numbers::new(self.seed);
+        (0..self.positions()).map(|_| numbers.token(vocab)).collect()
+    }
+}
+
+/// Pseudo-random numbers (SplitMix64).
+#[derive(Clone, Debug)]
+pub(super) struct Numbers(u64);
+
+impl Numbers {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// 0 up to but not `most`.
+    pub fn below(&mut self, most: usize) -> usize {
+        usize::try_from(self.next() % most.max(1) as u64).unwrap_or(0)
+    }
+
+    /// A token of a vocabulary of this size.
+    pub fn token(&mut self, vocab: usize) -> Token {
+        Token::try_from(self.below(vocab)).unwrap_or(0)
     }
 }
 
@@ -127,6 +153,7 @@ pub fn run_arm(
         decode: empty_phase(),
         token_ms: Vec::new(),
         peak_rss_bytes: None,
+        soak: None,
     };
     let session = open(planned, &mut |_, _| {})?;
     let load_ms = ms(start.elapsed());
@@ -166,13 +193,17 @@ fn measure(mut session: Session, work: &Work, device: Option<&str>, run: ArmRun)
     };
     let measured = measured_times(&outcome, work)?;
     let decode_s = measured.iter().map(Duration::as_secs_f64).sum();
-    Ok(ArmRun {
+    let phases = ArmRun {
         prefill: prefilled.since(&begin, work.prompt as u64, outcome.prefill.as_secs_f64()),
         decode: after.since(before, work.generate as u64, decode_s),
         token_ms: measured.iter().copied().map(ms).collect(),
-        peak_rss_bytes: machine::peak_rss_bytes().ok(),
         ..run
-    })
+    };
+    let soaked = match work.soak_s {
+        0 => None,
+        seconds => Some(soak(&mut session, Duration::from_secs(seconds), work.seed)?),
+    };
+    Ok(ArmRun { peak_rss_bytes: machine::peak_rss_bytes().ok(), soak: soaked, ..phases })
 }
 
 /// Times of the measured tokens, without those of the warm-up.
@@ -197,7 +228,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_tokens() {
-        let work = Work { prompt: 20, warmup: 3, generate: 40, seed: 7 };
+        let work = Work { prompt: 20, warmup: 3, generate: 40, seed: 7, soak_s: 0 };
         let tokens = work.tokens(1000);
         assert_eq!(tokens.len(), 64);
         assert_eq!(tokens, work.tokens(1000));
@@ -209,7 +240,7 @@ mod tests {
     proptest! {
         #[test]
         fn tokens_are_of_the_vocabulary(seed: u64, vocab in 1usize..200_000) {
-            let work = Work { prompt: 5, warmup: 1, generate: 5, seed };
+            let work = Work { prompt: 5, warmup: 1, generate: 5, seed, soak_s: 0 };
             prop_assert!(work.tokens(vocab).iter().all(|token| (0..vocab as i64).contains(&i64::from(*token))));
         }
     }

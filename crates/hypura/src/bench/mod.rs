@@ -11,6 +11,8 @@
 //! | `disk` | raw bandwidth, page cache and read-ahead |
 //! | `snapshot`, `procfs` | counters at a moment; how the kernel writes them |
 //! | `stats`, `roofline`, `summary` | from runs to figures |
+//! | `predict` | what the planner says of the measured arm, and how far off that is |
+//! | `soak` | one arm for a long time, with prompts of many lengths |
 //! | `report`, `table` | the result for programs and for people |
 //! | `routes` | traces that force the routers' choices |
 //! | `io` | raw reads by size, depth and reader |
@@ -21,12 +23,14 @@ mod child;
 mod disk;
 pub mod io;
 mod memcap;
+mod predict;
 mod procfs;
 mod report;
 mod roofline;
 mod routes;
 mod schedule;
 mod snapshot;
+mod soak;
 mod spawn;
 mod stats;
 mod summary;
@@ -36,7 +40,8 @@ pub use arm::Arm;
 pub use campaign::{Job, run};
 pub use child::{ArmRun, Work, run_arm, wait_for_go};
 pub use memcap::{Memcap, MemcapError};
-pub use report::{Comparison, Prediction, Report};
+pub use predict::{Prediction, PredictionError, Predictor};
+pub use report::{Comparison, Report};
 pub use roofline::{Bound, Roofline};
 pub use routes::read_trace;
 pub use spawn::{Launcher, Stop, Stopped};

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::arm::Arm;
 use super::child::{ArmRun, Work};
 use super::disk::{Bandwidth, CacheState, ReadAheadReport};
+use super::predict::{Prediction, PredictionError};
 use super::roofline::{Bound, Roofline};
 use super::stats::Spread;
 
@@ -154,19 +155,16 @@ pub struct ArmSummary {
     pub bound_by: Option<Bound>,
     /// What was predicted before anything ran.
     pub predicted: Option<Prediction>,
+    /// How far off that was.
+    pub prediction_error: Option<PredictionError>,
+    /// What would have been predicted with the hit rate that was measured.
+    pub predicted_given_hits: Option<Prediction>,
+    /// How far off that is.
+    pub error_given_hits: Option<PredictionError>,
     /// Runs that something else on the machine disturbed.
     pub disturbed: usize,
     /// Every run in the order of rounds.
     pub runs: Vec<Run>,
-}
-
-/// What a plan promised.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Prediction {
-    /// Decoded tokens per second.
-    pub decode_tps: f64,
-    /// Loading in milliseconds.
-    pub load_ms: Option<f64>,
 }
 
 /// One run of an arm.

@@ -3,7 +3,7 @@
 use hypura_core::plan::human_bytes;
 
 use super::arm::Arm;
-use super::report::{ArmSummary, Comparison, Prediction, Run};
+use super::report::{ArmSummary, Comparison, Run};
 use super::roofline::{Bound, ComputeSource, Reads, Roofline};
 use super::snapshot::Phase;
 use super::stats::{Spread, median, percentile, sorted};
@@ -51,12 +51,7 @@ pub fn roofline(run: &Run, limits: &Limits, disk_bytes_per_s: Option<f64>) -> Op
 
 /// Sums up the runs of an arm; `None` when it never ran.
 #[must_use]
-pub fn summarise(
-    arm: Arm,
-    memcap_bytes: Option<u64>,
-    predicted: Option<Prediction>,
-    runs: Vec<Run>,
-) -> Option<ArmSummary> {
+pub fn summarise(arm: Arm, memcap_bytes: Option<u64>, runs: Vec<Run>) -> Option<ArmSummary> {
     let first = runs.first()?;
     let token_ms = sorted(runs.iter().flat_map(|run| run.arm.token_ms.iter().copied()));
     let per_token = |value: &dyn Fn(&Run) -> Option<f64>| {
@@ -87,7 +82,10 @@ pub fn summarise(
         planned_bytes: first.arm.planned_bytes,
         efficiency: Spread::of(runs.iter().filter_map(|run| Some(run.roofline?.efficiency))),
         bound_by: most(runs.iter().filter_map(|run| Some(run.roofline?.bound_by))),
-        predicted,
+        predicted: None,
+        prediction_error: None,
+        predicted_given_hits: None,
+        error_given_hits: None,
         disturbed: runs.iter().filter(|run| run.disturbed.is_some()).count(),
         runs,
     })

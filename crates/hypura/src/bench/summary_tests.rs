@@ -37,6 +37,7 @@ pub(in super::super) fn run(round: usize, mode: &str, decode_tps: f64) -> Run {
         decode: phase(8, decode_tps),
         token_ms: vec![1e3 / decode_tps; 8],
         peak_rss_bytes: Some(1000 + round as u64),
+        soak: None,
     };
     Run { round, arm, cgroup_peak_bytes: None, roofline: None, disturbed: None }
 }
@@ -50,7 +51,7 @@ fn figures_are_per_token_and_medians() {
         run(1, "expert-streaming", 5.0),
         run(2, "expert-streaming", 9.0),
     ];
-    let found = summarise(Arm::Auto, None, None, runs).unwrap();
+    let found = summarise(Arm::Auto, None, runs).unwrap();
     assert_eq!(found.decode_tps.unwrap().median, 5.0);
     assert_eq!((found.read_bytes_per_token, found.kernel_read_bytes_per_token), (Some(1000.0), Some(1100.0)));
     assert_eq!((found.hit_rate, found.peak_rss_bytes), (Some(0.75), Some(1002)));
@@ -58,12 +59,12 @@ fn figures_are_per_token_and_medians() {
     assert!((found.read_stall_ms_per_token.unwrap() - 10.0).abs() < 1e-9);
     assert_eq!(found.load_ms, Some(101.0));
     assert_eq!((found.efficiency, found.bound_by), (None, None), "no roofline was measured");
-    assert!(summarise(Arm::Auto, None, None, Vec::new()).is_none());
+    assert!(summarise(Arm::Auto, None, Vec::new()).is_none());
 }
 
 #[test]
 fn arms_that_do_not_stream_have_no_bytes_of_ours() {
-    let found = summarise(Arm::Mmap, None, None, vec![run(0, "mmap", 2.0)]).unwrap();
+    let found = summarise(Arm::Mmap, None, vec![run(0, "mmap", 2.0)]).unwrap();
     assert_eq!((found.read_bytes_per_token, found.read_stall_ms_per_token), (None, None));
     assert_eq!(found.kernel_read_bytes_per_token, Some(1100.0));
 }
@@ -85,7 +86,7 @@ fn a_peak_beyond_the_budget_is_told() {
 fn ratios_are_taken_within_a_round() {
     let arm = |speeds: [f64; 3]| {
         let runs = speeds.iter().enumerate().map(|(round, tps)| run(round, "mmap", *tps)).collect();
-        summarise(Arm::Mmap, None, None, runs).unwrap()
+        summarise(Arm::Mmap, None, runs).unwrap()
     };
     // The machine is four times as fast in the last round; the ratio stays.
     let found = compare(&arm([3.0, 6.0, 12.0]), &arm([1.0, 2.0, 4.0]));

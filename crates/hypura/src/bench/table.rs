@@ -142,10 +142,18 @@ const LINES: &[Line] = &[
     }),
     ("efficiency (p10–p90)", |arm| arm.efficiency.map(percents)),
     ("bound by", |arm| arm.bound_by.map(|bound| bound.name().to_owned())),
-    ("predicted tok/s (error)", |arm| {
-        let (predicted, measured) = (arm.predicted?, arm.decode_tps?);
-        let error = predicted.decode_tps / measured.median - 1.0;
-        Some(format!("{} ({:+.0}%)", number(predicted.decode_tps), error * 100.0))
+    ("predicted decode tok/s", |arm| {
+        off(arm.predicted.as_ref()?.decode_tps?, arm.prediction_error?.decode, number)
+    }),
+    ("  with the measured hit rate", |arm| {
+        off(arm.predicted_given_hits.as_ref()?.decode_tps?, arm.error_given_hits?.decode, number)
+    }),
+    ("predicted prompt tok/s", |arm| {
+        off(arm.predicted.as_ref()?.prefill_tps?, arm.prediction_error?.prefill, number)
+    }),
+    ("predicted load ms", |arm| off(arm.predicted.as_ref()?.load_ms?, arm.prediction_error?.load, number)),
+    ("predicted read per token", |arm| {
+        off(arm.predicted.as_ref()?.read_bytes_per_token?, arm.prediction_error?.read_bytes, bytes)
     }),
     ("disturbed runs", |arm| Some(format!("{} of {}", arm.disturbed, arm.runs.len()))),
 ];
@@ -234,6 +242,14 @@ fn findings(report: &Report) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// A prediction and its error.
+fn off(said: f64, error: Option<f64>, show: fn(f64) -> String) -> Option<String> {
+    Some(match error {
+        Some(error) => format!("{} ({:+.0}%)", show(said), error * 100.0),
+        None => show(said),
+    })
 }
 
 fn pair(first: Option<f64>, second: Option<f64>, show: fn(f64) -> String) -> String {

@@ -2,7 +2,8 @@
 
 use super::super::child::Work;
 use super::super::disk::{Bandwidth, ReadAheadReport};
-use super::super::report::{Disk, FORMAT, Machine, Model, Prediction, Settings};
+use super::super::predict::{Prediction, PredictionError};
+use super::super::report::{Disk, FORMAT, Machine, Model, Settings};
 use super::super::summary::{Limits, compare, roofline, summarise, tests::run};
 use super::*;
 
@@ -14,9 +15,11 @@ fn report() -> Report {
             .map(|run| Run { roofline: roofline(&run, &limits, Some(1e6)), ..run })
             .collect()
     };
-    let predicted = Some(Prediction { decode_tps: 3.3, load_ms: None });
-    let auto = summarise(Arm::Auto, Some(6 << 30), predicted, runs("expert-streaming", 3.0)).unwrap();
-    let mmap = summarise(Arm::Mmap, Some(6 << 30), None, runs("mmap", 1.5)).unwrap();
+    let mut auto = summarise(Arm::Auto, Some(6 << 30), runs("expert-streaming", 3.0)).unwrap();
+    let predicted = Prediction { decode_tps: Some(3.3), ..Prediction::default() };
+    auto.prediction_error = Some(PredictionError::of(&predicted, &auto));
+    auto.predicted = Some(predicted);
+    let mmap = summarise(Arm::Mmap, Some(6 << 30), runs("mmap", 1.5)).unwrap();
     Report {
         format: FORMAT,
         hypura: "0.0.0".to_owned(),
@@ -36,7 +39,7 @@ fn report() -> Report {
             routed_bytes_per_token: 1_000_000,
         },
         settings: Settings {
-            work: Work { prompt: 32, warmup: 2, generate: 8, seed: 1 },
+            work: Work { prompt: 32, warmup: 2, generate: 8, seed: 1, soak_s: 0 },
             pairs: 3,
             context: 4096,
             ubatch: 512,

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use clap::ValueEnum;
 use hypura_engine::load::LoadSettings;
+use hypura_engine::machine;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,10 +11,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::failure::complain;
+use super::plan::disk_target;
+use super::profile::remembered;
 use super::size::parse_bytes;
 use super::{Interrupt, MemorySize, ModelArgs, UsageError};
 use crate::bench::{
-    Arm, Job, Launcher, Look, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
+    Arm, Job, Launcher, Look, Predictor, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
 };
 
 /// Flags of `hypura bench`.
@@ -65,6 +68,14 @@ pub struct Args {
     #[arg(long, value_name = "TRACE", help_heading = "Benchmark")]
     routes: Option<PathBuf>,
 
+    /// Go on afterwards with prompts and answers of many lengths, for so many seconds in each run, and look at the memory
+    #[arg(long, default_value_t = 0, value_name = "SECONDS", help_heading = "Benchmark")]
+    soak: u64,
+
+    /// Predict nothing (a prediction measures this machine, once, for about 15 seconds)
+    #[arg(long, help_heading = "Benchmark")]
+    no_predict: bool,
+
     /// Also run what may drive the machine out of memory
     #[arg(long, help_heading = "Benchmark")]
     force: bool,
@@ -93,6 +104,8 @@ impl ValueEnum for Against {
             Self::Arm(Arm::Plain),
             Self::Arm(Arm::Auto),
             Self::Arm(Arm::Stream),
+            Self::Arm(Arm::Naive),
+            Self::Arm(Arm::Blind),
             Self::Nothing,
         ]
     }
@@ -172,7 +185,13 @@ pub fn execute_arm(args: &ArmArgs) -> anyhow::Result<ExitCode> {
 
 impl Args {
     fn work(&self) -> Work {
-        Work { prompt: self.prompt, warmup: self.warmup, generate: self.generate, seed: self.seed }
+        Work {
+            prompt: self.prompt,
+            warmup: self.warmup,
+            generate: self.generate,
+            seed: self.seed,
+            soak_s: self.soak,
+        }
     }
 
     fn settings(&self) -> anyhow::Result<LoadSettings> {
@@ -195,13 +214,29 @@ impl Args {
                 MemorySize::Bytes(bytes) => bytes,
                 MemorySize::Percent(_) => asked.budget_bytes,
             }),
-            asked,
+            asked: asked.clone(),
             memcap_bytes: self.memcap,
             routes: self.routes.as_ref().map(|path| path.display().to_string()),
             force: self.force,
-            predicted: None,
+            predictor: self.predictor(&asked)?,
             launcher: Launcher { program: this_program()?, flags: own_flags() },
         })
+    }
+
+    /// With the profile of the disk that the model is on.
+    fn predictor(&self, asked: &LoadSettings) -> anyhow::Result<Option<Predictor>> {
+        if self.no_predict || !Predictor::is_about(self.arm) {
+            return Ok(None);
+        }
+        let path = self.model.path()?;
+        let bytes = path.metadata().map(|metadata| metadata.len());
+        let Ok(bytes) = bytes else { return Ok(None) };
+        let remembered = remembered(&disk_target(Some(&path), bytes), asked.threads, false)?;
+        let mut asked = asked.clone();
+        if let (None, Some(cap)) = (self.model.memory, self.memcap) {
+            asked.budget_bytes = machine::default_budget_bytes(cap).min(asked.budget_bytes);
+        }
+        Ok(Predictor::new(remembered.profile, self.arm, &asked, self.work()))
     }
 
     /// The measured arm, then the others.

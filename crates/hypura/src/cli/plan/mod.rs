@@ -21,7 +21,6 @@ use std::process::ExitCode;
 
 use super::profile::remembered;
 use super::{ModelArgs, UsageError};
-use header::Header;
 use what_if::WhatIfArg;
 
 /// Arguments of `hypura plan`.
@@ -62,10 +61,10 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let header = header::find(&args.model)?;
     let target = match &args.dir {
         Some(dir) => dir.clone(),
-        None => disk_target(&header),
+        None => disk_target(header.path.as_deref(), header.first_file_bytes),
     };
     let remembered = remembered(&target, load.threads, false)?;
-    let routing = if args.uniform_routing { Routing::Uniform } else { Routing::Traced };
+    let routing = if args.uniform_routing { Routing::Uniform } else { Routing::of(&header.shape) };
     let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
     let settings = AdviceSettings {
         choice: load.choice,
@@ -95,11 +94,11 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 /// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a moment.
-fn disk_target(header: &Header) -> PathBuf {
+pub(super) fn disk_target(path: Option<&Path>, first_file_bytes: u64) -> PathBuf {
     const LARGE: u64 = 1 << 30;
-    let Some(path) = &header.path else { return PathBuf::from(".") };
-    if header.first_file_bytes >= LARGE {
-        return path.clone();
+    let Some(path) = path else { return PathBuf::from(".") };
+    if first_file_bytes >= LARGE {
+        return path.to_owned();
     }
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder.to_owned(),
