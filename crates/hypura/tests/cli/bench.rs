@@ -10,8 +10,20 @@ use std::path::Path;
 use std::process::Stdio;
 
 /// Small work, quickly done.
-const SMALL: [&str; 12] =
-    ["--no-predict", "--prompt", "8", "--warmup", "1", "--gen", "4", "--ctx", "64", "--threads", "1", "--pairs"];
+const SMALL: [&str; 12] = [
+    "--no-predict",
+    "--prompt",
+    "8",
+    "--warmup",
+    "1",
+    "--gen",
+    "4",
+    "--ctx",
+    "64",
+    "--threads",
+    "1",
+    "--pairs",
+];
 
 /// Runs the benchmark and gives its report.
 fn bench(model: &Path, flags: &[&str]) -> Value {
@@ -129,11 +141,13 @@ fn wrong_flags_and_bad_models_are_one_line() {
     run(["bench", path, "--against", "auto"]).assert_error(2, &["auto", "against itself"]);
     run(["bench", path, "--against", "nothing"]).assert_error(2, &["nothing"]);
     run(["bench", path, "--pairs", "0"]).assert_error(2, &["at least 1"]);
-    run(["bench", path, "--gen", "64", "--ctx", "16", "--no-predict"]).assert_error(1, &["positions", "--ctx"]);
+    run(["bench", path, "--gen", "64", "--ctx", "16", "--no-predict"])
+        .assert_error(1, &["positions", "--ctx"]);
     run(["bench", path, "--routes", "/nonexistent"]).assert_error(1, &["/nonexistent"]);
     run(["bench", "/nonexistent.gguf", "--no-predict"]).assert_error(1, &["/nonexistent.gguf"]);
     run(["bench-arm", path, "--run-arm", "auto"]).assert_error(1, &["hypura bench"]);
-    let short = ["bench", path, "--gen", "1", "--prompt", "1", "--against", "none", "--memory", "1M", "--no-predict"];
+    let short =
+        ["bench", path, "--gen", "1", "--prompt", "1", "--against", "none", "--memory", "1M", "--no-predict"];
     run(short).assert_error(1, &["the auto arm failed", "--memory"]);
 }
 
