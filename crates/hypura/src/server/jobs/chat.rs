@@ -59,7 +59,7 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
         format: job.format.clone(),
         think,
         continues,
-        template: None,
+        template: entry.template.clone(),
     })
 }
 

@@ -131,7 +131,7 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         messages: messages.map(|message| message.to_openai()).collect(),
         format,
         think,
-        template: template.map(str::to_owned),
+        template: template.map(str::to_owned).or_else(|| entry.template.clone()),
         ..ChatInput::default()
     };
     Ok(Form::Chat { input, context })

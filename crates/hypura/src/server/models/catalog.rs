@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use crate::server::Failure;
 use crate::server::job::Message;
 use crate::server::options::Options;
+use crate::store::Store;
 
 /// A model that is installed.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct ModelEntry {
     pub name: String,
     /// The file to load (of several shards: the first).
     pub path: PathBuf,
+    /// Changes when the weights do: place, size and time of the file. Two names of one file share it.
+    pub weights: String,
     /// 64 hexadecimal digits.
     pub digest: String,
     /// Bytes of all layers.
@@ -26,6 +29,8 @@ pub struct ModelEntry {
     pub details: Details,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// A chat template in Jinja instead of the one in the file.
+    pub template: Option<String>,
     /// Its system message.
     pub system: Option<String>,
     /// Its own parameters, merged under those of a request.
@@ -35,10 +40,10 @@ pub struct ModelEntry {
 }
 
 impl ModelEntry {
-    /// Whether two entries are the same model in the same files: what is loaded for one serves the other.
+    /// Whether two entries are the same weights: what is loaded for one serves the other.
     #[must_use]
     pub fn same_weights(&self, other: &Self) -> bool {
-        self.digest == other.digest && self.path == other.path && self.size_bytes == other.size_bytes
+        self.weights == other.weights
     }
 }
 
@@ -127,6 +132,12 @@ pub struct ShowData {
     pub tensors: Vec<Value>,
     /// Metadata of the projector.
     pub projector_info: Option<Map<String, Value>>,
+    /// As Ollama's config says.
+    pub renderer: Option<String>,
+    /// As Ollama's config says.
+    pub parser: Option<String>,
+    /// The version of Ollama that it wants.
+    pub requires: Option<String>,
 }
 
 /// The models of this machine. All calls may read files: call them where blocking is allowed.
@@ -143,4 +154,6 @@ pub trait Catalog: Send + Sync {
     /// # Errors
     /// 500 when its files cannot be read.
     fn show(&self, entry: &ModelEntry, verbose: bool) -> Result<ShowData, Failure>;
+    /// The store for changes, where there is one.
+    fn store(&self) -> Option<Arc<Store>>;
 }

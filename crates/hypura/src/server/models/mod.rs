@@ -4,13 +4,16 @@
 //! - [`catalog`]: what it needs of a store
 //! - [`manager`]: loads on demand, one at a time, within one memory budget
 //! - [`loader`]: the thread that plans, makes room and loads
+//! - [`store_catalog`]: the store as a catalogue
 //! - [`table`]: what is loaded, without any waiting
 
 pub mod backend;
 pub mod catalog;
 mod loader;
 mod manager;
+mod store_catalog;
 mod table;
 
 pub use catalog::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 pub use manager::{Lease, ManagerSettings, ModelManager, RunningModel};
+pub use store_catalog::{StoreCatalog, failure_of_store};

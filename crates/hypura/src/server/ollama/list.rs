@@ -141,6 +141,11 @@ async fn answer(server: &Arc<Server>, headers: &HeaderMap, bytes: &Bytes) -> Res
     if let Some(system) = system {
         put("system", system.into());
     }
+    for (key, value) in [("renderer", data.renderer), ("parser", data.parser), ("requires", data.requires)] {
+        if let Some(value) = value {
+            put(key, value.into());
+        }
+    }
     put("details", details(&entry.details));
     if !entry.messages.is_empty() {
         let messages = entry.messages.iter().map(|one| json!({"role": one.role, "content": one.content}));

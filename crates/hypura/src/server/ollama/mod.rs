@@ -3,14 +3,18 @@
 //! - [`general`]: what is there, who are you
 //! - [`generate`], [`chat`], [`embed`]: work
 //! - [`list`]: which models there are and which are loaded
+//! - [`manage`], [`create`], [`blobs`]: changes of the store
 //! - [`wire`]: streams as lines of JSON
 //! - [`request`]: what the requests have in common
 
+mod blobs;
 mod chat;
+mod create;
 mod embed;
 mod general;
 mod generate;
 mod list;
+mod manage;
 mod request;
 mod wire;
 
@@ -31,4 +35,7 @@ pub fn routes() -> Router<Arc<Server>> {
         .merge(chat::routes())
         .merge(embed::routes())
         .merge(list::routes())
+        .merge(manage::routes())
+        .merge(create::routes())
+        .merge(blobs::routes())
 }
