@@ -26,6 +26,7 @@ pub mod options;
 pub mod origin;
 pub mod request_log;
 pub mod respond;
+pub mod serve;
 pub mod state;
 pub mod time;
 

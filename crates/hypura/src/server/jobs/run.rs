@@ -125,7 +125,7 @@ impl Work {
                 }
                 EngineEvent::Done(done) => {
                     drop(ticket);
-                    self.send_all(reader.finish());
+                    self.send_all(reader.finish(done.finish == EngineFinish::End));
                     return Ok(self.summary(*done, load, &reader, context));
                 }
                 EngineEvent::Failed(failure) => return Err(failure),
@@ -208,8 +208,8 @@ impl Reader {
         self.pieces(parts)
     }
 
-    fn finish(&mut self) -> Vec<Piece> {
-        let parts = self.parser.as_mut().map(|parser| parser.finish()).unwrap_or_default();
+    fn finish(&mut self, complete: bool) -> Vec<Piece> {
+        let parts = self.parser.as_mut().map(|parser| parser.finish(complete)).unwrap_or_default();
         let mut pieces = self.pieces(parts);
         if !self.pending.is_empty() {
             let logprobs = std::mem::take(&mut self.pending);

@@ -165,8 +165,8 @@ pub enum AnswerPart {
 pub trait AnswerParser: Send {
     /// More text.
     fn push(&mut self, text: &str) -> Vec<AnswerPart>;
-    /// The end of the text.
-    fn finish(&mut self) -> Vec<AnswerPart>;
+    /// The end of the text. `complete`: the model ended it; otherwise it was cut and may hold half a call.
+    fn finish(&mut self, complete: bool) -> Vec<AnswerPart>;
 }
 
 /// How to choose tokens.

@@ -62,7 +62,11 @@ impl StoreCatalog {
             template: entry.template.clone().filter(|_| jinja),
             system: entry.system.clone(),
             options,
-            messages: entry.messages.iter().map(|one| Message::text(&one.role, one.content.clone())).collect(),
+            messages: entry
+                .messages
+                .iter()
+                .map(|one| Message::text(&one.role, one.content.clone()))
+                .collect(),
         })
     }
 }
@@ -74,7 +78,8 @@ impl Catalog for StoreCatalog {
             Err(StoreError::InvalidName(_)) => Err(LookupError::Invalid),
             Err(StoreError::NotFound(_)) => Err(match ModelName::parse_request(name) {
                 Ok((_, Locality::Cloud)) => {
-                    let message = format!("model '{name}' runs in Ollama's cloud: cloud features are disabled here");
+                    let message =
+                        format!("model '{name}' runs in Ollama's cloud: cloud features are disabled here");
                     LookupError::Refused(Failure::new(http::StatusCode::FORBIDDEN, message))
                 }
                 _ => LookupError::NotInstalled,
@@ -114,7 +119,8 @@ impl Catalog for StoreCatalog {
 /// A store's error for a client.
 #[must_use]
 pub fn failure_of_store(error: &StoreError) -> Failure {
-    let status = http::StatusCode::from_u16(error.status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        http::StatusCode::from_u16(error.status()).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     if status.is_server_error() {
         tracing::warn!(%error, "model store");
     }
@@ -126,6 +132,7 @@ fn weights(path: &Path) -> String {
     let about = std::fs::metadata(path).ok();
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let bytes = about.as_ref().map_or(0, std::fs::Metadata::len);
-    let changed = about.and_then(|about| about.modified().ok()).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let changed =
+        about.and_then(|about| about.modified().ok()).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     format!("{}\n{bytes}\n{}", place.display(), changed.map_or(0, |time| time.as_nanos()))
 }

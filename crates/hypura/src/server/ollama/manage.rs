@@ -55,7 +55,8 @@ pub(super) async fn with_store<T: Send + 'static>(
     server: &Arc<Server>,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Failure> {
-    let no_store = || Failure::new(StatusCode::NOT_IMPLEMENTED, "this server has no model store that can be changed");
+    let no_store =
+        || Failure::new(StatusCode::NOT_IMPLEMENTED, "this server has no model store that can be changed");
     let store = server.catalog.store().ok_or_else(no_store)?;
     let done = tokio::task::spawn_blocking(move || work(&store)).await;
     done.map_err(|_| Failure::internal("the model store failed"))?.map_err(|error| failure_of_store(&error))

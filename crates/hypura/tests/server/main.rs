@@ -1,0 +1,19 @@
+//! The HTTP server against a scripted engine: a test for each line of the checklist of Ollama's API, named after it.
+#![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
+#![expect(
+    clippy::cast_sign_loss,
+    clippy::cast_possible_truncation,
+    reason = "the fake's tokens are characters"
+)]
+
+mod fake;
+mod kit;
+
+mod chat;
+mod embed;
+mod general;
+mod generate;
+mod life;
+mod models;
+mod store;
+mod transport;
