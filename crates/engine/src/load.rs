@@ -54,7 +54,7 @@ pub struct LoadSettings {
     pub threads: u32,
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// How to guess the next layer's experts.
+    /// How to guess the next layers' experts.
     pub prefetch: Prefetch,
     /// Observe or force routing.
     pub routes: RouteSettings,

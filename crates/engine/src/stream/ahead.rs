@@ -1,6 +1,6 @@
-//! Looking one layer ahead: which experts the next layer will probably want, asked of its own router.
+//! Looking ahead: which experts the next layers will probably want, asked of their own routers.
 //!
-//! The hidden state changes little from layer to layer, so the next router applied to the state of today names most of
+//! The hidden state changes little from layer to layer, so a later router applied to the state of today names most of
 //! its experts. Only decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at
 //! all is decided by token times ([`Controller`]).
 
@@ -9,7 +9,7 @@ use hypura_ggml::{ExecError, GraphRun, MatMul, WeightId};
 use std::collections::HashMap;
 use std::time::Duration;
 
-use hypura_core::plan::ExpertLayout;
+use hypura_core::plan::{ExpertLayout, LayerLayout};
 
 /// How to guess.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,24 @@ pub enum Prefetch {
     Random(u64),
     /// Not at all.
     Off,
+}
+
+/// How many layers ahead.
+const HORIZON: usize = 2;
+
+/// How many of a layer's experts are guessed `distance` layers ahead (from 1): all `used` of the next one, fewer of those
+/// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 99
+/// times in 100 two layers ahead, its last is right half the time.
+fn guesses_at(distance: usize, used: usize) -> usize {
+    (used * (HORIZON + 1).saturating_sub(distance) / HORIZON).max(1)
+}
+
+/// An expert that will probably be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Guess {
+    /// Index of the expert layer.
+    pub layer: usize,
+    pub expert: u32,
 }
 
 pub(crate) struct Ahead {
@@ -73,26 +91,45 @@ impl Ahead {
         }
     }
 
-    /// The experts that the layer after `layer` will probably use, likeliest first. Called when the router of `layer` has
-    /// run and its input is still there.
+    /// The experts that the layers after `layer` will probably use: nearest layer first, within a layer likeliest first.
+    /// Called when the router of `layer` has run and its input is still there.
     pub fn predict(
         &mut self,
         run: &mut GraphRun<'_>,
         layout: &ExpertLayout,
         layer: usize,
-    ) -> Result<Vec<u32>, ExecError> {
-        let Some(next) = layout.layers.get(layer + 1).filter(|_| self.active) else { return Ok(Vec::new()) };
+    ) -> Result<Vec<Guess>, ExecError> {
+        if !self.active {
+            return Ok(Vec::new());
+        }
+        let later = layer + 1..layout.layers.len().min(layer + 1 + HORIZON);
         if let Prefetch::Random(_) = self.kind {
-            return Ok((0..next.used).map(|_| self.draw(next.experts)).collect());
+            return Ok(later.flat_map(|layer| self.random_guesses(layout, layer)).collect());
         }
-        match (self.of_layer.get(layer), self.of_layer.get(layer + 1)) {
-            (Some(Some(now)), Some(Some(then))) => {
-                let scores = run.lookahead(*now, *then)?;
-                Ok(top_experts(&scores, next.experts as usize, next.used as usize))
-            }
+        let Some(Some(now)) = self.of_layer.get(layer).copied() else {
             // An architecture with another kind of router: nothing to go by.
-            _ => Ok(Vec::new()),
+            return Ok(Vec::new());
+        };
+        let known: Vec<(usize, MatMul)> =
+            later.filter_map(|layer| self.of_layer[layer].map(|router| (layer, router))).collect();
+        if known.is_empty() {
+            return Ok(Vec::new());
         }
+        let routers: Vec<MatMul> = known.iter().map(|(_, router)| *router).collect();
+        let scores = run.lookahead(now, &routers)?;
+        let mut guesses = Vec::new();
+        for ((ahead, _), scores) in known.into_iter().zip(scores) {
+            let LayerLayout { experts, used, .. } = layout.layers[ahead];
+            let count = guesses_at(ahead - layer, used as usize);
+            let likely = top_experts(&scores, experts as usize, count);
+            guesses.extend(likely.into_iter().map(|expert| Guess { layer: ahead, expert }));
+        }
+        Ok(guesses)
+    }
+
+    fn random_guesses(&mut self, layout: &ExpertLayout, layer: usize) -> Vec<Guess> {
+        let LayerLayout { experts, used, .. } = layout.layers[layer];
+        (0..used).map(|_| Guess { layer, expert: self.draw(experts) }).collect()
     }
 
     /// xorshift64 (Marsaglia 2003): a test's guesses need no better.

@@ -44,8 +44,8 @@ impl ExpertSide {
         }
         let ids = run.moe_ids(op)?;
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
-        let guess = self.ahead.predict(run, self.streamer.layout(), layer)?;
-        self.streamer.prefetch(&mut self.io, layer + 1, &guess);
+        let guesses = self.ahead.predict(run, self.streamer.layout(), layer)?;
+        self.streamer.expect(&mut self.io, guesses);
         Ok(())
     }
 }

@@ -12,10 +12,12 @@ use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_ggml::{ExecError, GraphRun, MoeIds, RowGroup, StreamedOp};
 use hypura_storage::{Priority, ReadError};
 
+use super::ahead::Guess;
 use super::io::{Io, Landed, Wish};
 use super::slab::{Cells, Slab, keep_first};
 use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
 use crate::error::StreamError;
+use std::collections::VecDeque;
 
 /// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token.
 pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usize;
@@ -23,6 +25,10 @@ pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usi
 /// Most rows computed in one call, unless one expert alone has more. Bounds the memory of gathered rows, and ggml's
 /// work memory, which grows with slots × rows.
 const MOST_ROWS: usize = 512;
+
+/// Guessed experts are read while the disk has less than this to do: enough that it does not run dry before the next
+/// chance to give it more, little enough that a demand read does not wait long.
+const LOW_WATER_BYTES: usize = 3 << 20;
 
 /// What a read is for.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +59,8 @@ pub(crate) struct ExpertStreamer {
     cells: Cells,
     step: Option<Step>,
     clock: TokenClock,
+    /// Experts to read ahead when the disk has time, likeliest first.
+    guesses: VecDeque<Guess>,
     failure: Option<ReadError>,
     synchronous: bool,
     pub decode: Lookups,
@@ -67,6 +75,7 @@ impl ExpertStreamer {
             cells,
             step: None,
             clock: TokenClock::default(),
+            guesses: VecDeque::new(),
             failure: None,
             synchronous: false,
             decode: Lookups::default(),
@@ -89,6 +98,7 @@ impl ExpertStreamer {
 
     /// A graph of `tokens` tokens begins.
     pub fn begin_graph(&mut self, tokens: usize) {
+        self.guesses.clear();
         self.clock = self.clock.after_step(u32::try_from(tokens).unwrap_or(u32::MAX));
     }
 
@@ -203,20 +213,25 @@ impl ExpertStreamer {
         loads
     }
 
-    /// Reads experts that `layer` will probably want, as far as they are absent and there is room that nobody needs more.
-    pub fn prefetch(&mut self, io: &mut Io<Target>, layer: usize, experts: &[u32]) {
-        let Some(layout) = self.layout.layers.get(layer) else { return };
-        let slab = &mut self.slabs[layout.class];
-        let mut loads = Vec::new();
-        for expert in experts.iter().filter(|expert| **expert < layout.experts) {
-            if let Some(slot) = slab.cache.prefetch(ExpertKey::new(layout.layer, *expert), self.clock) {
-                slab.start(slot, layout.parts.len());
-                loads.push((*expert, slot));
+    /// What the next layers will probably want replaces what they were thought to want.
+    pub fn expect(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) {
+        self.guesses = guesses.into();
+        self.keep_busy(io);
+    }
+
+    /// Starts reads of guessed experts, likeliest first, while the disk has too little to do; as far as they are absent
+    /// and there is room that nobody needs more.
+    fn keep_busy(&mut self, io: &mut Io<Target>) {
+        while !self.guesses.is_empty() && io.backlog_bytes() < LOW_WATER_BYTES {
+            let Some(Guess { layer: index, expert }) = self.guesses.pop_front() else { return };
+            let layer = &self.layout.layers[index];
+            let slab = &mut self.slabs[layer.class];
+            if let Some(slot) = slab.cache.prefetch(ExpertKey::new(layer.layer, expert), self.clock) {
+                slab.start(slot, layer.parts.len());
+                let parts: Vec<usize> = (0..layer.parts.len()).collect();
+                io.submit(slot_wishes(layer, index, slab, &[(expert, slot)], &parts, Priority::Prefetch));
             }
         }
-        let parts: Vec<usize> = (0..layout.parts.len()).collect();
-        let wishes = slot_wishes(layout, layer, slab, &loads, &parts, Priority::Prefetch);
-        io.submit(wishes);
     }
 
     /// Whether the layer of this node has not begun.
@@ -234,6 +249,7 @@ impl ExpertStreamer {
     ) -> Result<(), ExecError> {
         let landed = io.poll();
         self.absorb(landed);
+        self.keep_busy(io);
         let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
         // A ubatch without outputs has no tokens left in its last layer.
         if let Some(slots) = &step.slots
@@ -254,12 +270,14 @@ impl ExpertStreamer {
                 self.check(step, &todo)?;
                 let landed = io.wait().map_err(ExecError::engine)?;
                 self.absorb(landed);
+                self.keep_busy(io);
             } else {
                 self.run_ready(run, op, part, step, &ready)?;
                 self.free_cells(step, part, &ready);
                 feed_cells(io, &self.layout, &mut self.cells, step);
                 let landed = io.poll();
                 self.absorb(landed);
+                self.keep_busy(io);
             }
         }
         Ok(())
@@ -399,6 +417,7 @@ impl ExpertStreamer {
             }
         }
         self.failure = None;
+        self.guesses.clear();
         if let Some(step) = self.step.take() {
             self.unpin(&step);
         }

@@ -79,6 +79,11 @@ impl<T: Copy> Io<T> {
         }
     }
 
+    /// Bytes that the disk has still to deliver.
+    pub fn backlog_bytes(&self) -> usize {
+        self.reader.backlog_bytes()
+    }
+
     /// Gives prefetches the priority of demand reads.
     pub fn promote(&mut self, wanted: impl Fn(&T) -> bool) {
         let tags: Vec<u64> =

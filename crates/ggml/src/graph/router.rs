@@ -92,62 +92,102 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Applies the matrix of `next` to the input of `now`, which must have been computed and not yet been overwritten:
-    /// the scores of a later router for the hidden state of today, `tokens` rows of one score per expert. Where both
-    /// inputs are normalised with weights of their own, those of `now` are exchanged for those of `next`.
+    /// Applies the matrices of `later` to the input of `now`, which must have been computed and not yet been overwritten:
+    /// the scores of later routers for the hidden state of today, each `tokens` rows of one score per expert. Where the
+    /// inputs are normalised with weights of their own, those of `now` are exchanged for those of the later one.
     ///
     /// # Errors
     /// [`ExecError::Misuse`] when the shapes do not fit each other.
-    pub fn lookahead(&mut self, now: MatMul, next: MatMul) -> Result<Vec<f32>, ExecError> {
-        let (now, next) = (self.node(now.node), self.node(next.node));
-        // SAFETY: both nodes and their operands are alive; the input of `now` holds `columns` floats per row at stride
-        // nb[1]; norm weights are leafs in host memory.
-        let (columns, rows, tokens) = unsafe {
-            let input = &*(*now).src[1];
-            let matrix = &*(*next).src[0];
-            let fits = input.type_ == sys::GGML_TYPE_F32
-                && input.nb[0] == 4
-                && input.ne[0] == matrix.ne[0]
-                && input.ne[2] == 1
-                && (*next).type_ == sys::GGML_TYPE_F32;
-            if !fits {
-                return Err(ExecError::Misuse("the next router has another input".to_owned()));
-            }
-            let (columns, tokens) = (to_usize(input.ne[0])?, to_usize(input.ne[1])?);
-            let exchange = norm_exchange(now, next, columns);
-            self.scratch.input.clear();
-            for token in 0..tokens {
-                let row = input.data.cast::<u8>().add(token * input.nb[1]).cast::<f32>();
-                let row = std::slice::from_raw_parts(row, columns);
-                match &exchange {
-                    Some(scale) => self.scratch.input.extend(row.iter().zip(scale).map(|(x, s)| x * s)),
-                    None => self.scratch.input.extend_from_slice(row),
-                }
-            }
-            (columns, to_usize(matrix.ne[1])?, tokens)
-        };
+    pub fn lookahead(&mut self, now: MatMul, later: &[MatMul]) -> Result<Vec<Vec<f32>>, ExecError> {
+        let now = self.node(now.node);
+        let later: Vec<_> = later.iter().map(|matmul| self.node(matmul.node)).collect();
+        self.scratch.input.clear();
+        let mut shapes = Vec::with_capacity(later.len());
+        for next in &later {
+            // SAFETY: both nodes and their operands are alive.
+            shapes.push(unsafe { router_input(now, *next, &mut self.scratch.input)? });
+        }
+        let total = shapes.iter().map(|shape| shape.tokens * shape.scores).sum();
         let Scratch { input, output, tensors, nodes, .. } = &mut *self.scratch;
-        output.resize(output.len().max(tokens * rows), 0.0);
+        output.resize(output.len().max(total), 0.0);
         tensors.clear();
         nodes.clear();
-        tensors.reserve_exact(2);
-        // SAFETY: the substituted tensors describe scratch memory of the sizes just made; `tensors` does not reallocate.
-        unsafe {
-            let mut rows_in = plain_tensor((*now).src[1], input.as_mut_ptr().cast());
-            lay_out(&mut rows_in, [columns, tokens, 1])?;
-            let mut scores = plain_tensor(next, output.as_mut_ptr().cast());
-            lay_out(&mut scores, [rows, tokens, 1])?;
-            let base = tensors.as_mut_ptr();
-            scores.src[1] = base;
-            tensors.extend([rows_in, scores]);
-            nodes.push(base.add(1));
+        // No reallocation below: the tensors point at each other.
+        tensors.reserve_exact(2 * later.len());
+        let (mut from, mut to) = (0, 0);
+        for (next, shape) in later.iter().zip(&shapes) {
+            // SAFETY: the substituted tensors describe scratch memory of the sizes just made; `tensors` does not
+            // reallocate.
+            unsafe {
+                let mut rows = plain_tensor((*now).src[1], input.as_mut_ptr().add(from).cast());
+                lay_out(&mut rows, [shape.columns, shape.tokens, 1])?;
+                let mut scores = plain_tensor(*next, output.as_mut_ptr().add(to).cast());
+                lay_out(&mut scores, [shape.scores, shape.tokens, 1])?;
+                let base = tensors.as_mut_ptr().add(tensors.len());
+                scores.src[1] = base;
+                tensors.extend([rows, scores]);
+                nodes.push(base.add(1));
+            }
+            from += shape.columns * shape.tokens;
+            to += shape.scores * shape.tokens;
         }
         // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
         let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
         graph.nodes = self.scratch.nodes.as_mut_ptr();
-        graph.n_nodes = to_int(1)?;
+        graph.n_nodes = to_int(later.len())?;
         self.compute(&mut graph)?;
-        Ok(self.scratch.output[..tokens * rows].to_vec())
+        let mut rest = self.scratch.output.as_slice();
+        Ok(shapes
+            .iter()
+            .map(|shape| {
+                let (scores, others) = rest.split_at(shape.tokens * shape.scores);
+                rest = others;
+                scores.to_vec()
+            })
+            .collect())
+    }
+}
+
+#[derive(Clone, Copy)]
+struct RouterShape {
+    columns: usize,
+    tokens: usize,
+    scores: usize,
+}
+
+/// Appends the input of the router `now`, as the router `next` would have it, to `input`.
+///
+/// # Safety
+/// Both nodes and their operands are alive, and the input of `now` has been computed.
+unsafe fn router_input(
+    now: *const sys::ggml_tensor,
+    next: *const sys::ggml_tensor,
+    input: &mut Vec<f32>,
+) -> Result<RouterShape, ExecError> {
+    // SAFETY: the caller's promise; the input of `now` holds `columns` floats per row at stride nb[1]; norm weights are
+    // leafs in host memory.
+    unsafe {
+        let source = &*(*now).src[1];
+        let matrix = &*(*next).src[0];
+        let fits = source.type_ == sys::GGML_TYPE_F32
+            && source.nb[0] == 4
+            && source.ne[0] == matrix.ne[0]
+            && source.ne[2] == 1
+            && (*next).type_ == sys::GGML_TYPE_F32;
+        if !fits {
+            return Err(ExecError::Misuse("the next router has another input".to_owned()));
+        }
+        let (columns, tokens) = (to_usize(source.ne[0])?, to_usize(source.ne[1])?);
+        let exchange = norm_exchange(now, next, columns);
+        for token in 0..tokens {
+            let row = source.data.cast::<u8>().add(token * source.nb[1]).cast::<f32>();
+            let row = std::slice::from_raw_parts(row, columns);
+            match &exchange {
+                Some(scale) => input.extend(row.iter().zip(scale).map(|(x, s)| x * s)),
+                None => input.extend_from_slice(row),
+            }
+        }
+        Ok(RouterShape { columns, tokens, scores: to_usize(matrix.ne[1])? })
     }
 }
 

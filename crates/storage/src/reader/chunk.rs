@@ -78,6 +78,11 @@ impl Chunk {
         self.start
     }
 
+    /// Length of this chunk in bytes, whatever of it is there.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(super) fn priority(&self) -> Priority {
         self.priority
     }

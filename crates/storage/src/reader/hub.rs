@@ -139,6 +139,10 @@ impl Reader for ThreadedReader {
         self.hub.lock().schedule.in_flight()
     }
 
+    fn backlog_bytes(&self) -> usize {
+        self.hub.lock().schedule.backlog_bytes()
+    }
+
     fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64> {
         self.hub.lock().schedule.cancel_queued(Some(tags))
     }

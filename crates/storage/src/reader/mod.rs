@@ -57,6 +57,9 @@ pub trait Reader: Send {
     /// Requests submitted and not yet answered.
     fn in_flight(&self) -> usize;
 
+    /// Bytes asked for that the device has not delivered yet, chunk by chunk: how much work it still has.
+    fn backlog_bytes(&self) -> usize;
+
     /// Takes back requests with these tags of which no chunk has been started, and returns the tags taken
     /// back. The others will complete.
     fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64>;

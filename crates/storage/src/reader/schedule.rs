@@ -22,6 +22,8 @@ pub(super) struct Schedule {
     prefetch: VecDeque<Key>,
     at_device: usize,
     prefetch_at_device: usize,
+    /// Bytes of the requests that have not come back from the device and were not given up.
+    backlog_bytes: usize,
     done: Vec<Completion>,
     stats: ReaderStats,
     busy_since: Option<Duration>,
@@ -48,6 +50,7 @@ impl Schedule {
             prefetch: VecDeque::new(),
             at_device: 0,
             prefetch_at_device: 0,
+            backlog_bytes: 0,
             done: Vec::new(),
             stats: ReaderStats::default(),
             busy_since: None,
@@ -66,6 +69,7 @@ impl Schedule {
             return self.answer(request, Ok(()));
         }
         let len = request.required.next_multiple_of(request.file.alignment().offset);
+        self.backlog_bytes += len;
         let key = self.next_key;
         self.next_key += 1;
         match request.priority {
@@ -107,6 +111,7 @@ impl Schedule {
     /// Takes a chunk back from the device.
     pub(super) fn finish(&mut self, chunk: Chunk, outcome: Result<(), ReadError>, now: Duration) {
         let (key, start, priority, counts) = (chunk.key(), chunk.start(), chunk.priority(), chunk.counts());
+        self.backlog_bytes -= chunk.len();
         drop(chunk);
         self.count(counts, priority);
         self.at_device -= 1;
@@ -120,6 +125,7 @@ impl Schedule {
         entry.chunks_at_device -= 1;
         if let Err(error) = outcome {
             if entry.handed_out < entry.len {
+                self.backlog_bytes -= entry.len - entry.handed_out;
                 entry.handed_out = entry.len;
                 self.demand.retain(|&queued| queued != key);
                 self.prefetch.retain(|&queued| queued != key);
@@ -172,6 +178,7 @@ impl Schedule {
             if entry.handed_out > 0 || wanted.as_ref().is_some_and(|wanted| !wanted.contains(&tag)) {
                 return true;
             }
+            self.backlog_bytes -= entry.len;
             requests.remove(key);
             cancelled.push(tag);
             false
@@ -187,6 +194,7 @@ impl Schedule {
         self.demand.clear();
         self.prefetch.clear();
         for entry in self.requests.values_mut() {
+            self.backlog_bytes -= entry.len - entry.handed_out;
             entry.handed_out = entry.len;
         }
         self.requests.retain(|_, entry| entry.chunks_at_device > 0);
@@ -216,6 +224,7 @@ impl Schedule {
             .requests
             .iter_mut()
             .filter_map(|(&key, entry)| {
+                self.backlog_bytes -= entry.len - entry.handed_out;
                 entry.handed_out = entry.len;
                 entry.failure.get_or_insert((0, error.clone()));
                 (entry.chunks_at_device == 0).then_some(key)
@@ -238,6 +247,11 @@ impl Schedule {
     /// Requests that are not answered yet, or answered but not delivered.
     pub(super) fn in_flight(&self) -> usize {
         self.requests.len() + self.done.len()
+    }
+
+    /// Bytes asked for that the device has not delivered; a chunk counts until it has come back whole.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
     }
 
     /// Whether requests wait to start (they may have to wait for room at the device).

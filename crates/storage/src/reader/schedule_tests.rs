@@ -152,6 +152,7 @@ proptest! {
         }
         world.run_out();
         prop_assert!(world.open.is_empty(), "never answered: {:?}", world.open);
+        prop_assert_eq!(world.schedule.backlog_bytes(), 0);
         prop_assert_eq!(Arc::strong_count(&world.memory), 1);
         let stats = world.schedule.stats(Duration::ZERO);
         prop_assert_eq!(stats.completed + stats.failed + stats.cancelled, world.submitted);
@@ -171,6 +172,7 @@ proptest! {
             world.finish(0, false);
         }
         prop_assert!(world.open.is_empty());
+        prop_assert_eq!(world.schedule.backlog_bytes(), 0);
         prop_assert_eq!(world.schedule.stats(Duration::ZERO).failed, submits as u64);
     }
 }

@@ -129,6 +129,10 @@ impl Reader for UringReader {
         self.schedule.in_flight()
     }
 
+    fn backlog_bytes(&self) -> usize {
+        self.schedule.backlog_bytes()
+    }
+
     fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64> {
         self.schedule.cancel_queued(Some(tags))
     }
