@@ -115,6 +115,9 @@ pub enum GenerateError {
     /// No token could be chosen.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// The model has no embeddings to give.
+    #[error("this model gives no embeddings")]
+    NoEmbedding,
     /// The model was unloaded before the request was done.
     #[error("the model was unloaded before the answer was complete")]
     Unloaded,

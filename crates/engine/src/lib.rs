@@ -28,8 +28,9 @@ pub mod source;
 pub mod stream;
 
 pub use hypura_ggml::{
-    ChatPrompt, DecodeError, Grammar, GrammarKind, GrammarTrigger, KvType, SampleError, SamplerOptions,
-    Token, Vocab, system,
+    ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, DecodeError,
+    Grammar, GrammarKind, GrammarTrigger, KvType, ReasoningSplit, SampleError, SamplerOptions, Token,
+    ToolChoice, Vocab, check_grammar, json_schema_to_grammar, system,
 };
 pub use hypura_storage::{ReaderConfig, ReaderKind};
 

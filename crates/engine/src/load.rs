@@ -7,6 +7,7 @@ pub use hypura_core::cache::PolicyKind;
 use hypura_core::plan::{self, CacheSize, Choice, ExpertLayout, Fixed, Mode, Plan, Request};
 use hypura_ggml::{
     Context, ContextOptions, Executor, KvType, LoadMode, LoadOptions, MemoryUse, Model, PendingTensor,
+    Pooling,
 };
 use hypura_storage::{Reader, ReaderConfig, ReaderKind, ScopedRead, open_reader, read_scoped};
 use std::collections::HashMap;
@@ -117,6 +118,19 @@ pub struct Planned {
     pub settings: LoadSettings,
 }
 
+impl Planned {
+    /// How the model's embeddings are pooled: as its metadata says (llama.cpp's numbers), or their mean.
+    #[must_use]
+    pub(crate) fn pooling(&self) -> Pooling {
+        let key = format!("{}.pooling_type", self.source.shape.architecture);
+        match self.source.metadata.u32(&key) {
+            Ok(Some(2)) => Pooling::First,
+            Ok(Some(3)) => Pooling::Last,
+            _ => Pooling::Mean,
+        }
+    }
+}
+
 /// A model that is ready to decode.
 pub struct LoadedModel {
     /// llama.cpp's model.
@@ -169,7 +183,7 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
 fn measure(source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadError> {
     let options = LoadOptions { path: source.path.clone(), mode: LoadMode::Measure, gpu_layers: 0 };
     let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
-    let context = Context::new(&model, &context_options(settings), None, Arc::default())?;
+    let context = Context::new(&model, &context_options(settings, Pooling::default()), None, Arc::default())?;
     let used = context.memory_use();
     Ok(Fixed {
         kv_bytes: used.context_bytes,
@@ -178,7 +192,7 @@ fn measure(source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadE
     })
 }
 
-fn context_options(settings: &LoadSettings) -> ContextOptions {
+fn context_options(settings: &LoadSettings, pooling: Pooling) -> ContextOptions {
     ContextOptions {
         context: settings.context.saturating_mul(settings.sequences.max(1)),
         batch: settings.ubatch,
@@ -186,6 +200,7 @@ fn context_options(settings: &LoadSettings) -> ContextOptions {
         sequences: settings.sequences.max(1).saturating_add(settings.idle_sequences).min(MOST_SEQUENCES),
         threads: settings.threads,
         kv: settings.kv,
+        pooling,
     }
 }
 
@@ -232,7 +247,8 @@ pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Load
             Some(Box::new(dense_executor(&planned, open(streaming)?, Arc::clone(&stats))?))
         }
     };
-    let context = Context::new(&model, &context_options(settings), executor, Arc::clone(&abort))?;
+    let context =
+        Context::new(&model, &context_options(settings, planned.pooling()), executor, Arc::clone(&abort))?;
     let memory = context.memory_use();
     Ok(LoadedModel {
         model,

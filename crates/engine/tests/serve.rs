@@ -8,14 +8,15 @@ use common::{demo_path, settings, streaming, tokens};
 use hypura_core::plan::Choice;
 use hypura_engine::load::{LoadSettings, load, prepare};
 use hypura_engine::serve::{
-    Event, Finished, Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SubmitError,
+    Event, Finished, Request, RequestHandle, Runner, RunnerSettings, RunnerStatus, SequenceOptions,
+    SubmitError,
 };
 use hypura_engine::session::Finish;
 use hypura_engine::source::ModelSource;
-use hypura_engine::{Grammar, SamplerOptions, Token};
+use hypura_engine::{ChatRequest, Grammar, SamplerOptions, Token};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Long enough for a slow machine, short enough to end a hanging test.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -41,7 +42,7 @@ fn greedy() -> SequenceOptions {
 
 fn chat(runner: &Runner, question: &str) -> Vec<Token> {
     let messages = format!(r#"[{{"role":"user","content":"{question}"}}]"#);
-    runner.text().tokenize_chat(&runner.text().render(&messages).unwrap())
+    runner.text().tokenize_chat(&runner.text().apply(&ChatRequest::new(messages)).unwrap())
 }
 
 fn submit(runner: &Runner, prompt: Vec<Token>, options: SequenceOptions) -> (RequestHandle, Receiver<Event>) {
@@ -62,6 +63,19 @@ fn finish(receiver: &Receiver<Event>) -> (String, Finished) {
             Event::Failed(error) => panic!("{error}"),
             Event::Started { .. } | Event::Progress { .. } => {}
         }
+    }
+}
+
+/// The status once nothing runs; the last event of a request comes a moment before the status that shows its end.
+fn settled(runner: &Runner) -> RunnerStatus {
+    let start = Instant::now();
+    loop {
+        let status = runner.status();
+        if status.active == 0 && status.queued == 0 {
+            return status;
+        }
+        assert!(start.elapsed() < PATIENCE, "{status:?}");
+        std::thread::yield_now();
     }
 }
 
@@ -99,8 +113,8 @@ fn many_requests_at_once_all_get_their_answer() {
         assert!(!answer.is_empty(), "request {at}");
         assert!(at % 4 != 0 || answer.starts_with("A lynx is a kind of wildcat"), "{answer}");
     }
-    let totals = runner.status().totals;
-    assert!(totals.generated_tokens > 0 && totals.requests <= 12, "{totals:?}");
+    let totals = settled(&runner).totals;
+    assert!(totals.generated_tokens > 0 && totals.requests == 12, "{totals:?}");
 }
 
 #[test]
@@ -152,4 +166,63 @@ fn the_second_turn_of_a_conversation_reuses_the_first() {
     let (_, finished) = ask(&runner, second.clone(), greedy());
     assert!(finished.reused_tokens + 8 >= second.len() - 5, "{} of {}", finished.reused_tokens, second.len());
     assert_eq!(finished.prompt_tokens, second.len());
+}
+
+fn embed(runner: &Runner, inputs: Vec<Vec<Token>>) -> Vec<Vec<f32>> {
+    let (sender, receiver) = channel();
+    let _handle = runner.embed(inputs, Box::new(move |vectors| sender.send(vectors).unwrap())).unwrap();
+    receiver.recv_timeout(PATIENCE).unwrap().unwrap()
+}
+
+#[test]
+fn texts_are_embedded_alone_together_and_in_parts() {
+    let small = LoadSettings { context: 256, ubatch: 24, ..settings(Choice::Resident) };
+    let runner_of = |settings| runner(&demo_path(), settings, 2);
+    let first = runner_of(small.clone());
+    let text = |text: &str| first.text().tokenize(text, true, false);
+    // The last one is longer than a graph.
+    let texts =
+        vec![text("A lynx is a wildcat."), text("Rust"), text(&"wild cats ".repeat(12)), text("Rust")];
+    assert!(texts[2].len() > 24);
+    let vectors = embed(&first, texts.clone());
+    assert_eq!(vectors.len(), 4);
+    assert!(vectors.iter().all(|vector| vector.len() == first.info().embedding_length));
+    let distance = |a: &[f32], b: &[f32]| {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+    };
+    assert!(distance(&vectors[1], &vectors[3]) < 1e-3);
+    assert!(distance(&vectors[0], &vectors[1]) > 1e-3);
+    let whole = runner_of(LoadSettings { ubatch: 128, ..small.clone() });
+    assert!(distance(&vectors[2], &embed(&whole, vec![texts[2].clone()])[0]) < 1e-3);
+    let streamed = runner_of(LoadSettings { context: 256, ubatch: 24, ..streaming(33.0) });
+    assert_eq!(embed(&streamed, texts), vectors);
+    // Embeddings leave the context as it was.
+    let (answer, _) = ask(&first, chat(&first, "What is a lynx?"), greedy());
+    assert!(answer.starts_with("A lynx is a kind of wildcat"), "{answer}");
+    assert!(settled(&first).slots.iter().all(|slot| slot.request.is_none()));
+}
+
+#[test]
+fn a_larger_context_grows_without_losing_what_was_in_memory() {
+    let runner = demo(2);
+    let first = chat(&runner, "What is a lynx?");
+    let (_, finished) = ask(&runner, first.clone(), greedy());
+    let before = settled(&runner);
+    assert_eq!(before.context_length, 256);
+    let mut second = first;
+    second.extend_from_slice(&finished.tokens);
+    second.extend(tokens(300, 500));
+    let wanted = SequenceOptions { num_ctx: Some(1500), ..greedy() };
+    assert!(matches!(
+        runner.submit(Request { prompt: second.clone(), options: greedy() }, Box::new(|_| true)),
+        Err(SubmitError::PromptTooLong { context: 256, .. })
+    ));
+    let most = runner.info().context_most;
+    assert!(most > 256, "{most}");
+    let (_, finished) = ask(&runner, second, wanted);
+    assert!(finished.reused_tokens > 10, "{}", finished.reused_tokens);
+    let after = settled(&runner);
+    assert_eq!(after.context_length, most.min(2048));
+    assert!(after.kv_bytes > before.kv_bytes && after.memory_bytes > before.memory_bytes);
 }

@@ -12,9 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Where an executor leaves its error for the decode that caused it.
 pub(crate) type ErrorSlot = Arc<Mutex<Option<ExecError>>>;
 
+/// An executor that outlives the llama.cpp contexts it serves: a context that is made anew keeps it.
+pub(crate) type SharedExecutor = Arc<Mutex<Box<dyn Executor>>>;
+
 /// What a context hands to the backend that llama.cpp is about to create for it.
 pub(crate) struct Attachment {
-    pub executor: Box<dyn Executor>,
+    pub executor: SharedExecutor,
     pub error: ErrorSlot,
 }
 
@@ -108,10 +111,12 @@ pub(crate) unsafe extern "C" fn graph_compute(
     };
     // SAFETY: the graph and its nodes live for the call, and nobody else touches them meanwhile.
     let mut run = unsafe { GraphRun::new(*inner, graph, scratch) };
-    let outcome = match guard::catch(|| executor.compute(&mut run)) {
-        Ok(outcome) => outcome,
-        Err(panic) => Err(ExecError::Panic(panic)),
-    };
+    // One context computes at a time: nobody else holds the lock.
+    let outcome =
+        match guard::catch(|| executor.lock().unwrap_or_else(PoisonError::into_inner).compute(&mut run)) {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(ExecError::Panic(panic)),
+        };
     match outcome {
         Ok(()) => buffer::STATUS_OK,
         Err(ExecError::Backend(buffer::STATUS_ABORTED)) => buffer::STATUS_ABORTED,

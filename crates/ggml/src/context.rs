@@ -1,6 +1,6 @@
 //! A context: KV cache, compute buffers, and the decode call.
 
-use crate::backend::{self, Attachment, ErrorSlot};
+use crate::backend::{self, Attachment, ErrorSlot, SharedExecutor};
 use crate::batch::Batch;
 use crate::error::{DecodeError, LoadError};
 use crate::graph::Executor;
@@ -9,7 +9,7 @@ use crate::threads::ThreadPool;
 use crate::{log, sys};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Element types of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -19,6 +19,18 @@ pub enum KvType {
     F16,
     /// 8-bit blocks: about half the memory, slightly lossy, needs flash attention.
     Q8_0,
+}
+
+/// How the embedding of a text is made from those of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Pooling {
+    /// Their mean.
+    #[default]
+    Mean,
+    /// The first token's.
+    First,
+    /// The last token's.
+    Last,
 }
 
 /// What the context must be able to do.
@@ -36,6 +48,8 @@ pub struct ContextOptions {
     pub threads: u32,
     /// Element type of the KV cache.
     pub kv: KvType,
+    /// How embeddings are pooled, when asked for.
+    pub pooling: Pooling,
 }
 
 /// Bytes a context uses, as llama.cpp accounts them.
@@ -51,12 +65,15 @@ pub struct MemoryUse {
 
 /// A context of a model.
 pub struct Context {
+    /// Null only after [`Self::rebuild`] failed twice; every call then does nothing.
     raw: *mut sys::llama_context,
+    options: ContextOptions,
     vocab_size: usize,
     error: ErrorSlot,
     abort: Arc<AtomicBool>,
-    _threads: ThreadPool,
-    _model: Model,
+    executor: Option<SharedExecutor>,
+    threads: ThreadPool,
+    model: Model,
 }
 // SAFETY: a context has no thread affinity; `&mut self` on every changing call keeps it to one thread at a time.
 unsafe impl Send for Context {}
@@ -73,8 +90,38 @@ impl Context {
         executor: Option<Box<dyn Executor>>,
         abort: Arc<AtomicBool>,
     ) -> Result<Self, LoadError> {
+        let mut context = Self {
+            raw: std::ptr::null_mut(),
+            options: options.clone(),
+            vocab_size: model.vocab().len(),
+            error: ErrorSlot::default(),
+            abort,
+            executor: executor.map(|executor| Arc::new(Mutex::new(executor))),
+            threads: ThreadPool::new(options.threads)?,
+            model: model.clone(),
+        };
+        context.create()?;
+        Ok(context)
+    }
+
+    /// Makes the context anew with another number of tokens; the model, its weights and the executor stay. All sequences are
+    /// lost: save them before. The old memory is freed first.
+    ///
+    /// # Errors
+    /// [`LoadError::Context`]; the context then is as large as before, and empty.
+    pub fn rebuild(&mut self, tokens: u32) -> Result<(), LoadError> {
+        let before = self.options.context;
+        self.free();
+        self.options.context = tokens;
+        let Err(error) = self.create() else { return Ok(()) };
+        self.options.context = before;
+        self.create()?;
+        Err(error)
+    }
+
+    fn create(&mut self) -> Result<(), LoadError> {
+        let options = &self.options;
         let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
-        let pool = ThreadPool::new(options.threads)?;
         // SAFETY: returns a plain struct.
         let mut params = unsafe { sys::llama_context_default_params() };
         params.n_ctx = options.context;
@@ -91,43 +138,61 @@ impl Context {
             params.type_k = sys::GGML_TYPE_Q8_0;
             params.type_v = sys::GGML_TYPE_Q8_0;
         }
-        // llama.cpp calls this between nodes; the Arc below keeps the flag alive as long as the context.
+        // Only read while embeddings are switched on.
+        params.pooling_type = match options.pooling {
+            Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+            Pooling::First => sys::LLAMA_POOLING_TYPE_CLS,
+            Pooling::Last => sys::LLAMA_POOLING_TYPE_LAST,
+        };
+        // llama.cpp calls this between nodes; the Arc in the context keeps the flag alive as long as it.
         params.abort_callback = Some(on_abort_query);
-        params.abort_callback_data = Arc::as_ptr(&abort).cast_mut().cast::<c_void>();
-        let error = ErrorSlot::default();
+        params.abort_callback_data = Arc::as_ptr(&self.abort).cast_mut().cast::<c_void>();
         log::clear();
         let _ = backend::withdraw();
-        if let Some(executor) = executor {
-            backend::offer(Attachment { executor, error: Arc::clone(&error) });
+        if let Some(executor) = &self.executor {
+            backend::offer(Attachment { executor: Arc::clone(executor), error: Arc::clone(&self.error) });
         }
         // SAFETY: the model is alive and kept alive by the context.
-        let raw = unsafe { sys::llama_init_from_model(model.raw(), params) };
+        let raw = unsafe { sys::llama_init_from_model(self.model.raw(), params) };
         let untaken = backend::withdraw();
         if raw.is_null() {
-            return Err(LoadError::Context { context: options.context, reason: log::take() });
+            return Err(LoadError::Context { context: self.options.context, reason: log::take() });
         }
+        self.raw = raw;
         // SAFETY: context and pool are alive; the pool outlives the context, which `drop` frees first.
-        unsafe { sys::llama_attach_threadpool(raw, pool.raw(), pool.raw()) };
-        let context = Self {
-            raw,
-            vocab_size: model.vocab().len(),
-            error,
-            abort,
-            _threads: pool,
-            _model: model.clone(),
-        };
+        unsafe { sys::llama_attach_threadpool(raw, self.threads.raw(), self.threads.raw()) };
         match untaken {
-            None => Ok(context),
+            None => Ok(()),
             Some(_) => Err(LoadError::Context {
-                context: options.context,
+                context: self.options.context,
                 reason: "the model was not loaded for streaming".to_owned(),
             }),
         }
     }
 
+    fn free(&mut self) {
+        if !self.raw.is_null() {
+            // SAFETY: made by llama_init_from_model, freed once, before the model, the threads and the abort flag.
+            unsafe { sys::llama_free(self.raw) };
+            self.raw = std::ptr::null_mut();
+        }
+    }
+
+    /// The memory of sequences; null without a context, which llama.cpp's memory functions accept.
+    fn memory(&self) -> sys::llama_memory_t {
+        if self.raw.is_null() {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the context is alive and owns its memory.
+        unsafe { sys::llama_get_memory(self.raw) }
+    }
+
     /// Tokens the KV cache holds.
     #[must_use]
     pub fn capacity(&self) -> u32 {
+        if self.raw.is_null() {
+            return 0;
+        }
         // SAFETY: the context is alive.
         unsafe { sys::llama_n_ctx(self.raw) }
     }
@@ -135,8 +200,7 @@ impl Context {
     /// Most tokens in one decode call.
     #[must_use]
     pub fn batch_capacity(&self) -> u32 {
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_n_batch(self.raw) }
+        self.options.batch
     }
 
     /// Computes a batch.
@@ -144,6 +208,9 @@ impl Context {
     /// # Errors
     /// [`DecodeError`]; after any error the caller should drop the affected positions with [`Self::forget`].
     pub fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
+        if self.raw.is_null() {
+            return Err(DecodeError::Refused { code: 0, reason: "there is no context any more".to_owned() });
+        }
         log::clear();
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
         // SAFETY: the batch holds valid arrays for its token count.
@@ -164,6 +231,9 @@ impl Context {
     /// # Errors
     /// [`DecodeError::NoLogits`] when that entry asked for none.
     pub fn logits(&mut self, index: i32) -> Result<&[f32], DecodeError> {
+        if self.raw.is_null() {
+            return Err(DecodeError::NoLogits(index));
+        }
         // SAFETY: the context is alive; a null result is checked.
         let row = unsafe { sys::llama_get_logits_ith(self.raw, index) };
         if row.is_null() {
@@ -177,14 +247,14 @@ impl Context {
     /// (recurrent models); nothing was removed then.
     pub fn forget(&mut self, sequence: i32, from: i32) -> bool {
         // SAFETY: the context is alive and owns its memory.
-        unsafe { sys::llama_memory_seq_rm(sys::llama_get_memory(self.raw), sequence, from, -1) }
+        unsafe { sys::llama_memory_seq_rm(self.memory(), sequence, from, -1) }
     }
 
     /// Gives sequence `to` the first `length` positions of sequence `from`; `to` must be empty. In a KV cache that copies
     /// nothing: both then share the cells.
     pub fn share(&mut self, from: i32, to: i32, length: i32) {
         // SAFETY: the context is alive and owns its memory; llama.cpp checks the ids.
-        unsafe { sys::llama_memory_seq_cp(sys::llama_get_memory(self.raw), from, to, 0, length) }
+        unsafe { sys::llama_memory_seq_cp(self.memory(), from, to, 0, length) }
     }
 
     /// First and last position that a sequence has in memory; `None` when it is empty. Sliding windows drop old ones.
@@ -192,7 +262,7 @@ impl Context {
     pub fn positions(&self, sequence: i32) -> Option<(i32, i32)> {
         // SAFETY: the context is alive and owns its memory.
         let (first, last) = unsafe {
-            let memory = sys::llama_get_memory(self.raw);
+            let memory = self.memory();
             (sys::llama_memory_seq_pos_min(memory, sequence), sys::llama_memory_seq_pos_max(memory, sequence))
         };
         (first >= 0 && last >= 0).then_some((first, last))
@@ -201,27 +271,82 @@ impl Context {
     /// Sequences that the context can hold.
     #[must_use]
     pub fn sequences(&self) -> u32 {
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_n_seq_max(self.raw) }
+        self.options.sequences.max(1)
     }
 
     /// Empties the KV cache.
     pub fn clear(&mut self) {
         // SAFETY: as above.
-        unsafe { sys::llama_memory_clear(sys::llama_get_memory(self.raw), false) };
+        unsafe { sys::llama_memory_clear(self.memory(), false) };
+    }
+
+    /// The state of a sequence, to be put back by [`Self::restore`] into a context of the same model and KV type; empty when
+    /// there is none.
+    #[must_use]
+    pub fn save(&mut self, sequence: i32) -> Vec<u8> {
+        if self.raw.is_null() || self.positions(sequence).is_none() {
+            return Vec::new();
+        }
+        // SAFETY: the context is alive.
+        let size = unsafe { sys::llama_state_seq_get_size(self.raw, sequence) };
+        let mut bytes = vec![0u8; size];
+        // SAFETY: writes at most `size` bytes; llama.cpp catches its own exceptions there.
+        let written = unsafe { sys::llama_state_seq_get_data(self.raw, bytes.as_mut_ptr(), size, sequence) };
+        bytes.truncate(written);
+        bytes
+    }
+
+    /// Puts a saved state into an empty sequence. False when llama.cpp refuses it; the sequence is empty then. The bytes must
+    /// be those of [`Self::save`]: llama.cpp checks their shape, and nothing checks their meaning.
+    pub fn restore(&mut self, sequence: i32, state: &[u8]) -> bool {
+        if self.raw.is_null() || state.is_empty() {
+            return false;
+        }
+        log::clear();
+        // SAFETY: reads at most the slice; llama.cpp catches its own exceptions there.
+        let read = unsafe { sys::llama_state_seq_set_data(self.raw, state.as_ptr(), state.len(), sequence) };
+        if read == 0 {
+            self.forget(sequence, 0);
+        }
+        read != 0
+    }
+
+    /// Switches between logits and embeddings.
+    pub fn set_embeddings(&mut self, on: bool) {
+        if !self.raw.is_null() {
+            // SAFETY: the context is alive.
+            unsafe { sys::llama_set_embeddings(self.raw, on) };
+        }
+    }
+
+    /// The pooled embedding of a sequence's tokens in the last decode, with embeddings switched on.
+    #[must_use]
+    pub fn embedding(&mut self, sequence: i32) -> Option<Vec<f32>> {
+        if self.raw.is_null() {
+            return None;
+        }
+        // SAFETY: the context is alive; a null result is checked.
+        let row = unsafe { sys::llama_get_embeddings_seq(self.raw, sequence) };
+        // SAFETY: a pooled embedding has as many numbers as the model's output.
+        (!row.is_null()).then(|| unsafe { std::slice::from_raw_parts(row, self.model.embedding()) }.to_vec())
     }
 
     /// Changes the number of computing threads.
     pub fn set_threads(&mut self, threads: u32) {
         let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_set_n_threads(self.raw, threads, threads) };
+        if !self.raw.is_null() {
+            // SAFETY: the context is alive.
+            unsafe { sys::llama_set_n_threads(self.raw, threads, threads) };
+        }
     }
 
     /// What the context uses.
     #[must_use]
     pub fn memory_use(&self) -> MemoryUse {
         const MOST: usize = 64;
+        if self.raw.is_null() {
+            return MemoryUse::default();
+        }
         // SAFETY: the struct is plain data, for which zeroes are valid.
         let mut entries: [sys::llama_memory_breakdown_entry; MOST] = unsafe { std::mem::zeroed() };
         // SAFETY: writes at most MOST entries.
@@ -236,8 +361,7 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        // SAFETY: made by llama_init_from_model, freed once, before the model and the abort flag.
-        unsafe { sys::llama_free(self.raw) };
+        self.free();
     }
 }
 

@@ -36,8 +36,7 @@ pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
     ReasoningSplit, ToolChoice, check_grammar, json_schema_to_grammar,
 };
-
-pub use context::{Context, ContextOptions, KvType, MemoryUse};
+pub use context::{Context, ContextOptions, KvType, MemoryUse, Pooling};
 pub use error::{DecodeError, ExecError, LoadError};
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use graph::{

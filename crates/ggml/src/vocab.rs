@@ -128,6 +128,21 @@ impl Vocab {
         Some(unsafe { sys::llama_vocab_eos(self.raw()) }).filter(|token| *token >= 0)
     }
 
+    /// The tokens around a gap that the model was trained to fill: before the beginning, before the end, before the middle.
+    /// `None` where the vocabulary has no such tokens.
+    #[must_use]
+    pub fn infill(&self) -> Option<(Token, Token, Token)> {
+        // SAFETY: the vocabulary is alive; −1 means none.
+        let tokens = unsafe {
+            (
+                sys::llama_vocab_fim_pre(self.raw()),
+                sys::llama_vocab_fim_suf(self.raw()),
+                sys::llama_vocab_fim_mid(self.raw()),
+            )
+        };
+        (tokens.0 >= 0 && tokens.1 >= 0 && tokens.2 >= 0).then_some(tokens)
+    }
+
     /// Whether texts begin with BOS.
     #[must_use]
     pub fn adds_bos(&self) -> bool {

@@ -18,6 +18,6 @@ mod types;
 pub use runner::{RequestHandle, Runner};
 pub use text_tools::TextTools;
 pub use types::{
-    Event, Finished, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink, SlotStatus,
-    SubmitError, TokenInfo, Totals,
+    EmbedSink, Event, Finished, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink,
+    SlotStatus, SubmitError, TokenInfo, Totals,
 };

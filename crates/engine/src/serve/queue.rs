@@ -5,16 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::types::{RunnerStatus, Sink, SubmitError};
+use super::types::{EmbedSink, RunnerStatus, Sink, SubmitError};
+use crate::session::embed::EmbedWork;
 use crate::session::sequence::Setup;
 
 /// A request on its way to the scheduler.
 pub(super) struct Job {
     pub id: u64,
-    pub setup: Setup,
-    pub sink: Sink,
+    pub task: Task,
     pub cancelled: Arc<AtomicBool>,
     pub since: Instant,
+}
+
+/// What a request wants.
+pub(super) enum Task {
+    /// An answer.
+    Generate(Box<Setup>, Sink),
+    /// Vectors.
+    Embed(EmbedWork, EmbedSink),
 }
 
 /// Whether the runner goes on.
@@ -112,6 +120,11 @@ impl Queue {
     /// For the scheduler: what still waits, when everything ends.
     pub fn rest(&self) -> Vec<Job> {
         lock(&self.inbox).waiting.drain(..).collect()
+    }
+
+    /// The context that a sequence has now, as of the latest status.
+    pub fn context(&self) -> u32 {
+        lock(&self.status).context_length
     }
 
     /// Requests that wait.

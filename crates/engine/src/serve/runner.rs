@@ -1,18 +1,21 @@
 //! The handle of a loaded model that serves many requests.
 
-use hypura_ggml::{Grammar, Sampler, Vocab};
+use hypura_ggml::{Grammar, Sampler, Token, Vocab};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Instant;
 
-use super::queue::{Job, Queue, Stop};
+use super::queue::{Job, Queue, Stop, Task};
 use super::scheduler::Scheduler;
 use super::text_tools::TextTools;
-use super::types::{Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink, SubmitError};
+use super::types::{
+    EmbedSink, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink, SubmitError,
+};
 use crate::error::LoadError;
 use crate::load::LoadedModel;
 use crate::session::batcher::Batcher;
+use crate::session::embed::EmbedWork;
 use crate::session::sequence::Setup;
 
 /// A loaded model that serves many requests. Cheap to clone; the last one dropped ends it.
@@ -23,7 +26,6 @@ struct Handle {
     queue: Arc<Queue>,
     text: Arc<TextTools>,
     info: RunnerInfo,
-    context: usize,
 }
 
 /// A submitted request. Dropping it cancels the request; [`detach`](Self::detach) lets it run on.
@@ -42,11 +44,10 @@ impl Runner {
     pub fn start(loaded: LoadedModel, settings: RunnerSettings) -> Result<Self, LoadError> {
         let sequences = loaded.planned.settings.sequences.max(1) as usize;
         let parallel = settings.parallel.clamp(1, sequences);
-        let info = describe(&loaded, parallel);
         let text = Arc::new(TextTools::new(&loaded.model));
         let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
         let batcher = Batcher::new(loaded);
-        let context = batcher.context();
+        let info = describe(&batcher, parallel);
         let scheduler = Scheduler::new(batcher, Arc::clone(&queue));
         let (worker_queue, worker_text) = (Arc::clone(&queue), Arc::clone(&text));
         thread::Builder::new()
@@ -57,7 +58,7 @@ impl Runner {
                 scheduler.run();
             })
             .map_err(LoadError::Thread)?;
-        Ok(Self(Arc::new(Handle { queue, text, info, context })))
+        Ok(Self(Arc::new(Handle { queue, text, info })))
     }
 
     /// What never changes.
@@ -85,13 +86,37 @@ impl Runner {
     pub fn submit(&self, request: Request, sink: Sink) -> Result<RequestHandle, SubmitError> {
         let Request { prompt, options } = request;
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
-        self.check(&prompt, &vocab)?;
+        let most = self.context_for(options.num_ctx) as usize;
+        check(&prompt, &vocab, most.saturating_sub(1), most)?;
         let mut sampler = sampler(&vocab, &options)?;
         prompt.iter().for_each(|token| sampler.accept(*token));
         let setup = Setup { prompt, options, sampler, hash_logits: false, forced: None, every_token: false };
+        self.queue(Task::Generate(Box::new(setup), sink))
+    }
+
+    /// Queues texts to embed. `sink` gets a vector for each, in order, on the scheduler's thread.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the sink is not called then.
+    pub fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<RequestHandle, SubmitError> {
+        let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
+        let most = self.0.info.embed_most;
+        inputs.iter().try_for_each(|input| check(input, &vocab, most, most))?;
+        self.queue(Task::Embed(EmbedWork::new(inputs), sink))
+    }
+
+    /// Tokens of context that a request which asks for `num_ctx` gets: at least what there is, at most what the plan has room
+    /// for.
+    #[must_use]
+    pub fn context_for(&self, num_ctx: Option<u32>) -> u32 {
+        let now = self.0.queue.context();
+        num_ctx.unwrap_or(now).min(self.0.info.context_most).max(now)
+    }
+
+    fn queue(&self, task: Task) -> Result<RequestHandle, SubmitError> {
         let cancelled = Arc::<AtomicBool>::default();
         let flag = Arc::clone(&cancelled);
-        let id = self.0.queue.push(|id| Job { id, setup, sink, cancelled: flag, since: Instant::now() })?;
+        let id = self.0.queue.push(|id| Job { id, task, cancelled: flag, since: Instant::now() })?;
         Ok(RequestHandle { id, cancelled, queue: Some(Arc::clone(&self.0.queue)) })
     }
 
@@ -100,21 +125,6 @@ impl Runner {
     pub fn stop(&self, drain: bool) {
         self.0.queue.stop(if drain { Stop::Drain } else { Stop::Now });
         self.0.queue.wait_freed();
-    }
-
-    fn check(&self, prompt: &[hypura_ggml::Token], vocab: &Vocab) -> Result<(), SubmitError> {
-        let context = self.0.context;
-        if prompt.is_empty() {
-            return Err(SubmitError::EmptyPrompt);
-        }
-        if prompt.len() >= context {
-            return Err(SubmitError::PromptTooLong { prompt: prompt.len(), context });
-        }
-        let known = |token: &i32| usize::try_from(*token).is_ok_and(|token| token < vocab.len());
-        match prompt.iter().find(|token| !known(token)) {
-            Some(token) => Err(SubmitError::BadToken(*token)),
-            None => Ok(()),
-        }
     }
 }
 
@@ -163,6 +173,21 @@ impl Drop for Freed {
     }
 }
 
+/// Refuses prompts of no tokens, of more than `most`, or with tokens that there are not.
+fn check(prompt: &[Token], vocab: &Vocab, most: usize, context: usize) -> Result<(), SubmitError> {
+    if prompt.is_empty() {
+        return Err(SubmitError::EmptyPrompt);
+    }
+    if prompt.len() > most {
+        return Err(SubmitError::PromptTooLong { prompt: prompt.len(), context });
+    }
+    let known = |token: &Token| usize::try_from(*token).is_ok_and(|token| token < vocab.len());
+    match prompt.iter().find(|token| !known(token)) {
+        Some(token) => Err(SubmitError::BadToken(*token)),
+        None => Ok(()),
+    }
+}
+
 fn sampler(vocab: &Vocab, options: &SequenceOptions) -> Result<Sampler, SubmitError> {
     match options.grammar.as_ref().filter(|Grammar { gbnf, .. }| !gbnf.is_empty()) {
         Some(grammar) => Sampler::with_grammar(vocab, &options.sampler, grammar)
@@ -171,7 +196,8 @@ fn sampler(vocab: &Vocab, options: &SequenceOptions) -> Result<Sampler, SubmitEr
     }
 }
 
-fn describe(loaded: &LoadedModel, parallel: usize) -> RunnerInfo {
+fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
+    let loaded = batcher.loaded();
     let vocab = loaded.model.vocab();
     let planned = &loaded.planned;
     let plan = &planned.plan;
@@ -181,6 +207,8 @@ fn describe(loaded: &LoadedModel, parallel: usize) -> RunnerInfo {
         architecture: shape.architecture.clone(),
         context_train: loaded.model.context_train(),
         embedding_length: loaded.model.embedding(),
+        context_most: u32::try_from(batcher.most_context()).unwrap_or(u32::MAX),
+        embed_most: batcher.embed_limit(),
         vocab_size: vocab.len(),
         bos: vocab.bos(),
         eos: vocab.eos(),

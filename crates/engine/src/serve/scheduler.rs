@@ -1,20 +1,28 @@
 //! The thread that owns the model: takes requests from the queue, steps, and hands out what comes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::queue::{Job, Queue, Stop, Work};
-use super::types::{Event, RunnerStatus, Sink, SlotStatus, Totals};
+use super::queue::{Job, Queue, Stop, Task, Work};
+use super::types::{EmbedSink, Event, RunnerStatus, Sink, SlotStatus, Totals};
 use crate::error::GenerateError;
 use crate::session::batcher::{Batcher, Part, Step};
+use crate::session::embed::EmbedWork;
 
 /// A request that runs.
 struct Running {
     sink: Sink,
     cancelled: Arc<AtomicBool>,
     queued: Duration,
+}
+
+/// Texts that are being embedded.
+struct Embedding {
+    work: EmbedWork,
+    sink: EmbedSink,
+    cancelled: Arc<AtomicBool>,
 }
 
 /// The sinks of the running requests, and what they were told in all.
@@ -71,11 +79,13 @@ pub(super) struct Scheduler {
     batcher: Batcher,
     queue: Arc<Queue>,
     listeners: Listeners,
+    /// One at a time, between the steps of the others.
+    embeddings: VecDeque<Embedding>,
 }
 
 impl Scheduler {
     pub fn new(batcher: Batcher, queue: Arc<Queue>) -> Self {
-        let scheduler = Self { batcher, queue, listeners: Listeners::default() };
+        let scheduler = Self { batcher, queue, listeners: Listeners::default(), embeddings: VecDeque::new() };
         scheduler.publish();
         scheduler
     }
@@ -83,7 +93,7 @@ impl Scheduler {
     /// Serves until it is told to stop.
     pub fn run(mut self) {
         loop {
-            let running = self.batcher.active();
+            let running = self.batcher.active() + self.embeddings.len();
             let Work { jobs, stop } = self.queue.take(running, running == 0);
             let nothing_left = running == 0 && jobs.is_empty();
             for job in jobs {
@@ -93,6 +103,7 @@ impl Scheduler {
                 break;
             }
             self.end_cancelled();
+            self.embed();
             self.step();
             self.end_cancelled();
             self.publish();
@@ -102,10 +113,42 @@ impl Scheduler {
     }
 
     fn admit(&mut self, job: Job) {
-        let Job { id, setup, sink, cancelled, since } = job;
-        self.listeners.running.insert(id, Running { sink, cancelled, queued: since.elapsed() });
-        let listeners = &mut self.listeners;
-        self.batcher.admit(id, setup, &mut |id, event| listeners.emit(id, event));
+        let Job { id, task, cancelled, since } = job;
+        match task {
+            Task::Generate(setup, sink) => {
+                self.listeners.running.insert(id, Running { sink, cancelled, queued: since.elapsed() });
+                if let Some(wanted) = setup.options.num_ctx {
+                    self.batcher.grow(wanted as usize);
+                }
+                let listeners = &mut self.listeners;
+                self.batcher.admit(id, *setup, &mut |id, event| listeners.emit(id, event));
+            }
+            Task::Embed(work, sink) => self.embeddings.push_back(Embedding { work, sink, cancelled }),
+        }
+    }
+
+    /// One graph for the texts that wait longest.
+    fn embed(&mut self) {
+        self.embeddings.retain(|embedding| !embedding.cancelled.load(Ordering::Relaxed));
+        let Some(first) = self.embeddings.front_mut() else { return };
+        let mut failed = None;
+        if !first.work.is_done() {
+            let flag = Arc::clone(&first.cancelled);
+            if !self.queue.begin_step(vec![(flag, first.work.next_tokens().max(1))]) {
+                return;
+            }
+            failed = self.batcher.embed_step(&mut first.work).err();
+            self.queue.end_step();
+        }
+        if failed.is_none() && !first.work.is_done() {
+            return;
+        }
+        let Some(Embedding { work, sink, cancelled }) = self.embeddings.pop_front() else { return };
+        if !cancelled.load(Ordering::Relaxed) {
+            self.listeners.totals.requests += 1;
+            self.listeners.totals.failed += u64::from(failed.is_some());
+            sink(failed.map_or(Ok(work.done), Err));
+        }
     }
 
     /// One step of all, or, when it fails, of each alone: only those that fail alone are given up.
@@ -166,8 +209,14 @@ impl Scheduler {
     fn refuse_all(&mut self) {
         let listeners = &mut self.listeners;
         self.batcher.end_all(&mut |id, event| listeners.emit(id, event));
-        for mut job in self.queue.rest() {
-            (job.sink)(Event::Failed(GenerateError::Unloaded));
+        for Embedding { sink, .. } in self.embeddings.drain(..) {
+            sink(Err(GenerateError::Unloaded));
+        }
+        for job in self.queue.rest() {
+            match job.task {
+                Task::Generate(_, mut sink) => drop(sink(Event::Failed(GenerateError::Unloaded))),
+                Task::Embed(_, sink) => sink(Err(GenerateError::Unloaded)),
+            }
         }
     }
 
@@ -192,7 +241,7 @@ impl Scheduler {
             context_cells: loaded.context.capacity(),
             memory_bytes: plan.resident_bytes + streamed + memory.context_bytes + memory.compute_bytes,
             kv_bytes: memory.context_bytes,
-            active: self.batcher.active(),
+            active: self.batcher.active() + self.embeddings.len(),
             queued: 0,
             slots: slots.collect(),
             totals: Totals { stream: loaded.stats.get(), ..self.listeners.totals },

@@ -2,8 +2,10 @@
 //!
 //! They keep the model in memory, so a runner takes them away when it stops: afterwards every text has no tokens.
 
-use hypura_ggml::{ChatPrompt, ChatTemplates, Model, Token, Vocab};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use hypura_ggml::{
+    ChatCaps, ChatError, ChatPrompt, ChatRequest, ChatTemplates, LoadError, Model, Token, Vocab,
+};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::error::GenerateError;
 use crate::session::tokenize_chat;
@@ -11,8 +13,20 @@ use crate::session::tokenize_chat;
 struct Inner {
     vocab: Vocab,
     model: Model,
-    /// Parsed at first use.
-    templates: Mutex<Option<ChatTemplates>>,
+    /// Parsed at first use; the reason where that failed.
+    templates: OnceLock<Result<ChatTemplates, String>>,
+}
+
+impl Inner {
+    fn templates(&self) -> Result<&ChatTemplates, String> {
+        let parsed = self.templates.get_or_init(|| {
+            ChatTemplates::new(&self.model, None).map_err(|error| match error {
+                LoadError::Template(reason) => reason,
+                error => error.to_string(),
+            })
+        });
+        parsed.as_ref().map_err(Clone::clone)
+    }
 }
 
 /// Tokens, text and chat templates.
@@ -20,7 +34,7 @@ pub struct TextTools(RwLock<Option<Arc<Inner>>>);
 
 impl TextTools {
     pub(crate) fn new(model: &Model) -> Self {
-        let inner = Inner { vocab: model.vocab(), model: model.clone(), templates: Mutex::default() };
+        let inner = Inner { vocab: model.vocab(), model: model.clone(), templates: OnceLock::new() };
         Self(RwLock::new(Some(Arc::new(inner))))
     }
 
@@ -57,20 +71,47 @@ impl TextTools {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Renders messages (a JSON array in OpenAI's shape) with the model's chat template.
+    /// What the chat template can do; nothing where it cannot be read.
+    #[must_use]
+    pub fn caps(&self) -> ChatCaps {
+        let caps = self.inner().and_then(|inner| inner.templates().map(ChatTemplates::caps).ok());
+        caps.unwrap_or_default()
+    }
+
+    /// The source of the chat template; empty where there is none.
+    #[must_use]
+    pub fn template_source(&self) -> String {
+        let source = self.inner().and_then(|inner| inner.templates().map(ChatTemplates::source).ok());
+        source.unwrap_or_default()
+    }
+
+    /// Renders a conversation with the model's chat template.
     ///
     /// # Errors
-    /// [`GenerateError::Template`] when the template refuses them, [`GenerateError::Unloaded`] after the runner stopped.
-    pub fn render(&self, messages_json: &str) -> Result<ChatPrompt, GenerateError> {
-        let inner = self.inner().ok_or(GenerateError::Unloaded)?;
-        let mut templates = inner.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        let parsed = match templates.take() {
-            Some(parsed) => parsed,
-            None => ChatTemplates::new(&inner.model, None)?,
-        };
-        let rendered = parsed.render(messages_json);
-        *templates = Some(parsed);
-        Ok(rendered?)
+    /// [`ChatError`] when the template refuses it, or after the runner stopped.
+    pub fn apply(&self, request: &ChatRequest) -> Result<ChatPrompt, ChatError> {
+        let unloaded = || ChatError::Template(GenerateError::Unloaded.to_string());
+        let inner = self.inner().ok_or_else(unloaded)?;
+        inner.templates().map_err(ChatError::Template)?.apply(request)
+    }
+
+    /// Renders a conversation with another template (Jinja source) than the model's.
+    ///
+    /// # Errors
+    /// As [`Self::apply`], also when the template cannot be read.
+    pub fn apply_template(&self, template: &str, request: &ChatRequest) -> Result<ChatPrompt, ChatError> {
+        let unloaded = || ChatError::Template(GenerateError::Unloaded.to_string());
+        let inner = self.inner().ok_or_else(unloaded)?;
+        let templates = ChatTemplates::new(&inner.model, Some(template))
+            .map_err(|error| ChatError::Template(error.to_string()))?;
+        templates.apply(request)
+    }
+
+    /// The tokens around a gap to fill: before the beginning, before the end, before the middle; `None` where the model was not
+    /// trained for that.
+    #[must_use]
+    pub fn infill(&self) -> Option<(Token, Token, Token)> {
+        self.inner()?.vocab.infill()
     }
 
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.

@@ -15,6 +15,9 @@ pub type Finished = Outcome;
 /// Gets the events of a request, on the scheduler's thread: it must not block. False: nobody listens any more.
 pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 
+/// Gets the vectors of texts, once; not scaled to any length. Not called when nobody waits any more.
+pub type EmbedSink = Box<dyn FnOnce(Result<Vec<Vec<f32>>, GenerateError>) + Send>;
+
 /// How a runner works.
 #[derive(Clone, Debug)]
 pub struct RunnerSettings {
@@ -152,6 +155,10 @@ pub struct RunnerInfo {
     pub context_train: u32,
     /// Length of an embedding.
     pub embedding_length: usize,
+    /// Most tokens of context that a sequence can get within the plan.
+    pub context_most: u32,
+    /// Most tokens of a text to embed.
+    pub embed_most: usize,
     /// Tokens of the vocabulary.
     pub vocab_size: usize,
     /// Begins texts, where the model has such a token.

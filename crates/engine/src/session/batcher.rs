@@ -5,10 +5,11 @@
 //! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
 //! what [`Memory`] says, also after a failed or stopped step, which counts as never having happened.
 
-use hypura_ggml::{Batch, DecodeError, Token, Vocab};
+use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
 use std::time::Duration;
 
 use super::Finish;
+use super::grow::most_context;
 use super::memory::Memory;
 use super::sequence::{Sequence, Setup};
 use crate::error::GenerateError;
@@ -65,6 +66,8 @@ pub(crate) struct Batcher {
     batch: Batch,
     memory: Memory,
     active: Vec<Active>,
+    /// Most tokens of context that a sequence can get.
+    most_context: usize,
     /// The sequence that gets the first share of a batch; moves on, so that none starves.
     turn: usize,
 }
@@ -75,7 +78,9 @@ impl Batcher {
         let vocab = loaded.model.vocab();
         let batch = Batch::new(loaded.context.batch_capacity() as usize);
         let memory = Memory::new(loaded.context.sequences() as usize);
-        Self { loaded, vocab, batch, memory, active: Vec::new(), turn: 0 }
+        let most_context =
+            most_context(&loaded.planned, loaded.memory.context_bytes, loaded.context.capacity());
+        Self { loaded, vocab, batch, memory, active: Vec::new(), most_context, turn: 0 }
     }
 
     pub fn loaded(&self) -> &LoadedModel {
@@ -93,6 +98,36 @@ impl Batcher {
     /// Tokens that one sequence may have in memory.
     pub fn context(&self) -> usize {
         (self.loaded.context.capacity() / self.loaded.planned.settings.sequences.max(1)) as usize
+    }
+
+    /// Tokens that one sequence could have after [`Self::grow`].
+    pub fn most_context(&self) -> usize {
+        self.most_context.max(self.context())
+    }
+
+    /// Most tokens of a step.
+    pub fn room(&self) -> usize {
+        self.loaded.context.batch_capacity().max(1) as usize
+    }
+
+    pub(super) fn context_mut(&mut self) -> &mut Context {
+        &mut self.loaded.context
+    }
+
+    pub(super) fn batch_mut(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+
+    pub(super) fn decode(&mut self) -> Result<(), DecodeError> {
+        self.loaded.context.decode(&self.batch)
+    }
+
+    /// The context was made anew, with this many tokens for each sequence if it grew.
+    pub(super) fn rebuilt(&mut self, context: Option<usize>) {
+        if let Some(context) = context {
+            self.loaded.planned.settings.context = u32::try_from(context).unwrap_or(u32::MAX);
+        }
+        self.loaded.memory = self.loaded.context.memory_use();
     }
 
     /// Running sequences.
@@ -151,7 +186,7 @@ impl Batcher {
 
     /// The same for some of the requests.
     pub fn fill_with(&mut self, ids: &[u64]) -> Vec<Part> {
-        let room = self.loaded.context.batch_capacity().max(1) as usize;
+        let room = self.room();
         let wanted: Vec<usize> = self
             .active
             .iter()
@@ -314,20 +349,20 @@ impl Batcher {
     }
 
     /// Whether llama.cpp has exactly the first `length` positions of a row. A sliding window may have dropped some.
-    fn holds(&self, row: usize, length: usize) -> bool {
+    pub(super) fn holds(&self, row: usize, length: usize) -> bool {
         match self.loaded.context.positions(index(row)) {
             None => length == 0,
             Some((first, last)) => first == 0 && last + 1 == index(length),
         }
     }
 
-    fn empty(&mut self, row: usize) {
+    pub(super) fn empty(&mut self, row: usize) {
         self.loaded.context.forget(index(row), 0);
         self.memory.cached_mut(row).clear();
     }
 
     /// Makes room by dropping the idle conversation that nobody missed for longest.
-    fn forget_oldest(&mut self) -> bool {
+    pub(super) fn forget_oldest(&mut self) -> bool {
         let oldest = self.memory.oldest_idle();
         if let Some(row) = oldest {
             self.empty(row);
@@ -358,7 +393,8 @@ fn share(wanted: &[usize], room: usize, turn: usize) -> Vec<usize> {
     shares
 }
 
-fn index(index: usize) -> i32 {
+/// A position or sequence id for llama.cpp.
+pub(super) fn index(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
 }
 

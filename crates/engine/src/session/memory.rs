@@ -103,6 +103,14 @@ impl Memory {
         self.touch(row);
     }
 
+    /// Rows that nobody uses: empty ones first, then those unused for longest.
+    pub fn idle_rows(&self) -> Vec<usize> {
+        let mut rows: Vec<usize> =
+            (0..self.rows.len()).filter(|row| self.rows[*row].owner.is_none()).collect();
+        rows.sort_by_key(|row| (!self.rows[*row].cached.is_empty(), self.rows[*row].used));
+        rows
+    }
+
     /// The idle row with tokens that nobody used for longest.
     pub fn oldest_idle(&self) -> Option<usize> {
         self.rows

@@ -3,12 +3,16 @@
 //! - `sequence`: one request while it runs
 //! - `memory`: who has which tokens in the KV cache
 //! - `batcher`: the loop: one step for all running sequences
+//! - `grow`: a larger context without loading anything again
+//! - `embed`: embeddings of texts
 //! - `text`, `logprobs`, `hash`: from tokens and logits to what is shown
 //!
 //! A [`Session`] is that loop with a single sequence, driven on the caller's thread; the server's scheduler
 //! ([`crate::serve`]) drives the same loop for many.
 
 pub(crate) mod batcher;
+pub(crate) mod embed;
+mod grow;
 mod hash;
 mod logprobs;
 pub(crate) mod memory;

@@ -1,0 +1,149 @@
+//! Embeddings: texts through the model without a word said, several in one graph.
+
+use hypura_ggml::{DecodeError, Pooling, Token};
+use std::collections::VecDeque;
+
+use super::batcher::{Batcher, index};
+use crate::error::GenerateError;
+
+/// Texts to embed, and the vectors of those that are done.
+pub(crate) struct EmbedWork {
+    waiting: VecDeque<Vec<Token>>,
+    pub done: Vec<Vec<f32>>,
+}
+
+impl EmbedWork {
+    /// No text may be empty or longer than [`Batcher::embed_limit`].
+    pub fn new(inputs: Vec<Vec<Token>>) -> Self {
+        Self { waiting: inputs.into(), done: Vec::new() }
+    }
+
+    /// Whether every text has its vector.
+    pub fn is_done(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Tokens of the next step, about.
+    pub fn next_tokens(&self) -> usize {
+        self.waiting.front().map_or(0, Vec::len)
+    }
+}
+
+/// The vector of a text whose tokens go through in parts.
+struct Pooled {
+    pooling: Pooling,
+    sum: Vec<f32>,
+    tokens: usize,
+}
+
+impl Pooled {
+    fn add(&mut self, part: &[f32], tokens: usize) {
+        match self.pooling {
+            Pooling::First if self.tokens > 0 => {}
+            Pooling::First | Pooling::Last => self.sum = part.to_vec(),
+            Pooling::Mean => {
+                self.sum.resize(part.len(), 0.0);
+                let weight = tokens as f32 / (self.tokens + tokens) as f32;
+                for (sum, value) in self.sum.iter_mut().zip(part) {
+                    *sum += (value - *sum) * weight;
+                }
+            }
+        }
+        self.tokens += tokens;
+    }
+}
+
+impl Batcher {
+    /// Most tokens of a text to embed. A model that looks both ways needs them all in one graph.
+    pub fn embed_limit(&self) -> usize {
+        let source = &self.loaded().planned.source;
+        let key = format!("{}.attention.causal", source.shape.architecture);
+        let causal = source.metadata.bool(&key).ok().flatten().unwrap_or(true);
+        if causal { self.context() } else { self.context().min(self.room()) }
+    }
+
+    /// Embeds the next texts, as many as fit into one graph; a longer one goes through in parts. Does nothing while all
+    /// sequences are in use. A failure leaves everything as it was.
+    pub fn embed_step(&mut self, work: &mut EmbedWork) -> Result<(), GenerateError> {
+        let rows = self.memory().idle_rows();
+        let (mut texts, mut left) = (0, self.room());
+        for (text, _) in work.waiting.iter().zip(&rows) {
+            if text.len() > left {
+                break;
+            }
+            left -= text.len();
+            texts += 1;
+        }
+        let taken = texts.max(1).min(rows.len()).min(work.waiting.len());
+        let inputs: Vec<Vec<Token>> = work.waiting.iter().take(taken).cloned().collect();
+        let rows = &rows[..taken];
+        rows.iter().for_each(|row| self.empty(*row));
+        self.context_mut().set_embeddings(true);
+        let vectors =
+            if texts == 0 { self.embed_long(&inputs, rows) } else { self.embed_short(&inputs, rows) };
+        self.context_mut().set_embeddings(false);
+        rows.iter().for_each(|row| self.empty(*row));
+        work.done.extend(vectors?);
+        work.waiting.drain(..taken);
+        Ok(())
+    }
+
+    fn embed_short(&mut self, inputs: &[Vec<Token>], rows: &[usize]) -> Result<Vec<Vec<f32>>, GenerateError> {
+        self.embed_batch(inputs.iter().zip(rows).map(|(input, row)| (*row, 0, input.as_slice())))?;
+        rows.iter().map(|row| self.vector(*row)).collect()
+    }
+
+    fn embed_long(&mut self, inputs: &[Vec<Token>], rows: &[usize]) -> Result<Vec<Vec<f32>>, GenerateError> {
+        let (Some(input), Some(row)) = (inputs.first(), rows.first().copied()) else { return Ok(Vec::new()) };
+        let pooling = self.loaded().planned.pooling();
+        let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
+        for part in input.chunks(self.room()) {
+            self.embed_batch(std::iter::once((row, pooled.tokens, part)))?;
+            pooled.add(&self.vector(row)?, part.len());
+        }
+        Ok(vec![pooled.sum])
+    }
+
+    /// One graph of texts: row, first position, tokens.
+    fn embed_batch<'a>(
+        &mut self,
+        texts: impl Iterator<Item = (usize, usize, &'a [Token])>,
+    ) -> Result<(), GenerateError> {
+        let batch = self.batch_mut();
+        batch.clear();
+        for (row, first, tokens) in texts {
+            for (at, token) in (first..).zip(tokens) {
+                batch.push(*token, index(at), index(row), true);
+            }
+        }
+        loop {
+            match self.decode() {
+                Ok(()) => return Ok(()),
+                Err(DecodeError::NoRoom(_)) if self.forget_oldest() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn vector(&mut self, row: usize) -> Result<Vec<f32>, GenerateError> {
+        self.context_mut().embedding(index(row)).ok_or(GenerateError::NoEmbedding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_pool_like_the_whole() {
+        let pool = |pooling| {
+            let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
+            pooled.add(&[1.0, 2.0], 3);
+            pooled.add(&[5.0, 6.0], 1);
+            pooled.sum
+        };
+        assert_eq!(pool(Pooling::Mean), [2.0, 3.0]);
+        assert_eq!(pool(Pooling::First), [1.0, 2.0]);
+        assert_eq!(pool(Pooling::Last), [5.0, 6.0]);
+    }
+}
