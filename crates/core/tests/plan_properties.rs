@@ -132,7 +132,7 @@ proptest! {
         prop_assert_eq!(plan.mode, Mode::DenseStreaming);
         let table = TierTable::new(&shape, &layout, &plan);
         // Any run of layers has its share of the streamed bytes, give or take three weights at each end.
-        let (total, largest) = (table.total(), plan.cell_bytes as f64);
+        let (total, largest) = (table.total(), plan.ring_cell_bytes as f64);
         let of_layers: u64 = table.layers.iter().map(|layer| layer.total_bytes()).sum();
         for start in 0..table.layers.len() {
             let (mut streamed, mut all) = (0, 0);
@@ -208,6 +208,77 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
         question.alternatives(&prediction).iter().map(|other| other.gain_tokens_per_s.unwrap()).collect();
     assert_eq!(gains.len(), 4);
     assert!(gains[0] == 0.0 && gains[1..].iter().all(|gain| *gain > 0.0), "{gains:?}");
+}
+
+/// The budgets from the least to where nothing of the trunk streams, in `steps` steps.
+fn mixed_budgets(shape: &ModelShape, layout: &ExpertLayout, steps: u64) -> Vec<u64> {
+    let least = plan(shape, layout, &request(0, Choice::Auto)).unwrap_err();
+    let PlanError::BelowFloor { floor_bytes, .. } = least else { panic!("{least}") };
+    let whole = shape.total_bytes() - shape.routed_bytes() + 900_000 + 2 * layout.cell_bytes as u64;
+    assert!(floor_bytes < whole, "{floor_bytes} {whole}");
+    (0..steps).map(|step| floor_bytes + (whole - floor_bytes) * step / steps).collect()
+}
+
+#[test]
+fn a_trunk_that_does_not_fit_streams_as_much_as_it_must_and_experts_have_cells() {
+    for shape in [Shape::Mixtral8x7b, Shape::Qwen3_30bA3b, Shape::KimiK2, Shape::GptOss120b] {
+        let model = model(shape);
+        let layout = ExpertLayout::new(&model);
+        let trunk = model.total_bytes() - model.routed_bytes();
+        let mut streamed_before = u64::MAX;
+        for budget in mixed_budgets(&model, &layout, 20) {
+            let plan = plan(&model, &layout, &request(budget, Choice::Auto)).unwrap();
+            assert_eq!(plan.mode, Mode::MixedStreaming, "{shape} {budget}");
+            let streamed = plan.streamed_dense_bytes(&model);
+            assert_eq!(plan.resident_bytes, trunk - streamed);
+            assert!(streamed <= streamed_before && plan.cells >= 2 && plan.ring_cells >= 2, "{plan:?}");
+            // What is left over is less than cells (a share of it) and one weight could use.
+            let idle = budget - plan.total_bytes();
+            assert!(idle <= (plan.cell_bytes + plan.ring_cell_bytes) as u64, "{shape} {budget}: {idle} idle");
+            streamed_before = streamed;
+        }
+    }
+}
+
+#[test]
+fn norms_and_small_tensors_never_stream() {
+    for &shape in Shape::ALL {
+        let model = model(shape);
+        let layout = ExpertLayout::new(&model);
+        let Err(PlanError::BelowFloor { floor_bytes, .. }) = plan(&model, &layout, &request(0, Choice::Auto))
+        else {
+            panic!("{shape} works in nothing")
+        };
+        let plan = plan(&model, &layout, &request(floor_bytes, Choice::Auto)).unwrap();
+        assert!(!plan.streamed_dense.is_empty(), "{shape}");
+        for index in plan.streamed_dense {
+            let tensor = &model.tensors[index];
+            assert!(tensor.info.bytes >= 16 << 10 && tensor.info.shape.len() == 2, "{tensor:?}");
+            assert_eq!(tensor.streaming, Streaming::Whole, "{tensor:?}");
+        }
+    }
+}
+
+#[test]
+fn both_streams_share_the_disk() {
+    let shape = model(Shape::KimiK2);
+    let layout = ExpertLayout::new(&shape);
+    let profile = plan_common::fixed_machine(2e9);
+    let budgets = mixed_budgets(&shape, &layout, 3);
+    let workload = Workload { routing: Routing::Uniform, ..Workload::default() };
+    for budget in budgets {
+        let request = request(budget, Choice::Auto);
+        let question = Question { shape: &shape, layout: &layout, profile: &profile, request, workload };
+        let (plan, prediction) = question.answer().unwrap();
+        let decode = prediction.decode.unwrap();
+        // No slots: every token reads its experts and what streams of the trunk.
+        let bytes = (shape.routed_bytes_per_token() + plan.streamed_dense_bytes(&shape)) as f64;
+        assert!((decode.read_bytes / bytes - 1.0).abs() < 1e-9, "{} {bytes}", decode.read_bytes);
+        let least_s = bytes / 2e9 * (1.0 - 1e-9);
+        assert!(1.0 / decode.tokens_per_s.mid >= least_s && decode.read_s >= least_s, "{decode:?}");
+        let table = TierTable::new(&shape, &layout, &plan);
+        assert_eq!(table.total().streamed_bytes, shape.routed_bytes() + plan.streamed_dense_bytes(&shape));
+    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct AdviceSettings {
     pub cache: Option<CacheSize>,
     /// The context.
     pub context: ContextRequest,
+    /// Whether its KV cache may be q8_0 in place of f16 where nothing else makes the plan work.
+    pub kv_may_shrink: bool,
     /// Tokens of prompt and answer, and what is assumed of routing.
     pub workload: Workload,
     /// Another machine than the profile's.
@@ -40,6 +42,7 @@ impl AdviceSettings {
                 sequences: 1,
                 kv: GgmlType::F16,
             },
+            kv_may_shrink: true,
             workload,
             what_if: WhatIf::default(),
         }
@@ -59,6 +62,10 @@ pub struct Advice {
     pub prediction: Prediction,
     /// What would change it.
     pub alternatives: Vec<Alternative>,
+    /// Element type of the KV cache.
+    pub kv: GgmlType,
+    /// What the plan decided that the user may want to know.
+    pub notes: Vec<String>,
 }
 
 /// Why nothing can be told.
@@ -81,6 +88,27 @@ pub fn advise(
     profile: &Profile,
     settings: &AdviceSettings,
 ) -> Result<Advice, AdviceError> {
+    match advise_as_asked(shape, profile, settings) {
+        Err(AdviceError::Plan(too_little))
+            if settings.context.kv == GgmlType::F16 && settings.kv_may_shrink =>
+        {
+            let context = ContextRequest { kv: GgmlType::Q8_0, ..settings.context };
+            let smaller = AdviceSettings { context, ..*settings };
+            match advise_as_asked(shape, profile, &smaller) {
+                Ok(advice) => Ok(Advice { notes: vec![too_little.shrunk_kv_note()], ..advice }),
+                // What f16 needs is what the user wants to know.
+                Err(_) => Err(too_little.into()),
+            }
+        }
+        advice => advice,
+    }
+}
+
+fn advise_as_asked(
+    shape: &ModelShape,
+    profile: &Profile,
+    settings: &AdviceSettings,
+) -> Result<Advice, AdviceError> {
     let layout = ExpertLayout::new(shape);
     let profile = settings.what_if.apply(profile);
     let mut workload = settings.workload;
@@ -98,5 +126,6 @@ pub fn advise(
     let (plan, prediction) = question.answer()?;
     let alternatives = question.alternatives(&prediction);
     let tiers = TierTable::new(shape, &layout, &plan);
-    Ok(Advice { plan, tiers, prediction, alternatives, layout })
+    let kv = settings.context.kv;
+    Ok(Advice { plan, tiers, prediction, alternatives, layout, kv, notes: Vec::new() })
 }

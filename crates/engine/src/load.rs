@@ -55,6 +55,8 @@ pub struct LoadSettings {
     pub threads: u32,
     /// Element type of the KV cache.
     pub kv: KvType,
+    /// Whether it may be q8_0 in place of f16 where nothing else makes the plan work.
+    pub kv_may_shrink: bool,
     /// How to guess the next layers' experts.
     pub prefetch: Prefetch,
     /// Observe or force routing.
@@ -86,6 +88,7 @@ impl Default for LoadSettings {
             idle_sequences: 0,
             threads: default_threads(),
             kv: KvType::F16,
+            kv_may_shrink: true,
             prefetch: Prefetch::default(),
             routes: RouteSettings::default(),
             baseline_mmap: false,
@@ -114,8 +117,10 @@ pub struct Planned {
     pub layout: ExpertLayout,
     /// Where everything goes.
     pub plan: Plan,
-    /// How it was asked for.
+    /// How it was asked for, or what became of it.
     pub settings: LoadSettings,
+    /// What the plan decided that the user may want to know.
+    pub notes: Vec<String>,
 }
 
 impl Planned {
@@ -168,15 +173,33 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     settings.context = settings.context.max(1);
     settings.ubatch = settings.ubatch.clamp(1, settings.context);
     let layout = ExpertLayout::new(&source.shape);
-    let fixed = measure(&source, &settings)?;
+    let mut notes = Vec::new();
+    let plan = match plan_as_asked(&source, &layout, &settings) {
+        Err(LoadError::Plan(too_little)) if settings.kv == KvType::F16 && settings.kv_may_shrink => {
+            let smaller = LoadSettings { kv: KvType::Q8_0, ..settings.clone() };
+            // Where q8_0 does not work either, what f16 needs is what the user wants to know.
+            let Ok(plan) = plan_as_asked(&source, &layout, &smaller) else { return Err(too_little.into()) };
+            notes.push(too_little.shrunk_kv_note());
+            settings = smaller;
+            plan
+        }
+        plan => plan?,
+    };
+    Ok(Planned { source, layout, plan, settings, notes })
+}
+
+fn plan_as_asked(
+    source: &ModelSource,
+    layout: &ExpertLayout,
+    settings: &LoadSettings,
+) -> Result<Plan, LoadError> {
     let request = Request {
         budget_bytes: settings.budget_bytes,
-        fixed,
+        fixed: measure(source, settings)?,
         choice: settings.choice,
         cache: settings.cache,
     };
-    let plan = plan::plan(&source.shape, &layout, &request)?;
-    Ok(Planned { source, layout, plan, settings })
+    Ok(plan::plan(&source.shape, layout, &request)?)
 }
 
 /// Has llama.cpp build model and context without memory, and asks what they would take.
@@ -213,7 +236,7 @@ pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Load
     let settings = &planned.settings;
     let stats = Arc::<SharedStats>::default();
     let abort = Arc::<AtomicBool>::default();
-    let mut notes = Vec::new();
+    let mut notes = planned.notes.clone();
     let mode = load_mode(&planned);
     let decorated = matches!(mode, LoadMode::Decorated { .. });
     let options = LoadOptions { path: planned.source.path.clone(), mode, gpu_layers: 0 };
@@ -237,15 +260,16 @@ pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Load
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
     let streaming = settings.stream_reader.as_ref().unwrap_or(&settings.reader);
-    let executor: Option<Box<dyn Executor>> = match planned.plan.mode {
-        Mode::FullResident if settings.routes.is_active() => Some(Box::new(observed_executor(&planned))),
-        Mode::FullResident => None,
-        Mode::ExpertStreaming => {
-            Some(Box::new(expert_executor(&planned, open(streaming)?, Arc::clone(&stats))?))
-        }
-        Mode::DenseStreaming => {
-            Some(Box::new(dense_executor(&planned, open(streaming)?, Arc::clone(&stats))?))
-        }
+    let executor: Option<Box<dyn Executor>> = if planned.plan.mode == Mode::FullResident {
+        let observed = settings.routes.is_active();
+        observed.then(|| -> Box<dyn Executor> { Box::new(observed_executor(&planned)) })
+    } else {
+        let mode = planned.plan.mode;
+        let experts =
+            if mode.streams_experts() { Some(expert_side(&planned, open(streaming)?)?) } else { None };
+        let dense = if mode.streams_dense() { Some(dense_side(&planned, open(streaming)?)?) } else { None };
+        let publishes = settings.statistics.then(|| Arc::clone(&stats));
+        Some(Box::new(StreamExecutor::new(experts, dense, publishes)))
     };
     let context =
         Context::new(&model, &context_options(settings, planned.pooling()), executor, Arc::clone(&abort))?;
@@ -277,7 +301,7 @@ fn load_mode(planned: &Planned) -> LoadMode {
             LoadMode::Decorated { streamed: Vec::new() }
         }
         (Mode::FullResident, _) => LoadMode::Plain { repack: true, mmap: false },
-        (Mode::ExpertStreaming | Mode::DenseStreaming, _) => {
+        (Mode::ExpertStreaming | Mode::DenseStreaming | Mode::MixedStreaming, _) => {
             LoadMode::Decorated { streamed: streamed_patterns(planned) }
         }
     }
@@ -286,23 +310,12 @@ fn load_mode(planned: &Planned) -> LoadMode {
 /// Regular expressions for the streamed tensors, one per kind of tensor: llama.cpp compiles each of them anew for every
 /// tensor of the model.
 fn streamed_patterns(planned: &Planned) -> Vec<String> {
-    let names: Vec<&str> = match planned.plan.mode {
-        Mode::FullResident => Vec::new(),
-        Mode::ExpertStreaming => planned
-            .layout
-            .layers
-            .iter()
-            .flat_map(|layer| layer.parts.iter().map(|part| part.tensor.as_str()))
-            .collect(),
-        Mode::DenseStreaming => planned
-            .plan
-            .streamed_dense
-            .iter()
-            .map(|index| planned.source.shape.tensors[*index].info.name.as_str())
-            .collect(),
-    };
+    let Planned { plan, layout, source, .. } = planned;
+    let parts = layout.layers.iter().flat_map(|layer| &layer.parts);
+    let experts = parts.filter(|_| plan.mode.streams_experts()).map(|part| part.tensor.as_str());
+    let dense = plan.streamed_dense.iter().map(|index| source.shape.tensors[*index].info.name.as_str());
     let mut layers_by_kind: Vec<(String, Vec<String>)> = Vec::new();
-    for name in names {
+    for name in experts.chain(dense) {
         let Some((layer, kind)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
             layers_by_kind.push((escape(name), Vec::new()));
             continue;
@@ -360,12 +373,8 @@ fn fill(
     Ok(())
 }
 
-fn expert_executor(
-    planned: &Planned,
-    reader: Box<dyn Reader>,
-    stats: Arc<SharedStats>,
-) -> Result<StreamExecutor, LoadError> {
-    let Planned { source, layout, plan, settings } = planned;
+fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide, LoadError> {
+    let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.policy.build(slots, source.shape.layers);
     let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
     let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
@@ -374,8 +383,7 @@ fn expert_executor(
     let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
     let ahead = Ahead::new(settings.prefetch);
     let tap = settings.routes.is_active().then(|| RouteTap::new(settings.routes.clone()));
-    let publishes = settings.statistics.then_some(stats);
-    Ok(StreamExecutor::new(Some(ExpertSide { streamer, io, ahead, tap }), None, publishes))
+    Ok(ExpertSide { streamer, io, ahead, tap })
 }
 
 fn observed_executor(planned: &Planned) -> ObservedExecutor {
@@ -384,31 +392,19 @@ fn observed_executor(planned: &Planned) -> ObservedExecutor {
     ObservedExecutor::new(planned.settings.routes.clone(), experts)
 }
 
-fn dense_executor(
-    planned: &Planned,
-    reader: Box<dyn Reader>,
-    stats: Arc<SharedStats>,
-) -> Result<StreamExecutor, LoadError> {
+fn dense_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<DenseStreamer, LoadError> {
     let Planned { source, plan, settings, .. } = planned;
-    let weights = plan
-        .streamed_dense
-        .iter()
-        .map(|index| {
-            let info = &source.shape.tensors[*index].info;
-            DenseWeight {
-                tensor: info.name.clone(),
-                shard: info.shard,
-                offset: info.offset,
-                bytes: usize::try_from(info.bytes).unwrap_or(usize::MAX),
-            }
-        })
-        .collect();
-    let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
-    let dense = DenseStreamer::new(
-        weights,
-        cells,
-        Io::new(reader, source.files.clone()).with_clock(settings.statistics),
-    );
-    let publishes = settings.statistics.then_some(stats);
-    Ok(StreamExecutor::new(None, Some(dense), publishes))
+    let weight = |index: &usize| {
+        let info = &source.shape.tensors[*index].info;
+        DenseWeight {
+            tensor: info.name.clone(),
+            shard: info.shard,
+            offset: info.offset,
+            bytes: usize::try_from(info.bytes).unwrap_or(usize::MAX),
+        }
+    };
+    let weights = plan.streamed_dense.iter().map(weight).collect();
+    let cells = Cells::new(plan.ring_cells, plan.ring_cell_bytes, settings.poison)?;
+    let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
+    Ok(DenseStreamer::new(weights, cells, io))
 }

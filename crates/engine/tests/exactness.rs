@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{TinyModel, demo_path, forced_run, hash, session, settings, streaming, tiny};
+use common::{TinyModel, demo_path, forced_run, hash, least_bytes, session, settings, streaming, tiny};
 use hypura_core::plan::{Choice, Mode};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::load::{LoadSettings, PolicyKind};
@@ -60,6 +60,48 @@ fn dense_llama() {
 #[test]
 fn dense_qwen2() {
     check_synthetic(Shape::TinyQwen2, Quant::Q6_K, Mode::DenseStreaming);
+}
+
+/// Trunk and experts stream at once, at several sizes of both.
+fn check_mixed(shape: Shape, quant: Quant) {
+    let TinyModel { path, .. } = &tiny(shape, quant, 1);
+    let resident = hash(path, settings(Choice::Resident));
+    for asked in [settings(Choice::Stream), streaming(30.0)] {
+        let least = least_bytes(path, &asked);
+        for more in [0, 150_000, 300_000] {
+            let mut session = session(path, LoadSettings { budget_bytes: least + more, ..asked.clone() });
+            let plan = &session.loaded().planned.plan;
+            assert_eq!(plan.mode, Mode::MixedStreaming, "{shape} {more}");
+            assert_eq!(plan.slot_bytes > 0, asked.cache.is_some());
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{shape} {more}");
+            let stats = outcome.decode_stats;
+            assert!(stats.dense_weights > 0 && stats.decode.misses > 0, "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn trunk_and_experts_stream_at_once() {
+    check_mixed(Shape::TinyMixtral, Quant::Q5_K);
+    check_mixed(Shape::TinyQwen3Moe, Quant::Q4_K_M);
+    check_mixed(Shape::TinyGptOss, Quant::MXFP4);
+}
+
+#[test]
+fn leading_dense_layers_and_shared_experts_stream_beside_routed_ones() {
+    let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
+    let least = least_bytes(&model.path, &settings(Choice::Stream));
+    let opened = session(&model.path, LoadSettings { budget_bytes: least, ..settings(Choice::Stream) });
+    let planned = &opened.loaded().planned;
+    let names =
+        planned.plan.streamed_dense.iter().map(|index| &planned.source.shape.tensors[*index].info.name);
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    for name in ["blk.0.ffn_down.weight", "blk.2.ffn_up_shexp.weight", "blk.1.attn_output.weight"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    drop(opened);
+    check_mixed(Shape::TinyKimiK2, Quant::Q4_K);
 }
 
 #[test]

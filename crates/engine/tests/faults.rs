@@ -5,18 +5,25 @@
 
 mod common;
 
-use common::{forced_run, hash, session, settings, streaming, tiny};
+use common::{TinyModel, forced_run, hash, least_bytes, session, settings, streaming, tiny};
 use hypura_core::plan::Choice;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::ReaderKind;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::sim::{Eio, Latency, SimConfig, Stall};
-use hypura_engine::stream::Prefetch;
+use hypura_engine::stream::{Held, Prefetch};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Loads through a healthy reader and streams through a simulated one.
 fn simulated(percent: f64, sim: SimConfig) -> LoadSettings {
     LoadSettings { stream_reader: Some(ReaderKind::Sim(sim)), ..streaming(percent) }
+}
+
+/// The same in so little memory that the trunk streams too.
+fn simulated_trunk(model: &TinyModel, percent: f64, sim: SimConfig) -> LoadSettings {
+    let settings = simulated(percent, sim);
+    LoadSettings { budget_bytes: least_bytes(&model.path, &settings) + 100_000, ..settings }
 }
 
 fn rough(seed: u64) -> SimConfig {
@@ -104,6 +111,105 @@ fn a_failed_read_of_a_dense_weight_likewise() {
     for at in [0, 1, 9] {
         recovers(Shape::TinyLlama, Quant::Q4_K, at);
     }
+}
+
+#[test]
+fn a_failed_read_where_trunk_and_experts_stream_likewise() {
+    let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Choice::Resident));
+    for seed in 0..2 {
+        let settings = simulated_trunk(&model, 25.0, rough(seed));
+        assert_eq!(hash(&model.path, settings), resident, "disorder {seed}");
+    }
+    for at in [0, 3, 11, 40, 90] {
+        let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
+        let mut session = session(&model.path, simulated_trunk(&model, 20.0, sim));
+        // Either stream may meet the fault, both do in the end: each has a reader of its own.
+        let mut failures = 0;
+        let exact = loop {
+            match forced_run(&mut session, 40, 8) {
+                Ok(outcome) => break outcome.logits_hash.unwrap().to_string(),
+                Err(error) => {
+                    failures += 1;
+                    assert!(error.to_string().contains("cannot read"), "{error}");
+                    assert_eq!(session.loaded().stats.held(), Held::default());
+                }
+            }
+            session.clear();
+        };
+        assert!((1..=2).contains(&failures), "{failures} failures");
+        assert_eq!(exact, resident, "after a fault at read {at}");
+    }
+}
+
+#[test]
+fn a_failed_read_in_any_wave_of_a_prompt_leaves_nothing_behind() {
+    // No slots: every slice of the prompt goes through cells.
+    for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyGptOss, Quant::MXFP4)] {
+        let model = tiny(shape, quant, 1);
+        let resident = hash(&model.path, settings(Choice::Resident));
+        for at in [2, 17, 33, 70] {
+            let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
+            let mut session = session(&model.path, simulated(0.0, sim));
+            assert!(forced_run(&mut session, 40, 8).is_err());
+            assert_eq!(session.loaded().stats.held(), Held::default());
+            session.clear();
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "after a fault at read {at}");
+        }
+    }
+}
+
+/// Stops generations at random moments of a slow disk; returns how many of them were in the middle of something.
+fn stop_at_random(model: &TinyModel, settings: LoadSettings, resident: &str, rounds: u64) -> usize {
+    let mut session = session(&model.path, settings);
+    let stats = session.loaded().stats.clone();
+    let mut stopped = 0;
+    for round in 0..rounds {
+        let abort = session.loaded().abort.clone();
+        let moment = Duration::from_micros(1 + (round * 7919 + 13) % 60_000);
+        let stopper = std::thread::spawn(move || {
+            std::thread::sleep(moment);
+            abort.store(true, Ordering::Relaxed);
+        });
+        let outcome = forced_run(&mut session, 40, 8);
+        stopper.join().unwrap();
+        session.loaded().abort.store(false, Ordering::Relaxed);
+        session.clear();
+        match outcome {
+            Ok(outcome) if outcome.finish == hypura_engine::session::Finish::Stopped => {
+                stopped += 1;
+                assert_eq!(stats.held(), Held::default(), "round {round}");
+            }
+            Ok(_) => assert_eq!(stats.held().pins, 0, "round {round}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let outcome = forced_run(&mut session, 40, 8).unwrap();
+    assert_eq!(outcome.logits_hash.unwrap().to_string(), resident);
+    stopped
+}
+
+#[test]
+fn a_stop_in_the_middle_of_any_wait_frees_every_pin_slot_cell_and_read() {
+    let slow = |seed| SimConfig {
+        stall: None,
+        latency: Latency::Uniform { min: Duration::from_micros(50), max: Duration::from_millis(1) },
+        real_time: true,
+        ..rough(seed)
+    };
+    for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
+        let model = tiny(shape, quant, 1);
+        let resident = hash(&model.path, settings(Choice::Resident));
+        for (seed, percent) in [(1, 0.0), (2, 25.0)] {
+            let settings =
+                LoadSettings { prefetch: Prefetch::Random(seed), ..simulated(percent, slow(seed)) };
+            assert!(stop_at_random(&model, settings, &resident, 15) > 5, "{shape} {percent}%");
+        }
+    }
+    let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Choice::Resident));
+    assert!(stop_at_random(&model, simulated_trunk(&model, 20.0, slow(3)), &resident, 20) > 5);
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl fmt::Display for ExpertPart {
     }
 }
 
-/// Matrices of attention that MUL_MAT reads and nothing else does.
-const ATTENTION_MATRICES: &[&str] = &[
+/// Matrices of attention, state spaces and short convolutions that MUL_MAT reads and nothing else does.
+const TRUNK_MATRICES: &[&str] = &[
     "attn_q",
     "attn_k",
     "attn_v",
@@ -105,6 +105,10 @@ const ATTENTION_MATRICES: &[&str] = &[
     "attn_kv",
     "attn_output_a",
     "attn_output_b",
+    "ssm_in",
+    "ssm_out",
+    "shortconv.in_proj",
+    "shortconv.out_proj",
 ];
 
 /// A tensor's name taken apart.
@@ -181,7 +185,9 @@ impl<'a> NameParts<'a> {
         match self.role() {
             TensorRole::RoutedExpert(_) => Streaming::Experts,
             TensorRole::DenseFfn(_) if matrix => Streaming::Whole,
-            TensorRole::Trunk if matrix && ATTENTION_MATRICES.contains(&self.base) => Streaming::Whole,
+            // The gate of a shared expert is a single row.
+            TensorRole::SharedExpert if matrix && self.base != "ffn_gate_inp_shexp" => Streaming::Whole,
+            TensorRole::Trunk if matrix && TRUNK_MATRICES.contains(&self.base) => Streaming::Whole,
             _ => Streaming::No,
         }
     }
@@ -254,6 +260,10 @@ mod tests {
         assert_eq!(streaming("blk.0.attn_kv_b.weight", &[64, 32]), Streaming::Whole);
         assert_eq!(streaming("blk.0.attn_k_b.weight", &[64, 32, 4]), Streaming::No);
         assert_eq!(streaming("blk.0.ssm_conv1d.weight", &[4, 32]), Streaming::No);
+        assert_eq!(streaming("blk.0.ssm_in.weight", &[64, 32]), Streaming::Whole);
+        assert_eq!(streaming("blk.0.shortconv.in_proj.weight", &[64, 32]), Streaming::Whole);
+        assert_eq!(streaming("blk.0.ffn_up_shexp.weight", &[64, 32]), Streaming::Whole);
+        assert_eq!(streaming("blk.0.ffn_gate_inp_shexp.weight", &[64, 1]), Streaming::No);
         assert_eq!(streaming("token_embd.weight", &[64, 32]), Streaming::No);
     }
 

@@ -4,8 +4,9 @@
 //! llama.cpp needs (KV and compute) is measured by the caller and comes in as [`Fixed`]; the rest is arithmetic over the
 //! model's shape. Nothing here allocates.
 
-use super::{ExpertLayout, PAGE};
-use crate::model::{ModelShape, Streaming};
+use super::ExpertLayout;
+use super::trunk::{Trunk, bytes_of};
+use crate::model::ModelShape;
 
 /// How a model runs. Follows from the plan, not from a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,9 @@ pub enum Mode {
     ExpertStreaming,
     /// Dense weights stream through a ring; the rest is resident.
     DenseStreaming,
+    /// Routed experts stream through slots and weights that every token passes through a ring, because not even those
+    /// fit.
+    MixedStreaming,
 }
 
 impl Mode {
@@ -26,7 +30,20 @@ impl Mode {
             Self::FullResident => "full-resident",
             Self::ExpertStreaming => "expert-streaming",
             Self::DenseStreaming => "dense-streaming",
+            Self::MixedStreaming => "mixed-streaming",
         }
+    }
+
+    /// Whether routed experts stream through slots.
+    #[must_use]
+    pub const fn streams_experts(self) -> bool {
+        matches!(self, Self::ExpertStreaming | Self::MixedStreaming)
+    }
+
+    /// Whether weights that every token passes stream through the ring.
+    #[must_use]
+    pub const fn streams_dense(self) -> bool {
+        matches!(self, Self::DenseStreaming | Self::MixedStreaming)
     }
 }
 
@@ -100,10 +117,14 @@ pub struct Plan {
     pub slots: Vec<u32>,
     /// Bytes of all slots.
     pub slot_bytes: u64,
-    /// Throwaway cells.
+    /// Throwaway cells for slices of experts that have no slot.
     pub cells: usize,
-    /// Bytes of one cell.
+    /// Bytes of one of them.
     pub cell_bytes: usize,
+    /// Cells of the ring that dense weights stream through.
+    pub ring_cells: usize,
+    /// Bytes of one of them.
+    pub ring_cell_bytes: usize,
     /// Dense weights that stream: indices into [`ModelShape::tensors`], in order of use.
     pub streamed_dense: Vec<usize>,
 }
@@ -112,7 +133,13 @@ impl Plan {
     /// Everything the plan expects to use.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.resident_bytes + self.fixed.total() + self.slot_bytes + (self.cells * self.cell_bytes) as u64
+        self.resident_bytes + self.fixed.total() + self.slot_bytes + self.buffer_bytes()
+    }
+
+    /// Cells of both kinds.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> u64 {
+        (self.cells * self.cell_bytes + self.ring_cells * self.ring_cell_bytes) as u64
     }
 
     /// Share of the streamable bytes that has room in memory, 0 to 1. 1 when nothing streams.
@@ -120,12 +147,26 @@ impl Plan {
     pub fn cached_fraction(&self, shape: &ModelShape, layout: &ExpertLayout) -> f64 {
         match self.mode {
             Mode::FullResident => 1.0,
-            Mode::ExpertStreaming => ratio(self.slot_bytes, layout.total_bytes()),
-            Mode::DenseStreaming => {
-                let streamed: u64 = self.streamed_dense.iter().map(|index| tensor_bytes(shape, *index)).sum();
-                1.0 - ratio(streamed, self.streamable_bytes)
+            Mode::ExpertStreaming => self.expert_fraction(layout),
+            Mode::DenseStreaming => 1.0 - ratio(self.streamed_dense_bytes(shape), self.streamable_bytes),
+            Mode::MixedStreaming => {
+                let trunk = self.streamable_bytes.saturating_sub(shape.routed_bytes());
+                let held = trunk.saturating_sub(self.streamed_dense_bytes(shape)) + self.slot_bytes;
+                ratio(held, trunk + layout.total_bytes())
             }
         }
+    }
+
+    /// Share of the experts that has room in slots, 0 to 1.
+    #[must_use]
+    pub fn expert_fraction(&self, layout: &ExpertLayout) -> f64 {
+        ratio(self.slot_bytes, layout.total_bytes())
+    }
+
+    /// Bytes of the dense weights that stream: what every pass reads of them.
+    #[must_use]
+    pub fn streamed_dense_bytes(&self, shape: &ModelShape) -> u64 {
+        self.streamed_dense.iter().map(|index| bytes_of(shape, *index)).sum()
     }
 }
 
@@ -164,12 +205,27 @@ pub enum PlanError {
     NothingToStream,
 }
 
+impl PlanError {
+    /// What to say when a KV cache in q8_0 makes the plan work that this error stood in the way of with f16.
+    #[must_use]
+    pub fn shrunk_kv_note(&self) -> String {
+        let (needed_bytes, budget_bytes) = match self {
+            Self::BelowFloor { floor_bytes, budget_bytes, .. } => (*floor_bytes, *budget_bytes),
+            Self::ResidentTooLarge { needed_bytes, budget_bytes } => (*needed_bytes, *budget_bytes),
+            Self::NothingToStream => (0, 0),
+        };
+        format!(
+            "KV cache in q8_0, because in f16 this needs {} of memory and may use {} (--kv f16 forces it)",
+            human_bytes(needed_bytes),
+            human_bytes(budget_bytes)
+        )
+    }
+}
+
 /// Cells of the expert ring: one being computed, one landed, the rest at the disk.
 const EXPERT_CELLS: usize = 16;
 /// Fewest cells that keep the disk busy while one is computed.
 const FEWEST_CELLS: usize = 2;
-/// Cells of the dense ring, whose weights are large: one being computed, one landed, one at the disk.
-const DENSE_CELLS: usize = 3;
 /// The expert ring may take this share of what is left for slots.
 const CELL_SHARE: u64 = 8;
 
@@ -191,6 +247,8 @@ pub fn plan(shape: &ModelShape, layout: &ExpertLayout, request: &Request) -> Res
         slot_bytes: 0,
         cells: 0,
         cell_bytes: 0,
+        ring_cells: 0,
+        ring_cell_bytes: 0,
         streamed_dense: Vec::new(),
     };
     let fits = needed <= request.budget_bytes;
@@ -208,6 +266,9 @@ pub fn plan(shape: &ModelShape, layout: &ExpertLayout, request: &Request) -> Res
     if layout.layers.is_empty() { dense(shape, request, full) } else { experts(shape, layout, request, full) }
 }
 
+/// A model with routed experts. What every token passes is worth most in memory: a byte of it saves a byte of reading
+/// for each token, a byte of slots at most as much and mostly less. So slots get what is left when all of it is resident
+/// (beyond what the user asks for them); where not even that fits, it streams too, as much of it as must.
 fn experts(
     shape: &ModelShape,
     layout: &ExpertLayout,
@@ -215,36 +276,88 @@ fn experts(
     full: Plan,
 ) -> Result<Plan, PlanError> {
     let resident = shape.total_bytes() - shape.routed_bytes();
-    let least_cells = FEWEST_CELLS * layout.cell_bytes;
-    let floor = resident + request.fixed.total() + least_cells as u64;
+    let least_cells = (FEWEST_CELLS * layout.cell_bytes) as u64;
+    let always = request.fixed.total() + least_cells;
+    let trunk = Trunk::of(shape);
+    let least_resident = resident - trunk.bytes;
+    let floor = always + resident.min(least_resident + trunk.ring_bytes());
     let asked = asked_bytes(request.cache, layout.total_bytes());
-    let Some(left) = request.budget_bytes.checked_sub(floor.saturating_add(asked)) else {
-        return Err(below_floor(floor.saturating_add(asked), resident, request));
-    };
+    let full = Plan { floor_bytes: floor, cell_bytes: layout.cell_bytes, ..full };
+    let whole = always.saturating_add(resident).saturating_add(asked);
+    if let Some(left) = request.budget_bytes.checked_sub(whole) {
+        return Ok(slotted(shape, layout, request, Plan { resident_bytes: resident, ..full }, left));
+    }
+    let part = floor.saturating_add(asked);
+    let left = request.budget_bytes.checked_sub(part);
+    match left.filter(|_| floor < always + resident) {
+        Some(left) => {
+            Ok(mixed(shape, layout, &trunk, Plan { resident_bytes: resident, ..full }, (asked, left)))
+        }
+        None => Err(below_floor(part, least_resident.min(resident), request)),
+    }
+}
+
+/// Everything but experts is resident; `left` bytes are for slots and cells, beyond the slots that were asked for.
+fn slotted(shape: &ModelShape, layout: &ExpertLayout, request: &Request, full: Plan, left: u64) -> Plan {
+    let asked = asked_bytes(request.cache, layout.total_bytes());
     // Cells beyond the least come out of the room for slots, but never more than a share of it. The share is set aside
     // also where it is no whole number of cells: otherwise a larger budget could, by one more cell, leave fewer slots.
-    let most_spare = ((EXPERT_CELLS - FEWEST_CELLS) * layout.cell_bytes) as u64;
-    let spare = ((asked + left) / CELL_SHARE).min(most_spare).min(left);
+    let spare = ((asked + left) / CELL_SHARE).min(most_spare(layout)).min(left);
     let wanted = if request.cache.is_some() { asked } else { left - spare };
-    let cells = FEWEST_CELLS + usize::try_from(spare).unwrap_or(usize::MAX) / layout.cell_bytes.max(1);
-    let slots = split_slots(layout, wanted);
-    let slot_bytes = layout
-        .classes
-        .iter()
-        .zip(&slots)
-        .map(|(class, slots)| u64::from(*slots) * class.slot_bytes as u64)
-        .sum();
-    Ok(Plan {
+    let (slots, slot_bytes) = slots_in(layout, wanted);
+    Plan {
         mode: Mode::ExpertStreaming,
-        floor_bytes: floor,
-        resident_bytes: resident,
         streamable_bytes: shape.routed_bytes(),
         slots,
         slot_bytes,
-        cells,
-        cell_bytes: layout.cell_bytes,
+        cells: cells_in(layout, spare),
         ..full
-    })
+    }
+}
+
+/// The trunk streams in part: slots get what was asked for, the cells of experts what keeps the disk busy, and the trunk
+/// the rest.
+fn mixed(
+    shape: &ModelShape,
+    layout: &ExpertLayout,
+    trunk: &Trunk,
+    full: Plan,
+    (asked, left): (u64, u64),
+) -> Plan {
+    let spare = (left / CELL_SHARE).min(most_spare(layout));
+    let (slots, slot_bytes) = slots_in(layout, asked);
+    let streamed_dense = trunk.stream(shape, trunk.bytes.saturating_sub(left - spare));
+    let streamed: u64 = streamed_dense.iter().map(|index| bytes_of(shape, *index)).sum();
+    Plan {
+        mode: Mode::MixedStreaming,
+        resident_bytes: full.resident_bytes - streamed,
+        streamable_bytes: shape.routed_bytes() + trunk.bytes,
+        slots,
+        slot_bytes,
+        cells: cells_in(layout, spare),
+        ring_cells: Trunk::CELLS,
+        ring_cell_bytes: trunk.cell_bytes,
+        streamed_dense,
+        ..full
+    }
+}
+
+/// Bytes that cells of experts take at most, beyond the least.
+fn most_spare(layout: &ExpertLayout) -> u64 {
+    ((EXPERT_CELLS - FEWEST_CELLS) * layout.cell_bytes) as u64
+}
+
+/// The cells that `spare` bytes beyond the least allow.
+fn cells_in(layout: &ExpertLayout, spare: u64) -> usize {
+    FEWEST_CELLS + usize::try_from(spare).unwrap_or(usize::MAX) / layout.cell_bytes.max(1)
+}
+
+/// Slots in `room_bytes`, and their bytes.
+fn slots_in(layout: &ExpertLayout, room_bytes: u64) -> (Vec<u32>, u64) {
+    let slots = split_slots(layout, room_bytes);
+    let bytes = |(class, slots): (&super::ClassLayout, &u32)| u64::from(*slots) * class.slot_bytes as u64;
+    let slot_bytes = layout.classes.iter().zip(&slots).map(bytes).sum();
+    (slots, slot_bytes)
 }
 
 /// The size of the cache that the user asked for, of `streamable` bytes; 0 when nobody asked.
@@ -272,74 +385,32 @@ fn split_slots(layout: &ExpertLayout, room_bytes: u64) -> Vec<u32> {
 }
 
 fn dense(shape: &ModelShape, request: &Request, full: Plan) -> Result<Plan, PlanError> {
-    let streamable: Vec<usize> = (0..shape.tensors.len())
-        .filter(|index| shape.tensors[*index].streaming == Streaming::Whole)
-        .collect();
-    if streamable.is_empty() {
+    let trunk = Trunk::of(shape);
+    if trunk.weights.is_empty() {
         return Err(match request.choice {
             Choice::Stream => PlanError::NothingToStream,
             _ => below_floor(full.floor_bytes, full.resident_bytes, request),
         });
     }
-    let bytes: u64 = streamable.iter().map(|index| tensor_bytes(shape, *index)).sum();
-    let cell_bytes = streamable.iter().map(|index| cell_room(tensor_bytes(shape, *index))).max().unwrap_or(0);
-    let base = shape.total_bytes() - bytes + request.fixed.total();
-    let ring = (DENSE_CELLS * cell_bytes) as u64;
-    let floor = base + ring;
-    let asked = asked_bytes(request.cache, bytes);
+    let least_resident = shape.total_bytes() - trunk.bytes;
+    let floor = least_resident + request.fixed.total() + trunk.ring_bytes();
+    let asked = asked_bytes(request.cache, trunk.bytes);
     let Some(left) = request.budget_bytes.checked_sub(floor.saturating_add(asked)) else {
-        return Err(below_floor(floor.saturating_add(asked), shape.total_bytes() - bytes, request));
+        return Err(below_floor(floor.saturating_add(asked), least_resident, request));
     };
     let keep = if request.cache.is_some() { asked } else { left };
-    let streamed_dense = spread(shape, &streamable, bytes.saturating_sub(keep));
-    let streamed: u64 = streamed_dense.iter().map(|index| tensor_bytes(shape, *index)).sum();
+    let streamed_dense = trunk.stream(shape, trunk.bytes.saturating_sub(keep));
+    let streamed: u64 = streamed_dense.iter().map(|index| bytes_of(shape, *index)).sum();
     Ok(Plan {
         mode: Mode::DenseStreaming,
         floor_bytes: floor,
         resident_bytes: shape.total_bytes() - streamed,
-        streamable_bytes: bytes,
-        cells: DENSE_CELLS,
-        cell_bytes,
+        streamable_bytes: trunk.bytes,
+        ring_cells: Trunk::CELLS,
+        ring_cell_bytes: trunk.cell_bytes,
         streamed_dense,
         ..full
     })
-}
-
-/// Chooses weights of at least `stream_bytes` together, feed-forward ones first, evenly over the layers, so that the
-/// disk has the same work in each of them.
-fn spread(shape: &ModelShape, streamable: &[usize], stream_bytes: u64) -> Vec<usize> {
-    use crate::model::TensorRole;
-    let is_ffn = |index: &&usize| matches!(shape.tensors[**index].role, TensorRole::DenseFfn(_));
-    let ffn: Vec<usize> = streamable.iter().filter(is_ffn).copied().collect();
-    let rest: Vec<usize> = streamable.iter().filter(|index| !is_ffn(index)).copied().collect();
-    let ffn_bytes: u64 = ffn.iter().map(|index| tensor_bytes(shape, *index)).sum();
-    let mut chosen = evenly(shape, &ffn, stream_bytes.min(ffn_bytes));
-    chosen.extend(evenly(shape, &rest, stream_bytes.saturating_sub(ffn_bytes)));
-    chosen.sort_unstable();
-    chosen
-}
-
-/// Takes weights of at least `stream_bytes` together, spread over the list, and such that a larger `stream_bytes` takes
-/// the same ones and more: so more memory never streams more.
-///
-/// The order of taking is that of the multiples of the golden ratio, modulo 1: any prefix of it is spread over the list
-/// with at most three different gaps (V. T. Sós, "On the distribution mod 1 of the sequence nα", 1958).
-fn evenly(shape: &ModelShape, weights: &[usize], stream_bytes: u64) -> Vec<usize> {
-    /// The golden ratio's fraction in units of 2⁻⁶⁴.
-    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mut order: Vec<(u64, usize)> =
-        (1u64..).zip(weights).map(|(number, index)| (number.wrapping_mul(GOLDEN), *index)).collect();
-    order.sort_unstable();
-    let mut taken = 0;
-    let mut chosen = Vec::new();
-    for (_, index) in order {
-        if taken >= stream_bytes {
-            break;
-        }
-        taken += tensor_bytes(shape, index);
-        chosen.push(index);
-    }
-    chosen
 }
 
 fn below_floor(floor_bytes: u64, resident: u64, request: &Request) -> PlanError {
@@ -352,15 +423,6 @@ fn below_floor(floor_bytes: u64, resident: u64, request: &Request) -> PlanError 
         human_bytes(floor_bytes.saturating_sub(resident + kv_bytes + compute_bytes).max(process_bytes)),
     );
     PlanError::BelowFloor { floor_bytes, budget_bytes: request.budget_bytes, detail }
-}
-
-fn tensor_bytes(shape: &ModelShape, index: usize) -> u64 {
-    shape.tensors[index].info.bytes
-}
-
-/// Room for a weight that begins anywhere in a page.
-fn cell_room(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PAGE - 1).next_multiple_of(PAGE)
 }
 
 fn ratio(part: u64, whole: u64) -> f64 {

@@ -2,6 +2,7 @@
 //!
 //! - `layout`: slots of experts, their parts, and what to read to fill them
 //! - `budget`: what must be resident, what streams, and whether it fits
+//! - `trunk`: which of the weights that every token passes may stream, and do
 //! - `hits`: how often an expert is found in memory
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
 //! - `cost`: a plan and a measured machine give seconds and tokens per second
@@ -16,6 +17,7 @@ mod estimate;
 mod hits;
 mod layout;
 mod tiers;
+mod trunk;
 mod what_if;
 
 pub use advice::{Alternative, Question};

@@ -3,7 +3,7 @@
 //! Weights that stream are on the disk; the share of them that has room in memory is counted as cached, because which of
 //! them is there changes from token to token.
 
-use super::{ExpertLayout, Mode, Plan};
+use super::{ExpertLayout, Plan};
 use crate::model::{ModelShape, ModelTensor, TensorRole};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -164,7 +164,7 @@ fn place(
     streams: bool,
 ) -> TierBytes {
     let bytes = tensor.info.bytes;
-    let is_expert = plan.mode == Mode::ExpertStreaming && matches!(tensor.role, TensorRole::RoutedExpert(_));
+    let is_expert = plan.mode.streams_experts() && matches!(tensor.role, TensorRole::RoutedExpert(_));
     if is_expert {
         let class = tensor
             .layer

@@ -74,6 +74,11 @@ impl DenseStreamer {
         &self.io
     }
 
+    /// Cells that hold a weight or wait for one.
+    pub fn cells_in_use(&self) -> usize {
+        self.cells.in_use()
+    }
+
     /// A graph begins that uses these weights in this order. Reads started in an earlier graph stay valid when the
     /// order is the same, which it is from token to token.
     pub fn begin_graph(&mut self, order: Vec<usize>) {

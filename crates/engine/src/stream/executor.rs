@@ -10,7 +10,7 @@ use super::dense::DenseStreamer;
 use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
 use super::io::Io;
 use super::routes::RouteTap;
-use super::stats::{SharedStats, StreamStats};
+use super::stats::{Held, SharedStats, StreamStats};
 use super::step::LayerOps;
 use crate::error::StreamError;
 
@@ -169,6 +169,19 @@ impl StreamExecutor {
         }
     }
 
+    fn held(&self) -> Held {
+        let mut held = Held::default();
+        if let Some(side) = &self.experts {
+            held = side.streamer.held();
+            held.reads += side.io.in_flight();
+        }
+        if let Some(dense) = &self.dense {
+            held.cells += dense.cells_in_use();
+            held.reads += dense.io().in_flight();
+        }
+        held
+    }
+
     fn publish(&mut self, elapsed: Duration) {
         let Some(shared) = self.shared.clone() else { return };
         let stalled_before = self.stats.read_stall;
@@ -217,7 +230,10 @@ impl Executor for StreamExecutor {
                 side.ahead.observe(start.elapsed());
             }
         }
-        debug_assert_eq!(self.experts.as_ref().map_or(0, |side| side.streamer.pinned()), 0, "a pin leaked");
+        debug_assert_eq!(self.held().pins, 0, "a pin leaked");
+        if let Some(shared) = &self.shared {
+            shared.set_held(self.held());
+        }
         self.publish(start.elapsed());
         outcome
     }

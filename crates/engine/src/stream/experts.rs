@@ -15,6 +15,7 @@ use hypura_storage::{Priority, ReadError};
 use super::ahead::Guess;
 use super::io::{Io, Landed, Wish};
 use super::slab::{Cells, Slab, keep_first};
+use super::stats::Held;
 use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
 use crate::error::StreamError;
 use std::collections::VecDeque;
@@ -426,9 +427,14 @@ impl ExpertStreamer {
         }
     }
 
-    /// Slots pinned right now, all classes together; 0 between graphs.
-    pub fn pinned(&self) -> usize {
-        self.slabs.iter().map(|slab| slab.cache.pinned()).sum()
+    /// What is held right now.
+    pub fn held(&self) -> Held {
+        Held {
+            pins: self.slabs.iter().map(|slab| slab.cache.pinned()).sum(),
+            loading_slots: self.slabs.iter().map(|slab| slab.cache.loading()).sum(),
+            cells: self.cells.in_use(),
+            reads: 0,
+        }
     }
 }
 

@@ -117,6 +117,11 @@ impl<T: Copy> Io<T> {
         (self.collect(), taken_back)
     }
 
+    /// Reads that were asked for and have not been answered.
+    pub fn in_flight(&self) -> usize {
+        self.targets.len()
+    }
+
     /// Time spent waiting for reads with nothing left to compute.
     pub fn stall(&self) -> Duration {
         self.stall

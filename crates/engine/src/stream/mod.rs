@@ -23,4 +23,4 @@ mod step;
 pub use ahead::Prefetch;
 pub use experts::Lookups;
 pub use routes::{RouteLog, RouteSettings, trace_header};
-pub use stats::{SharedStats, StreamStats};
+pub use stats::{Held, SharedStats, StreamStats};

@@ -170,6 +170,11 @@ impl Cells {
         self.states.len()
     }
 
+    /// Cells that are not free.
+    pub fn in_use(&self) -> usize {
+        self.states.iter().filter(|state| **state != CellState::Free).count()
+    }
+
     /// Takes a free cell for a read.
     pub fn take(&mut self) -> Option<(usize, Arc<Arena>, usize)> {
         let cell = self.states.iter().position(|state| *state == CellState::Free)?;

@@ -1,6 +1,7 @@
 //! What streaming did, for people and for the governor.
 
 use super::experts::Lookups;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Counters since the model was loaded; only ever increasing.
@@ -50,18 +51,45 @@ impl StreamStats {
     }
 }
 
+/// What streaming holds when a graph has ended. After one that failed or was stopped: nothing. After any other: no pin,
+/// and only what was read ahead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Slots that are pinned.
+    pub pins: usize,
+    /// Slots whose expert is being read.
+    pub loading_slots: usize,
+    /// Cells, of experts and of the ring, that are being read into or wait to be used.
+    pub cells: usize,
+    /// Reads that were asked for and have not been answered.
+    pub reads: usize,
+}
+
 /// The counters of a loaded model, shared between its executor and whoever asks.
 #[derive(Debug, Default)]
-pub struct SharedStats(std::sync::Mutex<StreamStats>);
+pub struct SharedStats {
+    counters: Mutex<StreamStats>,
+    held: Mutex<Held>,
+}
 
 impl SharedStats {
     /// A copy of the counters.
     #[must_use]
     pub fn get(&self) -> StreamStats {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the last graph left behind.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn set(&self, stats: StreamStats) {
-        *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stats;
+        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    }
+
+    pub(crate) fn set_held(&self, held: Held) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 }

@@ -1,9 +1,9 @@
 //! What the engine's tests share: tiny models, and one way to run them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
-use hypura_core::plan::{CacheSize, Choice};
+use hypura_core::plan::{CacheSize, Choice, PlanError};
 use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
-use hypura_engine::error::GenerateError;
+use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::session::{GenerateOptions, Outcome, Session, open};
 use hypura_engine::source::ModelSource;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Each test binary uses its own part of this file; this uses the rest.
 const _: fn() = || {
     let _ = |model: TinyModel| model.path;
-    let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash);
+    let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash, least_bytes);
 };
 
 /// A tiny synthetic model in a folder of its own.
@@ -53,6 +53,15 @@ pub fn streaming(percent: f64) -> LoadSettings {
 
 pub fn session(path: &Path, settings: LoadSettings) -> Session {
     open(prepare(ModelSource::open(path).unwrap(), settings).unwrap(), &mut |_, _| {}).unwrap()
+}
+
+/// The least budget that these settings work in.
+pub fn least_bytes(path: &Path, settings: &LoadSettings) -> u64 {
+    let settings = LoadSettings { budget_bytes: 0, ..settings.clone() };
+    match prepare(ModelSource::open(path).unwrap(), settings) {
+        Err(LoadError::Plan(PlanError::BelowFloor { floor_bytes, .. })) => floor_bytes,
+        other => panic!("it works in nothing: {:?}", other.map(|planned| planned.plan)),
+    }
 }
 
 /// Pseudo-random tokens, the same in every run.

@@ -56,7 +56,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = "Model")]
     pub threads: Option<u32>,
 
-    /// Element type of the KV cache; q8_0 takes half the memory and is slightly lossy
+    /// Element type of the KV cache; q8_0 takes half the memory, is slightly lossy, and is chosen only where f16 does not fit
     #[arg(long, value_enum, default_value_t, value_name = "TYPE", help_heading = "Model")]
     pub kv: KvArg,
 
@@ -108,8 +108,10 @@ pub enum ReaderArg {
 /// `--kv`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum KvArg {
-    /// 16-bit floats
+    /// f16, or q8_0 where the model does not fit otherwise
     #[default]
+    Auto,
+    /// 16-bit floats
     F16,
     /// 8-bit blocks
     #[value(name = "q8_0")]
@@ -189,9 +191,10 @@ impl ModelArgs {
             ubatch: self.ubatch,
             threads: self.threads.unwrap_or_else(default_threads),
             kv: match self.kv {
-                KvArg::F16 => KvType::F16,
+                KvArg::Auto | KvArg::F16 => KvType::F16,
                 KvArg::Q8_0 => KvType::Q8_0,
             },
+            kv_may_shrink: self.kv == KvArg::Auto,
             poison: self.poison,
             ..LoadSettings::default()
         })

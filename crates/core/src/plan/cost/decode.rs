@@ -13,7 +13,7 @@ pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> O
     let compute = rates.token(input.shape, past);
     match input.plan.mode {
         Mode::FullResident => Some(resident(&compute)),
-        Mode::ExpertStreaming => experts(input, rates, disk, compute),
+        Mode::ExpertStreaming | Mode::MixedStreaming => experts(input, rates, disk, compute),
         Mode::DenseStreaming => dense(input, rates, disk, compute),
     }
 }
@@ -33,18 +33,34 @@ fn resident(compute: &TokenCompute) -> DecodeCost {
     }
 }
 
+/// What the weights that go through the ring cost a token.
+#[derive(Default)]
+struct Ring {
+    bytes: f64,
+    read_s: f64,
+    sync_s: f64,
+}
+
+impl Ring {
+    fn of(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<Self> {
+        let Plan { streamed_dense, ring_cells, ring_cell_bytes, .. } = input.plan;
+        let bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
+        let ahead = ring_cells.saturating_sub(1).max(1) as f64;
+        let in_flight = ahead * *ring_cell_bytes as f64 / super::CHUNK_BYTES as f64;
+        let depth = in_flight.clamp(1.0, READER_DEPTH);
+        let read_s = disk.seconds(Pattern::Sequential, bytes, depth)?;
+        // Nodes before and after each streamed one are calls of their own.
+        Some(Self { bytes, read_s, sync_s: 2.0 * streamed_dense.len() as f64 * rates.call_s })
+    }
+}
+
 /// The ring reads ahead all the time, also into the next token, so the slower side decides.
 fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCompute) -> Option<DecodeCost> {
-    let Plan { streamed_dense, cells, cell_bytes, .. } = input.plan;
-    let bytes: u64 = streamed_dense.iter().filter_map(|index| tensor_bytes(input.shape, *index)).sum();
-    let in_flight = cells.saturating_sub(1).max(1) as f64 * *cell_bytes as f64 / super::CHUNK_BYTES as f64;
-    let depth = in_flight.clamp(1.0, READER_DEPTH);
-    let read_s = disk.seconds(Pattern::Sequential, bytes as f64, depth)?;
-    // Nodes before and after each streamed one are calls of their own.
-    let sync_s = compute.sync_s + 2.0 * streamed_dense.len() as f64 * rates.call_s;
+    let Ring { bytes, read_s, sync_s } = Ring::of(input, rates, disk)?;
+    let sync_s = compute.sync_s + sync_s;
     let busy_s = compute.trunk_s + sync_s;
     let time = busy_s.max(read_s);
-    let best = if bytes == 0 { 0.0 } else { bytes as f64 / disk.best()? };
+    let best = if bytes > 0.0 { bytes / disk.best()? } else { 0.0 };
     let roofline = (compute.trunk_s + compute.sync_s).max(best);
     Some(DecodeCost {
         tokens_per_s: Estimate::of_times(time, time, time),
@@ -52,14 +68,10 @@ fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCo
         compute_s: compute.trunk_s,
         sync_s,
         read_s,
-        read_bytes: bytes as f64,
+        read_bytes: bytes,
         hits: None,
         bound: BoundBy::of(read_s, compute.trunk_s, sync_s),
     })
-}
-
-fn tensor_bytes(shape: &ModelShape, index: usize) -> Option<u64> {
-    shape.tensors.get(index).map(|tensor| tensor.info.bytes)
 }
 
 /// What one choice of hit rates costs.
@@ -69,6 +81,7 @@ struct Pass {
     read_bytes: f64,
 }
 
+/// Layer by layer; what streams of the trunk is read whenever the disk has nothing else to do, from the same disk.
 fn experts(
     input: &CostInput<'_>,
     rates: &Rates,
@@ -78,7 +91,8 @@ fn experts(
     let hits = layer_hits(input);
     let parts: usize = input.shape.expert_layers.iter().map(|layer| layer.parts.len()).sum();
     // A streamed node is a call of its own, and so is what lies between two of them.
-    let sync_s = compute.sync_s + 2.0 * parts as f64 * rates.call_s;
+    let ring = Ring::of(input, rates, disk)?;
+    let sync_s = compute.sync_s + ring.sync_s + 2.0 * parts as f64 * rates.call_s;
     let pass = |pick: fn(&HitRate) -> f64| {
         let mut total = Pass { time_s: compute.trunk_s + sync_s, read_s: 0.0, read_bytes: 0.0 };
         for (layer, hits) in input.shape.expert_layers.iter().zip(&hits) {
@@ -88,6 +102,9 @@ fn experts(
             total.read_s += one.read_s;
             total.read_bytes += one.read_bytes;
         }
+        total.read_s += ring.read_s;
+        total.read_bytes += ring.bytes;
+        total.time_s = total.time_s.max(total.read_s);
         Some(total)
     };
     let (slow, mid, fast) = (pass(|hits| hits.low)?, pass(|hits| hits.mid)?, pass(|hits| hits.high)?);

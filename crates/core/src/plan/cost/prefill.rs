@@ -3,7 +3,6 @@
 use super::compute::Rates;
 use super::{BoundBy, CostInput, Disk, Estimate, NOISE, PrefillCost, READER_DEPTH};
 use crate::model::ExpertLayer;
-use crate::plan::Mode;
 use crate::profile::Pattern;
 
 /// Sums over the ubatches.
@@ -48,29 +47,24 @@ fn step(
     total: &mut Total,
 ) -> Option<()> {
     let (trunk_s, experts_s) = rates.batch(input.shape, f64::from(tokens), f64::from(past));
-    let (read_bytes, overlapped_s) = match input.plan.mode {
-        Mode::FullResident => (0.0, 0.0),
-        // Reads of a layer start when its router has answered, so only experts are computed meanwhile.
-        Mode::ExpertStreaming => (missing_bytes(input, tokens), experts_s),
-        Mode::DenseStreaming => (streamed_bytes(input), trunk_s + experts_s),
-    };
-    let read_s = disk.seconds(Pattern::Sequential, read_bytes, READER_DEPTH)?;
-    total.time_s += trunk_s + experts_s - overlapped_s + overlapped_s.max(read_s);
-    total.compute_s += trunk_s + experts_s;
+    let compute_s = trunk_s + experts_s;
+    let expert_bytes = if input.plan.mode.streams_experts() { missing_bytes(input, tokens) } else { 0.0 };
+    let ring_bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
+    let expert_read_s = disk.seconds(Pattern::Sequential, expert_bytes, READER_DEPTH)?;
+    let read_s = expert_read_s + disk.seconds(Pattern::Sequential, ring_bytes, READER_DEPTH)?;
+    // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile. The ring
+    // reads all the time, from the same disk.
+    total.time_s += (trunk_s + experts_s.max(expert_read_s)).max(read_s);
+    total.compute_s += compute_s;
     total.read_s += read_s;
-    total.read_bytes += read_bytes;
+    total.read_bytes += expert_bytes + ring_bytes;
     Some(())
-}
-
-fn streamed_bytes(input: &CostInput<'_>) -> f64 {
-    let bytes = |index: &usize| input.shape.tensors.get(*index).map_or(0, |tensor| tensor.info.bytes);
-    input.plan.streamed_dense.iter().map(bytes).sum::<u64>() as f64
 }
 
 /// Experts that a ubatch touches, less those in memory. Of many tokens nearly all experts are touched, so that the hit
 /// rate is the share of experts in memory; the skew of routers is left out, which errs on the slow side.
 fn missing_bytes(input: &CostInput<'_>, tokens: u32) -> f64 {
-    let fraction = input.plan.cached_fraction(input.shape, input.layout);
+    let fraction = input.plan.expert_fraction(input.layout);
     let touched = |layer: &ExpertLayer| {
         let untouched = 1.0 - f64::from(layer.used) / f64::from(layer.experts.max(1));
         f64::from(layer.experts) * (1.0 - untouched.powf(f64::from(tokens))) * layer.expert_bytes() as f64

@@ -78,6 +78,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
                 KvType::Q8_0 => GgmlType::Q8_0,
             },
         },
+        kv_may_shrink: load.kv_may_shrink,
         workload,
         what_if,
         ..AdviceSettings::new(load.budget_bytes)

@@ -59,16 +59,17 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     if !plan.slots.is_empty() && plan.slot_bytes > 0 {
         line("slabs", plan.slot_bytes, &slots(plan))?;
     }
-    let cells = (plan.cells * plan.cell_bytes) as u64;
-    if cells > 0 {
-        line("buffers", cells, &format!("{} cells for what passes through", plan.cells))?;
+    if plan.buffer_bytes() > 0 {
+        let cells = plan.cells + plan.ring_cells;
+        line("buffers", plan.buffer_bytes(), &format!("{cells} cells for what passes through"))?;
     }
-    line("KV cache", plan.fixed.kv_bytes, "")?;
+    line("KV cache", plan.fixed.kv_bytes, &format!("in {}", advice.kv))?;
     line("compute", plan.fixed.compute_bytes, "estimated")?;
     line("program", plan.fixed.process_bytes, "estimated")?;
     line("together", plan.total_bytes(), &format!("of {} that may be used", human_bytes(plan.budget_bytes)))?;
     line("headroom", plan.budget_bytes.saturating_sub(plan.total_bytes()), "")?;
-    line("floor", plan.floor_bytes, "the least that this works in")
+    line("floor", plan.floor_bytes, "the least that this works in")?;
+    advice.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
 }
 
 fn slots(plan: &Plan) -> String {
@@ -153,8 +154,7 @@ fn prediction(
         )?;
         if let Some(hits) = decode.hits {
             let percent = |rate: f64| format!("{:.0}%", rate * 100.0);
-            let total = advice.tiers.total();
-            let share = total.cached_bytes as f64 / total.streamed_bytes.max(1) as f64;
+            let share = advice.plan.expert_fraction(&advice.layout);
             writeln!(
                 out,
                 "            {} of the experts fit, {} of lookups hit ({}–{}, as in recorded traces of other models)",

@@ -131,6 +131,9 @@ fn load(args: &Args, path: &Path, settings: LoadSettings, start: Start) -> anyho
             "note: this model was trained for a context of {context} tokens, so it gets no more"
         ));
     }
+    for note in &planned.notes {
+        complain(&format!("note: {note}"));
+    }
     let progress = progress_bar("loading");
     let loaded_bytes = Cell::new(0);
     let session = open(planned, &mut |done, total| {

@@ -67,6 +67,9 @@ fn residence(stats: &Stats) -> String {
         None => "no lookups".to_owned(),
     };
     let experts = human_bytes(stats.memory.streamable_bytes);
+    if stats.mode == Mode::MixedStreaming.name() {
+        return format!("{}: {share:.0}% of {experts} in memory, {hits}", stats.mode);
+    }
     format!("{}: {share:.0}% of {experts} of experts in memory, {hits}", stats.mode)
 }
 
@@ -158,7 +161,7 @@ pub(super) fn loaded_text(session: &Session, seed: u32) -> String {
         let streamable = human_bytes(plan.streamable_bytes);
         rows.push(row("NVMe", format!("{streamable} can stream, {cached:.1}% of it has room in RAM")));
     }
-    if plan.mode == Mode::ExpertStreaming {
+    if plan.mode.streams_experts() {
         let bytes = human_bytes(plan.slot_bytes);
         rows.push(row("slots", format!("{slots} experts in {bytes}, evicted by {}", policy_name(loaded))));
     }

@@ -196,7 +196,7 @@ impl Stats {
             mode: plan.mode.name(),
             kernels: kernels(loaded),
             reader: loaded.reader,
-            policy: (plan.mode == Mode::ExpertStreaming).then(|| policy_name(loaded)),
+            policy: plan.mode.streams_experts().then(|| policy_name(loaded)),
             threads: settings.threads,
             context: settings.context,
             ubatch: settings.ubatch,
