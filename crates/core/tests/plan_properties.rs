@@ -10,7 +10,7 @@ use hypura_core::plan::{
 };
 use hypura_core::profile::Profile;
 use hypura_core::synth::Shape;
-use plan_common::{machine, model, model_of_layers};
+use plan_common::{cases, machine, model, model_of_layers};
 use proptest::prelude::*;
 
 const FIXED: Fixed = Fixed { kv_bytes: 300_000, compute_bytes: 500_000, process_bytes: 100_000 };
@@ -49,7 +49,7 @@ fn speeds(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(cases(200)))]
 
     #[test]
     fn no_plan_exceeds_its_budget_and_the_floor_is_true(

@@ -8,6 +8,11 @@ use hypura_core::profile::{MatmulRate, Memory, Overhead, Pattern, Profile, ReadR
 use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use proptest::prelude::*;
 
+/// How many cases of a property: what `PROPTEST_CASES` says, else `usual`.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
+}
+
 /// A synthetic model in its usual quantisation.
 pub fn model(shape: Shape) -> ModelShape {
     of_options(&SynthOptions::new(shape, shape.usual_quant()))
