@@ -12,6 +12,7 @@ mod model_args;
 mod plan;
 mod profile;
 mod run;
+mod serve;
 mod size;
 mod style;
 mod synth;
@@ -39,6 +40,8 @@ struct Cli {
 enum Command {
     /// Run a model: answer a prompt, or chat on a terminal
     Run(run::Args),
+    /// Serve models to programs that talk to Ollama, OpenAI or Anthropic
+    Serve(serve::Args),
     /// Write a synthetic model of a real shape, for tests and benchmarks
     Synth(synth::Args),
     /// Measure a model in several ways, in turns: speed, bytes, memory, and how close to the limit
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::execute(&args),
+        Command::Serve(args) => serve::execute(&args),
         Command::Synth(args) => synth::execute(&args),
         Command::Bench(args) => bench::execute(&args),
         Command::BenchArm(args) => bench::execute_arm(&args),

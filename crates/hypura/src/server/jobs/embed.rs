@@ -61,7 +61,7 @@ fn tokens_of(
     num_ctx: Option<u32>,
     truncate: bool,
 ) -> Result<Vec<Vec<Token>>, Failure> {
-    let room = engine.context_for(num_ctx) as usize;
+    let room = engine.embed_limit(num_ctx) as usize;
     let mut out = Vec::with_capacity(inputs.len());
     for input in inputs {
         let mut tokens = engine.tokenize(input, true, false);

@@ -299,6 +299,10 @@ pub trait Engine: Send + Sync {
     fn status(&self) -> EngineStatus;
     /// The context that a request which asks for `num_ctx` gets.
     fn context_for(&self, num_ctx: Option<u32>) -> u32;
+    /// Most tokens of a text to embed in a request that asks for `num_ctx`.
+    fn embed_limit(&self, num_ctx: Option<u32>) -> u32 {
+        self.context_for(num_ctx)
+    }
     /// A conversation as a prompt.
     ///
     /// # Errors

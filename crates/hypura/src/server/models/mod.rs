@@ -2,6 +2,7 @@
 //!
 //! - [`backend`]: what the server needs of an engine
 //! - [`catalog`]: what it needs of a store
+//! - [`engine`]: the engine behind the traits
 //! - [`manager`]: loads on demand, one at a time, within one memory budget
 //! - [`loader`]: the thread that plans, makes room and loads
 //! - [`store_catalog`]: the store as a catalogue
@@ -9,11 +10,13 @@
 
 pub mod backend;
 pub mod catalog;
+mod engine;
 mod loader;
 mod manager;
 mod store_catalog;
 mod table;
 
 pub use catalog::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
+pub use engine::EngineBackend;
 pub use manager::{Lease, ManagerSettings, ModelManager, RunningModel};
 pub use store_catalog::{StoreCatalog, failure_of_store};

@@ -1,0 +1,404 @@
+//! The engine behind the server's traits: plans within what memory is left, runs requests on a [`Runner`].
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hypura_core::plan::Mode;
+use hypura_engine::error::{GenerateError, LoadError};
+use hypura_engine::load::{self, LoadSettings, Planned};
+use hypura_engine::serve::{
+    Event, Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SubmitError, TokenInfo,
+};
+use hypura_engine::session::{Finish, Outcome};
+use hypura_engine::source::ModelSource;
+use hypura_engine::{
+    ChatDelta, ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, SamplerOptions,
+    ToolChoice as EngineToolChoice, json_schema_to_grammar,
+};
+use serde_json::Value;
+
+use super::backend::{
+    AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
+    EngineFinish, EngineRequest, EngineStatus, EngineToken, EngineTotals, EventSink, Fit, GrammarHandle,
+    LoadWish, Plan, Prompt, Sampling, Ticket, Token,
+};
+use super::catalog::ModelEntry;
+use crate::server::job::{Format, Think, ToolCall, ToolChoice};
+use crate::server::{Failure, without_paths};
+
+/// Loads models with the engine.
+pub struct EngineBackend {
+    /// How; budget, context and sequences are set for each model.
+    pub settings: LoadSettings,
+    /// Context when no request asks for another, in tokens.
+    pub default_context: u32,
+    /// How requests run.
+    pub runner: RunnerSettings,
+}
+
+impl Backend for EngineBackend {
+    fn plan(&self, model: &ModelEntry, wish: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
+        let mut context = wish.context.unwrap_or(self.default_context).max(1);
+        loop {
+            let settings = LoadSettings {
+                budget_bytes: free_bytes,
+                context,
+                sequences: u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1),
+                ..self.settings.clone()
+            };
+            let source = ModelSource::open(&model.path).map_err(|error| load_failure(model, &error))?;
+            let error = match load::prepare(source, settings) {
+                Ok(planned) => {
+                    let resident = planned.plan.mode == Mode::FullResident;
+                    let plan = Box::new(EnginePlan {
+                        planned,
+                        runner: self.runner.clone(),
+                        model: model.name.clone(),
+                    });
+                    return Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) });
+                }
+                Err(error @ LoadError::Plan(_)) => error,
+                Err(error) => return Err(load_failure(model, &error)),
+            };
+            // A context that was asked for is a wish: it shrinks before the model does not load at all.
+            if context / 2 < self.default_context {
+                return Ok(Fit::TooSmall(load_failure(model, &error)));
+            }
+            context /= 2;
+        }
+    }
+}
+
+fn load_failure(model: &ModelEntry, error: &LoadError) -> Failure {
+    tracing::debug!(model = %model.name, %error, "cannot load");
+    Failure::internal(format!("cannot load model '{}': {}", model.name, without_paths(&error.to_string())))
+}
+
+struct EnginePlan {
+    planned: Planned,
+    runner: RunnerSettings,
+    model: String,
+}
+
+impl Plan for EnginePlan {
+    fn load(self: Box<Self>, progress: &AtomicU64) -> Result<Arc<dyn Engine>, Failure> {
+        let failed = |error: &LoadError| {
+            Failure::internal(format!(
+                "cannot load model '{}': {}",
+                self.model,
+                without_paths(&error.to_string())
+            ))
+        };
+        let loaded = load::load(self.planned, &mut |_, _| {
+            progress.fetch_add(1, Ordering::Relaxed);
+        })
+        .map_err(|error| failed(&error))?;
+        let runner = Runner::start(loaded, self.runner).map_err(|error| failed(&error))?;
+        for note in &runner.info().notes {
+            tracing::info!(model = %self.model, note, "loaded");
+        }
+        Ok(Arc::new(RunnerEngine { facts: facts(&runner), runner }))
+    }
+}
+
+fn facts(runner: &Runner) -> EngineFacts {
+    let info = runner.info();
+    let caps = runner.text().caps();
+    EngineFacts {
+        context_train: info.context_train,
+        embedding_length: u32::try_from(info.embedding_length).unwrap_or(u32::MAX),
+        tools: caps.tools,
+        thinking: caps.thinking,
+        infill: runner.text().infill().is_some(),
+        file_bytes: info.file_bytes,
+        mode: match info.mode {
+            Mode::FullResident => "resident",
+            Mode::ExpertStreaming => "expert-streaming",
+            Mode::DenseStreaming => "dense-streaming",
+        }
+        .to_owned(),
+    }
+}
+
+/// A runner as an [`Engine`].
+struct RunnerEngine {
+    runner: Runner,
+    facts: EngineFacts,
+}
+
+/// Cancels its request when it is dropped.
+struct RunnerTicket(#[expect(dead_code, reason = "held for its drop")] RequestHandle);
+impl Ticket for RunnerTicket {}
+
+impl Engine for RunnerEngine {
+    fn facts(&self) -> &EngineFacts {
+        &self.facts
+    }
+
+    fn status(&self) -> EngineStatus {
+        let status = self.runner.status();
+        let totals = &status.totals;
+        let stream = &totals.stream;
+        EngineStatus {
+            context_length: status.context_length,
+            host_bytes: status.memory_bytes,
+            device_bytes: 0,
+            active: u32::try_from(status.active).unwrap_or(u32::MAX),
+            queued: u32::try_from(status.queued).unwrap_or(u32::MAX),
+            totals: EngineTotals {
+                prompt_tokens: totals.prompt_tokens.saturating_sub(totals.reused_tokens),
+                reused_tokens: totals.reused_tokens,
+                prompt_time: totals.prefill,
+                generated_tokens: totals.generated_tokens,
+                generated_time: totals.decode,
+                decodes: totals.steps,
+                bytes_read: stream.bytes_read,
+                hits: stream.decode.hits + stream.prefill.hits,
+                misses: stream.decode.misses + stream.prefill.misses,
+                stalled: stream.read_stall,
+                bytes_shared: 0,
+            },
+        }
+    }
+
+    fn context_for(&self, num_ctx: Option<u32>) -> u32 {
+        self.runner.context_for(num_ctx)
+    }
+
+    fn embed_limit(&self, num_ctx: Option<u32>) -> u32 {
+        let most = u32::try_from(self.runner.info().embed_most).unwrap_or(u32::MAX);
+        num_ctx.map_or(most, |wanted| wanted.min(most))
+    }
+
+    fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
+        let prompt = self.apply(chat)?;
+        let parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
+        Ok(Prompt {
+            tokens: self.runner.text().tokenize_chat(&prompt),
+            stops: prompt.stops.clone(),
+            grammar: prompt.grammar.map(|grammar| Box::new(grammar) as GrammarHandle),
+            parser: Some(Box::new(Parser(parser))),
+        })
+    }
+
+    fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
+        Ok(self.apply(chat)?.text)
+    }
+
+    fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token> {
+        self.runner.text().tokenize(text, begin, control)
+    }
+
+    fn detokenize(&self, tokens: &[Token]) -> String {
+        self.runner.text().detokenize(tokens)
+    }
+
+    fn infill(&self, before: &str, after: &str) -> Option<Vec<Token>> {
+        let text = self.runner.text();
+        let (prefix, suffix, middle) = text.infill()?;
+        let mut tokens = text.tokenize("", true, false);
+        tokens.push(prefix);
+        tokens.extend(text.tokenize(before, false, false));
+        tokens.push(suffix);
+        tokens.extend(text.tokenize(after, false, false));
+        tokens.push(middle);
+        Some(tokens)
+    }
+
+    fn grammar(&self, format: &Format) -> Result<Option<GrammarHandle>, Failure> {
+        let Some(schema) = schema_of(format) else { return Ok(None) };
+        let gbnf =
+            json_schema_to_grammar(&schema).map_err(|error| Failure::bad_request(error.to_string()))?;
+        Ok(Some(Box::new(Grammar { gbnf, ..Grammar::default() })))
+    }
+
+    fn submit(&self, request: EngineRequest, sink: EventSink) -> Result<Box<dyn Ticket>, Failure> {
+        let grammar = request.grammar.and_then(|grammar| grammar.downcast::<Grammar>().ok());
+        let options = SequenceOptions {
+            max_tokens: request.max_tokens,
+            sampler: sampler(&request.sampling),
+            grammar: grammar.map(|grammar| *grammar),
+            stops: request.stops,
+            logprobs: request.logprobs,
+            num_ctx: request.num_ctx,
+            ignore_end: false,
+            special_pieces: request.special_pieces,
+            progress: true,
+        };
+        let mut sink = sink;
+        let sink = Box::new(move |event| sink(event_of(event)));
+        let handle =
+            self.runner.submit(Request { prompt: request.tokens, options }, sink).map_err(refused)?;
+        Ok(Box::new(RunnerTicket(handle)))
+    }
+
+    fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<Box<dyn Ticket>, Failure> {
+        let sink = Box::new(move |result: Result<Vec<Vec<f32>>, GenerateError>| {
+            sink(result.map_err(|error| generate_failure(&error)));
+        });
+        let handle = self.runner.embed(inputs, sink).map_err(refused)?;
+        Ok(Box::new(RunnerTicket(handle)))
+    }
+
+    fn stop(&self, drain: bool) {
+        self.runner.stop(drain);
+    }
+}
+
+impl RunnerEngine {
+    fn apply(&self, chat: &ChatInput) -> Result<ChatPrompt, Failure> {
+        let (enable_thinking, reasoning_effort) = match &chat.think {
+            None => (None, None),
+            Some(Think::Switch(on)) => (Some(*on), None),
+            Some(Think::Level(level)) => (Some(true), Some(level.clone())),
+        };
+        let request = ChatRequest {
+            messages_json: Value::Array(chat.messages.clone()).to_string(),
+            tools_json: (!chat.tools.is_empty()).then(|| Value::Array(chat.tools.clone()).to_string()),
+            tool_choice: match chat.tool_choice {
+                ToolChoice::Auto => EngineToolChoice::Auto,
+                ToolChoice::None => EngineToolChoice::None,
+                ToolChoice::Required => EngineToolChoice::Required,
+            },
+            parallel_tool_calls: chat.parallel_tool_calls,
+            json_schema: schema_of(&chat.format),
+            enable_thinking,
+            reasoning_effort,
+            continue_final_message: chat.continues,
+            ..ChatRequest::default()
+        };
+        let text = self.runner.text();
+        let applied = match &chat.template {
+            Some(template) => text.apply_template(template, &request),
+            None => text.apply(&request),
+        };
+        applied.map_err(|error| chat_failure(&error))
+    }
+}
+
+/// What a template or a schema says: a template of ours that fails is a 500, everything else is the request's fault.
+fn chat_failure(error: &ChatError) -> Failure {
+    Failure::bad_request(without_paths(&error.to_string()))
+}
+
+fn schema_of(format: &Format) -> Option<String> {
+    match format {
+        Format::Free => None,
+        Format::Json => Some(r#"{"type":"object"}"#.to_owned()),
+        Format::Schema(schema) => Some(schema.to_string()),
+    }
+}
+
+fn sampler(sampling: &Sampling) -> SamplerOptions {
+    SamplerOptions {
+        temperature: sampling.temperature,
+        top_k: sampling.top_k,
+        top_p: sampling.top_p,
+        min_p: sampling.min_p,
+        typical_p: sampling.typical_p,
+        repeat_penalty: sampling.repeat_penalty,
+        repeat_last: sampling.repeat_last_n,
+        frequency_penalty: sampling.frequency_penalty,
+        presence_penalty: sampling.presence_penalty,
+        seed: sampling.seed.unwrap_or_else(random_seed),
+    }
+}
+
+/// The standard library's source of random keys serves as one of seeds.
+#[expect(clippy::cast_possible_truncation, reason = "half of the bits are enough")]
+fn random_seed() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
+}
+
+fn refused(error: SubmitError) -> Failure {
+    match error {
+        SubmitError::QueueFull(_) => Failure::busy(),
+        SubmitError::Stopped => {
+            let message = "the model is being unloaded, please try again";
+            Failure::new(http::StatusCode::SERVICE_UNAVAILABLE, message)
+        }
+        SubmitError::PromptTooLong { prompt, context } => Failure::bad_request(format!(
+            "the prompt has {prompt} tokens, which exceeds the context length of {context}"
+        )),
+        other => Failure::bad_request(other.to_string()),
+    }
+}
+
+fn event_of(event: Event) -> EngineEvent {
+    match event {
+        Event::Started { reused_tokens, .. } => EngineEvent::Started { reused: reused_tokens },
+        Event::Progress { processed, total, reused, elapsed } => {
+            EngineEvent::Progress { processed, total, reused, elapsed }
+        }
+        Event::Text { text, tokens } => {
+            EngineEvent::Text { text, tokens: tokens.into_iter().filter_map(token_of).collect() }
+        }
+        Event::Done(outcome) => EngineEvent::Done(Box::new(done_of(*outcome))),
+        Event::Failed(error) => EngineEvent::Failed(generate_failure(&error)),
+    }
+}
+
+/// Tokens without a probability were not asked for theirs.
+fn token_of(token: TokenInfo) -> Option<EngineToken> {
+    let top = token.top.into_iter().map(|(_, bytes, logprob)| (bytes, logprob)).collect();
+    Some(EngineToken { bytes: token.bytes, logprob: token.logprob?, top })
+}
+
+fn done_of(outcome: Outcome) -> EngineDone {
+    let (prefill, decode) = (&outcome.prefill_stats, &outcome.decode_stats);
+    let lookups = [prefill.prefill, prefill.decode, decode.prefill, decode.decode];
+    EngineDone {
+        finish: match (outcome.finish, outcome.stop) {
+            (Finish::StopString, Some(stop)) => EngineFinish::StopString(stop),
+            (Finish::Length | Finish::ContextFull, _) => EngineFinish::Length,
+            _ => EngineFinish::End,
+        },
+        prompt_tokens: u32::try_from(outcome.prompt_tokens).unwrap_or(u32::MAX),
+        reused_tokens: u32::try_from(outcome.reused_tokens).unwrap_or(u32::MAX),
+        tokens: outcome.tokens,
+        prefill: outcome.prefill,
+        decode: outcome.token_times.iter().sum(),
+        bytes_read: prefill.bytes_read + decode.bytes_read,
+        hits: lookups.iter().map(|lookups| lookups.hits).sum(),
+        misses: lookups.iter().map(|lookups| lookups.misses).sum(),
+    }
+}
+
+fn generate_failure(error: &GenerateError) -> Failure {
+    let message = without_paths(&error.to_string());
+    match error {
+        GenerateError::PromptTooLong { .. } | GenerateError::EmptyPrompt => Failure::bad_request(message),
+        _ => {
+            tracing::error!(%error, "a generation failed");
+            Failure::internal(message)
+        }
+    }
+}
+
+/// llama.cpp's parser as an [`AnswerParser`].
+struct Parser(ChatParser);
+
+impl AnswerParser for Parser {
+    fn push(&mut self, text: &str) -> Vec<AnswerPart> {
+        self.0.push(text).into_iter().map(part_of).collect()
+    }
+
+    fn finish(&mut self, complete: bool) -> Vec<AnswerPart> {
+        self.0.finish(complete).into_iter().map(part_of).collect()
+    }
+}
+
+fn part_of(delta: ChatDelta) -> AnswerPart {
+    match delta {
+        ChatDelta::Content(text) => AnswerPart::Content(text),
+        ChatDelta::Reasoning(text) => AnswerPart::Thinking(text),
+        ChatDelta::ToolCall { index, id, name, arguments_json } => AnswerPart::ToolCall(ToolCall {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            id,
+            name,
+            arguments: serde_json::from_str(&arguments_json).unwrap_or(Value::String(arguments_json)),
+        }),
+    }
+}
