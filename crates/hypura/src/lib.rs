@@ -2,6 +2,7 @@
 //!
 //! - [`mod@bench`]: the same work in several ways, in turns
 //! - [`cli`]: the command line
+//! - [`client`]: talks to a running server
 //! - [`plot`]: curves as SVG
 //! - [`server`]: a drop-in Ollama
 //! - [`store`]: models by name
@@ -9,6 +10,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod client;
 pub mod plot;
 pub mod server;
 pub mod store;

@@ -145,6 +145,15 @@ impl Session {
         self.batcher.clear();
     }
 
+    /// Uses this chat template (Jinja) instead of the model's own.
+    ///
+    /// # Errors
+    /// [`GenerateError::Template`].
+    pub fn use_template(&mut self, template: &str) -> Result<(), GenerateError> {
+        self.templates = Some(ChatTemplates::new(&self.loaded().model, Some(template))?);
+        Ok(())
+    }
+
     /// Renders messages (a JSON array in OpenAI's shape) with the model's chat template.
     ///
     /// # Errors

@@ -9,17 +9,19 @@ mod failure;
 mod interrupt;
 mod iobench;
 mod model_args;
+mod models;
 mod plan;
 mod profile;
 mod run;
 mod serve;
+mod shell;
 mod size;
 mod style;
 mod synth;
 mod trace;
 mod version;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::process::ExitCode;
 
 pub use failure::UsageError;
@@ -42,6 +44,21 @@ enum Command {
     Run(run::Args),
     /// Serve models to programs that talk to Ollama, OpenAI or Anthropic
     Serve(serve::Args),
+    /// List the models of this machine: Hypura's own, and those of Ollama, Hugging Face and LM Studio
+    #[command(alias = "ls")]
+    List(models::ListArgs),
+    /// Show what is known of a model, without loading it
+    Show(models::ShowArgs),
+    /// List the models that the server has loaded
+    Ps(models::PsArgs),
+    /// Have the server unload a model
+    Stop(models::StopArgs),
+    /// Give a model a second name
+    Cp(models::CopyArgs),
+    /// Delete models of Hypura's own store
+    Rm(models::DeleteArgs),
+    /// Make a model from a Modelfile
+    Create(models::CreateArgs),
     /// Write a synthetic model of a real shape, for tests and benchmarks
     Synth(synth::Args),
     /// Measure a model in several ways, in turns: speed, bytes, memory, and how close to the limit
@@ -60,6 +77,10 @@ enum Command {
     Iobench(iobench::Args),
     /// Record which experts a model uses, and replay that against caches
     Trace(trace::Args),
+    /// Write what a shell needs to complete commands and flags
+    Completions(shell::CompletionArgs),
+    /// Write the manual pages
+    Man(shell::ManArgs),
 }
 
 /// The whole program.
@@ -72,6 +93,13 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::execute(&args),
         Command::Serve(args) => serve::execute(&args),
+        Command::List(args) => models::list(&args),
+        Command::Show(args) => models::show(&args),
+        Command::Ps(args) => models::ps(&args),
+        Command::Stop(args) => models::stop(&args),
+        Command::Cp(args) => models::copy(&args),
+        Command::Rm(args) => models::delete(&args),
+        Command::Create(args) => models::create(&args),
         Command::Synth(args) => synth::execute(&args),
         Command::Bench(args) => bench::execute(&args),
         Command::BenchArm(args) => bench::execute_arm(&args),
@@ -80,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::execute(&args),
         Command::Iobench(args) => iobench::execute(&args),
         Command::Trace(args) => trace::execute(&args),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     };
     result.unwrap_or_else(|error| failure::report(&error))
 }

@@ -9,7 +9,7 @@ use hypura_engine::{KvType, ReaderConfig, ReaderKind};
 use std::path::{Path, PathBuf};
 
 use super::{CacheSizeArg, MemorySize, UsageError};
-use crate::store::demo_candidates;
+use crate::store::{ModelEntry, ModelName, Store, StoreError, demo_candidates};
 
 /// The word that stands for the model that comes with the program.
 const DEMO: &str = "demo";
@@ -17,10 +17,22 @@ const DEMO: &str = "demo";
 /// Context when nobody asks for another, in tokens: long enough for a conversation, small beside the weights.
 const DEFAULT_CONTEXT: u32 = 4096;
 
+/// Tokens of the prompt that are computed at once when nobody asks for another number.
+const DEFAULT_UBATCH: u32 = 512;
+
+/// A model that was named.
+#[derive(Clone, Debug)]
+pub struct NamedModel {
+    /// The file to open.
+    pub path: PathBuf,
+    /// What the store says of it, if it was named as a model of the store.
+    pub entry: Option<ModelEntry>,
+}
+
 /// Which model, and how to load it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// A GGUF file (of several shards: any of them), or `demo`
+    /// A GGUF file (of several shards: any of them), the name of a model (see `hypura list`), or `demo`
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
 
@@ -49,7 +61,7 @@ pub struct ModelArgs {
     pub ctx: Option<u32>,
 
     /// Tokens of the prompt that are computed at once
-    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
+    #[arg(long, default_value_t = DEFAULT_UBATCH, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
     pub ubatch: u32,
 
     /// Threads that compute [default: one for each processor]
@@ -139,24 +151,52 @@ impl CachePolicy {
 }
 
 impl ModelArgs {
+    /// The model that is named: a file, `demo`, or a model of the store.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn find(&self) -> anyhow::Result<NamedModel> {
+        if self.model == Path::new(DEMO) {
+            return Ok(NamedModel { path: demo()?, entry: None });
+        }
+        let as_file = || NamedModel { path: self.model.clone(), entry: None };
+        let Some(name) = self.model.to_str().filter(|_| !self.model.exists()) else { return Ok(as_file()) };
+        let is_path =
+            name.ends_with(".gguf") || name.starts_with(['.', '/', '~']) || ModelName::parse(name).is_err();
+        if is_path {
+            // Opening it says what is wrong with it.
+            return Ok(as_file());
+        }
+        let store = Store::of_environment();
+        match store.resolve(name) {
+            Ok(entry) => Ok(NamedModel { path: store.open_path(&entry)?, entry: Some(entry) }),
+            Err(StoreError::NotFound(_)) => anyhow::bail!(
+                "there is no model and no file called {name}: `hypura list` shows the models of this machine"
+            ),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The file to open.
     ///
     /// # Errors
-    /// When the demo model is nowhere.
+    /// As [`Self::find`].
     pub fn path(&self) -> anyhow::Result<PathBuf> {
-        if self.model != Path::new(DEMO) {
-            return Ok(self.model.clone());
-        }
-        let candidates = demo_candidates();
-        let found = candidates.iter().find(|path| path.is_file()).cloned();
-        found.with_context(|| {
-            let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-            format!(
-                "the demo model is not where this program looks for it ({}): name its file or folder in HYPURA_DEMO, or \
-                 name a GGUF file instead of `demo`",
-                tried.join(", ")
-            )
-        })
+        Ok(self.find()?.path)
+    }
+
+    /// Whether nothing is asked for that only a model of one's own can give: then one that a server has loaded will do.
+    pub(super) fn suits_a_server(&self) -> bool {
+        self.memory.is_none()
+            && self.residency == Residency::default()
+            && self.stream_cache.is_none()
+            && self.cache_policy == CachePolicy::default()
+            && self.reader == ReaderArg::default()
+            && self.ubatch == DEFAULT_UBATCH
+            && self.threads.is_none()
+            && self.kv == KvArg::default()
+            && !self.poison
+            && self.simulate_uring_refusal.is_none()
     }
 
     /// How to load it. Looks at the memory of the machine when the budget depends on it.
@@ -212,4 +252,17 @@ impl ModelArgs {
             None => machine::default_budget_bytes(memory.room_bytes()),
         })
     }
+}
+
+fn demo() -> anyhow::Result<PathBuf> {
+    let candidates = demo_candidates();
+    let found = candidates.iter().find(|path| path.is_file()).cloned();
+    found.with_context(|| {
+        let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        format!(
+            "the demo model is not where this program looks for it ({}): name its file or folder in HYPURA_DEMO, or \
+             name a GGUF file instead of `demo`",
+            tried.join(", ")
+        )
+    })
 }

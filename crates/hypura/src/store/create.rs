@@ -28,24 +28,40 @@ use super::{Store, StoreError};
 #[serde(default)]
 #[expect(missing_docs, reason = "the fields are those of the API")]
 pub struct CreateRequest {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The older word for `model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
     /// File names and digests of blobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub adapters: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub system: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub license: Option<Texts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Map<String, Json>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub messages: Option<Vec<Message>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub renderer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parser: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub requires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub quantize: Option<String>,
     /// The older word for `quantize`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
     /// A GGUF file to use instead of `from` and `files`. Only for callers on this machine: it is no part of the body.
     #[serde(skip)]

@@ -39,8 +39,11 @@ impl Digest {
         hasher.finish()
     }
 
-    /// The digest of a file, telling how far it is.
-    pub(super) fn of_file(path: &Path, progress: &mut dyn FnMut(u64)) -> io::Result<Self> {
+    /// The digest of a file, telling how far it is. Reads all of it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of_file(path: &Path, progress: &mut dyn FnMut(u64)) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let mut hasher = Hasher::default();
         let mut chunk = vec![0; CHUNK_BYTES];

@@ -122,7 +122,7 @@ pub(super) fn tensor_rows(gguf: &GgufSet) -> Vec<TensorRow> {
 #[must_use]
 pub fn human_number(number: u64) -> String {
     let scaled = |unit: u64, digits: usize, letter: char| {
-        if number % unit == 0 {
+        if number.is_multiple_of(unit) {
             format!("{}{letter}", number / unit)
         } else {
             format!("{:.digits$}{letter}", number as f64 / unit as f64)

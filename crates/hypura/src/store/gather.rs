@@ -183,7 +183,10 @@ impl Gathered {
 }
 
 /// All shards of the model that a file belongs to, in order.
-pub(super) fn shards_of(file: &Path) -> Result<Vec<PathBuf>, String> {
+///
+/// # Errors
+/// Which one is missing, in words.
+pub fn shards_of(file: &Path) -> Result<Vec<PathBuf>, String> {
     let name = shown_name(file);
     let Some(shard) = ShardName::parse(&name) else {
         return whole(file).map(|()| vec![file.to_path_buf()]);

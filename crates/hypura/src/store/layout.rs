@@ -92,6 +92,9 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<String
     Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
+/// A manifest and the name it stands for.
+type Named = (ModelName, PathBuf);
+
 /// A folder of manifests and blobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -133,7 +136,7 @@ impl Layout {
     /// All manifests with their names. `Err` is a path that is no name, and why.
     ///
     /// Goes exactly four levels down, so links that lead in circles lead nowhere.
-    pub fn manifests(&self) -> Vec<Result<(ModelName, PathBuf), (PathBuf, &'static str)>> {
+    pub fn manifests(&self) -> Vec<Result<Named, (PathBuf, &'static str)>> {
         let mut found = Vec::new();
         for (host, path) in children(&self.root.join("manifests")) {
             for (namespace, path) in children(&path) {

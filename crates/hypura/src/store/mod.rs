@@ -36,7 +36,7 @@ pub use digest::Digest;
 pub use entry::{Details, Message, ModelEntry, TemplateLanguage, template_language};
 pub use error::StoreError;
 pub use facts::{Capability, Facts, TensorRow, human_number};
-pub use gather::Skipped;
+pub use gather::{Skipped, shards_of};
 pub use modelfile::{Modelfile, ModelfileError};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Locality, ModelName};
 pub use places::{Origin, Places, demo_candidates};
@@ -143,6 +143,18 @@ impl Store {
     /// As [`Self::resolve`].
     pub fn show(&self, text: &str, verbose: bool) -> Result<Show, StoreError> {
         Show::of(&self.resolve(text)?, verbose)
+    }
+
+    /// The digest by which lists know the model in a GGUF file that was given ([`Facts::digest`]).
+    ///
+    /// # Errors
+    /// When it is no model.
+    pub fn file_digest(&self, file: &Path) -> Result<String, StoreError> {
+        let bad = |why: String| StoreError::BadRequest(format!("{}: {why}", files::shown_name(file)));
+        let files = shards_of(file).map_err(bad)?;
+        let facts = self.cache.facts(&files).map_err(|error| bad(error.to_string()))?;
+        self.cache.keep();
+        Ok(facts.digest.clone())
     }
 
     /// The file to load a model from. Its other shards lie beside it under their usual names, which for shards that are

@@ -128,7 +128,7 @@ fn message(role: &str, content: String) -> Result<Message, String> {
 }
 
 /// A value: the rest of the line, in quotes or not, or all lines up to the next `"""`.
-fn value_of<'a>(rest: &str, more: &mut dyn Iterator<Item = &'a str>) -> Result<String, String> {
+fn value_of(rest: &str, more: &mut dyn Iterator<Item = &str>) -> Result<String, String> {
     let rest = rest.trim_start();
     for fence in ["\"\"\"", "\""] {
         let Some(begin) = rest.strip_prefix(fence) else { continue };

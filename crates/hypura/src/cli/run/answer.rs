@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::chat::Speaker;
 use super::report;
 use super::stats::{Start, Stats};
 use super::stats_file::StatsFile;
@@ -43,6 +44,8 @@ pub(super) struct Answerer {
     pub start: Start,
     pub verbose: bool,
     pub stats_file: Option<StatsFile>,
+    /// Messages that come before every conversation.
+    pub beginning: Vec<Message>,
 }
 
 impl Answerer {
@@ -52,6 +55,7 @@ impl Answerer {
     /// When the prompt does not fit, decoding fails or the output is closed; the session can go on.
     pub fn answer(&mut self, prompt: &Prompt) -> anyhow::Result<Answer> {
         let (tokens, stops) = self.tokens(prompt)?;
+        let stops = self.options.stops.iter().cloned().chain(stops).collect();
         let options = GenerateOptions { stops, ..self.options.clone() };
         let abort = Arc::clone(&self.session.loaded().abort);
         let (session, interrupt) = (&mut self.session, &self.interrupt);
@@ -74,7 +78,8 @@ impl Answerer {
     fn tokens(&mut self, prompt: &Prompt) -> anyhow::Result<(Vec<Token>, Vec<String>)> {
         Ok(match prompt {
             Prompt::Chat(messages) => {
-                let rendered = self.session.render(&serde_json::to_string(messages)?)?;
+                let messages: Vec<&Message> = self.beginning.iter().chain(messages).collect();
+                let rendered = self.session.render(&serde_json::to_string(&messages)?)?;
                 (self.session.tokenize_chat(&rendered), rendered.stops)
             }
             Prompt::Raw(text) => (self.session.vocab().tokenize(text, true, true), Vec::new()),
@@ -124,9 +129,25 @@ impl Answerer {
     }
 }
 
+impl Speaker for Answerer {
+    fn greeting(&self) -> String {
+        report::greeting(&self.session)
+    }
+
+    fn say(&mut self, prompt: &Prompt) -> anyhow::Result<String> {
+        let answer = self.answer(prompt)?;
+        self.report_briefly(&answer)?;
+        Ok(answer.text)
+    }
+
+    fn forget(&mut self) {
+        self.session.clear();
+    }
+}
+
 /// Standard output, flushed piece by piece.
-struct Output {
-    text: String,
+pub(super) struct Output {
+    pub text: String,
     terminal: bool,
 }
 
@@ -137,7 +158,7 @@ impl Default for Output {
 }
 
 impl Output {
-    fn show(&mut self, piece: &str) -> io::Result<()> {
+    pub fn show(&mut self, piece: &str) -> io::Result<()> {
         if piece.is_empty() {
             return Ok(());
         }
@@ -152,7 +173,7 @@ impl Output {
     }
 
     /// Whatever comes next begins on a new line.
-    fn end_line(&self) -> io::Result<()> {
+    pub fn end_line(&self) -> io::Result<()> {
         if self.text.is_empty() || self.text.ends_with('\n') {
             return Ok(());
         }
@@ -163,7 +184,7 @@ impl Output {
 }
 
 /// What a model wrote must not steer the terminal: no control characters but line ends and tabs.
-fn harmless(text: &str) -> String {
+pub(super) fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 

@@ -8,8 +8,7 @@ use rustyline::{Config, Editor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::answer::{Answerer, Message, Prompt};
-use super::report;
+use super::answer::{Message, Prompt};
 use crate::cli::Style;
 use crate::cli::failure::{complain, is_closed_pipe, one_line};
 
@@ -40,14 +39,29 @@ enum Typed {
     Text(String),
 }
 
+/// Whoever answers: a model that is loaded here, or a server.
+pub(super) trait Speaker {
+    /// What the person is told first.
+    fn greeting(&self) -> String;
+
+    /// Answers on standard output, tells what that cost, and gives the text.
+    ///
+    /// # Errors
+    /// Whatever stands in the way; the conversation can go on.
+    fn say(&mut self, prompt: &Prompt) -> anyhow::Result<String>;
+
+    /// Forgets what was said.
+    fn forget(&mut self);
+}
+
 /// Talks until the person leaves.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub(super) fn talk(answerer: &mut Answerer, raw: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool) -> anyhow::Result<ExitCode> {
     let mut lines = Lines::open()?;
     let style = Style::of_stderr();
-    eprintln!("{}", style.dim(&report::greeting(&answerer.session)));
+    eprintln!("{}", style.dim(&speaker.greeting()));
     let mut conversation = Conversation::new(raw);
     loop {
         match lines.next()? {
@@ -59,15 +73,14 @@ pub(super) fn talk(answerer: &mut Answerer, raw: bool) -> anyhow::Result<ExitCod
             }
             Typed::Clear => {
                 conversation = Conversation::new(raw);
-                answerer.session.clear();
+                speaker.forget();
                 eprintln!("{}", style.dim("A new conversation."));
             }
             Typed::Text(text) => {
                 let next = conversation.with(text);
-                match answerer.answer(&next.prompt()) {
-                    Ok(answer) => {
-                        conversation = next.answered(&answer.text);
-                        answerer.report_briefly(&answer)?;
+                match speaker.say(&next.prompt()) {
+                    Ok(text) => {
+                        conversation = next.answered(&text);
                         eprintln!();
                     }
                     Err(error) if is_closed_pipe(&error) => return Err(error),

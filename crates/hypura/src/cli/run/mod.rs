@@ -4,12 +4,16 @@
 //! - `prompt`: where the prompt comes from
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
+//! - `maker`: what the maker of a stored model said: system prompt, parameters, messages
+//! - `remote`: the same over a running server
 //! - `stats`, `stats_file`: what it cost, for programs
 //! - `report`: what it cost, for people
 
 mod answer;
 mod chat;
+mod maker;
 mod prompt;
+mod remote;
 mod report;
 mod sampling;
 mod stats;
@@ -31,6 +35,7 @@ use super::failure::complain;
 use super::{Interrupt, ModelArgs, Style, progress_bar};
 use crate::bench::read_trace;
 use answer::{Answerer, Prompt};
+use maker::Maker;
 use prompt::Input;
 use stats::Start;
 use stats_file::StatsFile;
@@ -59,6 +64,10 @@ pub struct Args {
     #[command(flatten)]
     sampling: sampling::Args,
 
+    /// Load the model here, even if a server runs
+    #[arg(long)]
+    local: bool,
+
     /// Also tell timings, the plan, and what each tier of memory did
     #[arg(short, long)]
     verbose: bool,
@@ -81,7 +90,10 @@ pub struct Args {
 /// # Errors
 /// Whatever stands in the way of an answer.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    execute_routed(args, None)
+    match remote::find(args)? {
+        Some(remote) => remote::execute(args, remote),
+        None => execute_routed(args, None),
+    }
 }
 
 /// Runs it, and logs which experts the tokens used.
@@ -96,17 +108,32 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     let interrupt = Interrupt::install()?;
     let mut settings = args.model.settings()?;
     settings.routes = RouteSettings { log, ..args.forced_routes()? };
-    let path = args.model.path()?;
+    let named = args.model.find()?;
+    let (path, maker) = (named.path, Maker::of(named.entry));
+    if args.model.ctx.is_none() {
+        settings.context = maker.context.unwrap_or(settings.context);
+    }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
     let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
-    let (session, start) = load(args, &path, settings, start)?;
+    let (mut session, start) = load(args, &path, settings, start)?;
+    if let Some(template) = &maker.template {
+        session.use_template(template)?;
+    }
     interrupt.also_raise(&session.loaded().abort)?;
-    let options = args.generate_options();
+    let options = args.generate_options(&maker);
     if args.verbose {
         eprintln!("{}", Style::of_stderr().dim(&report::loaded_text(&session, options.sampler.seed)));
     }
-    let mut answerer = Answerer { session, interrupt, options, start, verbose: args.verbose, stats_file };
+    let mut answerer = Answerer {
+        session,
+        interrupt,
+        options,
+        start,
+        verbose: args.verbose,
+        stats_file,
+        beginning: maker.beginning,
+    };
     match input {
         Input::Text(text) => {
             let prompt = if args.raw { Prompt::Raw(text) } else { Prompt::Chat(vec![chat::user(text)]) };
@@ -158,10 +185,11 @@ impl Args {
         Ok(RouteSettings { forced, forced_from: self.routes.clone(), log: None })
     }
 
-    fn generate_options(&self) -> GenerateOptions {
+    fn generate_options(&self, maker: &Maker) -> GenerateOptions {
         GenerateOptions {
-            max_tokens: self.max_tokens,
-            sampler: self.sampling.options(),
+            max_tokens: self.max_tokens.or(maker.max_tokens),
+            sampler: self.sampling.options(&maker.parameters),
+            stops: maker.stops.clone(),
             hash_logits: self.logits_hash,
             ignore_end: self.ignore_eos,
             ..Default::default()

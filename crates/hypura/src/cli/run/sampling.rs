@@ -1,6 +1,7 @@
 //! Flags that say how tokens are chosen.
 
 use hypura_engine::SamplerOptions;
+use serde_json::{Map, Value};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// How tokens are chosen. The defaults are the engine's.
@@ -32,17 +33,42 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn options(&self) -> SamplerOptions {
+    /// The flags, then what the model's maker set, then the defaults.
+    pub(super) fn options(&self, parameters: &Map<String, Value>) -> SamplerOptions {
         let default = SamplerOptions::default();
+        let float = |key: &str| parameters.get(key).and_then(Value::as_f64).map(|number| number as f32);
+        let whole = |key: &str| parameters.get(key).and_then(Value::as_f64).map(|number| number as i64);
+        let top_k = || whole("top_k").and_then(|number| i32::try_from(number).ok());
+        let seed = || whole("seed").and_then(|number| u32::try_from(number).ok());
         SamplerOptions {
-            temperature: self.temperature.unwrap_or(default.temperature),
-            top_k: self.top_k.unwrap_or(default.top_k),
-            top_p: self.top_p.unwrap_or(default.top_p),
-            min_p: self.min_p.unwrap_or(default.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(default.repeat_penalty),
-            seed: self.seed.unwrap_or_else(random_seed),
+            temperature: self.temperature.or_else(|| float("temperature")).unwrap_or(default.temperature),
+            top_k: self.top_k.or_else(top_k).unwrap_or(default.top_k),
+            top_p: self.top_p.or_else(|| float("top_p")).unwrap_or(default.top_p),
+            min_p: self.min_p.or_else(|| float("min_p")).unwrap_or(default.min_p),
+            repeat_penalty: self
+                .repeat_penalty
+                .or_else(|| float("repeat_penalty"))
+                .unwrap_or(default.repeat_penalty),
+            seed: self.seed.or_else(seed).unwrap_or_else(random_seed),
             ..default
         }
+    }
+
+    /// The flags that were given, in the words of the API.
+    pub(super) fn api_options(&self) -> Map<String, Value> {
+        let mut options = Map::new();
+        let mut put = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                options.insert(key.to_owned(), value);
+            }
+        };
+        put("temperature", self.temperature.map(Value::from));
+        put("top_k", self.top_k.map(Value::from));
+        put("top_p", self.top_p.map(Value::from));
+        put("min_p", self.min_p.map(Value::from));
+        put("repeat_penalty", self.repeat_penalty.map(Value::from));
+        put("seed", self.seed.map(Value::from));
+        options
     }
 }
 
@@ -90,5 +116,19 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(probability("1"), Ok(1.0));
+    }
+
+    #[test]
+    fn flags_count_before_what_the_model_brings() {
+        let args = Args { temperature: Some(0.0), ..none() };
+        let parameters = serde_json::json!({"temperature": 0.7, "top_k": 7.0, "seed": 42, "stop": ["x"]});
+        let options = args.options(parameters.as_object().unwrap());
+        assert_eq!((options.temperature, options.top_k, options.seed), (0.0, 7, 42));
+        assert_eq!(options.top_p, SamplerOptions::default().top_p);
+        assert_eq!(Value::Object(args.api_options()), serde_json::json!({"temperature": 0.0}));
+    }
+
+    fn none() -> Args {
+        Args { temperature: None, top_k: None, top_p: None, min_p: None, repeat_penalty: None, seed: None }
     }
 }

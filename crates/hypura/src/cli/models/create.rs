@@ -1,0 +1,158 @@
+//! `hypura create`: a new model from a Modelfile.
+//!
+//! A file that `FROM` names is linked into the store of this machine. A server that has another store gets the file sent.
+
+use anyhow::{Context as _, bail};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use super::super::progress_bar;
+use crate::client::Client;
+use crate::store::{CreateRequest, Digest, Modelfile, Progress, Store, Texts, shards_of};
+
+/// Arguments of `hypura create`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of the new model
+    model: String,
+
+    /// The Modelfile
+    #[arg(short, long, default_value = "Modelfile", value_name = "FILE")]
+    file: PathBuf,
+}
+
+/// Makes it.
+///
+/// # Errors
+/// What is wrong with the Modelfile or the model that it names.
+pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    let path = &args.file;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let modelfile = Modelfile::parse(&text).with_context(|| format!("{}", path.display()))?;
+    let request = request(&args.model, modelfile, path.parent().unwrap_or(Path::new("")))?;
+    match Client::find() {
+        None => create_here(&request)?,
+        Some(client) if request.file.is_none() => create_there(&client, &request)?,
+        Some(client) => create_from_file(&client, &request)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the Modelfile asks for. `FROM` names a file if there is one, beside the Modelfile, otherwise a model.
+fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<CreateRequest> {
+    if !modelfile.adapters.is_empty() {
+        bail!("adapters are not supported: merge the adapter into the model first");
+    }
+    let path = folder.join(home_expanded(&modelfile.from));
+    let is_path = modelfile.from.ends_with(".gguf") || modelfile.from.starts_with(['.', '/', '~']);
+    let file = (path.is_file() || is_path).then_some(path);
+    let other =
+        |name: &str| modelfile.others.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    Ok(CreateRequest {
+        model: Some(name.to_owned()),
+        from: Some(modelfile.from.clone()).filter(|_| file.is_none()),
+        file,
+        renderer: other("RENDERER"),
+        parser: other("PARSER"),
+        requires: other("REQUIRES"),
+        template: modelfile.template,
+        system: modelfile.system,
+        license: Some(Texts::Many(modelfile.licenses)).filter(|texts| *texts != Texts::Many(Vec::new())),
+        parameters: Some(modelfile.parameters).filter(|all| !all.is_empty()),
+        messages: Some(modelfile.messages).filter(|all| !all.is_empty()),
+        ..CreateRequest::default()
+    })
+}
+
+fn home_expanded(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}
+
+fn create_here(request: &CreateRequest) -> anyhow::Result<()> {
+    let bar = progress_bar("hashing");
+    Store::of_environment().create(request, &mut |progress: Progress| match (
+        progress.completed,
+        progress.total,
+    ) {
+        (Some(done), Some(total)) => bar.set(done, total),
+        _ => eprintln!("{}", progress.status),
+    })?;
+    Ok(())
+}
+
+fn create_there(client: &Client, request: &CreateRequest) -> anyhow::Result<()> {
+    let mut answer = client.stream("/api/create", &serde_json::to_value(request)?)?;
+    while let Some(piece) = answer.next(&|| false)? {
+        if let Some(status) = piece["status"].as_str() {
+            eprintln!("{status}");
+        }
+    }
+    Ok(())
+}
+
+/// With a server of this machine the store is shared as a rule, and a link is enough.
+fn create_from_file(client: &Client, request: &CreateRequest) -> anyhow::Result<()> {
+    let name = request.model.as_deref().unwrap_or_default();
+    if client.is_local() {
+        create_here(request)?;
+        let digest = Store::of_environment().resolve(name)?.digest;
+        let tags = client.get("/api/tags")?;
+        if tags["models"].as_array().into_iter().flatten().any(|model| model["digest"] == digest) {
+            return Ok(());
+        }
+        Store::of_environment().delete(name)?;
+    }
+    let Some(file) = &request.file else { return create_there(client, request) };
+    let files = shards_of(file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?;
+    let mut digests = BTreeMap::new();
+    for file in files {
+        let shown = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        digests.insert(shown, send(client, &file)?);
+    }
+    let request = CreateRequest { file: None, files: Some(digests), ..request.clone() };
+    create_there(client, &request)
+}
+
+fn send(client: &Client, file: &Path) -> anyhow::Result<String> {
+    let reading = || format!("cannot read {}", file.display());
+    let total = fs::metadata(file).with_context(reading)?.len();
+    let bar = progress_bar("hashing");
+    let digest = Digest::of_file(file, &mut |done| bar.set(done, total)).with_context(reading)?;
+    let path = format!("/api/blobs/{digest}");
+    if !client.has(&path)? {
+        eprintln!("sending {}", file.display());
+        client.send_file(&path, File::open(file).with_context(reading)?)?;
+    }
+    Ok(digest.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn of(text: &str, folder: &Path) -> CreateRequest {
+        request("x", Modelfile::parse(text).unwrap(), folder).unwrap()
+    }
+
+    #[test]
+    fn from_is_a_file_beside_the_modelfile_or_a_name() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("weights"), "").unwrap();
+        assert_eq!(of("FROM weights", folder.path()).file, Some(folder.path().join("weights")));
+        assert_eq!(of("FROM ./absent.gguf", folder.path()).file, Some(folder.path().join("./absent.gguf")));
+        let named = of("FROM llama3.2\nSYSTEM hi", folder.path());
+        assert_eq!((named.from.as_deref(), named.file), (Some("llama3.2"), None));
+    }
+
+    #[test]
+    fn only_what_is_said_is_sent() {
+        let body: Value = serde_json::to_value(of("FROM a\nPARAMETER top_k 1", Path::new(""))).unwrap();
+        assert_eq!(body, json!({"model": "x", "from": "a", "parameters": {"top_k": 1}}));
+    }
+}

@@ -1,0 +1,61 @@
+//! What the maker of a stored model said about its use, for a model that is loaded here. A server does the same itself.
+
+use serde_json::{Map, Value};
+
+use super::answer::Message;
+use crate::store::{ModelEntry, TemplateLanguage};
+
+/// What was said. Nothing, for plain files.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Maker {
+    /// Options of the sampler, in the words of the API.
+    pub parameters: Map<String, Value>,
+    /// `num_ctx`
+    pub context: Option<u32>,
+    /// `num_predict`
+    pub max_tokens: Option<u32>,
+    /// `stop`
+    pub stops: Vec<String>,
+    /// How every conversation begins: the system prompt, then messages.
+    pub beginning: Vec<Message>,
+    /// A chat template in Jinja that replaces the model's own. One in Go's language describes the same format for Ollama
+    /// only, so the model's own counts.
+    pub template: Option<String>,
+}
+
+impl Maker {
+    pub fn of(entry: Option<ModelEntry>) -> Self {
+        let Some(entry) = entry else { return Self::default() };
+        let whole = |key: &str| {
+            let number = entry.parameters.get(key).and_then(Value::as_f64)?;
+            // Negative numbers mean "no limit".
+            (number >= 1.0 && number <= f64::from(u32::MAX)).then_some(number as u32)
+        };
+        let stops = match entry.parameters.get("stop") {
+            Some(Value::Array(items)) => {
+                items.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+            }
+            Some(Value::String(text)) => vec![text.clone()],
+            _ => Vec::new(),
+        };
+        let system = entry.system.clone().filter(|text| !text.is_empty());
+        let system = system.map(|content| Message { role: "system", content });
+        let messages = entry.messages.iter().map(|message| Message {
+            role: match message.role.as_str() {
+                "system" => "system",
+                "assistant" => "assistant",
+                _ => "user",
+            },
+            content: message.content.clone(),
+        });
+        let is_jinja = entry.template_language() == Some(TemplateLanguage::Jinja);
+        Self {
+            context: whole("num_ctx"),
+            max_tokens: whole("num_predict"),
+            stops,
+            beginning: system.into_iter().chain(messages).collect(),
+            template: entry.template.clone().filter(|_| is_jinja),
+            parameters: entry.parameters,
+        }
+    }
+}
