@@ -87,6 +87,14 @@ pub enum LoadError {
         /// Experts of the layer that has fewest; 0 in a dense model.
         experts: u32,
     },
+    /// The folder for KV caches, or the model's files, cannot be read.
+    #[error("cannot use {path} for KV caches: {source}", path = path.display())]
+    KvCache {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The system gives no thread to serve from.
     #[error("cannot start a thread for the model: {0}")]
     Thread(std::io::Error),

@@ -4,84 +4,17 @@
 
 mod common;
 
+use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, settled, submit};
 use common::{demo_path, settings, streaming, tokens};
 use hypura_core::plan::Choice;
-use hypura_engine::load::{LoadSettings, load, prepare};
-use hypura_engine::serve::{
-    Event, Finished, Request, RequestHandle, Runner, RunnerSettings, RunnerStatus, SequenceOptions,
-    SubmitError,
-};
+use hypura_engine::load::LoadSettings;
+use hypura_engine::serve::{Event, Request, Runner, SequenceOptions, SubmitError};
 use hypura_engine::session::Finish;
-use hypura_engine::source::ModelSource;
-use hypura_engine::{ChatRequest, Grammar, SamplerOptions, Token};
-use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
-
-/// Long enough for a slow machine, short enough to end a hanging test.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-fn runner(path: &Path, settings: LoadSettings, parallel: u32) -> Runner {
-    let settings = LoadSettings { sequences: parallel, idle_sequences: 2, ..settings };
-    let loaded = load(prepare(ModelSource::open(path).unwrap(), settings).unwrap(), &mut |_, _| {}).unwrap();
-    let settings = RunnerSettings { parallel: parallel as usize, max_queue: 64, ..RunnerSettings::default() };
-    Runner::start(loaded, settings).unwrap()
-}
+use hypura_engine::{Grammar, Token};
+use std::sync::mpsc::channel;
 
 fn demo(parallel: u32) -> Runner {
     runner(&demo_path(), LoadSettings { context: 256, ..settings(Choice::Resident) }, parallel)
-}
-
-fn greedy() -> SequenceOptions {
-    SequenceOptions {
-        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
-        max_tokens: Some(24),
-        ..SequenceOptions::default()
-    }
-}
-
-fn chat(runner: &Runner, question: &str) -> Vec<Token> {
-    let messages = format!(r#"[{{"role":"user","content":"{question}"}}]"#);
-    runner.text().tokenize_chat(&runner.text().apply(&ChatRequest::new(messages)).unwrap())
-}
-
-fn submit(runner: &Runner, prompt: Vec<Token>, options: SequenceOptions) -> (RequestHandle, Receiver<Event>) {
-    let (sender, receiver): (Sender<Event>, _) = channel();
-    let handle = runner
-        .submit(Request { prompt, options }, Box::new(move |event| sender.send(event).is_ok()))
-        .unwrap();
-    (handle, receiver)
-}
-
-/// Text and end of a request.
-fn finish(receiver: &Receiver<Event>) -> (String, Finished) {
-    let mut text = String::new();
-    loop {
-        match receiver.recv_timeout(PATIENCE).unwrap() {
-            Event::Text { text: piece, .. } => text.push_str(&piece),
-            Event::Done(finished) => return (text, *finished),
-            Event::Failed(error) => panic!("{error}"),
-            Event::Started { .. } | Event::Progress { .. } => {}
-        }
-    }
-}
-
-/// The status once nothing runs; the last event of a request comes a moment before the status that shows its end.
-fn settled(runner: &Runner) -> RunnerStatus {
-    let start = Instant::now();
-    loop {
-        let status = runner.status();
-        if status.active == 0 && status.queued == 0 {
-            return status;
-        }
-        assert!(start.elapsed() < PATIENCE, "{status:?}");
-        std::thread::yield_now();
-    }
-}
-
-fn ask(runner: &Runner, prompt: Vec<Token>, options: SequenceOptions) -> (String, Finished) {
-    let (_handle, receiver) = submit(runner, prompt, options);
-    finish(&receiver)
 }
 
 #[test]

@@ -127,9 +127,10 @@ impl Queue {
         lock(&self.status).context_length
     }
 
-    /// Requests that wait.
-    pub fn waiting(&self) -> usize {
-        lock(&self.inbox).waiting.len()
+    /// Whether there is something to do at once.
+    pub fn is_busy(&self) -> bool {
+        let inbox = lock(&self.inbox);
+        !inbox.waiting.is_empty() || inbox.stop != Stop::No
     }
 
     /// For the scheduler: a step of these requests and their tokens begins. False: one of them is cancelled already.
@@ -189,7 +190,10 @@ impl Queue {
 
     /// For the scheduler: the model is freed.
     pub fn set_freed(&self) {
-        lock(&self.inbox).freed = true;
+        let mut inbox = lock(&self.inbox);
+        inbox.freed = true;
+        inbox.running = 0;
+        drop(inbox);
         self.changed.notify_all();
     }
 
@@ -203,9 +207,12 @@ impl Queue {
 
     /// The latest status.
     pub fn status(&self) -> RunnerStatus {
-        let mut status = lock(&self.status).clone();
-        status.queued = self.waiting();
-        status
+        // In this order: when nothing runs any more, the snapshot that shows how it ended is there already.
+        let (queued, active) = {
+            let inbox = lock(&self.inbox);
+            (inbox.waiting.len(), inbox.running)
+        };
+        RunnerStatus { queued, active, ..lock(&self.status).clone() }
     }
 
     /// For the scheduler: a new status.

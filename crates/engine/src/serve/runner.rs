@@ -40,13 +40,17 @@ impl Runner {
     /// Starts serving.
     ///
     /// # Errors
-    /// [`LoadError::Thread`] when the system gives no thread.
+    /// [`LoadError::Thread`] when the system gives no thread, [`LoadError::KvCache`] when the folder is of no use.
     pub fn start(loaded: LoadedModel, settings: RunnerSettings) -> Result<Self, LoadError> {
         let sequences = loaded.planned.settings.sequences.max(1) as usize;
         let parallel = settings.parallel.clamp(1, sequences);
         let text = Arc::new(TextTools::new(&loaded.model));
         let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
-        let batcher = Batcher::new(loaded);
+        let mut batcher = Batcher::new(loaded);
+        if let Some(dir) = &settings.kv_cache_dir {
+            let kept = batcher.use_disk(dir, settings.kv_cache_quota_bytes);
+            kept.map_err(|source| LoadError::KvCache { path: dir.clone(), source })?;
+        }
         let info = describe(&batcher, parallel);
         let scheduler = Scheduler::new(batcher, Arc::clone(&queue));
         let (worker_queue, worker_text) = (Arc::clone(&queue), Arc::clone(&text));

@@ -81,11 +81,18 @@ pub(super) struct Scheduler {
     listeners: Listeners,
     /// One at a time, between the steps of the others.
     embeddings: VecDeque<Embedding>,
+    kv_cache_error: Option<String>,
 }
 
 impl Scheduler {
     pub fn new(batcher: Batcher, queue: Arc<Queue>) -> Self {
-        let scheduler = Self { batcher, queue, listeners: Listeners::default(), embeddings: VecDeque::new() };
+        let scheduler = Self {
+            batcher,
+            queue,
+            listeners: Listeners::default(),
+            embeddings: VecDeque::new(),
+            kv_cache_error: None,
+        };
         scheduler.publish();
         scheduler
     }
@@ -94,6 +101,10 @@ impl Scheduler {
     pub fn run(mut self) {
         loop {
             let running = self.batcher.active() + self.embeddings.len();
+            if running == 0 {
+                let queue = Arc::clone(&self.queue);
+                self.keep_idle(&|| queue.is_busy());
+            }
             let Work { jobs, stop } = self.queue.take(running, running == 0);
             let nothing_left = running == 0 && jobs.is_empty();
             for job in jobs {
@@ -109,7 +120,16 @@ impl Scheduler {
             self.publish();
         }
         self.refuse_all();
+        self.keep_idle(&|| false);
         self.publish();
+    }
+
+    /// Nothing else is to do: what conversations leave in memory goes to disk, if anywhere.
+    fn keep_idle(&mut self, hurry: &dyn Fn() -> bool) {
+        if let Err(error) = self.batcher.keep_idle(hurry) {
+            self.kv_cache_error = Some(error.to_string());
+            self.publish();
+        }
     }
 
     fn admit(&mut self, job: Job) {
@@ -241,10 +261,15 @@ impl Scheduler {
             context_cells: loaded.context.capacity(),
             memory_bytes: plan.resident_bytes + streamed + memory.context_bytes + memory.compute_bytes,
             kv_bytes: memory.context_bytes,
-            active: self.batcher.active() + self.embeddings.len(),
+            active: 0,
             queued: 0,
             slots: slots.collect(),
-            totals: Totals { stream: loaded.stats.get(), ..self.listeners.totals },
+            kv_cache_error: self.kv_cache_error.clone(),
+            totals: Totals {
+                stream: loaded.stats.get(),
+                saved_bytes: self.batcher.saved_bytes(),
+                ..self.listeners.totals
+            },
         });
     }
 }

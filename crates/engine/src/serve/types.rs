@@ -206,6 +206,8 @@ pub struct RunnerStatus {
     pub queued: usize,
     /// Every sequence of the context.
     pub slots: Vec<SlotStatus>,
+    /// Why idle conversations are no longer kept on disk, when that was asked for.
+    pub kv_cache_error: Option<String>,
     /// Since the model was loaded.
     pub totals: Totals,
 }
@@ -242,6 +244,8 @@ pub struct Totals {
     pub decode: Duration,
     /// Steps computed.
     pub steps: u64,
+    /// Bytes that rows of a step did not have to read, because another row of the same step did.
+    pub saved_bytes: u64,
     /// What streaming did.
     pub stream: StreamStats,
 }

@@ -5,15 +5,17 @@
 //! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
 //! what [`Memory`] says, also after a failed or stopped step, which counts as never having happened.
 
+use hypura_core::plan::Mode;
 use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
 use std::time::Duration;
 
 use super::Finish;
 use super::grow::most_context;
+use super::kv_disk::KvDisk;
 use super::memory::Memory;
 use super::sequence::{Sequence, Setup};
 use crate::error::GenerateError;
-use crate::load::LoadedModel;
+use crate::load::{LoadedModel, Planned};
 use crate::serve::Event;
 
 /// Gets the events of a request; false means that nobody listens any more.
@@ -66,6 +68,12 @@ pub(crate) struct Batcher {
     batch: Batch,
     memory: Memory,
     active: Vec<Active>,
+    /// Where idle conversations are kept, if anywhere.
+    pub(super) disk: Option<KvDisk>,
+    /// Most rows of a step in which every row adds experts.
+    most_rows: usize,
+    /// Bytes of streamed dense weights that rows of a step did not have to read, because another row did.
+    saved_dense: u64,
     /// Most tokens of context that a sequence can get.
     most_context: usize,
     /// The sequence that gets the first share of a batch; moves on, so that none starves.
@@ -80,7 +88,19 @@ impl Batcher {
         let memory = Memory::new(loaded.context.sequences() as usize);
         let most_context =
             most_context(&loaded.planned, loaded.memory.context_bytes, loaded.context.capacity());
-        Self { loaded, vocab, batch, memory, active: Vec::new(), most_context, turn: 0 }
+        let most_rows = most_rows(&loaded.planned);
+        Self {
+            loaded,
+            vocab,
+            batch,
+            memory,
+            active: Vec::new(),
+            disk: None,
+            most_rows,
+            saved_dense: 0,
+            most_context,
+            turn: 0,
+        }
     }
 
     pub fn loaded(&self) -> &LoadedModel {
@@ -112,6 +132,21 @@ impl Batcher {
 
     pub(super) fn context_mut(&mut self) -> &mut Context {
         &mut self.loaded.context
+    }
+
+    /// Whether tokens can be dropped from the end of a sequence and shared with others.
+    pub(super) fn rewinds(&self) -> bool {
+        !self.loaded.model.is_recurrent()
+    }
+
+    /// An empty row got these tokens back.
+    pub(super) fn set_cached(&mut self, row: usize, tokens: Vec<Token>) {
+        *self.memory.cached_mut(row) = tokens;
+    }
+
+    /// Bytes that rows of a step did not have to read, because another row of the same step did.
+    pub fn saved_bytes(&self) -> u64 {
+        self.loaded.stats.get().shared_bytes + self.saved_dense
     }
 
     pub(super) fn batch_mut(&mut self) -> &mut Batch {
@@ -150,8 +185,8 @@ impl Batcher {
     /// Lets a request join. The caller sees to it that a row is free and that the prompt fits.
     pub fn admit(&mut self, id: u64, setup: Setup, emit: &mut Emit<'_>) {
         let mut sequence = Sequence::new(setup, self.loaded.stats.get());
-        let rewinds = !self.loaded.model.is_recurrent();
-        let Some(choice) = self.memory.choose(sequence.tokens(), rewinds) else {
+        self.recall(sequence.tokens());
+        let Some(choice) = self.memory.choose(sequence.tokens(), self.rewinds()) else {
             emit(id, Event::Failed(GenerateError::NoSequence));
             return;
         };
@@ -192,7 +227,7 @@ impl Batcher {
             .iter()
             .map(|active| if ids.contains(&active.id) { active.missing(&self.memory) } else { 0 })
             .collect();
-        let shares = share(&wanted, room, self.turn);
+        let shares = share(&wanted, room, self.most_rows, self.turn);
         self.batch.clear();
         let mut parts = Vec::new();
         for (at, (active, tokens)) in self.active.iter().zip(shares).enumerate() {
@@ -218,8 +253,9 @@ impl Batcher {
         if parts.is_empty() {
             return Step::Done;
         }
+        let read_before = self.loaded.stats.get().bytes_read;
         loop {
-            match self.loaded.context.decode(&self.batch) {
+            match self.decode() {
                 Ok(()) => break,
                 Err(DecodeError::NoRoom(_)) if self.forget_oldest() => {}
                 Err(error) => {
@@ -233,6 +269,10 @@ impl Batcher {
                     };
                 }
             }
+        }
+        if self.loaded.planned.plan.mode == Mode::DenseStreaming {
+            let read = self.loaded.stats.get().bytes_read - read_before;
+            self.saved_dense += read * (parts.len() as u64 - 1);
         }
         for part in &parts {
             let Active { row, sequence, .. } = &self.active[part.active];
@@ -371,13 +411,29 @@ impl Batcher {
     }
 }
 
-/// Divides the room of a batch: every sequence that misses one token first, then the prompts in equal parts, and what a
-/// short one leaves goes to the others. `turn` says who comes first.
-fn share(wanted: &[usize], room: usize, turn: usize) -> Vec<usize> {
+/// Rows that may decode in one step: as many as can have all their experts of one layer in slots at the same time. More would
+/// push experts through cells, where they do not stay. Whether the experts of all layers fit is another matter: fewer bytes a
+/// token are read the more rows share, also when the cache is small.
+fn most_rows(planned: &Planned) -> usize {
+    if planned.plan.mode != Mode::ExpertStreaming {
+        return usize::MAX;
+    }
+    let rows = planned.layout.layers.iter().map(|layer| {
+        let slots = planned.plan.slots.get(layer.class).copied().unwrap_or(0);
+        if slots >= layer.experts { usize::MAX } else { (slots / layer.used.max(1)) as usize }
+    });
+    rows.min().unwrap_or(usize::MAX).max(1)
+}
+
+/// Divides the room of a batch: sequences that miss one token first, at most `rows` of them, then the prompts in equal parts,
+/// and what a short one leaves goes to the others. `turn` says who comes first. A prompt touches all experts anyway, so beside
+/// one there is no limit of rows.
+fn share(wanted: &[usize], room: usize, rows: usize, turn: usize) -> Vec<usize> {
     let mut shares = vec![0; wanted.len()];
     let mut left = room;
     let order: Vec<usize> = (0..wanted.len()).map(|at| (at + turn) % wanted.len().max(1)).collect();
-    for at in order.iter().filter(|at| wanted[**at] == 1) {
+    let rows = if wanted.iter().any(|wanted| *wanted > 1) { usize::MAX } else { rows };
+    for at in order.iter().filter(|at| wanted[**at] == 1).take(rows) {
         let one = left.min(1);
         shares[*at] = one;
         left -= one;
@@ -409,22 +465,24 @@ mod tests {
 
     #[test]
     fn one_prompt_gets_the_whole_batch_and_decodes_come_first() {
-        assert_eq!(share(&[40], 24, 3), [24]);
-        assert_eq!(share(&[1, 100, 1], 10, 0), [1, 8, 1]);
-        assert_eq!(share(&[3, 100, 100], 23, 0), [3, 10, 10]);
-        assert_eq!(share(&[0, 5], 8, 1), [0, 5]);
-        assert!(share(&[], 8, 5).is_empty());
+        assert_eq!(share(&[40], 24, 9, 3), [24]);
+        assert_eq!(share(&[1, 100, 1], 10, 1, 0), [1, 8, 1]);
+        assert_eq!(share(&[3, 100, 100], 23, 9, 0), [3, 10, 10]);
+        assert_eq!(share(&[0, 5], 8, 9, 1), [0, 5]);
+        assert!(share(&[], 8, 9, 5).is_empty());
     }
 
     #[test]
     fn with_more_sequences_than_room_each_gets_its_turn() {
         let mut served = [0; 5];
-        for turn in 0..5 {
-            for (total, part) in served.iter_mut().zip(share(&[1; 5], 2, turn)) {
-                *total += part;
+        for (room, rows) in [(2, 9), (9, 2)] {
+            for turn in 0..5 {
+                for (total, part) in served.iter_mut().zip(share(&[1; 5], room, rows, turn)) {
+                    *total += part;
+                }
             }
         }
-        assert_eq!(served, [2; 5]);
+        assert_eq!(served, [4; 5]);
     }
 
     proptest! {
@@ -432,7 +490,7 @@ mod tests {
         fn nobody_gets_more_than_wanted_and_no_room_is_wasted(
             wanted in prop::collection::vec(0usize..50, 0..9), room in 1usize..64, turn in 0usize..20,
         ) {
-            let shares = share(&wanted, room, turn);
+            let shares = share(&wanted, room, usize::MAX, turn);
             prop_assert!(shares.iter().zip(&wanted).all(|(share, wanted)| share <= wanted));
             let total: usize = wanted.iter().sum();
             prop_assert_eq!(shares.iter().sum::<usize>(), total.min(room));

@@ -5,6 +5,7 @@
 //! - `batcher`: the loop: one step for all running sequences
 //! - `grow`: a larger context without loading anything again
 //! - `embed`: embeddings of texts
+//! - `recall`, `kv_disk`: idle conversations to disk and back
 //! - `text`, `logprobs`, `hash`: from tokens and logits to what is shown
 //!
 //! A [`Session`] is that loop with a single sequence, driven on the caller's thread; the server's scheduler
@@ -14,8 +15,10 @@ pub(crate) mod batcher;
 pub(crate) mod embed;
 mod grow;
 mod hash;
+mod kv_disk;
 mod logprobs;
 pub(crate) mod memory;
+mod recall;
 pub(crate) mod sequence;
 mod text;
 

@@ -189,6 +189,8 @@ impl StreamExecutor {
         if let Some(side) = &self.experts {
             stats.decode = side.streamer.decode;
             stats.prefill = side.streamer.prefill;
+            stats.shared_bytes = side.streamer.shared_bytes;
+            stats.pinned = side.streamer.pinned();
             stats.bytes_read += side.io.device_bytes();
             stats.read_stall += side.io.stall();
             for slab in side.streamer.slabs() {

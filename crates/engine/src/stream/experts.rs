@@ -66,6 +66,8 @@ pub(crate) struct ExpertStreamer {
     synchronous: bool,
     pub decode: Lookups,
     pub prefill: Lookups,
+    /// Bytes that rows of decode steps did not have to read, because another row of the same step did.
+    pub shared_bytes: u64,
 }
 
 impl ExpertStreamer {
@@ -81,6 +83,7 @@ impl ExpertStreamer {
             synchronous: false,
             decode: Lookups::default(),
             prefill: Lookups::default(),
+            shared_bytes: 0,
         }
     }
 
@@ -184,7 +187,11 @@ impl ExpertStreamer {
         let grants = slab.cache.acquire_step(&demands, self.clock, u32::try_from(tokens).unwrap_or(u32::MAX));
         let lookups = if tokens <= DECODE_TOKENS { &mut self.decode } else { &mut self.prefill };
         let mut loads = Vec::new();
+        let expert_bytes: u64 = layer.parts.iter().map(|part| part.slice_bytes as u64).sum();
         for (want, grant) in sorted.wanted.iter_mut().zip(&grants) {
+            if tokens <= DECODE_TOKENS && matches!(grant, Grant::Load(_) | Grant::NoRoom) {
+                self.shared_bytes += expert_bytes * (want.pairs.len() as u64 - 1);
+            }
             match grant {
                 Grant::Hit(_) => lookups.hits += 1,
                 Grant::Joined(late) => {

@@ -4,7 +4,7 @@ use super::experts::Lookups;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Counters since the model was loaded; only ever increasing.
+/// Counters since the model was loaded; only ever increasing, but for [`Self::pinned`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamStats {
     /// Graphs computed.
@@ -25,6 +25,10 @@ pub struct StreamStats {
     pub evictions: u64,
     /// Experts read because the next layer was expected to want them.
     pub prefetches: u64,
+    /// Bytes of experts that rows of decode steps did not have to read, because another row of the same step did.
+    pub shared_bytes: u64,
+    /// Experts that may not lose their slot after the last graph; anything but 0 is a leak.
+    pub pinned: usize,
 }
 
 impl StreamStats {
@@ -47,6 +51,8 @@ impl StreamStats {
             compute: self.compute.saturating_sub(earlier.compute),
             evictions: self.evictions - earlier.evictions,
             prefetches: self.prefetches - earlier.prefetches,
+            shared_bytes: self.shared_bytes - earlier.shared_bytes,
+            pinned: self.pinned,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What the engine's tests share: tiny models, and one way to run them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
+pub mod serve;
+
 use hypura_core::plan::{CacheSize, Choice, PlanError};
 use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use hypura_engine::error::{GenerateError, LoadError};
