@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another format is
 /// measured again.
-pub const PROFILE_FORMAT: u32 = 1;
+pub const PROFILE_FORMAT: u32 = 2;
+
+/// The reader that the program chooses where the system has it.
+const PREFERRED_READER: &str = "uring";
 
 /// What a profile is valid for: another machine, disk or version needs another one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +85,9 @@ pub struct Overhead {
     pub node_s: Option<f64>,
     /// One call that computes a graph, nodes excluded: the streamed nodes of a layer are calls of their own.
     pub call_s: Option<f64>,
+    /// What a call takes longer when the threads have gone to sleep, as they do while the disk is waited for.
+    #[serde(default)]
+    pub wake_s: Option<f64>,
 }
 
 /// Memory.
@@ -97,6 +103,9 @@ pub struct Memory {
     pub room_bytes: Option<u64>,
     /// Reading bandwidth with all threads.
     pub read_bytes_per_s: Option<f64>,
+    /// How fast the system gives memory at the first touch, one thread: what a first read into memory pays for.
+    #[serde(default)]
+    pub touch_bytes_per_s: Option<f64>,
 }
 
 /// A device as ggml reports it.
@@ -183,8 +192,8 @@ impl Storage {
     }
 
     /// Bandwidth of reads of `request_bytes` with `depth` of them at the device, from the two nearest measurements in
-    /// each direction (linear in the logarithms of size and depth; never beyond the measured range). Takes the better
-    /// reader at each point, as the program would. `None` when this pattern was not measured.
+    /// each direction (linear in the logarithms of size and depth; never beyond the measured range). Takes io_uring
+    /// where it was measured, as the program does. `None` when this pattern was not measured.
     #[must_use]
     pub fn rate(&self, pattern: Pattern, request_bytes: u64, depth: f64) -> Option<f64> {
         let mut sizes: Vec<u64> = self.measured(pattern).map(|read| read.request_bytes).collect();
@@ -199,9 +208,11 @@ impl Storage {
 
     fn rate_at_size(&self, pattern: Pattern, request_bytes: u64, depth: f64) -> Option<f64> {
         let mut points: Vec<(f64, f64)> = Vec::new();
-        for read in self.measured(pattern).filter(|read| read.request_bytes == request_bytes) {
+        let of_size = |read: &&ReadRate| read.request_bytes == request_bytes;
+        for read in self.measured(pattern).filter(of_size) {
             match points.iter_mut().find(|(depth, _)| *depth == f64::from(read.depth)) {
-                Some((_, rate)) => *rate = rate.max(read.rate()),
+                Some((_, rate)) if read.reader == PREFERRED_READER => *rate = read.rate(),
+                Some(_) => {}
                 None => points.push((f64::from(read.depth), read.rate())),
             }
         }

@@ -109,18 +109,42 @@ pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
 /// As [`measure`].
 pub fn overhead(threads: u32, duration: Duration) -> Result<(f64, f64), LoadError> {
     const NODES: u32 = 64;
-    let small = |matrices| MeasureOptions {
-        ty: 0,
-        kernel: Kernel::MulMat { tokens: 1 },
-        columns: 32,
-        rows: 32,
-        matrices,
-        threads,
-        duration: duration / 2,
-    };
-    let (one, many) = (measure(&small(1))?, measure(&small(NODES))?);
+    let of = |matrices| measure(&small(matrices, threads, duration / 2));
+    let (one, many) = (of(1)?, of(NODES)?);
     let node_s = ((many.best_s - one.best_s) / f64::from(NODES - 1)).max(0.0);
     Ok((node_s, one.best_s))
+}
+
+/// Seconds that a small call takes longer when the threads slept before it: the median of several.
+///
+/// # Errors
+/// As [`measure`].
+pub fn wake(threads: u32) -> Result<f64, LoadError> {
+    /// Longer than workers poll before they sleep.
+    const IDLE: Duration = Duration::from_millis(15);
+    const REPEATS: usize = 9;
+    system::init();
+    let options = small(1, threads, Duration::ZERO);
+    check(&options)?;
+    let mut bench = Bench::new(options.matrices, options.threads)?;
+    // SAFETY: `Bench::new` sized the context for this number of matrices, and the options were checked.
+    unsafe { bench.build(&options) }?;
+    let (awake_s, _) = bench.time(Duration::from_millis(5))?;
+    let mut asleep_s = Vec::with_capacity(REPEATS);
+    for _ in 0..REPEATS {
+        std::thread::sleep(IDLE);
+        let start = Instant::now();
+        bench.run()?;
+        asleep_s.push(start.elapsed().as_secs_f64());
+    }
+    asleep_s.sort_by(f64::total_cmp);
+    Ok((asleep_s[REPEATS / 2] - awake_s).max(0.0))
+}
+
+/// A graph of nodes with next to nothing to compute.
+fn small(matrices: u32, threads: u32, duration: Duration) -> MeasureOptions {
+    let kernel = Kernel::MulMat { tokens: 1 };
+    MeasureOptions { ty: 0, kernel, columns: 32, rows: 32, matrices, threads, duration }
 }
 
 fn refuse(reason: &str) -> LoadError {
@@ -244,24 +268,23 @@ impl Bench {
 
     /// Runs the graph until `duration` is over; returns the fastest run and how many there were.
     fn time(&self, duration: Duration) -> Result<(f64, u32), LoadError> {
-        let run = || {
-            let start = Instant::now();
-            // SAFETY: backend and graph are alive, and all tensors of the graph have memory.
-            let status = unsafe { sys::ggml_backend_graph_compute(self.backend, self.graph) };
-            if status == buffer::STATUS_OK {
-                Ok(start.elapsed().as_secs_f64())
-            } else {
-                Err(refuse("the compute backend failed"))
-            }
-        };
-        run()?;
+        self.run()?;
         let start = Instant::now();
         let (mut best_s, mut runs) = (f64::MAX, 0);
         while runs == 0 || start.elapsed() < duration {
-            best_s = best_s.min(run()?);
+            let begun = Instant::now();
+            self.run()?;
+            best_s = best_s.min(begun.elapsed().as_secs_f64());
             runs += 1;
         }
         Ok((best_s, runs))
+    }
+
+    /// Computes the graph once.
+    fn run(&self) -> Result<(), LoadError> {
+        // SAFETY: backend and graph are alive, and all tensors of the graph have memory.
+        let status = unsafe { sys::ggml_backend_graph_compute(self.backend, self.graph) };
+        if status == buffer::STATUS_OK { Ok(()) } else { Err(refuse("the compute backend failed")) }
     }
 }
 
@@ -304,5 +327,6 @@ mod tests {
     fn overhead_is_a_time() {
         let (node_s, call_s) = overhead(2, Duration::from_millis(2)).unwrap();
         assert!(node_s >= 0.0 && call_s > 0.0);
+        assert!(wake(2).unwrap() >= 0.0);
     }
 }

@@ -71,7 +71,7 @@ pub fn fixed_machine(disk: f64) -> Profile {
     ];
     Profile {
         matmul: matmul(1e10, 8e10),
-        overhead: Overhead { node_s: Some(5e-6), call_s: Some(8e-6) },
+        overhead: Overhead { node_s: Some(5e-6), call_s: Some(8e-6), wake_s: Some(1e-4) },
         memory: Memory { read_bytes_per_s: Some(2e10), ..Memory::default() },
         storage: Some(Storage { reads, ..Storage::default() }),
         ..Profile::default()
@@ -93,7 +93,11 @@ pub fn machine() -> impl Strategy<Value = Profile> {
         let reads = cells.into_iter().map(read).collect();
         Profile {
             matmul: matmul(decode, flops),
-            overhead: Overhead { node_s: Some(call_s / 2.0), call_s: Some(call_s) },
+            overhead: Overhead {
+                node_s: Some(call_s / 2.0),
+                call_s: Some(call_s),
+                wake_s: Some(call_s * 3.0),
+            },
             memory: Memory { read_bytes_per_s: Some(decode * 2.0), ..Memory::default() },
             storage: Some(Storage { reads, ..Storage::default() }),
             ..Profile::default()

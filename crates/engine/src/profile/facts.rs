@@ -88,6 +88,7 @@ pub(super) fn memory() -> Memory {
         limit_bytes: memory.limit.as_ref().map(|limit| limit.limit_bytes),
         room_bytes: Some(memory.room_bytes()),
         read_bytes_per_s: None,
+        touch_bytes_per_s: None,
     }
 }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::arm::Arm;
-use super::snapshot::{Phase, Snapshot};
+use super::snapshot::{Phase, Snapshot, process_cpu_s};
 use super::soak::{Soak, soak};
 
 /// What an arm computes; the same in every arm.
@@ -52,6 +52,12 @@ pub struct ArmRun {
     pub cached_fraction: f64,
     /// Opening, planning and loading.
     pub load_ms: f64,
+    /// Of that, opening and planning: no weights are read.
+    #[serde(default)]
+    pub prepare_ms: f64,
+    /// Processor time of loading, in milliseconds.
+    #[serde(default)]
+    pub load_cpu_ms: Option<f64>,
     /// The prompt.
     pub prefill: Phase,
     /// The measured tokens.
@@ -139,6 +145,7 @@ pub fn run_arm(
     let start = Instant::now();
     let settings = arm.settings(asked);
     let planned = prepare(ModelSource::open(path)?, settings)?;
+    let prepare_ms = ms(start.elapsed());
     let plan = &planned.plan;
     let run = ArmRun {
         mode: if arm == Arm::Mmap { "mmap".to_owned() } else { plan.mode.name().to_owned() },
@@ -149,6 +156,8 @@ pub fn run_arm(
         streamable_bytes: plan.streamable_bytes,
         cached_fraction: plan.cached_fraction(&planned.source.shape, &planned.layout),
         load_ms: 0.0,
+        prepare_ms,
+        load_cpu_ms: None,
         prefill: empty_phase(),
         decode: empty_phase(),
         token_ms: Vec::new(),
@@ -161,6 +170,7 @@ pub fn run_arm(
         reader: session.loaded().reader.map(str::to_owned),
         notes: session.loaded().notes.clone(),
         load_ms,
+        load_cpu_ms: process_cpu_s().map(|seconds| seconds * 1e3),
         ..run
     };
     measure(session, work, device, run)

@@ -122,6 +122,8 @@ impl Predictor {
                 prompt_tokens: count(work.prompt),
                 generated_tokens: count(work.warmup + work.generate),
                 routing,
+                // Forced routes are not those that the routers would name.
+                lookahead: if settings.routes.forced.is_some() { 0.0 } else { Workload::default().lookahead },
                 ..Workload::default()
             },
             ..AdviceSettings::new(settings.budget_bytes)

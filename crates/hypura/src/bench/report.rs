@@ -135,6 +135,8 @@ pub struct ArmSummary {
     pub kernel_read_bytes_per_token: Option<f64>,
     /// Share of the lookups of decoded tokens that hit.
     pub hit_rate: Option<f64>,
+    /// Share of the missed experts of decoded tokens that were read before they were asked for.
+    pub prefetched_share: Option<f64>,
     /// Waiting for the disk, per decoded token.
     pub read_stall_ms_per_token: Option<f64>,
     /// Processor time of computing threads, per decoded token.

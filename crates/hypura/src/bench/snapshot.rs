@@ -37,6 +37,9 @@ pub struct Phase {
     pub experts_hit: u64,
     /// Expert lookups that did not.
     pub experts_missed: u64,
+    /// Of the misses, those that were read before they were asked for.
+    #[serde(default)]
+    pub experts_prefetched: u64,
     /// Bytes that our reader got.
     pub bytes_read: u64,
     /// Bytes that the kernel says this process made the disk deliver, page faults included.
@@ -97,6 +100,7 @@ impl Snapshot {
             tps: tokens as f64 / wall_s.max(f64::MIN_POSITIVE),
             experts_hit: hits,
             experts_missed: misses,
+            experts_prefetched: stream.decode.prefetched + stream.prefill.prefetched,
             bytes_read: stream.bytes_read,
             bytes_read_kernel: kernel,
             read_stall_s: stream.read_stall.as_secs_f64(),
@@ -151,7 +155,7 @@ fn read(path: impl AsRef<Path>) -> Option<String> {
 }
 
 /// User and system time of this process, threads that ended included.
-fn process_cpu_s() -> Option<f64> {
+pub(super) fn process_cpu_s() -> Option<f64> {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Some(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }

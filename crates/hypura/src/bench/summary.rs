@@ -73,6 +73,7 @@ pub fn summarise(arm: Arm, memcap_bytes: Option<u64>, runs: Vec<Run>) -> Option<
             run.arm.decode.bytes_read_kernel.map(|bytes| bytes as f64)
         }),
         hit_rate: median(runs.iter().filter_map(|run| run.arm.decode.hit_rate())),
+        prefetched_share: median(runs.iter().filter_map(|run| prefetched_share(&run.arm.decode))),
         read_stall_ms_per_token: per_token(&|run| when_streaming(run.arm.decode.read_stall_s * 1e3)),
         cpu_compute_ms_per_token: per_token(&|run| Some(run.arm.decode.cpu_compute_s? * 1e3)),
         cpu_reader_ms_per_token: per_token(&|run| Some(run.arm.decode.cpu_reader_s? * 1e3)),
@@ -89,6 +90,10 @@ pub fn summarise(arm: Arm, memcap_bytes: Option<u64>, runs: Vec<Run>) -> Option<
         disturbed: runs.iter().filter(|run| run.disturbed.is_some()).count(),
         runs,
     })
+}
+
+fn prefetched_share(decode: &Phase) -> Option<f64> {
+    (decode.experts_missed > 0).then(|| decode.experts_prefetched as f64 / decode.experts_missed as f64)
 }
 
 /// Says so if a run took more memory than its budget, and the 3% that a plan may be wrong by.

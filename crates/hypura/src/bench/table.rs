@@ -128,6 +128,7 @@ const LINES: &[Line] = &[
         Some(pair(arm.read_bytes_per_token, arm.kernel_read_bytes_per_token, bytes))
     }),
     ("hit rate", |arm| arm.hit_rate.map(percent)),
+    ("misses read ahead", |arm| arm.prefetched_share.map(percent)),
     ("read stall ms per token", |arm| arm.read_stall_ms_per_token.map(number)),
     ("CPU ms per token, compute / reader", |arm| {
         Some(pair(arm.cpu_compute_ms_per_token, arm.cpu_reader_ms_per_token, number))

@@ -41,7 +41,7 @@ impl Home {
         let profile = Profile {
             key: key_of(target),
             matmul: ["q4_K", "q6_K", "f32"].map(rate).to_vec(),
-            overhead: Overhead { node_s: Some(1e-6), call_s: Some(1e-6) },
+            overhead: Overhead { node_s: Some(1e-6), call_s: Some(1e-6), wake_s: Some(1e-4) },
             storage: Some(Storage {
                 reads: disk.map(read).into_iter().collect(),
                 obstacle: disk.is_none().then(|| "no direct reads here (file system tmpfs)".to_owned()),

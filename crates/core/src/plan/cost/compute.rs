@@ -11,6 +11,8 @@ pub(super) struct Rates {
     pub node_s: f64,
     /// One graph call.
     pub call_s: f64,
+    /// What a call takes longer after waiting for the disk.
+    pub wake_s: f64,
     /// Reading memory: what bounds attention over the KV cache.
     memory_bytes_per_s: f64,
     pub assumptions: Vec<String>,
@@ -65,6 +67,7 @@ impl Rates {
             by_type,
             node_s: profile.overhead.node_s.unwrap_or(0.0),
             call_s: profile.overhead.call_s.unwrap_or(0.0),
+            wake_s: profile.overhead.wake_s.unwrap_or(0.0),
             memory_bytes_per_s: profile.memory.read_bytes_per_s.unwrap_or(any_decode),
             assumptions,
         })

@@ -75,11 +75,15 @@ fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCo
 }
 
 /// What one choice of hit rates costs.
+#[derive(Clone, Copy, Default)]
 struct Pass {
     time_s: f64,
     read_s: f64,
     read_bytes: f64,
 }
+
+/// How many layers together the disk has time for their reads: the one that computes and those that guesses reach.
+const WINDOW: u32 = 3;
 
 /// Layer by layer; what streams of the trunk is read whenever the disk has nothing else to do, from the same disk.
 fn experts(
@@ -93,19 +97,23 @@ fn experts(
     // A streamed node is a call of its own, and so is what lies between two of them.
     let ring = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + ring.sync_s + 2.0 * parts as f64 * rates.call_s;
+    let trunk_s = (compute.trunk_s + sync_s) / input.shape.expert_layers.len().max(1) as f64;
     let pass = |pick: fn(&HitRate) -> f64| {
-        let mut total = Pass { time_s: compute.trunk_s + sync_s, read_s: 0.0, read_bytes: 0.0 };
+        // What the controller chooses: guessing, or not.
+        let (mut ahead, mut alone) = (Pass::default(), Pass::default());
         for (layer, hits) in input.shape.expert_layers.iter().zip(&hits) {
             let share = ratio(layer_bytes(layer), input.shape.routed_bytes_per_token() as f64);
-            let one = layer_pass(layer, pick(hits), compute.experts_s * share, disk)?;
-            total.time_s += one.time_s;
-            total.read_s += one.read_s;
-            total.read_bytes += one.read_bytes;
+            let work =
+                LayerWork { layer, trunk_s, experts_s: compute.experts_s * share, wake_s: rates.wake_s };
+            ahead.add(work.ahead(pick(hits), input.workload.lookahead, disk)?);
+            alone.add(work.alone(pick(hits), disk)?);
         }
-        total.read_s += ring.read_s;
-        total.read_bytes += ring.bytes;
-        total.time_s = total.time_s.max(total.read_s);
-        Some(total)
+        for way in [&mut ahead, &mut alone] {
+            way.read_s += ring.read_s;
+            way.read_bytes += ring.bytes;
+            way.time_s = way.time_s.max(way.read_s);
+        }
+        Some(if ahead.time_s < alone.time_s { ahead } else { alone })
     };
     let (slow, mid, fast) = (pass(|hits| hits.low)?, pass(|hits| hits.mid)?, pass(|hits| hits.high)?);
     let compute_s = compute.trunk_s + compute.experts_s;
@@ -153,27 +161,73 @@ fn layer_bytes(layer: &ExpertLayer) -> f64 {
     f64::from(layer.used) * layer.expert_bytes() as f64
 }
 
-/// The experts of one layer, on average over how many of them are missing: their reads go out together, the hits are
-/// computed meanwhile, and the last part of the missing ones after they landed.
-fn layer_pass(layer: &ExpertLayer, hit: f64, compute_s: f64, disk: &Disk<'_>) -> Option<Pass> {
-    let used = layer.used;
-    let part_bytes = layer.expert_bytes() / layer.parts.len().max(1) as u64;
-    let last_part_s = compute_s / (f64::from(used) * layer.parts.len().max(1) as f64);
-    let mut pass = Pass { time_s: 0.0, read_s: 0.0, read_bytes: 0.0 };
-    let (mut slowest_read, mut slowest) = (0.0_f64, compute_s);
-    for (missing, probability) in binomial(used, 1.0 - hit).into_iter().enumerate() {
-        let missing = missing as f64;
-        if missing > 0.0 {
-            let read_s = disk.burst_seconds(missing * layer.parts.len() as f64, part_bytes)?;
-            // More requests never take less time, whatever the noise of two measurements says.
-            slowest_read = slowest_read.max(read_s);
-            slowest = slowest.max(slowest_read + missing * last_part_s);
-        }
-        pass.time_s += probability * slowest;
-        pass.read_s += probability * slowest_read;
-        pass.read_bytes += probability * missing * layer.expert_bytes() as f64;
+impl Pass {
+    fn add(&mut self, other: Self) {
+        self.time_s += other.time_s;
+        self.read_s += other.read_s;
+        self.read_bytes += other.read_bytes;
     }
-    Some(pass)
+}
+
+/// One layer of a token.
+struct LayerWork<'a> {
+    layer: &'a ExpertLayer,
+    /// Computing everything but experts, and dispatch.
+    trunk_s: f64,
+    /// Computing the experts.
+    experts_s: f64,
+    /// Waking threads after a wait.
+    wake_s: f64,
+}
+
+impl LayerWork<'_> {
+    /// Without guesses, on average over how many experts are missing: their reads go out together, the hits are computed
+    /// meanwhile, and the last part of the missing ones after they landed.
+    fn alone(&self, hit: f64, disk: &Disk<'_>) -> Option<Pass> {
+        let layer = self.layer;
+        let used = layer.used;
+        let last_part_s = self.experts_s / (f64::from(used) * layer.parts.len().max(1) as f64);
+        let mut pass = Pass::default();
+        let (mut slowest_read, mut slowest) = (0.0_f64, self.experts_s);
+        for (missing, probability) in binomial(used, 1.0 - hit).into_iter().enumerate() {
+            let missing = missing as f64;
+            if missing > 0.0 {
+                // More requests never take less time, whatever the noise of two measurements says.
+                slowest_read = slowest_read.max(self.read_s(missing, disk)?);
+                let waited_s = slowest_read + missing * last_part_s + self.wake_s;
+                slowest = slowest.max(waited_s);
+            }
+            pass.time_s += probability * (self.trunk_s + slowest);
+            pass.read_s += probability * slowest_read;
+            pass.read_bytes += probability * missing * layer.expert_bytes() as f64;
+        }
+        Some(pass)
+    }
+
+    /// With guesses: only the share of the missing experts that was not guessed is waited for, and the disk has the time of
+    /// several layers for the reads of as many. Whichever of both takes longer decides, on average over how many are
+    /// missing in those layers together, which is how far one layer's idle disk can make up for another's misses.
+    fn ahead(&self, hit: f64, lookahead: f64, disk: &Disk<'_>) -> Option<Pass> {
+        let waiting = self.alone(1.0 - (1.0 - hit) * (1.0 - lookahead), disk)?;
+        let layer = self.layer;
+        let (mut slowest_read, mut pass) = (0.0_f64, Pass::default());
+        for (missing, probability) in binomial(layer.used * WINDOW, 1.0 - hit).into_iter().enumerate() {
+            let missing = missing as f64;
+            if missing > 0.0 {
+                slowest_read = slowest_read.max(self.read_s(missing, disk)? / f64::from(WINDOW));
+            }
+            pass.time_s += probability * waiting.time_s.max(slowest_read);
+            pass.read_s += probability * slowest_read;
+            pass.read_bytes += probability * missing * layer.expert_bytes() as f64 / f64::from(WINDOW);
+        }
+        Some(pass)
+    }
+
+    /// Reading so many experts at once.
+    fn read_s(&self, experts: f64, disk: &Disk<'_>) -> Option<f64> {
+        let parts = self.layer.parts.len().max(1);
+        disk.burst_seconds(experts * parts as f64, self.layer.expert_bytes() / parts as u64)
+    }
 }
 
 /// Probabilities of 0 to `n` successes. Empty tails are dropped, so that a disk that was not measured is not asked for
