@@ -16,7 +16,7 @@
 #   prefill2048  a prompt of 2048 tokens, streamed against resident                      2 min
 #   kimi-1T      1.03T parameters on a file system with shared extents                   4 min
 #   plan-400GB   `plan` of a sharded model of 440 GB                                   1/2 min
-#   serve8       eight users of the server against one                                   2 min
+#   serve8       eight users of a running server against one (SERVER=url SERVED=model)      2 min
 #   soak         prompts of many lengths for 20 minutes (SOAK=seconds)                  21 min; needs no quiet machine
 #   prediction   how far the predictions of all results were off                           0
 #
@@ -55,7 +55,7 @@ done
 [ -x "$hypura" ] || fail "$hypura is not there: build it with 'make build', or name it in HYPURA"
 mkdir -p "$results" "$folder"
 
-model='' image='' mounted='' burner='' server=''
+model='' image='' mounted='' burner=''
 drop_model() {
     [ -z "$model" ] || [ -n "$keep" ] || rm -f -- "$model"
     model=''
@@ -68,7 +68,7 @@ end_process() { # PID
     [ -z "$1" ] || { kill "$1" 2>/dev/null || :; wait "$1" 2>/dev/null || :; }
 }
 # Also on Ctrl-C: nothing large and nothing running is left behind.
-trap 'end_process "$burner"; end_process "$server"; drop_model; drop_image' EXIT
+trap 'end_process "$burner"; drop_model; drop_image' EXIT
 trap 'exit 130' INT TERM HUP
 
 need_model() { # SHAPE QUANT LAYERS
@@ -218,6 +218,12 @@ plan_400() {
     find "$mounted" -name 'sharded-*.gguf' -delete
 }
 
+serve8() {
+    [ -n "${SERVER:-}" ] && [ -n "${SERVED:-}" ] || fail "serve8 needs a running server: SERVER=http://127.0.0.1:11434 SERVED=model"
+    "$here/serve8.py" "$SERVER" "$SERVED" "$results/$name-serve8.json" --rounds "$(of_rounds 3)" --tokens "$(pick 48 8)"
+    verdict serve8 serve8
+}
+
 for block in $blocks; do
     began=$(date +%s)
     case $block in
@@ -231,6 +237,7 @@ for block in $blocks; do
     soak) soak ;;
     kimi-1T) kimi ;;
     plan-400GB) plan_400 ;;
+    serve8) serve8 ;;
     prediction) "$here/verdict.py" prediction ;;
     *) usage ;;
     esac

@@ -221,6 +221,17 @@ def planned(reports):
         yield fact("  that is", f"{found['read_bytes'] / 1e6:.1f} MB, all headers together hold {found['header_bytes'] / 1e6:.1f} MB")
 
 
+def serve8(reports):
+    for report in reports:
+        first = report["rounds"]
+        text = lambda key: f"{median(found[key]['tokens_per_s'] for found in first):.2f} tok/s"
+        yield fact("one user", text("alone"))
+        yield fact(f"{report['users']} users together", text("together"))
+        # Dense models gain more: each weight is read once for all users.
+        target = 5.0 if "llama" in report["model"] else 2.0
+        yield at_least("together / one", target, report["ratio"], 2, "×")
+
+
 def prediction(reports):
     errors = {"decode": [], "load": [], "prefill": [], "read_bytes": [], "decode, hits known": []}
     for report in reports:
@@ -256,6 +267,7 @@ BLOCKS = {
     "soak": soak,
     "kimi-1T": kimi,
     "plan-400GB": planned,
+    "serve8": serve8,
     "prediction": prediction,
 }
 

@@ -11,4 +11,4 @@ mod measure;
 mod store;
 
 pub use measure::{ProfileOptions, measure};
-pub use store::{Origin, Remembered, cache_folder, key_of, recall};
+pub use store::{DISTURBED_SHARE, Origin, Remembered, cache_folder, key_of, recall};

@@ -6,8 +6,14 @@ use hypura_core::profile::{PROFILE_FORMAT, Profile, ProfileKey};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::facts;
+
+/// Share of the processor that others may use without spoiling a measurement.
+pub const DISTURBED_SHARE: f64 = 0.1;
+/// How long a spoilt measurement has to do, in seconds: a machine that is always busy is not measured at every question.
+const DISTURBED_FOR_S: u64 = 600;
 
 /// Where a profile came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +115,21 @@ fn read(path: &Path, key: &ProfileKey) -> Result<Profile, String> {
     ];
     match differs.iter().find(|(differs, _)| *differs) {
         Some((_, how)) => Err(format!("the stored profile {how}")),
+        None if was_disturbed(&profile, now_s()) => {
+            Err("other programs used the processor when it was measured".to_owned())
+        }
         None => Ok(profile),
     }
+}
+
+/// Whether other programs made its rates too low, and so long ago that measuring again may do better.
+fn was_disturbed(profile: &Profile, now_s: u64) -> bool {
+    let age_s = now_s.saturating_sub(profile.measured_at_s.unwrap_or(0));
+    age_s > DISTURBED_FOR_S && profile.others_share.is_some_and(|share| share > DISTURBED_SHARE)
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }
 
 /// Writes beside and renames, so that another process never reads half a file.
@@ -181,6 +200,16 @@ mod tests {
             assert!(why.contains(expected), "{why}");
             assert_eq!(because(folder.path(), false), None);
         }
+    }
+
+    #[test]
+    fn a_profile_of_a_busy_machine_does_for_some_minutes() {
+        let profile =
+            |share, at| Profile { others_share: share, measured_at_s: Some(at), ..Profile::default() };
+        assert!(!was_disturbed(&profile(Some(0.8), 1000), 1000 + DISTURBED_FOR_S));
+        assert!(was_disturbed(&profile(Some(0.8), 1000), 1001 + DISTURBED_FOR_S));
+        assert!(!was_disturbed(&profile(Some(0.05), 1000), u64::MAX));
+        assert!(!was_disturbed(&profile(None, 1000), u64::MAX));
     }
 
     #[test]

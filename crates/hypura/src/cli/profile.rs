@@ -4,7 +4,9 @@ use anyhow::{Context as _, ensure};
 use hypura_core::plan::human_bytes;
 use hypura_core::profile::{Pattern, Profile, Storage};
 use hypura_engine::load::default_threads;
-use hypura_engine::profile::{Origin, ProfileOptions, Remembered, cache_folder, measure, recall};
+use hypura_engine::profile::{
+    DISTURBED_SHARE, Origin, ProfileOptions, Remembered, cache_folder, measure, recall,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -76,7 +78,7 @@ pub(super) fn remembered(target: &Path, threads: u32, refresh: bool) -> anyhow::
         // Nowhere is left to report that stderr is closed.
         let _ = writeln!(io::stderr(), "hypura: the measurement could not be kept for the next time: {why}");
     }
-    if let Some(share) = remembered.profile.others_share.filter(|share| *share > DISTURBED) {
+    if let Some(share) = remembered.profile.others_share.filter(|share| *share > DISTURBED_SHARE) {
         let percent = share * 100.0;
         let _ = writeln!(
             io::stderr(),
@@ -86,9 +88,6 @@ pub(super) fn remembered(target: &Path, threads: u32, refresh: bool) -> anyhow::
     }
     Ok(remembered)
 }
-
-/// Share of the processor that others may use without spoiling a measurement.
-const DISTURBED: f64 = 0.1;
 
 /// A rate for people, in powers of 1000 as disks and memory are sold.
 fn human_rate(bytes_per_s: f64) -> String {
@@ -158,7 +157,9 @@ fn write_matmul(out: &mut String, profile: &Profile) -> std::fmt::Result {
         )?;
     }
     if let (Some(node), Some(call)) = (profile.overhead.node_s, profile.overhead.call_s) {
-        writeln!(out, "a node costs {:.1} µs, a call {:.1} µs", node * 1e6, call * 1e6)?;
+        let wake = profile.overhead.wake_s;
+        let wake = wake.map(|wake| format!(", waking threads {:.1} µs", wake * 1e6)).unwrap_or_default();
+        writeln!(out, "a node costs {:.1} µs, a call {:.1} µs{wake}", node * 1e6, call * 1e6)?;
     }
     Ok(())
 }
