@@ -23,7 +23,7 @@
 #   --folder F   where models go: 45 GB free for the largest         [default: this folder]
 #   --rounds N   rounds of each comparison                           [default: 3; 2 where one takes minutes]
 #   --routes T   a routing trace: the qwen3 blocks also run with its routes forced
-#   --quick      fewer layers, tokens and rounds, to see that everything works; the figures mean little
+#   --quick      tiny models, few tokens, one round, to see that everything works; the figures mean nothing
 #   --keep       leave the models
 #
 # Root is needed for memory groups, the disk's read-ahead, and the loop device of kimi-1T and plan-400GB.
@@ -83,11 +83,13 @@ need_model() { # SHAPE QUANT LAYERS
     "$hypura" synth "$1" --quant "$2" $layers --out "$model" >&2
     sync
     # Once for each new model: what a plan says must come from a measurement of this disk in this hour.
-    "$hypura" profile --refresh --dir "$model" >&2
+    [ -n "$quick" ] || "$hypura" profile --refresh --dir "$model" >&2
 }
 
 # Number of rounds: what was asked for, or this block's own.
 of_rounds() { if [ -n "$quick" ]; then echo 1; else echo "${rounds:-$1}"; fi; }
+# What makes a tiny model stream.
+tiny='--arm stream --stream-cache 50%'
 # LONG for measurements, SHORT with --quick.
 pick() { if [ -n "$quick" ]; then echo "$2"; else echo "$1"; fi; }
 
@@ -107,9 +109,9 @@ verdict() { # BLOCK RESULT…
 }
 
 qwen3() { # CAP
-    cap=$(pick "$1" "$(case $1 in 6G) echo 1200M ;; 8G) echo 1500M ;; *) echo 1800M ;; esac)")
-    need_model qwen3-30b-a3b Q4_K "$(pick all 8)"
-    tokens="--ctx 2048 --prompt 16 --warmup $(pick 12 2) --gen $(pick 32 8)"
+    cap=$(pick "$1" 400M)
+    need_model "$(pick qwen3-30b-a3b tiny-qwen3-moe)" Q4_K all
+    tokens="--ctx 2048 --prompt 16 $(pick '--warmup 12 --gen 32' "--warmup 2 --gen 8 $tiny")"
     # The mapping is slow and its ratio large: two rounds do. The others are compared more often.
     # shellcheck disable=SC2086
     bench "qwen3-$1-mmap" --memcap "$cap" --against mmap --pairs "$(of_rounds 2)" $tokens
@@ -123,34 +125,34 @@ qwen3() { # CAP
 }
 
 mixtral() {
-    need_model mixtral-8x7b Q5_K "$(pick all 2)"
-    flags=$(pick '' '--arm stream --stream-cache 60%')
+    need_model "$(pick mixtral-8x7b tiny-mixtral)" Q5_K all
+    flags=$(pick '' "$tiny")
     # shellcheck disable=SC2086
     bench mixtral --against mmap --pairs "$(of_rounds 2)" --ctx 2048 --prompt 16 --warmup 4 --gen "$(pick 20 4)" $flags
     verdict mixtral mixtral
 }
 
 llama() {
-    need_model llama-70b Q4_K "$(pick all 4)"
-    flags=$(pick '' '--arm stream --stream-cache 50%')
+    need_model "$(pick llama-70b tiny-llama)" Q4_K all
+    flags=$(pick '' "$tiny")
     # shellcheck disable=SC2086
     bench llama-70b --against mmap --pairs "$(of_rounds 2)" --ctx 2048 --prompt 8 --warmup 1 --gen "$(pick 6 3)" $flags
     verdict llama-70b llama-70b
 }
 
-few_layers() { need_model qwen3-30b-a3b Q4_K "$(pick 8 4)"; }
+few_layers() { need_model "$(pick qwen3-30b-a3b tiny-qwen3-moe)" Q4_K "$(pick 8 all)"; }
 
 all_hits() {
     few_layers
     bench all-hits --arm stream --stream-cache 100% --against resident --pairs "$(of_rounds 6)" \
-        --ctx 2048 --prompt "$(pick 512 256)" --warmup "$(pick 32 4)" --gen "$(pick 150 16)"
+        --ctx 2048 --prompt "$(pick 1024 256)" --warmup "$(pick 32 4)" --gen "$(pick 150 16)"
     verdict all-hits all-hits
 }
 
 stats_cost() {
     few_layers
     bench stats-cost --arm stream --stream-cache 100% --against blind --pairs "$(of_rounds 8)" \
-        --ctx 2048 --prompt "$(pick 512 256)" --warmup "$(pick 32 4)" --gen "$(pick 150 16)"
+        --ctx 2048 --prompt "$(pick 1024 256)" --warmup "$(pick 32 4)" --gen "$(pick 150 16)"
     verdict stats-cost stats-cost
 }
 
@@ -184,7 +186,8 @@ prefill2048() {
 
 soak() {
     few_layers
-    bench soak --memcap "$(pick 2G 1500M)" --arm stream --against none --pairs 1 --no-predict --soak "$(pick "${SOAK:-1200}" 20)" \
+    # shellcheck disable=SC2046 # two words or none
+    bench soak --memcap "$(pick 2G 400M)" --arm stream $(pick '' "--stream-cache 50%") --against none --pairs 1 --no-predict --soak "$(pick "${SOAK:-1200}" 20)" \
         --ctx 4096 --prompt 64 --warmup 1 --gen 8
     verdict soak soak
 }
