@@ -26,7 +26,7 @@ text { font: 13px system-ui, -apple-system, 'Segoe UI', sans-serif; fill: #6e778
 .value { font-variant-numeric: tabular-nums }
 .axis, .whisker, .limit { stroke: #6e7781; fill: none }
 .limit { stroke-width: 2; stroke-dasharray: 3 2 }
-.auto, .stream { fill: #2f81f7 } .mmap { fill: #d29922 } .resident { fill: #3fb950 } .plain { fill: #a371f7 }
+.auto, .stream { fill: #2f81f7 } .mmap { fill: #d29922 } .resident { fill: #3fb950 } .plain { fill: #a371f7 } .naive { fill: #db61a2 } .blind { fill: #8b949e }
 @media (prefers-color-scheme: dark) { text { fill: #adbac7 } .axis, .whisker, .limit { stroke: #adbac7 } }
 """
 
@@ -36,6 +36,8 @@ NAMES = {
     "resident": "all in memory",
     "mmap": "llama.cpp, mmap",
     "plain": "llama.cpp, all in memory",
+    "naive": "streaming without overlap",
+    "blind": "hypura, no statistics",
 }
 
 
@@ -47,6 +49,8 @@ def results(places):
     reports = []
     for file in files:
         report = json.loads(file.read_text(encoding="utf-8"))
+        if "arms" not in report:
+            continue
         if report.get("format") != FORMAT:
             sys.exit(f"plot.py: {file} has format {report.get('format')}, and this script draws {FORMAT}")
         reports.append(report)

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures everything that has a target, block by block. A block is one command, makes its model, and deletes it at the end;
-# blocks named together share models. Each prints target, measured and verdict, and writes JSON to benchmarks/results/.
+# blocks named together share models. Each prints target, measured and verdict, and writes JSON to benchmarks/results/suite/.
 #
 #   sudo benchmarks/suite.sh [FLAG…] BLOCK…
 #
@@ -33,7 +33,7 @@ set -eu
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 hypura=${HYPURA:-$here/../target/release/hypura}
 name=${NAME:-$(uname -n)}
-results=${RESULTS:-$here/results}
+results=${RESULTS:-$here/results/suite}
 folder=$here rounds='' routes='' quick='' keep='' blocks=''
 
 fail() { echo "suite.sh: $1" >&2; exit 1; }

@@ -2,7 +2,7 @@
 """Holds results of the suite against its targets: what, target, measured, verdict.
 
     benchmarks/verdict.py BLOCK FILE…            a block of suite.sh, from what it wrote
-    benchmarks/verdict.py prediction [FILE…]     how far predictions were off, over all results [default: results/*.json]
+    benchmarks/verdict.py prediction [FILE…]     how far predictions were off, over all results [default: results/suite/*.json]
     benchmarks/verdict.py plan HYPURA MODEL OUT  times `hypura plan` and counts what it reads; writes OUT
 
 Needs nothing but Python 3. Exits with 0 whatever the verdicts are: a missed target is a result, not a failure.
@@ -314,7 +314,7 @@ def main():
         return measure_plan(*sys.argv[2:])
     if len(sys.argv) < 2 or sys.argv[1] not in BLOCKS:
         sys.exit(__doc__.strip() + "\n\nBLOCK is one of " + ", ".join(BLOCKS))
-    files = sys.argv[2:] or sorted(str(file) for file in (Path(__file__).resolve().parent / "results").glob("*.json"))
+    files = sys.argv[2:] or sorted(str(file) for file in (Path(__file__).resolve().parent / "results" / "suite").glob("*.json"))
     show(sys.argv[1], BLOCKS[sys.argv[1]]([load(file) for file in files]))
     return None
 
