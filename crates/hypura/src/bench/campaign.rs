@@ -329,7 +329,7 @@ fn predict(predictor: &Predictor, shape: &ModelShape, measured: &mut ArmSummary)
     let predicted = predictor.predict(shape)?;
     measured.prediction_error = Some(PredictionError::of(&predicted, measured));
     measured.predicted = Some(predicted);
-    if let Some(hit_rate) = measured.hit_rate.filter(|_| measured.mode == "expert-streaming") {
+    if let Some(hit_rate) = measured.hit_rate.filter(|_| measured.mode.ends_with("-streaming")) {
         let predicted = predictor.given_hits(shape, hit_rate)?;
         measured.error_given_hits = Some(PredictionError::of(&predicted, measured));
         measured.predicted_given_hits = Some(predicted);
