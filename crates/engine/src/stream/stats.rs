@@ -32,6 +32,19 @@ pub struct StreamStats {
 }
 
 impl StreamStats {
+    /// Expert lookups of both kinds of step: all of a prompt's, whose last or only ubatch may be as small as a decode
+    /// step and is then looked up like one.
+    #[must_use]
+    pub fn lookups(&self) -> Lookups {
+        let (one, other) = (self.decode, self.prefill);
+        Lookups {
+            hits: one.hits + other.hits,
+            misses: one.misses + other.misses,
+            prefetched: one.prefetched + other.prefetched,
+            late: one.late + other.late,
+        }
+    }
+
     /// What was counted since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

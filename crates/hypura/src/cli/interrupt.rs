@@ -4,7 +4,7 @@
 //! The handlers only set flags or exit, which is all that a signal handler may do.
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGINT, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +37,18 @@ impl Interrupt {
             .and_then(|_| flag::register(SIGXFSZ, ignored))
             .context("cannot listen to signals")?;
         Ok(Self { armed, raised })
+    }
+
+    /// Takes over SIGTERM in the same way, for work that must leave nothing unfinished behind.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub fn heed_termination(&self) -> anyhow::Result<()> {
+        flag::register_conditional_shutdown(SIGTERM, i32::from(EXIT_CODE), Arc::clone(&self.armed))
+            .and_then(|_| flag::register(SIGTERM, Arc::clone(&self.armed)))
+            .and_then(|_| flag::register(SIGTERM, Arc::clone(&self.raised)))
+            .context("cannot listen to signals")?;
+        Ok(())
     }
 
     /// From now on the first Ctrl-C raises `abort`, too, and the second one ends the program. For as long as the program

@@ -1,10 +1,10 @@
 //! `hypura synth`: whole files under their names, or nothing.
 
-use crate::kit::{Finished, hypura, interrupt, model, run, stats, wait};
+use crate::kit::{Finished, hypura, interrupt, model, run, stats, terminate, wait};
 use hypura_core::synth::Shape;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 fn synth(folder: &Path, flags: &[&str]) -> Finished {
@@ -80,7 +80,13 @@ fn a_disk_that_refuses_leaves_nothing_behind() {
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_behind() {
+fn ctrl_c_and_a_request_to_end_leave_nothing_behind() {
+    for stop in [interrupt, terminate] {
+        stopped_in_the_middle(stop);
+    }
+}
+
+fn stopped_in_the_middle(stop: fn(&Child)) {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("x.gguf");
     // Large enough that nobody writes it before the signal comes.
@@ -94,7 +100,7 @@ fn ctrl_c_leaves_nothing_behind() {
         assert_eq!(child.try_wait().unwrap(), None);
         std::thread::sleep(Duration::from_millis(2));
     }
-    interrupt(&child);
+    stop(&child);
     assert_eq!(wait(&mut child), Some(130));
     assert!(names(folder.path()).is_empty());
 }

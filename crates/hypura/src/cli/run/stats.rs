@@ -186,8 +186,8 @@ impl Stats {
         let decode_time: Duration = outcome.token_times.iter().sum();
         let computed = outcome.prompt_tokens - outcome.reused_tokens;
         let (before, after) = (&outcome.prefill_stats, &outcome.decode_stats);
-        let prefill = Phase::new(outcome.prefill, before.prefill, before, observed);
-        let decode = Phase::new(decode_time, after.decode, after, observed);
+        let prefill = Phase::new(outcome.prefill, before.lookups(), before, observed);
+        let decode = Phase::new(decode_time, after.lookups(), after, observed);
         let mut times = outcome.token_times.clone();
         times.sort_unstable();
         Self {
@@ -198,7 +198,8 @@ impl Stats {
             reader: loaded.reader,
             policy: plan.mode.streams_experts().then(|| policy_name(loaded)),
             threads: settings.threads,
-            context: settings.context,
+            // llama.cpp rounds what was asked for up.
+            context: loaded.context.capacity(),
             ubatch: settings.ubatch,
             notes: loaded.notes.clone(),
             routes: settings

@@ -66,6 +66,7 @@ pub struct Args {
 /// When it cannot be written; nothing unfinished stays behind.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
+    interrupt.heed_termination()?;
     if args.list {
         return list(args).map(|()| ExitCode::SUCCESS);
     }
