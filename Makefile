@@ -12,7 +12,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),./target)
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build test test-scripts lint fmt-check clippy tidy docs clean bootstrap
+.PHONY: help demo build test test-scripts test-clients lint fmt-check clippy tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -21,6 +21,7 @@ help:
 	@echo 'make demo     install what the build lacks, build, and let the demo model answer with a third of its experts in memory'
 	@echo 'make build    the hypura program, in $(TARGET_DIR)/release'
 	@echo 'make test     all tests'
+	@echo 'make test-clients  clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
 	@echo 'make clean    remove everything that was built'
 
@@ -35,6 +36,10 @@ test: bootstrap test-scripts
 
 test-scripts:
 	sh scripts/tests/bootstrap.sh
+
+# Needs the network once: the clients come from PyPI and npm, into $(TARGET_DIR)/clients.
+test-clients: build
+	./scripts/test-clients
 
 lint: fmt-check clippy tidy docs
 

@@ -1,0 +1,227 @@
+"""Tiny models that say exactly what a test needs: a tool call, a thought, a JSON object, or words without end.
+
+They are real GGUF files that llama.cpp runs like any other; nothing in the server knows them. Attention and
+feed-forward are zero, so the next token depends on the last one alone, and the output matrix is a table "after this
+piece comes that piece". What comes first depends on how the prompt ends: a chat template that ends in one line break
+starts the thought (if there is one), one that ends in two (thinking switched off) or anything else starts the answer.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gguf
+import numpy
+
+WIDTH = 128
+HEADS = 4
+LAYERS = 1
+CONTEXT = 8192
+# Logits of what must come next; all others are 0, so no temperature that a client sends changes the text.
+CERTAIN = 10.0
+
+NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
+SPECIALS = {"<|endoftext|>": CONTROL, "<|im_start|>": CONTROL, "<|im_end|>": CONTROL}
+TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
+
+# ChatML with tools and thoughts, as the Qwen family writes them.
+TEMPLATE = """\
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}
+        {{- messages[0].content + '\\n\\n' }}
+    {%- endif %}
+    {{- "# Tools\\n\\nYou may call one or more functions to assist with the user query.\\n\\nYou are provided with function signatures within <tools></tools> XML tags:\\n<tools>" }}
+    {%- for tool in tools %}
+        {{- "\\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- "\\n</tools>\\n\\nFor each function call, return a json object with function name and arguments within <tool_call></tool_call> XML tags:\\n<tool_call>\\n{\\"name\\": <function-name>, \\"arguments\\": <args-json-object>}\\n</tool_call><|im_end|>\\n" }}
+{%- else %}
+    {%- if messages[0].role == 'system' %}
+        {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- set content = message.content if message.content is string else '' %}
+    {%- if message.role == 'user' or (message.role == 'system' and not loop.first) %}
+        {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' }}
+    {%- elif message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' }}
+@REASONING@
+        {{- content }}
+        {%- if message.tool_calls %}
+            {%- for tool_call in message.tool_calls %}
+                {%- if (loop.first and content) or (not loop.first) %}{{- '\\n' }}{%- endif %}
+                {%- if tool_call.function %}{%- set tool_call = tool_call.function %}{%- endif %}
+                {{- '<tool_call>\\n{"name": "' }}
+                {{- tool_call.name }}
+                {{- '", "arguments": ' }}
+                {%- if tool_call.arguments is string %}
+                    {{- tool_call.arguments }}
+                {%- else %}
+                    {{- tool_call.arguments | tojson }}
+                {%- endif %}
+                {{- '}\\n</tool_call>' }}
+            {%- endfor %}
+        {%- endif %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {%- if loop.first or (messages[loop.index0 - 1].role != 'tool') %}{{- '<|im_start|>user' }}{%- endif %}
+        {{- '\\n<tool_response>\\n' }}
+        {{- content }}
+        {{- '\\n</tool_response>' }}
+        {%- if loop.last or (messages[loop.index0 + 1].role != 'tool') %}{{- '<|im_end|>\\n' }}{%- endif %}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+@SWITCH@
+{%- endif %}"""
+REASONING = """\
+        {%- if message.reasoning_content is string and message.reasoning_content %}
+            {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}
+        {%- endif %}"""
+SWITCH = """\
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}"""
+
+
+@dataclass
+class Script:
+    """What a model says: `thought` first, if the template lets it, then `answer`; piece by piece, a token each."""
+
+    name: str
+    answer: list[str]
+    thought: list[str] = field(default_factory=list)
+    endless: bool = False
+
+    def thinks(self) -> bool:
+        return bool(self.thought)
+
+
+WEATHER = '{"name": "get_weather", "arguments": {"city": "Paris", "days": 2}}'
+CALL = ["<tool_call>", "\n" + WEATHER[:25], WEATHER[25:] + "\n", "</tool_call>"]
+MAGIC = ["<tool_call>", '\n{"name": "magic_function", ', '"arguments": {"input": 3}}\n', "</tool_call>"]
+NO_ARGUMENTS = ["<tool_call>", '\n{"name": "magic_function_no_args", ', '"arguments": {}}\n', "</tool_call>"]
+THOUGHT = ["<think>", "\nThe user greets me.", " So do I.\n", "</think>", "\n\n"]
+JOKE = ['{"setup": "Why do', ' lynxes purr?", ', '"punchline": "Nobody', ' dares to ask."}']
+
+SCRIPTS = [
+    Script("thinker", ["Good", " morning", ", human", "."], THOUGHT),
+    Script("caller", CALL, ["<think>", "\nI should look", " at the sky.\n", "</think>", "\n\n"]),
+    Script("weather", CALL),
+    Script("magic", MAGIC),
+    Script("noargs", NO_ARGUMENTS),
+    Script("joker", JOKE),
+    Script("endless", [" tick", " tock", " tack"], endless=True),
+]
+
+
+def byte_symbols() -> list[str]:
+    """The character that stands for each byte in byte-level BPE."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    symbols, extra = [""] * 256, 0
+    for byte in range(256):
+        if byte in printable:
+            symbols[byte] = chr(byte)
+        else:
+            symbols[byte] = chr(0x100 + extra)
+            extra += 1
+    return symbols
+
+
+def write(script: Script, folder: Path) -> Path:
+    """Writes `folder`/NAME.gguf."""
+    symbols = byte_symbols()
+    spell = lambda text: "".join(symbols[byte] for byte in text.encode())
+    tokens, types = list(symbols), [NORMAL] * 256
+
+    def add(text: str, kind: int) -> int:
+        tokens.append(text)
+        types.append(kind)
+        return len(tokens) - 1
+
+    line, lines = 10, add(spell("\n\n"), NORMAL)
+    tags = {tag: add(tag, USER_DEFINED) for tag in TAGS}
+    known = {"\n\n": lines, **tags}
+    pieces = [known[piece] if piece in known else add(spell(piece), NORMAL) for piece in script.thought + script.answer]
+    specials = {text: add(text, kind) for text, kind in SPECIALS.items()}
+    end = specials["<|im_end|>"]
+
+    answer = pieces[len(script.thought) :]
+    # Token after which the next one is known -> that one.
+    after = {last: answer[0] for last in range(len(tokens)) if last not in pieces}
+    after[line] = pieces[0]
+    after[lines] = answer[0]
+    # A thought ends in two line breaks, and after these the answer starts, as for a prompt that ends so.
+    after |= dict(zip(pieces, pieces[1:]))
+    after[pieces[-1]] = answer[0] if script.endless else end
+
+    # One direction of the embedding for each different successor.
+    successors = sorted(set(after.values()))
+    assert len(successors) <= WIDTH
+    direction = {successor: index for index, successor in enumerate(successors)}
+    embedding = numpy.zeros((len(tokens), WIDTH), dtype=numpy.float32)
+    output = numpy.zeros((len(tokens), WIDTH), dtype=numpy.float32)
+    for token, successor in after.items():
+        embedding[token, direction[successor]] = 1.0
+    for successor, index in direction.items():
+        output[successor, index] = CERTAIN
+
+    path = folder / f"{script.name}.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    describe(writer, script, tokens, types, specials, f"{symbols[10]} {symbols[10]}")
+    writer.add_tensor("token_embd.weight", embedding)
+    writer.add_tensor("output_norm.weight", numpy.ones(WIDTH, dtype=numpy.float32))
+    writer.add_tensor("output.weight", output)
+    square = numpy.zeros((WIDTH, WIDTH), dtype=numpy.float32)
+    for layer in range(LAYERS):
+        for norm in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{layer}.{norm}.weight", numpy.ones(WIDTH, dtype=numpy.float32))
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            writer.add_tensor(f"blk.{layer}.{part}.weight", square)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def describe(writer, script: Script, tokens: list[str], types: list[int], specials: dict[str, int], merge: str) -> None:
+    writer.add_name(f"Scripted {script.name}")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(LAYERS)
+    writer.add_feed_forward_length(WIDTH)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(WIDTH // HEADS)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(len(tokens))
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([merge])
+    writer.add_bos_token_id(specials["<|endoftext|>"])
+    writer.add_eos_token_id(specials["<|im_end|>"])
+    writer.add_pad_token_id(specials["<|endoftext|>"])
+    writer.add_add_bos_token(False)
+    thinks = script.thinks()
+    template = TEMPLATE.replace("@REASONING@", REASONING if thinks else "").replace("@SWITCH@", SWITCH if thinks else "")
+    writer.add_chat_template(template)
+
+
+def write_all(folder: Path) -> dict[str, Path]:
+    """All of them, by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return {script.name: write(script, folder) for script in SCRIPTS}
+
+
+if __name__ == "__main__":
+    import sys
+
+    for path in write_all(Path(sys.argv[1])).values():
+        print(path)
