@@ -108,7 +108,7 @@ THOUGHT = ["<think>", "\nThe user greets me.", " So do I.\n", "</think>", "\n\n"
 JOKE = ['{"setup": "Why do', ' lynxes purr?", ', '"punchline": "Nobody', ' dares to ask."}']
 
 SCRIPTS = [
-    Script("thinker", ["Good", " morning", ", human", "."], THOUGHT),
+    Script("thinker", ["Good", " morning", ", human."], THOUGHT),
     Script("caller", CALL, ["<think>", "\nI should look", " at the sky.\n", "</think>", "\n\n"]),
     Script("weather", CALL),
     Script("magic", MAGIC),
@@ -157,6 +157,7 @@ def write(script: Script, folder: Path) -> Path:
     # A thought ends in two line breaks, and after these the answer starts, as for a prompt that ends so.
     after |= dict(zip(pieces, pieces[1:]))
     after[pieces[-1]] = answer[0] if script.endless else end
+    assert len(set(tokens)) == len(tokens), "a piece of one byte is a token already"
 
     # One direction of the embedding for each different successor.
     successors = sorted(set(after.values()))
