@@ -35,6 +35,8 @@ pub enum ModelError {
         "a KV cache row of {elements} elements in layer {layer} is not whole {ty} blocks of {block}: use f16 for the cache"
     )]
     KvRow { layer: u32, elements: u64, ty: &'static str, block: u64 },
+    #[error("the vocabulary has the token {token:?} twice: the file is broken, convert the model again")]
+    RepeatedToken { token: String },
     #[error("the KV cache would be larger than any memory: ask for a smaller context")]
     KvTooLarge,
 }

@@ -3,7 +3,7 @@
 //! Invariants: tensors are in file order and their roles follow from their names; `layer_shapes` has one entry for each
 //! layer of the file; expert layers ascend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::experts::{find_layers, size_classes};
 use super::layers::{ArchKeys, MAX_LAYERS, layer_shapes};
@@ -197,6 +197,11 @@ fn classify(tensors: &[TensorInfo]) -> Result<Vec<ModelTensor>, ModelError> {
 /// Tokens of the vocabulary, else what the architecture's key says, else the rows of the embedding.
 fn vocabulary(metadata: &Metadata, keys: &ArchKeys<'_>, tensors: &[ModelTensor]) -> Result<u64, ModelError> {
     if let Some(tokens) = metadata.str_array("tokenizer.ggml.tokens")? {
+        // llama.cpp aborts the whole program on these, and with it everybody else's requests.
+        let mut seen = HashSet::with_capacity(tokens.len());
+        if let Some(token) = tokens.iter().find(|token| !token.is_empty() && !seen.insert(token.as_str())) {
+            return Err(ModelError::RepeatedToken { token: token.clone() });
+        }
         return Ok(tokens.len() as u64);
     }
     if let Some(size) = keys.u64("vocab_size")? {

@@ -29,6 +29,17 @@ fn missing_and_absurd_keys() {
 }
 
 #[test]
+fn a_vocabulary_with_a_token_twice() {
+    let mut builder = model("llama", 512);
+    let vocabulary = ["a", "", "b", ""].map(str::to_owned).to_vec();
+    builder.set("tokenizer.ggml.tokens", vocabulary);
+    assert_eq!(shape(&builder).vocab, 4);
+    let vocabulary = ["a", "b", "a"].map(str::to_owned).to_vec();
+    builder.set("tokenizer.ggml.tokens", vocabulary);
+    assert!(matches!(error(&builder), ModelError::RepeatedToken { token } if token == "a"));
+}
+
+#[test]
 fn experts_of_the_old_layout() {
     let mut builder = model("llama", 512);
     moe_keys(&mut builder, "llama", 8, 2);
