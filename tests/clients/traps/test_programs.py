@@ -120,7 +120,7 @@ def test_keys_may_be_null(ask):
 
 def test_llama_server_habits(ask):
     assert json.loads(ask("GET", "/health")[2])["status"] == "ok"
-    for path in ("/props", "/slots"):
+    for path in (f"/props?model={DEMO}", "/slots"):
         assert ask("GET", path)[0] == 200
     tokens = json.loads(ask("POST", "/tokenize", {"content": "hello", "model": DEMO})[2])["tokens"]
     assert json.loads(ask("POST", "/detokenize", {"tokens": tokens, "model": DEMO})[2])["content"].strip() == "hello"
