@@ -13,14 +13,18 @@ use http::{HeaderValue, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::state::Server;
-use super::{Failure, body, guard, metrics, ollama, origin, respond};
+use super::{Failure, anthropic, body, guard, metrics, ollama, openai, origin, respond};
 
 /// Header that tells our own version; `/api/version` tells Ollama's.
 const SERVER_HEADER: &str = concat!("hypura/", env!("CARGO_PKG_VERSION"));
 
 /// All routes.
 pub fn router(server: Arc<Server>) -> Router {
-    let routes = Router::new().merge(ollama::routes()).merge(metrics::routes());
+    let routes = Router::new()
+        .merge(ollama::routes())
+        .merge(metrics::routes())
+        .merge(openai::routes())
+        .merge(anthropic::routes());
     routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)

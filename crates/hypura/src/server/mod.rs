@@ -5,13 +5,15 @@
 //! - [`body`], [`respond`]: JSON in, JSON and streams out
 //! - [`job`]: what front ends ask for, in no protocol's words; [`jobs`] does it
 //! - [`models`]: which models there are, and which are loaded
-//! - [`ollama`]: the native front end
+//! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
+//!   [`anthropic`]: Anthropic's
 //! - [`metrics`]: health and numbers
 //!
 //! Invariants: a request that only wants to know something never waits for a model; a client that goes away takes its
 //! work with it; nothing that a client reads names a path of this machine.
 
 pub mod address;
+pub mod anthropic;
 pub mod body;
 mod failure;
 pub mod guard;
@@ -22,6 +24,7 @@ pub mod keep_alive;
 pub mod metrics;
 pub mod models;
 pub mod ollama;
+pub mod openai;
 pub mod options;
 pub mod origin;
 pub mod request_log;

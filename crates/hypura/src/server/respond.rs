@@ -143,17 +143,7 @@ pub fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> 
 pub fn failure(path: &str, failure: &Failure) -> Response {
     let status = failure.status;
     if path == "/v1/messages" || path.starts_with("/v1/messages/") {
-        let kind = match status.as_u16() {
-            400 | 405 | 413 => "invalid_request_error",
-            401 => "authentication_error",
-            403 => "permission_error",
-            404 => "not_found_error",
-            429 => "rate_limit_error",
-            503 | 529 => "overloaded_error",
-            _ => "api_error",
-        };
-        let error = serde_json::json!({"type": kind, "message": failure.message});
-        return json(status, &serde_json::json!({"type": "error", "error": error}));
+        return super::anthropic::failure(failure);
     }
     if path.starts_with("/v1/") {
         let kind = match status.as_u16() {

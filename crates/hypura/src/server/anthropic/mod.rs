@@ -1,0 +1,92 @@
+//! Anthropic's protocol: `POST /v1/messages` and `POST /v1/messages/count_tokens`.
+//!
+//! - [`request`]: bodies → jobs
+//! - [`wire`]: pieces → content blocks, whole or as events
+
+mod request;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::post;
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::models::LookupError;
+use super::models::backend::LoadWish;
+use super::openai::random_hex;
+use super::state::Server;
+use super::{Failure, body, jobs, respond};
+use request::Request;
+use wire::Answer;
+
+/// The routes of this protocol.
+pub fn routes() -> Router<Arc<Server>> {
+    Router::new().route("/v1/messages", post(messages)).route("/v1/messages/count_tokens", post(count_tokens))
+}
+
+/// An error in this protocol's shape.
+#[must_use]
+pub fn failure(failure: &Failure) -> Response {
+    let mut value = error(failure);
+    value["request_id"] = json!(format!("req_{}", random_hex(24)));
+    respond::json(failure.status, &value)
+}
+
+/// The error object, also in the middle of a stream.
+fn error(failure: &Failure) -> Value {
+    let kind = match failure.status.as_u16() {
+        400 | 405 | 413 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        _ => "api_error",
+    };
+    json!({"type": "error", "error": {"type": kind, "message": failure.message}})
+}
+
+async fn messages(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+    let received = Instant::now();
+    answer(&server, &bytes, received).await.unwrap_or_else(|error| failure(&error))
+}
+
+async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {
+    let request: Request = body::request(bytes)?;
+    let stream = request.stream.unwrap_or(false);
+    let job = request.job(received, true)?;
+    let wire = Answer::new(job.base.model.clone());
+    let pieces = jobs::chat(server, job).await?;
+    if stream {
+        return Ok(respond::stream_pieces(server, pieces, wire).await);
+    }
+    Ok(respond::whole(server, pieces, move |result| wire.whole(result)).await)
+}
+
+async fn count_tokens(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+    let received = Instant::now();
+    match count(&server, &bytes, received).await {
+        Ok(count) => respond::json(StatusCode::OK, &json!({"input_tokens": count})),
+        Err(error) => failure(&error),
+    }
+}
+
+async fn count(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<usize, Failure> {
+    let request: Request = body::request(bytes)?;
+    let job = request.job(received, false)?;
+    let name = job.base.model.clone();
+    let text = jobs::render_chat(server, job).await?;
+    let entry = jobs::find(server, &name).await.map_err(|error| match error {
+        LookupError::Refused(failure) => failure,
+        _ => Failure::no_model(&name),
+    })?;
+    let lease = server.models.acquire(&entry, LoadWish::default(), None).await?;
+    let counted = tokio::task::spawn_blocking(move || lease.engine().tokenize(&text, true, true).len());
+    counted.await.map_err(|_| Failure::internal("the text could not be read"))
+}

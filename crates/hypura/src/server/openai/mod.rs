@@ -1,0 +1,66 @@
+//! OpenAI's protocol, as Ollama and llama-server speak it: `/v1/…`, and llama-server's own small endpoints.
+//!
+//! - [`chat`], [`completions`], [`embeddings`], [`models`]: one endpoint each
+//! - [`content`]: messages, tools and pictures, shared with the other conversations
+//! - [`wire`]: the pieces of an answer as chunks and whole objects
+//! - [`llama`]: tokenize, detokenize, apply-template, props, slots
+//!
+//! Requests are read leniently (unknown keys ignored, null is absent), answered strictly (every field that a client's
+//! types want is there).
+
+mod chat;
+mod completions;
+mod content;
+mod embeddings;
+mod llama;
+mod models;
+mod timings;
+mod wire;
+
+pub(super) use content::{arguments, effort, name_of_call};
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::response::Response;
+use serde_json::Value;
+
+use super::state::Server;
+use super::{Failure, respond, time};
+
+/// The routes of this protocol.
+pub fn routes() -> Router<Arc<Server>> {
+    Router::new()
+        .merge(chat::routes())
+        .merge(completions::routes())
+        .merge(embeddings::routes())
+        .merge(models::routes())
+        .merge(llama::routes())
+}
+
+/// An error in this protocol's shape.
+fn failure(failure: &Failure) -> Response {
+    respond::failure("/v1/", failure)
+}
+
+/// Bytes of a server-sent event that holds `value`.
+fn event(value: &Value) -> Vec<u8> {
+    format!("data: {value}\n\n").into_bytes()
+}
+
+/// Seconds since 1970, now.
+pub(super) fn seconds() -> u64 {
+    time::unix_seconds(SystemTime::now())
+}
+
+/// So many random hexadecimal digits, for ids that only need to differ.
+pub(super) fn random_hex(digits: usize) -> String {
+    let mut out = String::with_capacity(digits + 16);
+    while out.len() < digits {
+        out.push_str(&format!("{:016x}", RandomState::new().hash_one(out.len())));
+    }
+    out.truncate(digits);
+    out
+}
