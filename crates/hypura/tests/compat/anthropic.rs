@@ -27,13 +27,22 @@ async fn messages_11_a_whole_answer() {
     let body = kit.post("/v1/messages", hello(json!({}))).await.json();
     let id = body["id"].as_str().unwrap();
     assert!(id.starts_with("msg_") && id.len() == 28, "{id}");
-    assert_eq!((&body["type"], &body["role"], &body["model"]), (&json!("message"), &json!("assistant"), &json!("m")));
+    assert_eq!(
+        (&body["type"], &body["role"], &body["model"]),
+        (&json!("message"), &json!("assistant"), &json!("m"))
+    );
     assert_eq!(body["content"][0], json!({"type": "thinking", "thinking": "hm", "signature": ""}));
     assert_eq!(body["content"][1], json!({"type": "text", "text": "ab"}));
     assert_eq!(body["content"][2]["type"], "tool_use");
-    assert_eq!((&body["content"][2]["name"], body["content"][2]["input"].to_string()), (&json!("f"), r#"{"z":1,"a":2}"#.to_owned()));
+    assert_eq!(
+        (&body["content"][2]["name"], body["content"][2]["input"].to_string()),
+        (&json!("f"), r#"{"z":1,"a":2}"#.to_owned())
+    );
     assert_eq!((&body["stop_reason"], &body["stop_sequence"]), (&json!("tool_use"), &Value::Null));
-    assert!(body["usage"]["input_tokens"].as_u64().unwrap() > 0 && body["usage"]["output_tokens"].as_u64().unwrap() > 0);
+    assert!(
+        body["usage"]["input_tokens"].as_u64().unwrap() > 0
+            && body["usage"]["output_tokens"].as_u64().unwrap() > 0
+    );
     kit.script.set(&[Step::Text("x"), Step::Length]);
     assert_eq!(kit.post("/v1/messages", hello(json!({}))).await.json()["stop_reason"], "max_tokens");
     kit.script.set(&[Step::Text("x")]);
@@ -66,7 +75,10 @@ async fn messages_11_a_stream_of_blocks() {
     assert!(all.iter().all(|(name, value)| value["type"] == name.as_str()));
     assert!(all[0].1["message"]["usage"]["input_tokens"].as_u64().unwrap() > 0);
     assert_eq!(all[2].1["delta"], json!({"type": "thinking_delta", "thinking": "hm"}));
-    assert_eq!((&all[4].1["index"], &all[6].1["delta"]), (&json!(1), &json!({"type": "text_delta", "text": "b"})));
+    assert_eq!(
+        (&all[4].1["index"], &all[6].1["delta"]),
+        (&json!(1), &json!({"type": "text_delta", "text": "b"}))
+    );
     assert_eq!(all[8].1["content_block"]["input"], json!({}));
     assert_eq!(all[9].1["delta"], json!({"type": "input_json_delta", "partial_json": "{\"z\":1,\"a\":2}"}));
     assert_eq!(all[11].1["delta"]["stop_reason"], "tool_use");
@@ -123,7 +135,10 @@ async fn messages_11_the_key_may_come_as_x_api_key() {
     setup.http.api_key = Some("k".to_owned());
     let kit = setup.start();
     let answer = kit.post("/v1/messages", hello(json!({}))).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (401, &json!("authentication_error")));
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["error"]["type"]),
+        (401, &json!("authentication_error"))
+    );
     let mut ask = crate::kit::post("/v1/messages", hello(json!({})));
     ask.headers_mut().insert("x-api-key", "k".parse().unwrap());
     assert_eq!(kit.send(ask).await.status, 200);
@@ -136,6 +151,11 @@ async fn messages_11_tokens_are_counted_without_an_answer() {
     let body = kit.post("/v1/messages/count_tokens", ask).await.json();
     assert_eq!(body, json!({"input_tokens": 1 + "<user>Hi<assistant>".len()}));
     assert!(kit.script.requests.lock().unwrap().is_empty());
-    let answer = kit.post("/v1/messages/count_tokens", json!({"model": "nobody", "messages": [{"role": "user", "content": "x"}]})).await;
+    let answer = kit
+        .post(
+            "/v1/messages/count_tokens",
+            json!({"model": "nobody", "messages": [{"role": "user", "content": "x"}]}),
+        )
+        .await;
     assert_eq!(answer.status, 404);
 }

@@ -10,8 +10,13 @@ async fn llama_12_tokenize_and_detokenize() {
     let kit = Kit::new();
     let body = kit.post("/tokenize", json!({"model": "m", "content": "ab"})).await.json();
     assert_eq!(body["tokens"], json!([97, 98]));
-    let body = kit.post("/tokenize", json!({"content": "a", "add_special": true, "with_pieces": true})).await.json();
-    assert_eq!(body["tokens"][1], json!({"id": 97, "piece": "a"}), "without a name the loaded model is meant");
+    let body =
+        kit.post("/tokenize", json!({"content": "a", "add_special": true, "with_pieces": true})).await.json();
+    assert_eq!(
+        body["tokens"][1],
+        json!({"id": 97, "piece": "a"}),
+        "without a name the loaded model is meant"
+    );
     let body = kit.post("/detokenize", json!({"model": "m", "tokens": [104, 105]})).await.json();
     assert_eq!(body, json!({"content": "hi"}));
     for (path, bad) in [

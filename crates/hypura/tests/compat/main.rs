@@ -23,7 +23,8 @@ fn events(answer: &Answer) -> Vec<(String, Value)> {
         if let Some(event) = line.strip_prefix("event: ") {
             event.clone_into(&mut name);
         } else if let Some(data) = line.strip_prefix("data: ") {
-            let value = if data == "[DONE]" { Value::from("[DONE]") } else { serde_json::from_str(data).unwrap() };
+            let value =
+                if data == "[DONE]" { Value::from("[DONE]") } else { serde_json::from_str(data).unwrap() };
             out.push((std::mem::take(&mut name), value));
         }
     }

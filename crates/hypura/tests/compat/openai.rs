@@ -14,7 +14,12 @@ fn hello(more: Value) -> Value {
 
 #[tokio::test]
 async fn chat_10_1_a_whole_answer() {
-    let kit = Kit::answering(&[Step::Text("<think>"), Step::Text("hm"), Step::Text("</think>"), Step::Text("Hello")]);
+    let kit = Kit::answering(&[
+        Step::Text("<think>"),
+        Step::Text("hm"),
+        Step::Text("</think>"),
+        Step::Text("Hello"),
+    ]);
     let answer = kit.post("/v1/chat/completions", hello(json!({}))).await;
     assert_eq!(answer.status, 200);
     let body = answer.json();
@@ -56,7 +61,11 @@ async fn chat_10_1_a_stream() {
     assert_eq!(delta(2), &json!({"content": "a"}));
     let call = &delta(3)["tool_calls"][0];
     assert_eq!((&call["index"], &call["type"]), (&json!(0), &json!("function")));
-    assert_eq!(call["function"], json!({"name": "f", "arguments": "{\"z\":1,\"a\":2}"}), "a string, order kept");
+    assert_eq!(
+        call["function"],
+        json!({"name": "f", "arguments": "{\"z\":1,\"a\":2}"}),
+        "a string, order kept"
+    );
     assert!(call["id"].as_str().unwrap().starts_with("call_"));
     assert_eq!(delta(4), &json!({}));
     assert_eq!(all[4]["choices"][0]["finish_reason"], "tool_calls");
@@ -74,14 +83,19 @@ async fn chat_10_1_a_stream() {
 #[tokio::test]
 async fn chat_10_1_length_and_logprobs() {
     let kit = Kit::answering(&[Step::Text("é"), Step::Length]);
-    let body = kit.post("/v1/chat/completions", hello(json!({"logprobs": true, "top_logprobs": 2}))).await.json();
+    let body =
+        kit.post("/v1/chat/completions", hello(json!({"logprobs": true, "top_logprobs": 2}))).await.json();
     let choice = &body["choices"][0];
     assert_eq!(choice["finish_reason"], "length");
     let token = &choice["logprobs"]["content"][0];
     assert_eq!((&token["token"], &token["bytes"]), (&json!("é"), &json!([195, 169])));
     assert_eq!(token["top_logprobs"].as_array().unwrap().len(), 2);
     let answer = kit.post("/v1/chat/completions", hello(json!({"logprobs": true, "stream": true}))).await;
-    assert!(events(&answer).iter().any(|(_, chunk)| chunk["choices"][0]["logprobs"]["content"][0]["token"] == "é"));
+    assert!(
+        events(&answer)
+            .iter()
+            .any(|(_, chunk)| chunk["choices"][0]["logprobs"]["content"][0]["token"] == "é")
+    );
 }
 
 #[tokio::test]
@@ -113,9 +127,16 @@ async fn chat_10_1_errors_have_this_protocols_shape() {
         (json!({"model": "m", "messages": []}), 400, "invalid_request_error"),
         (hello(json!({"model": "nobody"})), 404, "not_found_error"),
         (hello(json!({"model": "vec"})), 400, "invalid_request_error"),
-        (hello(json!({"model": "plain", "tools": [{"type": "function", "function": {"name": "f"}}]})), 400, "invalid_request_error"),
-        (json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://x/y.png"}]}]}),
-            400, "invalid_request_error"),
+        (
+            hello(json!({"model": "plain", "tools": [{"type": "function", "function": {"name": "f"}}]})),
+            400,
+            "invalid_request_error",
+        ),
+        (
+            json!({"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "http://x/y.png"}]}]}),
+            400,
+            "invalid_request_error",
+        ),
     ] {
         let answer = kit.post("/v1/chat/completions", body.clone()).await;
         assert_eq!(answer.status, status, "{body}");
@@ -137,7 +158,10 @@ async fn chat_10_a_failure_in_the_middle_is_told_and_ends_the_stream() {
     assert_eq!(answer.status, 200);
     let all = events(&answer);
     let last = &all.last().unwrap().1;
-    assert_eq!((&last["error"]["message"], &last["error"]["type"]), (&json!("disk gone"), &json!("api_error")));
+    assert_eq!(
+        (&last["error"]["message"], &last["error"]["type"]),
+        (&json!("disk gone"), &json!("api_error"))
+    );
     let answer = kit.post("/v1/chat/completions", hello(json!({}))).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (500, &json!("api_error")));
 }
@@ -169,14 +193,18 @@ async fn completions_10_2_whole_and_streamed() {
     assert!(body["id"].as_str().unwrap().starts_with("cmpl-"));
     assert_eq!(body["object"], "text_completion");
     let choice = &body["choices"][0];
-    assert_eq!((&choice["text"], &choice["index"], &choice["finish_reason"]), (&json!("Hello world"), &json!(0), &json!("stop")));
+    assert_eq!(
+        (&choice["text"], &choice["index"], &choice["finish_reason"]),
+        (&json!("Hello world"), &json!(0), &json!("stop"))
+    );
     assert_eq!(choice["logprobs"]["tokens"], json!(["Hello", " world"]));
     assert_eq!(choice["logprobs"]["text_offset"], json!([0, 5]));
     assert!(kit.script.last().text.contains("<pre>P<suf>S<mid>"), "the gap is filled");
     let mut ask = ask;
     ask["stream"] = json!(true);
     ask["stream_options"] = json!({"include_usage": true});
-    let all: Vec<Value> = events(&kit.post("/v1/completions", ask).await).into_iter().map(|event| event.1).collect();
+    let all: Vec<Value> =
+        events(&kit.post("/v1/completions", ask).await).into_iter().map(|event| event.1).collect();
     let text: String = all.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
     assert_eq!(text, "Hello world");
     assert_eq!(all[2]["choices"][0]["finish_reason"], "stop");
@@ -196,7 +224,8 @@ async fn embeddings_10_3_floats_and_base64() {
     assert!((first["embedding"][0].as_f64().unwrap() - 0.6).abs() < 1e-6, "scaled to length 1");
     assert_eq!(body["usage"]["prompt_tokens"], body["usage"]["total_tokens"]);
     let ask = json!({"model": "vec", "input": "a", "encoding_format": "base64", "dimensions": 2});
-    let text = kit.post("/v1/embeddings", ask).await.json()["data"][0]["embedding"].as_str().unwrap().to_owned();
+    let text =
+        kit.post("/v1/embeddings", ask).await.json()["data"][0]["embedding"].as_str().unwrap().to_owned();
     assert_eq!(text.len(), 12, "two floats are eight bytes");
     for bad in [
         json!({"model": "vec", "input": null}),
@@ -206,7 +235,11 @@ async fn embeddings_10_3_floats_and_base64() {
         json!({"input": "a"}),
     ] {
         let answer = kit.post("/v1/embeddings", bad.clone()).await;
-        assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (400, &json!("invalid_request_error")), "{bad}");
+        assert_eq!(
+            (answer.status.as_u16(), &answer.json()["error"]["type"]),
+            (400, &json!("invalid_request_error")),
+            "{bad}"
+        );
     }
     let answer = kit.post("/v1/embeddings", json!({"model": "nobody", "input": "a"})).await;
     assert_eq!(answer.status, 404);
@@ -218,7 +251,10 @@ async fn models_10_4_list_and_one() {
     let body = kit.get("/v1/models").await.json();
     assert_eq!(body["object"], "list");
     let first = &body["data"][0];
-    assert_eq!((&first["id"], &first["object"], &first["owned_by"]), (&json!("m:latest"), &json!("model"), &json!("library")));
+    assert_eq!(
+        (&first["id"], &first["object"], &first["owned_by"]),
+        (&json!("m:latest"), &json!("model"), &json!("library"))
+    );
     assert_eq!(first["created"], 1_700_000_000);
     assert_eq!(first["meta"]["n_ctx_train"], 4096);
     for path in ["/v1/models/m", "/v1/models/m:latest", "/v1/models/m%3Alatest"] {
