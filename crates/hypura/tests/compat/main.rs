@@ -10,6 +10,7 @@ mod kit;
 mod anthropic;
 mod llama;
 mod openai;
+mod responses;
 
 use kit::Answer;
 use serde_json::Value;

@@ -3,6 +3,7 @@
 //! - [`chat`], [`completions`], [`embeddings`], [`models`]: one endpoint each
 //! - [`content`]: messages, tools and pictures, shared with the other conversations
 //! - [`wire`]: the pieces of an answer as chunks and whole objects
+//! - [`responses`]: the newer conversation, with its own items and events
 //! - [`llama`]: tokenize, detokenize, apply-template, props, slots
 //!
 //! Requests are read leniently (unknown keys ignored, null is absent), answered strictly (every field that a client's
@@ -14,6 +15,7 @@ mod content;
 mod embeddings;
 mod llama;
 mod models;
+mod responses;
 mod timings;
 mod wire;
 
@@ -37,6 +39,7 @@ pub fn routes() -> Router<Arc<Server>> {
         .merge(completions::routes())
         .merge(embeddings::routes())
         .merge(models::routes())
+        .merge(responses::routes())
         .merge(llama::routes())
 }
 
