@@ -19,11 +19,17 @@ async fn responses_10_5_a_whole_answer() {
         "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}]});
     let body = kit.post("/v1/responses", ask).await.json();
     assert!(body["id"].as_str().unwrap().starts_with("resp_"));
-    assert_eq!((&body["object"], &body["status"], &body["model"]), (&json!("response"), &json!("completed"), &json!("m")));
+    assert_eq!(
+        (&body["object"], &body["status"], &body["model"]),
+        (&json!("response"), &json!("completed"), &json!("m"))
+    );
     assert_eq!(body["output"][0]["summary"], json!([{"type": "summary_text", "text": "hm"}]));
     assert_eq!(body["output"][0]["encrypted_content"], "hm");
     let part = json!({"type": "output_text", "text": "Hello", "annotations": [], "logprobs": []});
-    assert_eq!((&body["output"][1]["role"], &body["output"][1]["content"]), (&json!("assistant"), &json!([part])));
+    assert_eq!(
+        (&body["output"][1]["role"], &body["output"][1]["content"]),
+        (&json!("assistant"), &json!([part]))
+    );
     let call = &body["output"][2];
     assert_eq!((&call["type"], &call["name"]), (&json!("function_call"), &json!("f")));
     assert_eq!(call["arguments"], "{\"z\":1,\"a\":2}");
@@ -38,7 +44,10 @@ async fn responses_10_5_a_whole_answer() {
     assert!(kit.script.last().text.starts_with("<system>be brief<user>Hi"));
     kit.script.set(&[Step::Text("x"), Step::Length]);
     let body = kit.post("/v1/responses", json!({"model": "m", "input": "Hi"})).await.json();
-    assert_eq!((&body["status"], &body["incomplete_details"]["reason"]), (&json!("incomplete"), &json!("max_output_tokens")));
+    assert_eq!(
+        (&body["status"], &body["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
 }
 
 #[tokio::test]
@@ -103,7 +112,10 @@ async fn responses_10_5_errors() {
     kit.script.set(&[Step::Text("a"), Step::Fail("disk gone")]);
     let all = events(&kit.post("/v1/responses", json!({"model": "m", "input": "x", "stream": true})).await);
     let (name, last): &(String, Value) = all.last().unwrap();
-    assert_eq!((name.as_str(), &last["response"]["error"]["message"]), ("response.failed", &json!("disk gone")));
+    assert_eq!(
+        (name.as_str(), &last["response"]["error"]["message"]),
+        ("response.failed", &json!("disk gone"))
+    );
 }
 
 #[tokio::test]

@@ -117,6 +117,7 @@ fn facts(runner: &Runner) -> EngineFacts {
             Mode::FullResident => "resident",
             Mode::ExpertStreaming => "expert-streaming",
             Mode::DenseStreaming => "dense-streaming",
+            Mode::MixedStreaming => "mixed-streaming",
         }
         .to_owned(),
     }

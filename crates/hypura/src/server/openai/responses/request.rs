@@ -50,7 +50,8 @@ pub(super) fn decompressed(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, F
         None | Some("" | "identity") => Ok(bytes),
         Some("zstd") => {
             let broken = || bad("the body is no zstd");
-            let mut decoder = ruzstd::decoding::StreamingDecoder::new(bytes.as_ref()).map_err(|_| broken())?;
+            let mut decoder =
+                ruzstd::decoding::StreamingDecoder::new(bytes.as_ref()).map_err(|_| broken())?;
             let mut plain = Vec::new();
             let most = body::MOST_BYTES as u64;
             let read = (&mut decoder).take(most + 1).read_to_end(&mut plain).map_err(|_| broken())?;
@@ -69,7 +70,8 @@ pub(super) fn decompressed(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, F
 impl Request {
     /// What an answer repeats of its request; every field is there, null where nothing was said.
     pub fn echo(&self) -> Map<String, Value> {
-        let text = if self.text.is_object() { self.text.clone() } else { json!({"format": {"type": "text"}}) };
+        let text =
+            if self.text.is_object() { self.text.clone() } else { json!({"format": {"type": "text"}}) };
         let echo = json!({
             "model": self.model,
             "instructions": self.instructions,
@@ -99,7 +101,10 @@ impl Request {
         if self.model.is_empty() {
             return Err(bad("model is required"));
         }
-        if !self.previous_response_id.is_null() || !self.conversation.is_null() || self.background == Some(true) {
+        if !self.previous_response_id.is_null()
+            || !self.conversation.is_null()
+            || self.background == Some(true)
+        {
             return Err(bad(
                 "previous_response_id, conversation and background are not supported: send the whole conversation as input",
             ));
@@ -145,7 +150,8 @@ fn read_input(input: &Value, messages: &mut Vec<Message>) -> Result<(), Failure>
         Value::String(text) => messages.push(Message::text("user", text.clone())),
         Value::Array(items) if !items.is_empty() => {
             for (at, item) in items.iter().enumerate() {
-                add_item(item, messages).map_err(|failure| bad(format!("input[{at}]: {}", failure.message)))?;
+                add_item(item, messages)
+                    .map_err(|failure| bad(format!("input[{at}]: {}", failure.message)))?;
             }
             // Reasoning that nothing followed.
             if messages.last().is_some_and(is_only_thinking) {
@@ -175,7 +181,8 @@ fn add_item(item: &Value, messages: &mut Vec<Message>) -> Result<(), Failure> {
         Some("function_call") => {
             let name = item["name"].as_str().filter(|name| !name.is_empty());
             let name = name.ok_or_else(|| bad("a function_call needs a name"))?.to_owned();
-            let id = item["call_id"].as_str().ok_or_else(|| bad("a function_call needs a call_id"))?.to_owned();
+            let id =
+                item["call_id"].as_str().ok_or_else(|| bad("a function_call needs a call_id"))?.to_owned();
             let arguments = content::arguments(&item["arguments"])?;
             if let Some(message) = open_assistant(messages) {
                 let index = u32::try_from(message.tool_calls.len()).unwrap_or(u32::MAX);
@@ -262,8 +269,11 @@ fn function(tool: &Value, prefix: &str) -> Result<Value, Failure> {
     let name = tool["name"].as_str().filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| bad("a function needs a name"))?;
     let description = tool["description"].as_str().unwrap_or_default();
-    let parameters =
-        if tool["parameters"].is_object() { tool["parameters"].clone() } else { json!({"type": "object", "properties": {}}) };
+    let parameters = if tool["parameters"].is_object() {
+        tool["parameters"].clone()
+    } else {
+        json!({"type": "object", "properties": {}})
+    };
     Ok(json!({"type": "function", "function": {
         "name": format!("{prefix}{name}"), "description": description, "parameters": parameters}}))
 }
@@ -310,7 +320,10 @@ mod tests {
     #[test]
     fn responses_10_5_fields() {
         let options = with("max_output_tokens", json!(4)).unwrap().base.options;
-        assert_eq!((options.num_predict, options.temperature, options.top_p), (Some(4), Some(1.0), Some(1.0)));
+        assert_eq!(
+            (options.num_predict, options.temperature, options.top_p),
+            (Some(4), Some(1.0), Some(1.0))
+        );
         assert_eq!(with("instructions", json!("s")).unwrap().messages[0], Message::text("system", "s"));
         let schema = json!({"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}});
         assert_eq!(with("text", schema).unwrap().format, Format::Schema(json!({"type": "object"})));

@@ -126,10 +126,10 @@ impl Answer {
                 self.event("response.reasoning_summary_part.done", fields, out);
             }
             Kind::Message(text) => {
-                let fields =
-                    json!({"item_id": id, "output_index": at, "content_index": 0, "text": text, "logprobs": []});
+                let fields = json!({"item_id": id, "output_index": at, "content_index": 0, "text": text, "logprobs": []});
                 self.event("response.output_text.done", fields, out);
-                let fields = json!({"item_id": id, "output_index": at, "content_index": 0, "part": part(text)});
+                let fields =
+                    json!({"item_id": id, "output_index": at, "content_index": 0, "part": part(text)});
                 self.event("response.content_part.done", fields, out);
             }
             Kind::Call(call) => {
