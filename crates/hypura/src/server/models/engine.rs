@@ -113,13 +113,7 @@ fn facts(runner: &Runner) -> EngineFacts {
         thinking: caps.thinking,
         infill: runner.text().infill().is_some(),
         file_bytes: info.file_bytes,
-        mode: match info.mode {
-            Mode::FullResident => "resident",
-            Mode::ExpertStreaming => "expert-streaming",
-            Mode::DenseStreaming => "dense-streaming",
-            Mode::MixedStreaming => "mixed-streaming",
-        }
-        .to_owned(),
+        mode: info.mode.name().to_owned(),
     }
 }
 
