@@ -120,6 +120,10 @@ impl ExpertStreamer {
         let done = step.ops_left == 0 && outcome.is_ok();
         if done {
             self.unpin(&step);
+            // Until the next layer's ids are known nobody comes by to give the disk more.
+            let landed = io.poll();
+            self.absorb(landed);
+            self.keep_busy(io);
         } else {
             self.step = Some(step);
         }
