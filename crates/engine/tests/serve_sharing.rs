@@ -223,7 +223,7 @@ fn a_disk_error_fails_one_and_what_can_be_repeated_is_exact() {
         assert!(events.iter().all(|events| matches!(events.last(), Some(Event::Failed(_)))), "{events:?}");
     }
     let status = settled(&gone);
-    assert_eq!((status.totals.failed, status.totals.stream.pinned), (4, 0));
+    assert_eq!((status.totals.failed, status.held.pins), (4, 0));
 }
 
 /// A small generator of random numbers (Marsaglia's xorshift), the same in every run.
@@ -274,7 +274,7 @@ fn thousands_of_requests_that_come_and_go_leave_nothing_behind() {
     drop(kept);
     let status = settled(&runner);
     assert!(status.slots.iter().all(|slot| slot.request.is_none()), "{status:?}");
-    assert_eq!(status.totals.stream.pinned, 0);
+    assert_eq!(status.held.pins, 0);
     let cached: usize = status.slots.iter().map(|slot| slot.cached_tokens).sum();
     assert!(cached <= status.context_cells as usize, "{status:?}");
     assert_eq!(status.totals.failed, 0);

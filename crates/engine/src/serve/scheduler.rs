@@ -264,6 +264,7 @@ impl Scheduler {
             active: 0,
             queued: 0,
             slots: slots.collect(),
+            held: loaded.stats.held(),
             kv_cache_error: self.kv_cache_error.clone(),
             totals: Totals {
                 stream: loaded.stats.get(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::error::GenerateError;
 use crate::session::Outcome;
-use crate::stream::StreamStats;
+use crate::stream::{Held, StreamStats};
 
 /// What a finished request did.
 pub type Finished = Outcome;
@@ -206,6 +206,8 @@ pub struct RunnerStatus {
     pub queued: usize,
     /// Every sequence of the context.
     pub slots: Vec<SlotStatus>,
+    /// What streaming still held after the last graph: no pins, or something leaks.
+    pub held: Held,
     /// Why idle conversations are no longer kept on disk, when that was asked for.
     pub kv_cache_error: Option<String>,
     /// Since the model was loaded.

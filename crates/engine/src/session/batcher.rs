@@ -415,7 +415,7 @@ impl Batcher {
 /// push experts through cells, where they do not stay. Whether the experts of all layers fit is another matter: fewer bytes a
 /// token are read the more rows share, also when the cache is small.
 fn most_rows(planned: &Planned) -> usize {
-    if planned.plan.mode != Mode::ExpertStreaming {
+    if !matches!(planned.plan.mode, Mode::ExpertStreaming | Mode::MixedStreaming) {
         return usize::MAX;
     }
     let rows = planned.layout.layers.iter().map(|layer| {

@@ -190,7 +190,6 @@ impl StreamExecutor {
             stats.decode = side.streamer.decode;
             stats.prefill = side.streamer.prefill;
             stats.shared_bytes = side.streamer.shared_bytes;
-            stats.pinned = side.streamer.held().pins;
             stats.bytes_read += side.io.device_bytes();
             stats.read_stall += side.io.stall();
             for slab in side.streamer.slabs() {

@@ -4,7 +4,7 @@ use super::experts::Lookups;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Counters since the model was loaded; only ever increasing, but for [`Self::pinned`].
+/// Counters since the model was loaded; only ever increasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamStats {
     /// Graphs computed.
@@ -27,8 +27,6 @@ pub struct StreamStats {
     pub prefetches: u64,
     /// Bytes of experts that rows of decode steps did not have to read, because another row of the same step did.
     pub shared_bytes: u64,
-    /// Experts that may not lose their slot after the last graph; anything but 0 is a leak.
-    pub pinned: usize,
 }
 
 impl StreamStats {
@@ -65,7 +63,6 @@ impl StreamStats {
             evictions: self.evictions - earlier.evictions,
             prefetches: self.prefetches - earlier.prefetches,
             shared_bytes: self.shared_bytes - earlier.shared_bytes,
-            pinned: self.pinned,
         }
     }
 }
