@@ -12,7 +12,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),./target)
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build test test-scripts test-clients lint fmt-check clippy tidy docs clean bootstrap
+.PHONY: help demo build man test test-scripts test-clients lint fmt-check clippy tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -20,6 +20,7 @@ DEMO_PROMPT ?= What is a lynx?
 help:
 	@echo 'make demo     install what the build lacks, build, and let the demo model answer with a third of its experts in memory'
 	@echo 'make build    the hypura program, in $(TARGET_DIR)/release'
+	@echo 'make man      manual pages and shell completions, in $(TARGET_DIR)/man and $(TARGET_DIR)/completions'
 	@echo 'make test     all tests'
 	@echo 'make test-clients  clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
@@ -30,6 +31,13 @@ demo: build
 
 build: bootstrap
 	$(CARGO) build --release $(CARGO_FLAGS)
+
+man: build
+	$(TARGET_DIR)/release/hypura man --dir $(TARGET_DIR)/man
+	mkdir -p $(TARGET_DIR)/completions
+	$(TARGET_DIR)/release/hypura completions bash >$(TARGET_DIR)/completions/hypura.bash
+	$(TARGET_DIR)/release/hypura completions zsh >$(TARGET_DIR)/completions/_hypura
+	$(TARGET_DIR)/release/hypura completions fish >$(TARGET_DIR)/completions/hypura.fish
 
 test: bootstrap test-scripts
 	$(CARGO) test --release --workspace $(CARGO_FLAGS)

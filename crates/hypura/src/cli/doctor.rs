@@ -7,6 +7,8 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::store::Store;
+
 /// Arguments of `hypura doctor`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -44,35 +46,29 @@ fn render(out: &mut String, finding: &Finding) {
     }
 }
 
-/// Folders in which other programs keep models, as they document them.
+/// The folders with models, and what of them cannot be used.
 fn stores() -> Vec<Finding> {
-    let home = std::env::var_os("HOME").map(PathBuf::from);
-    let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let at_home = |path: &str| home.as_ref().map(|home| home.join(path));
-    let places = [
-        ("Ollama", named("OLLAMA_MODELS").or_else(|| at_home(".ollama/models"))),
-        (
-            "Hugging Face",
-            named("HF_HUB_CACHE")
-                .or_else(|| named("HF_HOME").map(|home| home.join("hub")))
-                .or_else(|| at_home(".cache/huggingface/hub")),
-        ),
-        ("LM Studio", at_home(".lmstudio/models")),
-        ("LM Studio", at_home(".cache/lm-studio/models")),
-    ];
-    let found =
-        places.into_iter().filter_map(|(name, path)| Some((name, path.filter(|path| path.is_dir())?)));
-    let findings: Vec<Finding> = found
-        .map(|(name, path)| Finding {
-            what: "models",
-            verdict: Verdict::Good,
-            found: format!("{name}: {} ({} free there)", path.display(), free(&path)),
-            fix: None,
-        })
-        .collect();
+    let store = Store::of_environment();
+    let listing = store.list();
+    let mut findings: Vec<Finding> = Vec::new();
+    for (origin, path) in store.places().existing() {
+        let models = listing.models.iter().filter(|model| model.origin == origin).count();
+        let skipped = listing.skipped.iter().filter(|skipped| skipped.origin == origin).count();
+        let mut found = format!(
+            "{origin}: {models} model{} in {} ({} free there)",
+            if models == 1 { "" } else { "s" },
+            path.display(),
+            free(path)
+        );
+        if skipped > 0 {
+            found.push_str(&format!(", {skipped} cannot be used"));
+        }
+        let fix = (skipped > 0).then(|| "`hypura list --verbose` says which and why".to_owned());
+        findings.push(Finding { what: "models", verdict: Verdict::Good, found, fix });
+    }
     if findings.is_empty() {
-        let found = "no store of Ollama, Hugging Face or LM Studio".to_owned();
-        return vec![Finding { what: "models", verdict: Verdict::Good, found, fix: None }];
+        let found = "no store of Hypura, Ollama, Hugging Face or LM Studio".to_owned();
+        findings.push(Finding { what: "models", verdict: Verdict::Good, found, fix: None });
     }
     findings
 }
