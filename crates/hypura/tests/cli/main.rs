@@ -9,7 +9,13 @@ mod exact;
 #[cfg(test)]
 mod kit;
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod output;
+#[cfg(test)]
+mod remote;
+#[cfg(test)]
+mod served;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
