@@ -148,9 +148,9 @@ impl Store {
 
     fn parts(&self, request: &CreateRequest, watch: Watch<'_>) -> Result<Parts, StoreError> {
         if let Some(file) = &request.file {
-            watch(Progress::status("parsing GGUF"));
             let files = shards_of(file)
                 .map_err(|why| StoreError::BadRequest(format!("{}: {why}", file.display())))?;
+            watch(Progress::status("parsing GGUF"));
             let files = files.into_iter().map(|path| (shown_name(&path), path, None)).collect();
             return Parts::of_files(files);
         }

@@ -105,13 +105,14 @@ fn done() -> Value {
         "eval_duration": 2_000_000_000_u64, "prompt_eval_count": 3, "prompt_eval_duration": 1_000_000_000})
 }
 
-fn chatty(what: &str, _: &Value) -> Option<Vec<Value>> {
+fn chatty(what: &str, body: &Value) -> Option<Vec<Value>> {
     let says = |key: &str, text: &str| json!({"message": {"role": "assistant", key: text}, "done": false});
     ours(what).or_else(|| match what {
         "POST /api/show" => Some(vec![json!({"model_info": {}})]),
         "POST /api/chat" => {
             Some(vec![says("thinking", "Hmm."), says("content", "Hel"), says("content", "lo"), done()])
         }
+        "POST /api/generate" if body["stream"] == false => Some(vec![done()]),
         "POST /api/generate" => Some(vec![json!({"response": "raw", "done": false}), done()]),
         "POST /api/copy" | "DELETE /api/delete" => Some(Vec::new()),
         "GET /api/ps" => {
