@@ -62,6 +62,8 @@ const COLUMNS: u32 = 2048;
 const PREFILL_TOKENS: u32 = 64;
 /// When no further type is measured.
 const PATIENCE: Duration = Duration::from_secs(12);
+/// The types that most models are made of are measured whatever it takes: without them nothing can be predicted.
+const LEAST_QUANTS: usize = 3;
 /// How often the processor is measured.
 const ROUNDS: usize = 2;
 /// How often the reads of the program's own reader are measured beyond the first time.
@@ -85,7 +87,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
     // Twice over all types, the better of both: other programs disturb one of two moments less often than both.
     for round in 0..ROUNDS {
         for (index, quant) in QUANTS.into_iter().enumerate() {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > PATIENCE && matmul.len() >= LEAST_QUANTS {
                 // A busy machine: what is not measured by now stays unmeasured.
                 break;
             }
