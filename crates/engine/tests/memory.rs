@@ -1,6 +1,5 @@
 //! What the plan makes of too little memory, before anything is loaded.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod common;
 

@@ -239,7 +239,6 @@ fn hex(hash: &Fingerprint) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 mod tests {
     use super::*;
 

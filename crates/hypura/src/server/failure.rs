@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn paths_become_file_names() {
         assert_eq!(without_paths("cannot open /srv/models/a.gguf: no file"), "cannot open a.gguf: no file");
-        assert_eq!(without_paths("\"/a/b\" and (~/c/d.gguf)"), "\"b\" and (d.gguf)".replace("b\"", "b\""));
+        assert_eq!(without_paths("\"/a/b\" and (~/c/d.gguf)"), "\"b\" and (d.gguf)");
         assert_eq!(without_paths("1/2 of it, tok/s"), "1/2 of it, tok/s");
     }
 }
