@@ -1,6 +1,5 @@
 //! What the plan makes of too little memory, before anything is loaded.
 
-
 mod common;
 
 use common::{forced_run, least_bytes, settings, streaming, tiny};
