@@ -21,8 +21,8 @@ help:
 	@echo 'make demo     install what the build lacks, build, and let the demo model answer with a third of its experts in memory'
 	@echo 'make build    the hypura program, in $(TARGET_DIR)/release'
 	@echo 'make man      manual pages and shell completions, in $(TARGET_DIR)/man and $(TARGET_DIR)/completions'
-	@echo 'make test     all tests'
-	@echo 'make test-clients  clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
+	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
+	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
 	@echo 'make clean    remove everything that was built'
 
@@ -39,14 +39,18 @@ man: build
 	$(TARGET_DIR)/release/hypura completions zsh >$(TARGET_DIR)/completions/_hypura
 	$(TARGET_DIR)/release/hypura completions fish >$(TARGET_DIR)/completions/hypura.fish
 
+# The tests of the program have built it, so its clients can be let loose on it at once.
 test: bootstrap test-scripts
 	$(CARGO) test --release --workspace $(CARGO_FLAGS)
+	@./scripts/bootstrap.sh --clients
+	./scripts/test-clients --fast
 
 test-scripts:
 	sh scripts/tests/bootstrap.sh
 
-# Needs the network once: the clients come from PyPI and npm, into $(TARGET_DIR)/clients.
+# These need the network once: the clients come from PyPI and npm, into $(TARGET_DIR)/clients.
 test-clients: build
+	@./scripts/bootstrap.sh --clients
 	./scripts/test-clients
 
 lint: fmt-check clippy tidy docs

@@ -6,6 +6,7 @@
 # command to run and exits 1. The Rust toolchain is not its business: see scripts/cargo.sh.
 #
 # Usage: bootstrap.sh              install what is missing
+#        bootstrap.sh --clients    install what scripts/test-clients needs: Python 3.11 with venv, Node and npm
 #        bootstrap.sh --libclang   print the folder of a libclang that bindgen would not find by itself, if any
 #
 # POSIX sh, and of other programs only uname and id, so that the tests can run it with a PATH of stand-ins.
@@ -126,6 +127,16 @@ look() {
     missing=${missing# }
 }
 
+# The same for the tests with other people's clients. A Python of Debian may come without what venv needs.
+look_for_clients() {
+    missing=
+    python3 -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        missing="$missing python"
+    have node || missing="$missing node"
+    have npm || missing="$missing npm"
+    missing=${missing# }
+}
+
 lacks() {
     case " $missing " in *" $1 "*) ;; *) return 1 ;; esac
 }
@@ -142,11 +153,16 @@ package() {
     case $manager:$1 in
         apt-get:compiler) printf 'build-essential' ;;
         apt-get:libclang) printf 'libclang-dev' ;;
+        apt-get:python) printf 'python3 python3-venv' ;;
+        apt-get:node | dnf:node | pacman:node) printf 'nodejs' ;;
         dnf:compiler) printf 'gcc gcc-c++' ;;
         dnf:libclang) printf 'clang-devel' ;;
+        dnf:python) printf 'python3' ;;
         pacman:compiler) printf 'gcc' ;;
         pacman:libclang) printf 'clang' ;;
         brew:libclang) printf 'llvm' ;;
+        # It comes with node.
+        brew:npm) ;;
         *) printf '%s' "$1" ;;
     esac
 }
@@ -154,7 +170,8 @@ package() {
 packages() {
     list=
     for word in $missing; do
-        list="$list $(package "$word")"
+        name=$(package "$word")
+        list="$list${name:+ $name}"
     done
     printf '%s' "${list# }"
 }
@@ -183,7 +200,7 @@ execute() {
 }
 
 give_up() {
-    say "the build needs: $missing. $1"
+    say "$who needs: $missing. $1"
     exit 1
 }
 
@@ -203,7 +220,7 @@ install_missing() {
     elif have sudo && sudo -n true >/dev/null 2>&1; then
         as="sudo -n"
     else
-        say "the build needs: $missing. There is no right to install packages here; run"
+        say "$who needs: $missing. There is no right to install packages here; run"
         install_with show sudo
         say "and then the same command again."
         exit 1
@@ -212,20 +229,22 @@ install_missing() {
     install_with execute "$as" || give_up "The package manager failed, see above."
 }
 
-look
+look=look who='the build'
 case ${1:-} in
     --libclang)
         bindgen_finds_libclang || brew_libclang || true
         exit 0
         ;;
+    --clients) look=look_for_clients who='make test' ;;
     '') ;;
     *)
-        say "unknown argument '$1' (there is only --libclang)"
+        say "unknown argument '$1' (there are --clients and --libclang)"
         exit 2
         ;;
 esac
+$look
 if [ -n "$missing" ]; then
     install_missing
-    look
+    $look
     [ -z "$missing" ] || give_up "The packages were installed and it is still not found; see docs/operations.md."
 fi

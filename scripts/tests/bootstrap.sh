@@ -294,6 +294,53 @@ run bootstrap.sh --libclang
 status_is 0
 silent
 
+begin 'clients: nothing missing: silent, no package manager'
+machine Linux 0
+tools python3 node npm
+manager apt-get
+run bootstrap.sh --clients
+status_is 0
+silent
+log_is ''
+
+begin 'clients: what is missing is installed; a Python without venv or too old counts as missing'
+machine Linux 0
+stub python3 'exit 1'
+stub apt-get "echo \"apt-get \$*\" >>$work/log
+for tool in python3 node npm; do printf '#!/bin/sh\n' >$work/bin/\$tool; $(command -v chmod) +x $work/bin/\$tool; done"
+run bootstrap.sh --clients
+status_is 0
+log_is "apt-get update
+apt-get install -y --no-install-recommends python3 python3-venv nodejs npm"
+
+begin 'clients: brew brings npm with node'
+machine Darwin 501
+tools python3
+stub brew "echo \"brew \$*\" >>$work/log
+for tool in node npm; do printf '#!/bin/sh\n' >$work/bin/\$tool; $(command -v chmod) +x $work/bin/\$tool; done"
+run bootstrap.sh --clients
+status_is 0
+log_is 'brew install node'
+
+begin 'clients: a Python that stays too old: status 1'
+machine Linux 0
+tools node npm
+stub python3 'exit 1'
+stub apt-get "echo \"apt-get \$*\" >>$work/log"
+run bootstrap.sh --clients
+status_is 1
+prints 'needs: python'
+
+begin 'clients: without the right to install: the exact commands, status 1'
+machine Linux 1000
+tools python3 node
+manager dnf
+run bootstrap.sh --clients
+status_is 1
+log_is ''
+prints 'make test needs: npm'
+prints '    sudo dnf install -y npm'
+
 begin 'an unknown argument is a mistake of usage'
 machine Linux 0
 run bootstrap.sh --help-me

@@ -15,6 +15,8 @@ from server import DEMO, IDLE, ROOT, Server
 HERE = Path(__file__).resolve().parent
 # What the server may hold more than before: connections that it has not yet seen close.
 SPARE_FILES = 4
+# What `--fast` leaves out: suites that run through the clients that are tested anyway, and take longest to begin.
+SLOW = ("test_langchain_ollama.py", "test_litellm.py", "test_llm_ollama.py")
 
 
 def main() -> int:
@@ -58,6 +60,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--binary", type=Path, default=ROOT / "target/release/hypura")
     parser.add_argument("--work", type=Path, default=ROOT / "target/clients")
+    parser.add_argument("--fast", action="store_true", help="leave out " + ", ".join(SLOW))
     parser.add_argument("--python-only", action="store_true", help="leave out the clients for Node")
     parser.add_argument("-k", dest="filter", help="only tests whose names match, as pytest's -k")
     return parser.parse_args()
@@ -67,6 +70,8 @@ def python_clients(arguments, work: Path, environment: dict, table: list) -> boo
     report = work / "python.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", "--tb=short", f"--junitxml={report}", f"--rootdir={HERE}", str(HERE)]
+    if arguments.fast:
+        command += [f"--ignore={HERE / name}" for name in SLOW]
     command += ["-p", "no:cacheprovider", *(["-k", arguments.filter] if arguments.filter else [])]
     done = subprocess.run(command, env=environment | {"PYTHONDONTWRITEBYTECODE": "1"}, cwd=HERE)
     if report.exists():

@@ -3,14 +3,43 @@
 //! `curl -d` calls its JSON a form, so no extractor looks at the header. Keys match whatever their case, null is
 //! absent, unknown keys are ignored, of two equal keys the last one counts.
 
+use axum::extract::{FromRequest, Request};
+use axum::response::Response;
 use bytes::Bytes;
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::Failure;
+use super::{Failure, respond};
 
 /// Most bytes of a JSON body: long histories with pictures, but no more than a machine can hold.
 pub const MOST_BYTES: usize = 128 << 20;
+
+/// The whole body of a request. One that is too large, or that breaks off, is answered in the protocol of its path, which
+/// the framework's own answers are not.
+pub struct Whole(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Whole {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+        let path = request.uri().path().to_owned();
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
+            let failure = match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+                status => Failure::new(status, "the body is not complete"),
+            };
+            respond::failure(&path, &failure)
+        })
+    }
+}
+
+/// 413: more than [`MOST_BYTES`].
+#[must_use]
+pub fn too_large() -> Failure {
+    let message = format!("the request is too large: at most {} MiB", MOST_BYTES >> 20);
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+}
 
 /// The JSON object in a body.
 ///

@@ -54,29 +54,46 @@ impl Failure {
     }
 }
 
-/// `text` without anything that looks like a path: what the engine says of a file is for the log of this machine.
+/// `text` without the folders of paths: what the engine says of a file is for the log of this machine, a client gets the
+/// file's name.
+///
+/// A path begins with a slash that follows no letter or digit. It ends where messages end them: at a colon and a blank,
+/// at the end of a line, at the quote that it began with; not at a blank, because folders have blanks in their names
+/// (`Application Support`). Everything up to the last slash before that end goes, rather too much than too little.
 #[must_use]
 pub fn without_paths(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for (at, word) in text.split(' ').enumerate() {
-        if at > 0 {
-            out.push(' ');
-        }
-        out.push_str(&without_path(word));
+    let mut rest = text;
+    while let Some(begin) = path_begin(rest) {
+        let (before, path) = rest.split_at(begin);
+        let quote = before.chars().next_back().filter(|c| matches!(c, '"' | '\'' | '`'));
+        let end = path_end(path, quote);
+        let folders = path[..end].rfind('/').map_or(0, |at| at + 1);
+        out.push_str(before.trim_end_matches(['~', '.']));
+        out.push_str(&path[folders..end]);
+        rest = &path[end..];
     }
+    out.push_str(rest);
     out
 }
 
-/// A word; where a path begins in it (a slash that follows no letter or digit), only the file's name stays.
-fn without_path(word: &str) -> String {
-    let begins = word.char_indices().find(|(at, c)| {
-        let before = word[..*at].chars().next_back();
-        matches!(c, '/' | '\\') && !before.is_some_and(char::is_alphanumeric) && word.len() > at + 1
-    });
-    let Some((at, _)) = begins else { return word.to_owned() };
-    let name = word[at..].rsplit(['/', '\\']).next().unwrap_or_default();
-    let before = word[..at].trim_end_matches(['~', '.']);
-    format!("{before}{name}")
+fn path_begin(text: &str) -> Option<usize> {
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        let more = || text[at..].chars().nth(1).is_some_and(|next| !next.is_whitespace());
+        if c == '/' && !before.is_alphanumeric() && more() {
+            return Some(at);
+        }
+        before = c;
+    }
+    None
+}
+
+fn path_end(path: &str, quote: Option<char>) -> usize {
+    let closes = |(at, _): &(usize, &str)| !path[at + 1..].starts_with(char::is_alphanumeric);
+    let closed = quote.and_then(|quote| path.match_indices(quote).find(closes)).map(|(at, _)| at);
+    let ends = [path.find(": "), path.find('\n'), closed];
+    ends.into_iter().flatten().min().unwrap_or(path.len())
 }
 
 #[cfg(test)]
@@ -84,9 +101,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_become_file_names() {
-        assert_eq!(without_paths("cannot open /srv/models/a.gguf: no file"), "cannot open a.gguf: no file");
-        assert_eq!(without_paths("\"/a/b\" and (~/c/d.gguf)"), "\"b\" and (d.gguf)");
-        assert_eq!(without_paths("1/2 of it, tok/s"), "1/2 of it, tok/s");
+    fn errors_9_paths_become_file_names() {
+        for (text, told) in [
+            ("cannot open /srv/models/a.gguf: no file", "cannot open a.gguf: no file"),
+            ("\"/a/b\" and (~/c/d.gguf)", "\"b\" and (d.gguf)"),
+            ("1/2 of it, tok/s", "1/2 of it, tok/s"),
+            ("/srv/My Models/x.gguf: too short", "x.gguf: too short"),
+            ("/srv/Library/Application Support/hypura/models/blobs/sha256-1", "sha256-1"),
+            ("'/srv/Bob's Models/x.gguf' is none", "'x.gguf' is none"),
+            ("cannot read /srv/a b/c d.gguf: end\n/srv/e f/g.gguf", "cannot read c d.gguf: end\ng.gguf"),
+            ("cannot link /srv/a b/c to /srv/d e/f", "cannot link f"),
+            ("a / b, 5 tok/s", "a / b, 5 tok/s"),
+            ("../models/ä/ö.gguf", "ö.gguf"),
+            ("/", "/"),
+            ("", ""),
+        ] {
+            assert_eq!(without_paths(text), told, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn errors_9_no_folder_of_a_path_stays(
+            folder in "[A-Za-z][A-Za-z0-9 ._(),'-]{0,20}[a-z]",
+            file in "[a-z]{1,8}[.]gguf",
+            why in "[a-z ]{0,20}",
+        ) {
+            let told = without_paths(&format!("cannot read 5 bytes of /srv/{folder}/{file}: {why}"));
+            proptest::prop_assert_eq!(told, format!("cannot read 5 bytes of {file}: {why}"));
+        }
     }
 }

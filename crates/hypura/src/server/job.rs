@@ -354,6 +354,8 @@ pub struct Summary {
     pub reused_tokens: u32,
     /// Generated tokens.
     pub generated_tokens: u32,
+    /// How many of them were reasoning: the tokens of its text, without the tags around it.
+    pub reasoning_tokens: u32,
     /// From the request to the end.
     pub total: Duration,
     /// The part of it that waited for the model.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
 
@@ -61,6 +61,15 @@ pub struct CreateRequest {
     /// The older word for `quantize`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<String>,
+    /// Of a draft model; read so that it can be refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_files: Option<BTreeMap<String, String>>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_quantize: Option<String>,
+    /// What a model without a header of its own would be told; refused too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Map<String, Json>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
     /// A GGUF file to use instead of `from` and `files`. Only for callers on this machine: it is no part of the body.
@@ -183,6 +192,16 @@ impl Store {
 fn refuse_unsupported(request: &CreateRequest) -> Result<(), StoreError> {
     let quantize = request.quantize.as_deref().or(request.quantization.as_deref()).unwrap_or_default();
     let adapters = request.adapters.as_ref().map_or(0, BTreeMap::len);
+    let drafts = request.draft_files.as_ref().is_some_and(|files| !files.is_empty())
+        || request.draft_quantize.as_deref().is_some_and(|kind| !kind.is_empty());
+    if drafts {
+        let why = "draft models are not supported: leave draft_files and draft_quantize out";
+        return Err(StoreError::BadRequest(why.to_owned()));
+    }
+    if request.info.as_ref().is_some_and(|info| !info.is_empty()) {
+        let why = "info is not supported: what a model is stands in the header of its GGUF";
+        return Err(StoreError::BadRequest(why.to_owned()));
+    }
     let why = match (quantize, adapters) {
         ("", 0) => return Ok(()),
         ("", 1) => "adapters are not supported: merge the adapter into the model first",
@@ -234,6 +253,7 @@ impl Parts {
         files.sort_by(|a, b| a.0.cmp(&b.0));
         let (mut weights, mut models) = (Vec::new(), Vec::new());
         for (name, path, digest) in files {
+            refuse_foreign_format(&name, &path)?;
             let facts = facts_of(std::slice::from_ref(&path), ShardName::parse(&name).is_some())?;
             let kind = if facts.is_some_and(|facts| facts.is_projector) { "projector" } else { "model" };
             if kind == "model" {
@@ -360,6 +380,24 @@ impl Parts {
             from,
         })
     }
+}
+
+/// What calls itself no GGUF and is none, in Ollama's words.
+fn refuse_foreign_format(name: &str, path: &Path) -> Result<(), StoreError> {
+    let extension = Path::new(name).extension().map(|extension| extension.to_ascii_lowercase());
+    let why = match extension.as_ref().and_then(|extension| extension.to_str()) {
+        Some("gguf") => return Ok(()),
+        Some("safetensors") => {
+            "safetensors are not supported: convert them to GGUF first (llama.cpp's convert_hf_to_gguf.py)"
+        }
+        _ => "unknown type",
+    };
+    let mut magic = [0; 4];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    if read.is_ok() && &magic == b"GGUF" {
+        return Ok(());
+    }
+    Err(StoreError::BadRequest(why.to_owned()))
 }
 
 /// The facts of a model in these files. A shard alone is no model, which is no fault: `None`.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::StoreError;
 use super::cache::FactCache;
-use super::facts::{Capability, Facts, template_has_tools, template_thinks};
+use super::facts::{Capability, Facts, template_capabilities};
 use super::gather::{Found, Source};
 use super::layout::{Config, Layer, Layout, Manifest};
 use super::name::ModelName;
@@ -114,40 +114,36 @@ impl ModelEntry {
         }
     }
 
-    /// What it can do, without loading it. A template of its own counts instead of the one in the GGUF only for what it
-    /// adds: Ollama's templates and the Jinja ones describe the same model.
+    /// What it can do, without loading it: as the template says that will be used, so that nothing is promised that
+    /// only a template in another language could do.
     #[must_use]
     pub fn capabilities(&self) -> Vec<Capability> {
         let mut all = self.facts.capabilities.clone();
-        let template = self.template.as_deref().unwrap_or_default();
-        for (has, capability) in [
-            (template_has_tools(template), Capability::Tools),
-            (template.contains(".Suffix"), Capability::Insert),
-            (template_thinks(template), Capability::Thinking),
-        ] {
-            if has && !all.contains(&capability) {
-                all.push(capability);
-            }
+        if let Some(template) = self.own_jinja() {
+            all.retain(|capability| !matches!(capability, Capability::Tools | Capability::Thinking));
+            all.extend(template_capabilities(template, &self.facts.architecture));
+            all.sort_unstable();
         }
         all
+    }
+
+    /// The template that its maker put over that of the GGUF, where it is one that can be used.
+    #[must_use]
+    pub fn own_jinja(&self) -> Option<&str> {
+        self.template.as_deref().filter(|template| template_language(template) == TemplateLanguage::Jinja)
+    }
+
+    /// The template that conversations are written with: its own one in Jinja, or that of the GGUF. `None`: neither is
+    /// there, and llama.cpp assumes `ChatML`.
+    #[must_use]
+    pub fn used_template(&self) -> Option<&str> {
+        self.own_jinja().or(self.facts.template.as_deref())
     }
 
     /// Whether it has this capability.
     #[must_use]
     pub fn can(&self, capability: Capability) -> bool {
         self.capabilities().contains(&capability)
-    }
-
-    /// The template to show: its own one, or that of the GGUF.
-    #[must_use]
-    pub fn shown_template(&self) -> &str {
-        self.template.as_deref().or(self.facts.template.as_deref()).unwrap_or_default()
-    }
-
-    /// The language of its own template, if it has one.
-    #[must_use]
-    pub fn template_language(&self) -> Option<TemplateLanguage> {
-        self.template.as_deref().map(template_language)
     }
 
     pub(super) fn open(found: &Found, cache: &FactCache) -> Result<Self, String> {

@@ -206,30 +206,27 @@ fn capabilities(metadata: &Metadata, architecture: &str, template: Option<&str>)
     let pooling = metadata.u64(&format!("{architecture}.pooling_type")).ok().flatten();
     // 0 is "none". Encoders have no other use than vectors.
     let embeds = pooling.is_some_and(|kind| kind > 0) || architecture.contains("bert");
-    let template = template.unwrap_or_default();
     let mut all = vec![if embeds { Capability::Embedding } else { Capability::Completion }];
-    if template_has_tools(template) {
-        all.push(Capability::Tools);
-    }
     if !embeds && can_fill_in(metadata) {
         all.push(Capability::Insert);
     }
-    if template_thinks(template) || architecture == "gpt-oss" {
-        all.push(Capability::Thinking);
-    }
+    all.extend(template_capabilities(template.unwrap_or_default(), architecture));
+    all.sort_unstable();
     all
 }
 
-/// Whether a chat template knows tools.
-pub(super) fn template_has_tools(template: &str) -> bool {
-    template.contains("tools") || template.contains("tool_call") || template.contains(".Tools")
-}
-
-/// Whether a chat template knows reasoning.
-pub(super) fn template_thinks(template: &str) -> bool {
+/// What a chat template in Jinja adds to a model of this architecture.
+pub(super) fn template_capabilities(template: &str, architecture: &str) -> Vec<Capability> {
+    let tools = template.contains("tools") || template.contains("tool_call");
     let tags = template.contains("<think>") && template.contains("</think>");
     let splits = template.contains("split('</think>')") || template.contains("split(\"</think>\")");
-    tags || splits || template.contains("enable_thinking") || template.contains(".Thinking")
+    // Its template has channels instead of tags. Without a template it would get ChatML, which has neither.
+    let channels = architecture == "gpt-oss" && !template.is_empty();
+    let thinks = tags || splits || template.contains("enable_thinking") || channels;
+    [(tools, Capability::Tools), (thinks, Capability::Thinking)]
+        .into_iter()
+        .filter_map(|(has, capability)| has.then_some(capability))
+        .collect()
 }
 
 /// Prefix, suffix and middle: by the keys, or by the texts that llama.cpp recognises.
@@ -351,7 +348,10 @@ mod tests {
         let thinks = "{{ c.split('</think>')[0] }}";
         assert_eq!(capabilities(&none, "qwen3", Some(thinks)), [Completion, Thinking]);
         assert_eq!(capabilities(&none, "qwen3", Some("<think></think>")), [Completion, Thinking]);
-        assert_eq!(capabilities(&none, "gpt-oss", None), [Completion, Thinking]);
+        assert_eq!(capabilities(&none, "gpt-oss", Some("x")), [Completion, Thinking]);
+        assert_eq!(capabilities(&none, "gpt-oss", None), [Completion]);
+        // Go, which nothing here reads.
+        assert_eq!(capabilities(&none, "llama", Some("{{ .Tools }}{{ .Thinking }}")), [Completion]);
         assert_eq!(capabilities(&none, "nomic-bert", None), [Embedding]);
         let mut pooled = Metadata::new();
         pooled.insert("qwen3.pooling_type", Value::U32(3));

@@ -145,6 +145,14 @@ impl Store {
         Show::of(&self.resolve(text)?, verbose)
     }
 
+    /// The tensors of a model. Reads its header again.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub fn tensors(&self, text: &str) -> Result<Vec<TensorRow>, StoreError> {
+        show::tensors_of(&self.resolve(text)?)
+    }
+
     /// The digest by which lists know the model in a GGUF file that was given ([`Facts::digest`]).
     ///
     /// # Errors

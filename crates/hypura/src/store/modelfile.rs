@@ -165,7 +165,7 @@ pub(super) fn written(entry: &ModelEntry) -> String {
         entry.name
     );
     // Writing to a string cannot fail.
-    if let Some(template) = entry.template.as_deref().or(entry.facts.template.as_deref()) {
+    if let Some(template) = entry.used_template() {
         let _ = writeln!(text, "TEMPLATE {}", quoted(template));
     }
     if let Some(system) = entry.system.as_deref().filter(|system| !system.is_empty()) {

@@ -19,7 +19,7 @@ pub struct Show {
     pub modelfile: String,
     /// Parameters, a line each.
     pub parameters: String,
-    /// The chat template.
+    /// The chat template in use; empty where there is none and ChatML is assumed.
     pub template: String,
     /// The system prompt.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -67,7 +67,7 @@ impl Show {
             license: entry.licenses.join("\n"),
             modelfile: modelfile::written(entry),
             parameters: parameter_lines(&entry.parameters),
-            template: entry.shown_template().to_owned(),
+            template: entry.used_template().unwrap_or_default().to_owned(),
             system: entry.system.clone().unwrap_or_default(),
             renderer: entry.renderer.clone(),
             parser: entry.parser.clone(),
@@ -80,6 +80,15 @@ impl Show {
             requires: entry.requires.clone(),
         })
     }
+}
+
+/// The tensors of a model. Reads its headers.
+///
+/// # Errors
+/// When they cannot be read any more.
+pub(super) fn tensors_of(entry: &ModelEntry) -> Result<Vec<TensorRow>, StoreError> {
+    let read = read_headers(&entry.files).map_err(|error| entry::broken(&entry.name)(error.to_string()));
+    Ok(tensor_rows(&read?.0))
 }
 
 /// `key` padded to 30 and its value, texts in quotes; a list is a line for each item.

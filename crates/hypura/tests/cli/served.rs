@@ -1,6 +1,6 @@
 //! The program over a real server of ours, with a model that is small and real.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -25,6 +25,16 @@ impl Serving {
         let address =
             line.split_whitespace().find_map(|word| word.strip_prefix("http://")).unwrap().to_owned();
         Self { home, address, child }
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let text = ureq::get(format!("http://{}{path}", self.address)).call().unwrap();
+        serde_json::from_str(&text.into_body().read_to_string().unwrap()).unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        let text = ureq::post(format!("http://{}{path}", self.address)).send(body.to_string()).unwrap();
+        serde_json::from_str(&text.into_body().read_to_string().unwrap()).unwrap()
     }
 
     fn run(&self, arguments: &[&str]) -> Finished {
@@ -72,6 +82,33 @@ fn a_model_is_loaded_by_the_server_and_shared_by_commands() {
     assert!(table.contains("demo:latest") && table.contains("100% CPU") && table.contains("RAM "), "{table}");
     server.run(&["stop", "demo"]).assert_success();
     assert_eq!(server.run(&["ps"]).assert_success().stdout.lines().count(), 1, "unloaded");
+}
+
+#[test]
+fn options_5_1_the_context_grows_without_another_load_and_ps_tells_the_truth() {
+    let server = Serving::start();
+    let ask = |num_ctx: u64| {
+        let body = json!({"model": "demo", "prompt": "a", "stream": false, "options": {"num_predict": 1, "num_ctx": num_ctx}});
+        let answer = server.post("/api/generate", &body);
+        assert_eq!(answer["done"], true, "{answer}");
+        let ps = server.get("/api/ps");
+        let model = &ps["models"][0];
+        (model["context_length"].as_u64().unwrap(), model["hypura"]["load_seconds"].as_f64().unwrap())
+    };
+    let trained = server.post("/api/show", &json!({"model": "demo"}));
+    let info = &trained["model_info"];
+    let architecture = info["general.architecture"].as_str().unwrap();
+    let trained = info[&format!("{architecture}.context_length")].as_u64().unwrap();
+    let (small, load) = ask(100);
+    assert!((100..trained).contains(&small), "{small}");
+    let wanted = small + 1;
+    let (grown, same_load) = ask(wanted);
+    assert!((wanted..=trained).contains(&grown), "{grown}");
+    assert!((load - same_load).abs() < f64::EPSILON, "loaded again: {load} s, {same_load} s");
+    assert_eq!(ask(100), (grown, load), "it never shrinks");
+    let (most, same_load) = ask(100 * trained);
+    assert!((grown..=trained).contains(&most), "{most}: never beyond its training");
+    assert!((load - same_load).abs() < f64::EPSILON);
 }
 
 #[test]

@@ -105,6 +105,24 @@ async fn messages_11_results_come_before_the_text_of_their_turn() {
 }
 
 #[tokio::test]
+async fn messages_11_only_a_stop_string_of_the_request_is_a_stop_sequence() {
+    let kit = Kit::answering(&[Step::Text("x"), Step::Stop("<end>")]);
+    let reason = |answer: &Value| (answer["stop_reason"].clone(), answer["stop_sequence"].clone());
+    // `<end>` is a stop string of the template.
+    let ask = hello(json!({"stop_sequences": ["END"]}));
+    let of_template = kit.post("/v1/messages", ask.clone()).await.json();
+    assert_eq!(reason(&of_template), (json!("end_turn"), Value::Null));
+    kit.script.set(&[Step::Text("x"), Step::Stop("END")]);
+    let of_request = kit.post("/v1/messages", ask.clone()).await.json();
+    assert_eq!(reason(&of_request), (json!("stop_sequence"), json!("END")));
+    let mut ask = ask;
+    ask["stream"] = json!(true);
+    let all = events(&kit.post("/v1/messages", ask).await);
+    let delta = &all.iter().find(|(name, _)| name == "message_delta").unwrap().1["delta"];
+    assert_eq!(reason(delta), (json!("stop_sequence"), json!("END")));
+}
+
+#[tokio::test]
 async fn messages_11_errors_have_this_protocols_shape() {
     let kit = Kit::new();
     for (body, status, kind) in [
@@ -123,9 +141,22 @@ async fn messages_11_errors_have_this_protocols_shape() {
     let all = events(&kit.post("/v1/messages", hello(json!({"stream": true}))).await);
     let (name, last) = all.last().unwrap();
     assert_eq!((name.as_str(), &last["error"]["message"]), ("error", &json!("disk gone")));
-    *kit.script.fail_submit.lock().unwrap() = Some(hypura::server::Failure::busy());
-    let answer = kit.post("/v1/messages", hello(json!({}))).await;
-    assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (503, &json!("overloaded_error")));
+    for (status, kind) in [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (503, "overloaded_error"),
+        (529, "overloaded_error"),
+    ] {
+        let status = http::StatusCode::from_u16(status).unwrap();
+        *kit.script.fail_submit.lock().unwrap() = Some(hypura::server::Failure::new(status, "no"));
+        let answer = kit.post("/v1/messages", hello(json!({}))).await;
+        assert_eq!((answer.status, &answer.json()["error"]["type"]), (status, &json!(kind)));
+    }
     assert_eq!(kit.get("/v1/messages").await.json()["type"], "error");
 }
 

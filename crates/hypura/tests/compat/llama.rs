@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::events;
+use crate::fake::Step;
 use crate::kit::Kit;
 
 #[tokio::test]
@@ -44,6 +45,40 @@ async fn llama_12_apply_template_props_and_slots() {
     let slots = kit.get("/slots").await.json();
     assert_eq!((&slots[0]["id"], &slots[0]["is_processing"]), (&json!(0), &json!(false)));
     assert_eq!(Kit::new().get("/slots").await.json(), json!([]), "asking loads nothing");
+}
+
+#[tokio::test]
+async fn llama_12_slots_of_a_model_at_work() {
+    let kit = Kit::new();
+    kit.post("/api/generate", json!({"model": "m"})).await;
+    *kit.script.load.lock().unwrap() = (2, 3);
+    let slots = kit.get("/slots").await.json();
+    let slots = slots.as_array().unwrap();
+    assert_eq!(slots.len(), 2);
+    for (at, slot) in slots.iter().enumerate() {
+        assert_eq!((&slot["id"], &slot["is_processing"]), (&json!(at), &json!(true)));
+        assert_eq!((&slot["model"], &slot["n_ctx"]), (&json!("m:latest"), &json!(4096)));
+    }
+}
+
+#[tokio::test]
+async fn llama_12_progress_of_the_prompt_for_those_who_ask() {
+    let kit = Kit::answering(&[Step::Progress(4, 10), Step::Progress(10, 10), Step::Text("a")]);
+    for (path, body) in [
+        ("/v1/chat/completions", json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})),
+        ("/v1/completions", json!({"model": "m", "prompt": "Hi"})),
+    ] {
+        let mut body = body;
+        body["stream"] = json!(true);
+        let silent = events(&kit.post(path, body.clone()).await);
+        assert!(silent.iter().all(|(_, chunk)| chunk.get("prompt_progress").is_none()), "{path}");
+        body["return_progress"] = json!(true);
+        let all = events(&kit.post(path, body).await);
+        let told: Vec<_> = all.iter().filter_map(|(_, chunk)| chunk.get("prompt_progress")).collect();
+        assert_eq!(told.len(), 2, "{path}");
+        assert_eq!(told[0], &json!({"total": 10, "cache": 2, "processed": 4, "time_ms": 4.0}), "{path}");
+        assert_eq!(told[1]["processed"], 10, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod fake;
 mod kit;
 
 mod anthropic;
+mod golden;
 mod llama;
 mod openai;
 mod responses;

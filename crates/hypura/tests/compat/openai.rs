@@ -39,7 +39,7 @@ async fn chat_10_1_a_whole_answer() {
     assert_eq!(usage["total_tokens"].as_u64(), Some(sum));
     assert_eq!(usage["prompt_tokens_details"]["cached_tokens"], 2);
     let seen = kit.script.last();
-    assert!((seen.temperature - 1.0).abs() < f32::EPSILON, "this protocol's default");
+    assert!((seen.sampling.temperature - 1.0).abs() < f32::EPSILON, "this protocol's default");
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn chat_10_1_tools_formats_and_efforts_reach_the_template() {
     assert_eq!(chat.think, Some(hypura::server::job::Think::Level("low".to_owned())));
     let seen = kit.script.last();
     assert!(seen.grammar.unwrap().contains("object"));
-    assert_eq!((seen.seed, seen.max_tokens), (Some(7), Some(3)));
+    assert_eq!((seen.sampling.seed, seen.max_tokens), (Some(7), Some(3)));
     assert!(seen.stops.contains(&"x".to_owned()));
 }
 

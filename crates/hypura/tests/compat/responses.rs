@@ -37,6 +37,7 @@ async fn responses_10_5_a_whole_answer() {
     let usage = &body["usage"];
     assert!(usage["input_tokens"].as_u64().unwrap() > 0 && usage["output_tokens"].as_u64().unwrap() > 0);
     assert_eq!(usage["input_tokens_details"]["cached_tokens"], 2);
+    assert_eq!(usage["output_tokens_details"]["reasoning_tokens"], 2, "a token a letter of `hm`");
     assert_eq!((&body["instructions"], &body["max_output_tokens"]), (&json!("be brief"), &json!(9)));
     for explicit in ["error", "incomplete_details", "previous_response_id", "user"] {
         assert!(body.as_object().unwrap().contains_key(explicit) && body[explicit].is_null(), "{explicit}");

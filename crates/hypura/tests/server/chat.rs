@@ -204,6 +204,24 @@ async fn names_2_5_chat() {
 }
 
 #[tokio::test]
+async fn errors_9_a_template_that_fails_is_a_500_unless_the_request_brought_it() {
+    let kit = Kit::new();
+    *kit.script.fail_render.lock().unwrap() = Some(hypura::server::Failure::internal("roles must alternate"));
+    let answer = ask(&kit, json!({})).await;
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (StatusCode::INTERNAL_SERVER_ERROR, "roles must alternate")
+    );
+    let own =
+        json!({"model": "m", "prompt": "x", "template": "{% if messages %}{% endif %}", "stream": false});
+    let answer = kit.post("/api/generate", own).await;
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (StatusCode::BAD_REQUEST, "template error: roles must alternate")
+    );
+}
+
+#[tokio::test]
 async fn errors_9_no_path_reaches_a_client() {
     let kit = Kit::new();
     *kit.script.fail_load.lock().unwrap() = Some("the file is broken");

@@ -48,6 +48,15 @@ async fn embed_7_1_long_texts_are_cut_or_refused() {
 }
 
 #[tokio::test]
+async fn embed_7_1_what_does_not_fit_even_when_cut_is_a_400() {
+    let kit = Kit::new();
+    *kit.script.embed_limit.lock().unwrap() = Some(0);
+    let answer = kit.post("/api/embed", json!({"model": "vec", "input": "abc"})).await;
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer.error(), "input after truncation exceeds maximum context length");
+}
+
+#[tokio::test]
 async fn embed_7_1_what_is_no_number_is_a_400() {
     let kit = Kit::new();
     *kit.script.vectors.lock().unwrap() = vec![vec![f32::NAN, 1.0]];

@@ -10,7 +10,7 @@ use hypura::server::job::{Format, ToolCall};
 use hypura::server::models::backend::{
     AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
     EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadWish, Plan,
-    Prompt, Ticket, Token,
+    Prompt, Sampling, Ticket, Token,
 };
 use hypura::server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 use hypura::server::options::Options;
@@ -50,6 +50,10 @@ pub enum Step {
     Wait,
     /// Ends with this reason instead of "the model ended".
     Length,
+    /// Ends because this stop string came.
+    Stop(&'static str),
+    /// So many tokens of the prompt are read, of so many.
+    Progress(u32, u32),
 }
 
 /// What tests can set and see.
@@ -60,6 +64,12 @@ pub struct Script {
     pub load_gate: Gate,
     pub fail_load: Mutex<Option<&'static str>>,
     pub fail_submit: Mutex<Option<Failure>>,
+    /// What the template says to every conversation.
+    pub fail_render: Mutex<Option<Failure>>,
+    /// Requests that the engine is said to work on and to have waiting.
+    pub load: Mutex<(u32, u32)>,
+    /// Most tokens of a text to embed, where it is not the context.
+    pub embed_limit: Mutex<Option<u32>>,
     pub vectors: Mutex<Vec<Vec<f32>>>,
     /// Bytes of each model; others take 100.
     pub sizes: Mutex<HashMap<String, u64>>,
@@ -80,9 +90,7 @@ pub struct Seen {
     pub stops: Vec<String>,
     pub max_tokens: Option<u32>,
     pub num_ctx: Option<u32>,
-    pub temperature: f32,
-    pub top_k: i32,
-    pub seed: Option<u32>,
+    pub sampling: Sampling,
     pub grammar: Option<String>,
 }
 
@@ -182,11 +190,22 @@ impl Engine for FakeEngine {
     }
 
     fn status(&self) -> EngineStatus {
-        EngineStatus { context_length: 4096, host_bytes: self.bytes, ..EngineStatus::default() }
+        let (active, queued) = *self.script.load.lock().unwrap();
+        EngineStatus {
+            context_length: 4096,
+            host_bytes: self.bytes,
+            active,
+            queued,
+            ..EngineStatus::default()
+        }
     }
 
     fn context_for(&self, num_ctx: Option<u32>) -> u32 {
         num_ctx.unwrap_or(4096).min(4096)
+    }
+
+    fn embed_limit(&self, num_ctx: Option<u32>) -> u32 {
+        self.script.embed_limit.lock().unwrap().unwrap_or_else(|| self.context_for(num_ctx))
     }
 
     fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
@@ -201,7 +220,8 @@ impl Engine for FakeEngine {
 
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
         self.script.chats.lock().unwrap().push(chat.clone());
-        Ok(text_of(chat))
+        let failure = self.script.fail_render.lock().unwrap().clone();
+        failure.map_or_else(|| Ok(text_of(chat)), Err)
     }
 
     fn tokenize(&self, text: &str, begin: bool, _: bool) -> Vec<Token> {
@@ -236,9 +256,7 @@ impl Engine for FakeEngine {
             stops: request.stops.clone(),
             max_tokens: request.max_tokens,
             num_ctx: request.num_ctx,
-            temperature: request.sampling.temperature,
-            top_k: request.sampling.top_k,
-            seed: request.sampling.seed,
+            sampling: request.sampling.clone(),
             grammar: request.grammar.as_ref().and_then(|grammar| grammar.downcast_ref::<String>().cloned()),
         });
         let steps = self.script.answer.lock().unwrap().clone();
@@ -287,6 +305,11 @@ fn play(
         match step {
             Step::Wait => script.gate.pass(),
             Step::Length => finish = EngineFinish::Length,
+            Step::Stop(text) => finish = EngineFinish::StopString(text.to_owned()),
+            Step::Progress(processed, total) => {
+                let elapsed = Duration::from_millis(4);
+                sink(EngineEvent::Progress { processed, total, reused: 2, elapsed });
+            }
             Step::Fail(why) => {
                 sink(EngineEvent::Failed(Failure::internal(why)));
                 return true;

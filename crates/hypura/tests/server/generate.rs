@@ -8,6 +8,7 @@ use crate::fake::{Step, entry};
 use crate::kit::{Kit, Setup};
 use hypura::server::job::Message;
 use hypura::server::models::ModelEntry;
+use hypura::server::models::backend::Sampling;
 
 async fn ask(kit: &Kit, more: Value) -> crate::kit::Answer {
     let mut body = json!({"model": "m", "prompt": "hi", "stream": false});
@@ -203,6 +204,19 @@ async fn generate_3_the_last_chunk_has_the_figures() {
     assert!(last["context"].is_array());
     kit.script.set(&[Step::Text("a"), Step::Length]);
     assert_eq!(ask(&kit, json!({})).await.json()["done_reason"], "length");
+    // This protocol has no word for progress, nor for which stop string came.
+    kit.script.set(&[Step::Progress(1, 2), Step::Text("a"), Step::Stop("x")]);
+    let lines = kit.post("/api/generate", json!({"model": "m", "prompt": "x"})).await.lines();
+    assert_eq!((lines.len(), &lines[1]["done_reason"]), (2, &json!("stop")));
+}
+
+#[tokio::test]
+async fn generate_3_shift_is_read_and_changes_nothing() {
+    let kit = Kit::answering(&[Step::Text("a"), Step::Length]);
+    for shift in [json!(true), json!(false), json!(null)] {
+        assert_eq!(ask(&kit, json!({"shift": shift})).await.json()["done_reason"], "length");
+    }
+    assert_eq!(ask(&kit, json!({"shift": "yes"})).await.status, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]
@@ -229,19 +243,78 @@ async fn generate_3_a_long_prompt_is_cut_or_refused() {
 }
 
 #[tokio::test]
-async fn options_5_reach_the_engine_request_over_model_over_default() {
+async fn options_5_every_option_reaches_the_engine_request_over_model_over_default() {
+    let sampling = |option: Value, model: Value| async move {
+        let options = hypura::server::options::Options::of_json(model.as_object().unwrap()).unwrap();
+        let kit = Setup { models: vec![ModelEntry { options, ..entry("m") }], ..Setup::default() }.start();
+        assert_eq!(ask(&kit, json!({"options": option})).await.status, StatusCode::OK);
+        kit.script.last().sampling
+    };
+    let defaults = Sampling {
+        temperature: 0.8,
+        top_k: 40,
+        top_p: 0.9,
+        min_p: 0.0,
+        typical_p: 1.0,
+        repeat_last_n: 64,
+        repeat_penalty: 1.0,
+        presence_penalty: 0.0,
+        frequency_penalty: 0.0,
+        seed: None,
+    };
+    assert_eq!(sampling(json!({}), json!({})).await, defaults);
+    let of_model = json!({
+        "temperature": 0.25, "top_k": 3, "top_p": 0.5, "min_p": 0.125, "typical_p": 0.75, "repeat_last_n": 5,
+        "repeat_penalty": 1.5, "presence_penalty": 0.25, "frequency_penalty": 0.5, "seed": 7,
+    });
+    let models = Sampling {
+        temperature: 0.25,
+        top_k: 3,
+        top_p: 0.5,
+        min_p: 0.125,
+        typical_p: 0.75,
+        repeat_last_n: 5,
+        repeat_penalty: 1.5,
+        presence_penalty: 0.25,
+        frequency_penalty: 0.5,
+        seed: Some(7),
+    };
+    assert_eq!(sampling(json!({}), of_model.clone()).await, models);
+    let of_request = json!({
+        "temperature": 0, "top_k": 9.0, "top_p": 1, "min_p": 0.5, "typical_p": 0.5, "repeat_last_n": -1,
+        "repeat_penalty": 1.25, "presence_penalty": 1.5, "frequency_penalty": -0.5, "seed": 0,
+    });
+    let requests = Sampling {
+        temperature: 0.0,
+        top_k: 9,
+        top_p: 1.0,
+        min_p: 0.5,
+        typical_p: 0.5,
+        repeat_last_n: -1,
+        repeat_penalty: 1.25,
+        presence_penalty: 1.5,
+        frequency_penalty: -0.5,
+        seed: Some(0),
+    };
+    assert_eq!(sampling(of_request, of_model.clone()).await, requests);
+    let mixed = Sampling { top_p: 0.625, ..models };
+    assert_eq!(sampling(json!({"top_p": 0.625, "min_p": null}), of_model).await, mixed);
+}
+
+#[tokio::test]
+async fn options_5_limits_and_stops() {
     let of_model = json!({"temperature": 0.1, "top_k": 7, "stop": "M"});
     let options = hypura::server::options::Options::of_json(of_model.as_object().unwrap()).unwrap();
     let kit = Setup { models: vec![ModelEntry { options, ..entry("m") }], ..Setup::default() }.start();
     ask(&kit, json!({"options": {"temperature": 0.5, "seed": 42, "num_predict": 9, "num_ctx": 2048.0}}))
         .await;
     let seen = kit.script.last();
-    assert_eq!((seen.temperature, seen.top_k, seen.seed), (0.5, 7, Some(42)));
+    assert_eq!((seen.sampling.temperature, seen.sampling.top_k, seen.sampling.seed), (0.5, 7, Some(42)));
     assert_eq!((seen.max_tokens, seen.num_ctx), (Some(9), Some(2048)));
     assert_eq!(seen.stops, ["<end>", "M"]);
     ask(&kit, json!({"options": {"stop": ["R"], "seed": -1, "mirostat": 1, "unknown": {}}})).await;
     assert_eq!(kit.script.last().stops, ["<end>", "R"]);
-    assert_eq!(kit.script.last().seed, None);
+    assert_eq!(kit.script.last().sampling.seed, None);
     assert_eq!(kit.script.last().max_tokens, Some(40_960));
     let answer = ask(&kit, json!({"options": {"num_ctx": "big"}})).await;
     assert_eq!(

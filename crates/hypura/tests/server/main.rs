@@ -11,9 +11,11 @@ mod kit;
 
 mod chat;
 mod embed;
+mod fuzz;
 mod general;
 mod generate;
 mod life;
 mod models;
+mod patience;
 mod store;
 mod transport;

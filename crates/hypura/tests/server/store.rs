@@ -69,9 +69,16 @@ async fn models_8_9_create_from_a_blob_and_show_it() {
     let show = shop.post("/api/show", json!({"model": "mine"})).await.json();
     assert_eq!(show["system"], "be kind");
     assert!(show["model_info"]["general.parameter_count"].as_u64().unwrap() > 0);
-    assert_eq!(show["tensors"], json!([]));
+    // Ollama lists tensors always; long arrays only when asked for.
+    let tensors = show["tensors"].as_array().unwrap();
+    assert!(tensors.len() > 3);
+    for key in ["name", "type", "shape"] {
+        assert!(!tensors[0][key].is_null(), "{key}");
+    }
+    assert_eq!(show["model_info"]["tokenizer.ggml.tokens"], json!([]));
     let verbose = shop.post("/api/show", json!({"model": "mine", "verbose": true})).await.json();
-    assert!(!verbose["tensors"].as_array().unwrap().is_empty());
+    assert_eq!(verbose["tensors"], show["tensors"]);
+    assert!(!verbose["model_info"]["tokenizer.ggml.tokens"].as_array().unwrap().is_empty());
     let child = json!({"model": "child", "from": "mine", "parameters": {"num_ctx": 512, "stop": ["x"]}, "stream": false});
     let made = shop.post("/api/create", child).await;
     assert_eq!(made.json(), json!({"status": "success"}));
@@ -92,9 +99,21 @@ async fn models_8_9_bad_requests_to_create() {
         (json!({"model": "x", "files": {}}), "no files provided to convert"),
         (json!({"model": "x", "files": {"/etc/x": digest}}), "file path must be relative"),
         (json!({"model": "x", "files": {"x": "sha256:1"}}), "invalid digest format"),
+        (
+            json!({"model": "x", "from": "y", "adapters": {"a": digest, "b": digest}}),
+            "only one adapter is currently supported",
+        ),
     ] {
         let answer = shop.post("/api/create", body).await;
         assert_eq!((answer.status, answer.error().as_str()), (StatusCode::BAD_REQUEST, error));
+    }
+    let text = Digest::of(b"plain text").to_string();
+    let sent = shop.send(request(Method::POST, &format!("/api/blobs/{text}"), "plain text")).await;
+    assert_eq!(sent.status, StatusCode::CREATED);
+    for (name, error) in [("x.bin", "unknown type"), ("x.gguf", "supplied file was not in GGUF format")] {
+        let answer = shop.post("/api/create", json!({"model": "x", "files": {name: text}})).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert!(answer.error().starts_with(error), "{}", answer.error());
     }
     let missing = shop.post("/api/create", json!({"model": "x", "from": "nope"})).await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND);

@@ -63,11 +63,34 @@ async fn http_0_3_bad_bodies_are_400_with_a_json_error() {
 }
 
 #[tokio::test]
-async fn http_0_3_a_body_beyond_the_limit_is_413() {
+async fn http_0_3_a_body_beyond_the_limit_is_a_413_in_the_words_of_its_protocol() {
     let kit = Kit::new();
-    let body = vec![b' '; hypura::server::body::MOST_BYTES + 1];
-    let answer = kit.send(request(Method::POST, "/api/generate", body)).await;
-    assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
+    let body = bytes::Bytes::from(vec![b' '; hypura::server::body::MOST_BYTES + 1]);
+    for (path, at) in [
+        ("/api/generate", "/error"),
+        ("/api/chat", "/error"),
+        ("/api/embed", "/error"),
+        ("/api/create", "/error"),
+        ("/v1/chat/completions", "/error/message"),
+        ("/v1/completions", "/error/message"),
+        ("/v1/embeddings", "/error/message"),
+        ("/v1/responses", "/error/message"),
+        ("/tokenize", "/error/message"),
+        ("/v1/messages", "/error/message"),
+        ("/v1/messages/count_tokens", "/error/message"),
+    ] {
+        let answer = kit.send(request(Method::POST, path, body.clone())).await;
+        assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE, "{path}");
+        let json = answer.json();
+        let message = json.pointer(at).and_then(serde_json::Value::as_str).unwrap_or_default();
+        assert!(message.contains("at most 128 MiB"), "{path}: {json}");
+        if path.starts_with("/v1/messages") {
+            assert_eq!(
+                (&json["type"], &json["error"]["type"]),
+                (&json!("error"), &json!("invalid_request_error"))
+            );
+        }
+    }
 }
 
 #[tokio::test]
@@ -208,10 +231,31 @@ async fn http_0_10_preflights_and_foreign_origins() {
         assert_eq!(answer.status, StatusCode::NO_CONTENT);
         assert_eq!(answer.header("access-control-allow-origin"), origin);
         let allowed = answer.header("access-control-allow-headers").to_lowercase();
-        for name in
-            ["authorization", "content-type", "openai-beta", "x-stainless-retry-count", "anthropic-version"]
-        {
-            assert!(allowed.contains(name), "{name}");
+        let allowed: Vec<&str> = allowed.split(',').map(str::trim).collect();
+        for name in [
+            "authorization",
+            "content-type",
+            "user-agent",
+            "accept",
+            "x-requested-with",
+            "openai-beta",
+            "anthropic-version",
+            "anthropic-beta",
+            "x-api-key",
+            "x-stainless-arch",
+            "x-stainless-async",
+            "x-stainless-custom-poll-interval",
+            "x-stainless-helper-method",
+            "x-stainless-lang",
+            "x-stainless-os",
+            "x-stainless-package-version",
+            "x-stainless-poll-helper",
+            "x-stainless-retry-count",
+            "x-stainless-runtime",
+            "x-stainless-runtime-version",
+            "x-stainless-timeout",
+        ] {
+            assert!(allowed.contains(&name), "{name}");
         }
         let get = kit.send(from_page(Method::GET, "/api/tags", origin)).await;
         assert_eq!((get.status, get.header("access-control-allow-origin")), (StatusCode::OK, origin));

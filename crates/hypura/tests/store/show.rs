@@ -16,7 +16,8 @@ fn everything_about_a_model_of_ollama() {
     let show = show(&machine, "llama3.2:3b", false);
     assert_eq!(show["license"], "MIT");
     assert_eq!(show["system"], "Be brief.");
-    assert_eq!(show["template"], "{{ if .Tools }}{{ end }}{{ .Prompt }}");
+    // Its own template is in Go: what is used, and decides, is that of the GGUF.
+    assert_eq!(show["template"], JINJA);
     let lines = "num_ctx                        4096\nstop                           \"<|eot|>\"";
     assert_eq!(show["parameters"], lines);
     assert_eq!(show["messages"], json!([{"role": "user", "content": "hi"}]));
@@ -63,6 +64,32 @@ fn a_plain_file_shows_the_template_of_its_gguf() {
     assert_eq!(show["template"], JINJA);
     assert_eq!(show["parameters"], "");
     assert!(show.get("system").is_none() && show.get("license").is_none() && show.get("messages").is_none());
+}
+
+#[test]
+fn a_template_in_go_is_not_used_so_it_promises_nothing() {
+    let machine = Machine::new();
+    let go = b"{{ .Prompt }}{{ .Suffix }}{{ .Tools }}<think>{{ .Thinking }}</think>";
+    for (name, own) in [("jinja", "{{ messages }}"), ("none", "")] {
+        let model = gguf(&[("tokenizer.chat_template", own.into())]);
+        machine.ollama(
+            &format!("registry.ollama.ai/library/{name}/latest"),
+            &[("model", &model), ("template", go)],
+        );
+        let show = show(&machine, name, false);
+        assert_eq!(
+            (&show["template"], &show["capabilities"]),
+            (&json!(own), &json!(["completion"])),
+            "{name}"
+        );
+        assert!(!show["modelfile"].as_str().unwrap().contains(".Prompt"), "{show}");
+    }
+    // One in Jinja counts, also where it can less than that of the GGUF.
+    let model = gguf(&[("tokenizer.chat_template", "{{ tools }}<think></think>".into())]);
+    let layers: [(&str, &[u8]); 2] =
+        [("model", &model), ("template", b"{% for m in messages %}{% endfor %}")];
+    machine.ollama("registry.ollama.ai/library/own/latest", &layers);
+    assert_eq!(show(&machine, "own", false)["capabilities"], json!(["completion"]));
 }
 
 #[test]

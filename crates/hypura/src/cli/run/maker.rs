@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::answer::Message;
-use crate::store::{ModelEntry, TemplateLanguage};
+use crate::store::ModelEntry;
 
 /// What was said. Nothing, for plain files.
 #[derive(Clone, Debug, Default)]
@@ -48,13 +48,12 @@ impl Maker {
             },
             content: message.content.clone(),
         });
-        let is_jinja = entry.template_language() == Some(TemplateLanguage::Jinja);
         Self {
             context: whole("num_ctx"),
             max_tokens: whole("num_predict"),
             stops,
             beginning: system.into_iter().chain(messages).collect(),
-            template: entry.template.clone().filter(|_| is_jinja),
+            template: entry.own_jinja().map(ToOwned::to_owned),
             parameters: entry.parameters,
         }
     }

@@ -52,7 +52,7 @@ fn error(failure: &Failure) -> Value {
     json!({"type": "error", "error": {"type": kind, "message": failure.message}})
 }
 
-async fn messages(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn messages(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
     answer(&server, &bytes, received).await.unwrap_or_else(|error| failure(&error))
 }
@@ -61,7 +61,8 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     let request: Request = body::request(bytes)?;
     let stream = request.stream.unwrap_or(false);
     let job = request.job(received, true)?;
-    let wire = Answer::new(job.base.model.clone());
+    let stop_sequences = job.base.options.stop.clone().unwrap_or_default();
+    let wire = Answer::new(job.base.model.clone(), stop_sequences);
     let pieces = jobs::chat(server, job).await?;
     if stream {
         return Ok(respond::stream_pieces(server, pieces, wire).await);
@@ -69,12 +70,16 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     Ok(respond::whole(server, pieces, move |result| wire.whole(result)).await)
 }
 
-async fn count_tokens(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn count_tokens(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    match count(&server, &bytes, received).await {
-        Ok(count) => respond::json(StatusCode::OK, &json!({"input_tokens": count})),
-        Err(error) => failure(&error),
-    }
+    let work = Arc::clone(&server);
+    respond::patient(&server, async move {
+        match count(&work, &bytes, received).await {
+            Ok(count) => respond::json(StatusCode::OK, &json!({"input_tokens": count})),
+            Err(error) => failure(&error),
+        }
+    })
+    .await
 }
 
 async fn count(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<usize, Failure> {

@@ -15,6 +15,8 @@ use crate::server::respond::{self, Wire};
 pub(super) struct Answer {
     id: String,
     model: String,
+    /// The stop strings of the request: that a template's own one came is the end of a turn.
+    stop_sequences: Vec<String>,
     prompt_tokens: u32,
     /// The kind of the block that is open, if one is.
     open: Option<&'static str>,
@@ -24,9 +26,9 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub fn new(model: String) -> Self {
+    pub fn new(model: String, stop_sequences: Vec<String>) -> Self {
         let id = format!("msg_{}", random_hex(24));
-        Self { id, model, prompt_tokens: 0, open: None, blocks: 0, called: false }
+        Self { id, model, stop_sequences, prompt_tokens: 0, open: None, blocks: 0, called: false }
     }
 
     /// The whole answer as one message.
@@ -66,8 +68,10 @@ impl Answer {
     fn stop<'a>(&self, summary: &'a Summary) -> (&'static str, Option<&'a str>) {
         match &summary.reason {
             _ if self.called => ("tool_use", None),
-            DoneReason::Stop => ("end_turn", None),
-            DoneReason::StopString(text) => ("stop_sequence", Some(text)),
+            DoneReason::StopString(text) if self.stop_sequences.contains(text) => {
+                ("stop_sequence", Some(text))
+            }
+            DoneReason::Stop | DoneReason::StopString(_) => ("end_turn", None),
             DoneReason::Length => ("max_tokens", None),
         }
     }

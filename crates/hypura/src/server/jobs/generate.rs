@@ -48,8 +48,8 @@ enum Form {
     Text { text: String, format: Format, context: Vec<Token> },
     /// Two texts with a gap.
     Gap { before: String, after: String, format: Format },
-    /// A message in a conversation.
-    Chat { input: ChatInput, context: Vec<Token> },
+    /// A message in a conversation; with a template that the request brought, whose failures are the request's.
+    Chat { input: ChatInput, context: Vec<Token>, own_template: bool },
 }
 
 impl Form {
@@ -66,8 +66,8 @@ impl Form {
                 let refused = || Failure::bad_request("the model's vocabulary cannot fill a gap");
                 plain(engine.infill(&before, &after).ok_or_else(refused)?, format)
             }
-            Self::Chat { input, context } => {
-                let mut prompt = engine.render(&input)?;
+            Self::Chat { input, context, own_template } => {
+                let mut prompt = engine.render(&input).map_err(|failure| blamed(failure, own_template))?;
                 if !context.is_empty() {
                     let begin = engine.tokenize("", true, false);
                     if !begin.is_empty() && prompt.tokens.starts_with(&begin) {
@@ -87,9 +87,20 @@ impl Form {
                 let tokens = engine.infill(&before, &after).unwrap_or_default();
                 Ok(engine.detokenize(&tokens))
             }
-            Self::Chat { input, context } => Ok(engine.detokenize(&context) + &engine.render_text(&input)?),
+            Self::Chat { input, context, own_template } => {
+                let text = engine.render_text(&input).map_err(|failure| blamed(failure, own_template))?;
+                Ok(engine.detokenize(&context) + &text)
+            }
         }
     }
+}
+
+/// A template that the request brought fails by the request's fault.
+fn blamed(failure: Failure, own_template: bool) -> Failure {
+    if own_template && failure.status.is_server_error() {
+        return Failure::bad_request(format!("template error: {}", failure.message));
+    }
+    failure
 }
 
 fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
@@ -134,5 +145,5 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         template: template.map(str::to_owned).or_else(|| entry.template.clone()),
         ..ChatInput::default()
     };
-    Ok(Form::Chat { input, context })
+    Ok(Form::Chat { input, context, own_template: template.is_some() })
 }

@@ -110,7 +110,7 @@ impl Work {
         let (sender, mut events) = mpsc::unbounded_channel();
         let ticket = lease.engine().submit(request, Box::new(move |event| sender.send(event).is_ok()))?;
         self.send(Piece::Started { prompt_tokens });
-        let mut reader = Reader { parser, pending: Vec::new(), first_token: None };
+        let mut reader = Reader { parser, pending: Vec::new(), thinking: String::new(), first_token: None };
         while let Some(event) = events.recv().await {
             match event {
                 EngineEvent::Started { reused } => line.reused = reused,
@@ -126,7 +126,8 @@ impl Work {
                 EngineEvent::Done(done) => {
                     drop(ticket);
                     self.send_all(reader.finish(done.finish == EngineFinish::End));
-                    return Ok(self.summary(*done, load, &reader, context));
+                    let reasoning = lease.engine().tokenize(&reader.thinking, false, false).len();
+                    return Ok(self.summary(*done, load, &reader, reasoning, context));
                 }
                 EngineEvent::Failed(failure) => return Err(failure),
             }
@@ -150,6 +151,7 @@ impl Work {
         done: EngineDone,
         load: Duration,
         reader: &Reader,
+        reasoning: usize,
         context: Option<Vec<i32>>,
     ) -> Summary {
         let context = context.map(|mut tokens| {
@@ -165,6 +167,7 @@ impl Work {
             prompt_tokens: done.prompt_tokens,
             reused_tokens: done.reused_tokens,
             generated_tokens: u32::try_from(done.tokens.len()).unwrap_or(u32::MAX),
+            reasoning_tokens: u32::try_from(reasoning.min(done.tokens.len())).unwrap_or(u32::MAX),
             total: self.base.received.elapsed(),
             load,
             prefill: done.prefill,
@@ -194,6 +197,8 @@ struct Reader {
     parser: Option<Box<dyn AnswerParser>>,
     /// Log-probabilities of tokens whose text the parser still holds back.
     pending: Vec<TokenLogprob>,
+    /// All reasoning so far.
+    thinking: String,
     first_token: Option<Duration>,
 }
 
@@ -223,6 +228,7 @@ impl Reader {
         for part in parts {
             match part {
                 AnswerPart::Thinking(text) if !text.is_empty() => {
+                    self.thinking.push_str(&text);
                     pieces.push(Piece::Thinking { text, logprobs: std::mem::take(&mut self.pending) });
                 }
                 AnswerPart::Content(text) if !text.is_empty() => {

@@ -29,7 +29,7 @@ pub struct Collected {
 }
 
 impl PieceStream {
-    pub(super) fn new(pieces: mpsc::UnboundedReceiver<Piece>) -> Self {
+    pub(in crate::server) fn new(pieces: mpsc::UnboundedReceiver<Piece>) -> Self {
         Self { pieces, first: None }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -56,6 +57,8 @@ impl Backend for EngineBackend {
                         planned,
                         runner: self.runner.clone(),
                         model: model.name.clone(),
+                        needs_template: model.capabilities.completion && model.template.is_none(),
+                        folder: model.path.parent().unwrap_or(Path::new("")).to_owned(),
                     });
                     return Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) });
                 }
@@ -73,23 +76,31 @@ impl Backend for EngineBackend {
 
 fn load_failure(model: &ModelEntry, error: &LoadError) -> Failure {
     tracing::debug!(model = %model.name, %error, "cannot load");
-    Failure::internal(format!("cannot load model '{}': {}", model.name, without_paths(&error.to_string())))
+    let folder = model.path.parent().unwrap_or(Path::new(""));
+    Failure::internal(format!("cannot load model '{}': {}", model.name, public(error, folder)))
+}
+
+/// What a client may read of an error about files in `folder`, which may be a relative one.
+fn public(error: &dyn std::error::Error, folder: &Path) -> String {
+    let text = error.to_string();
+    let folder = format!("{}/", folder.display());
+    let text = if folder.len() > 1 { text.replace(&folder, "") } else { text };
+    without_paths(&text)
 }
 
 struct EnginePlan {
     planned: Planned,
     runner: RunnerSettings,
     model: String,
+    /// Its own template would be used, where it has one.
+    needs_template: bool,
+    folder: PathBuf,
 }
 
 impl Plan for EnginePlan {
     fn load(self: Box<Self>, progress: &AtomicU64) -> Result<Arc<dyn Engine>, Failure> {
         let failed = |error: &LoadError| {
-            Failure::internal(format!(
-                "cannot load model '{}': {}",
-                self.model,
-                without_paths(&error.to_string())
-            ))
+            Failure::internal(format!("cannot load model '{}': {}", self.model, public(error, &self.folder)))
         };
         let loaded = load::load(self.planned, &mut |_, _| {
             progress.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +110,14 @@ impl Plan for EnginePlan {
         for note in &runner.info().notes {
             tracing::info!(model = %self.model, note, "loaded");
         }
-        Ok(Arc::new(RunnerEngine { facts: facts(&runner), runner }))
+        if self.needs_template && !runner.text().caps().explicit {
+            tracing::warn!(
+                model = %self.model,
+                "the file has no chat template: ChatML is assumed, which the model may not know; a Modelfile with \
+                 TEMPLATE in Jinja gives it the right one"
+            );
+        }
+        Ok(Arc::new(RunnerEngine { facts: facts(&runner), folder: self.folder, runner }))
     }
 }
 
@@ -121,6 +139,8 @@ fn facts(runner: &Runner) -> EngineFacts {
 struct RunnerEngine {
     runner: Runner,
     facts: EngineFacts,
+    /// Where its files are.
+    folder: PathBuf,
 }
 
 /// Cancels its request when it is dropped.
@@ -223,15 +243,17 @@ impl Engine for RunnerEngine {
             progress: true,
         };
         let mut sink = sink;
-        let sink = Box::new(move |event| sink(event_of(event)));
+        let folder = self.folder.clone();
+        let sink = Box::new(move |event| sink(event_of(event, &folder)));
         let handle =
             self.runner.submit(Request { prompt: request.tokens, options }, sink).map_err(refused)?;
         Ok(Box::new(RunnerTicket(handle)))
     }
 
     fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<Box<dyn Ticket>, Failure> {
+        let folder = self.folder.clone();
         let sink = Box::new(move |result: Result<Vec<Vec<f32>>, GenerateError>| {
-            sink(result.map_err(|error| generate_failure(&error)));
+            sink(result.map_err(|error| generate_failure(&error, &folder)));
         });
         let handle = self.runner.embed(inputs, sink).map_err(refused)?;
         Ok(Box::new(RunnerTicket(handle)))
@@ -273,9 +295,13 @@ impl RunnerEngine {
     }
 }
 
-/// What a template or a schema says: a template of ours that fails is a 500, everything else is the request's fault.
+/// What a template or a schema says: a template that fails is a 500, as in Ollama; everything else is the request's fault.
 fn chat_failure(error: &ChatError) -> Failure {
-    Failure::bad_request(without_paths(&error.to_string()))
+    let message = without_paths(&error.to_string());
+    match error {
+        ChatError::Template(_) => Failure::internal(message),
+        ChatError::Input(_) | ChatError::Schema(_) | ChatError::Grammar(_) => Failure::bad_request(message),
+    }
 }
 
 fn schema_of(format: &Format) -> Option<String> {
@@ -321,7 +347,7 @@ fn refused(error: SubmitError) -> Failure {
     }
 }
 
-fn event_of(event: Event) -> EngineEvent {
+fn event_of(event: Event, folder: &Path) -> EngineEvent {
     match event {
         Event::Started { reused_tokens, .. } => EngineEvent::Started { reused: reused_tokens },
         Event::Progress { processed, total, reused, elapsed } => {
@@ -331,7 +357,7 @@ fn event_of(event: Event) -> EngineEvent {
             EngineEvent::Text { text, tokens: tokens.into_iter().filter_map(token_of).collect() }
         }
         Event::Done(outcome) => EngineEvent::Done(Box::new(done_of(*outcome))),
-        Event::Failed(error) => EngineEvent::Failed(generate_failure(&error)),
+        Event::Failed(error) => EngineEvent::Failed(generate_failure(&error, folder)),
     }
 }
 
@@ -361,8 +387,8 @@ fn done_of(outcome: Outcome) -> EngineDone {
     }
 }
 
-fn generate_failure(error: &GenerateError) -> Failure {
-    let message = without_paths(&error.to_string());
+fn generate_failure(error: &GenerateError, folder: &Path) -> Failure {
+    let message = public(error, folder);
     match error {
         GenerateError::PromptTooLong { .. } | GenerateError::EmptyPrompt => Failure::bad_request(message),
         _ => {
@@ -395,5 +421,31 @@ fn part_of(delta: ChatDelta) -> AnswerPart {
             name,
             arguments: serde_json::from_str(&arguments_json).unwrap_or(Value::String(arguments_json)),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_9_a_client_reads_the_file_but_not_its_folder() {
+        let gone = |path: &str| LoadError::Gguf {
+            path: path.into(),
+            source: hypura_core::gguf::GgufError::NotGguf { found: *b"abcd" },
+        };
+        for folder in ["/srv/My Models", "My Models", "a/b c", "/"] {
+            let told = public(&gone(&format!("{folder}/x y.gguf")), Path::new(folder));
+            assert!(told.starts_with("x y.gguf: "), "{folder}: {told}");
+        }
+    }
+
+    #[test]
+    fn errors_9_a_template_that_fails_is_a_500_and_a_bad_schema_a_400() {
+        let status = |error| chat_failure(&error).status.as_u16();
+        assert_eq!(status(ChatError::Template("roles must alternate".into())), 500);
+        assert_eq!(status(ChatError::Schema("x".into())), 400);
+        assert_eq!(status(ChatError::Input("x".into())), 400);
+        assert_eq!(status(ChatError::Grammar("x".into())), 400);
     }
 }

@@ -1,7 +1,8 @@
 //! The model store as the server's catalogue.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use serde_json::Value;
@@ -10,18 +11,21 @@ use super::catalog::{Capabilities, Catalog, Details, LookupError, ModelEntry, Sh
 use crate::server::Failure;
 use crate::server::job::Message;
 use crate::server::options::Options;
-use crate::store::{self, Capability, Locality, ModelName, Store, StoreError, TemplateLanguage};
+use crate::store::{self, Capability, Locality, ModelName, Store, StoreError};
 
 /// All models of this machine.
 pub struct StoreCatalog {
     store: Arc<Store>,
+    /// The tensors of models that were asked for, by their weights: clients ask again and again, and reading the header
+    /// of a large vocabulary takes longer than they should wait.
+    tensors: Mutex<HashMap<String, Arc<Vec<Value>>>>,
 }
 
 impl StoreCatalog {
     /// A catalogue of this store.
     #[must_use]
     pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+        Self { store, tensors: Mutex::default() }
     }
 
     fn entry(&self, entry: &store::ModelEntry) -> Result<ModelEntry, Failure> {
@@ -32,7 +36,6 @@ impl StoreCatalog {
             tracing::warn!(model = %entry.name, why, "the parameters of this model are ignored");
             Options::default()
         });
-        let jinja = entry.template_language() == Some(TemplateLanguage::Jinja);
         Ok(ModelEntry {
             name: entry.name.to_string(),
             weights: weights(&path),
@@ -59,7 +62,7 @@ impl StoreCatalog {
                 embedding: can(Capability::Embedding),
                 thinking: can(Capability::Thinking),
             },
-            template: entry.template.clone().filter(|_| jinja),
+            template: entry.own_jinja().map(str::to_owned),
             system: entry.system.clone(),
             options,
             messages: entry
@@ -68,6 +71,20 @@ impl StoreCatalog {
                 .map(|one| Message::text(&one.role, one.content.clone()))
                 .collect(),
         })
+    }
+}
+
+impl StoreCatalog {
+    fn tensors(&self, entry: &ModelEntry) -> Result<Arc<Vec<Value>>, Failure> {
+        let known = || self.tensors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rows) = known().get(&entry.weights) {
+            return Ok(Arc::clone(rows));
+        }
+        let rows = self.store.tensors(&entry.name).map_err(|error| failure_of_store(&error))?;
+        let rows = rows.iter().map(|row| serde_json::to_value(row).unwrap_or(Value::Null));
+        let rows = Arc::new(rows.collect::<Vec<_>>());
+        known().insert(entry.weights.clone(), Arc::clone(&rows));
+        Ok(rows)
     }
 }
 
@@ -95,15 +112,13 @@ impl Catalog for StoreCatalog {
 
     fn show(&self, entry: &ModelEntry, verbose: bool) -> Result<ShowData, Failure> {
         let show = self.store.show(&entry.name, verbose).map_err(|error| failure_of_store(&error))?;
-        let tensors = show.tensors.unwrap_or_default();
-        let row = |row| serde_json::to_value(row).unwrap_or(Value::Null);
         Ok(ShowData {
             license: Some(show.license).filter(|text| !text.is_empty()),
             modelfile: show.modelfile,
             parameters: show.parameters,
             template: show.template,
             model_info: show.model_info,
-            tensors: tensors.iter().map(row).collect(),
+            tensors: self.tensors(entry)?.as_ref().clone(),
             projector_info: None,
             renderer: show.renderer,
             parser: show.parser,

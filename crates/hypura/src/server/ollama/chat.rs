@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -16,7 +15,7 @@ use super::request::{self, Common};
 use super::wire::{Native, Shape};
 use crate::server::job::{ChatJob, Message, ToolCall};
 use crate::server::state::Server;
-use crate::server::{Failure, body, jobs, respond, time};
+use crate::server::{Failure, body, jobs, respond};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/api/chat", post(chat))
@@ -58,7 +57,7 @@ struct WireFunction {
     arguments: Value,
 }
 
-async fn chat(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn chat(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
     match answer(&server, &bytes, received).await {
         Ok(response) => response,
@@ -75,7 +74,7 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     let base = common.base(received)?;
     if messages.is_empty() {
         let rest = json!({"message": {"role": "assistant", "content": ""}});
-        return Ok(request::load_or_unload(server, &base, rest).await);
+        return Ok(request::load_or_unload(server, base, rest).await);
     }
     let messages = messages.into_iter().map(message).collect::<Result<Vec<_>, _>>()?;
     let job = ChatJob {
@@ -87,17 +86,11 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     };
     let native = Native { model: common.model.clone(), shape: Shape::Chat };
     if common.debug_render_only {
-        let images: usize = job.messages.iter().map(|message| message.images.len()).sum();
-        let text = jobs::render_chat(server, job).await?;
-        let info = json!({"rendered_template": text, "image_count": images});
-        let message = json!({"role": "assistant", "content": ""});
-        return Ok(respond::json(
-            StatusCode::OK,
-            &json!({
-                "model": native.model, "created_at": time::now_utc(), "message": message, "done": false,
-                "_debug_info": info,
-            }),
-        ));
+        let rest = json!({"message": {"role": "assistant", "content": ""}});
+        let images = job.messages.iter().map(|message| message.images.len()).sum();
+        let work = Arc::clone(server);
+        let text = async move { jobs::render_chat(&work, job).await };
+        return Ok(request::rendered(server, native.model, rest, images, text).await);
     }
     let pieces = jobs::chat(server, job).await?;
     if common.stream.unwrap_or(true) {

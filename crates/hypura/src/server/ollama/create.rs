@@ -34,8 +34,18 @@ enum Step {
     End(Result<(), Failure>),
 }
 
-async fn create(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn create(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     answer(&server, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
+}
+
+/// The last word alone.
+async fn whole(mut steps: mpsc::UnboundedReceiver<Step>) -> Response {
+    while let Some(step) = steps.recv().await {
+        if let Step::End(Err(failure)) = step {
+            return respond::native_failure(&failure);
+        }
+    }
+    respond::json(StatusCode::OK, &json!({"status": "success"}))
 }
 
 async fn answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Failure> {
@@ -53,6 +63,10 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Failure
         });
         drop(sender.send(Step::End(made.await.map(drop))));
     });
+    if !streams {
+        // Nobody sees the steps, and hashing a large file takes minutes.
+        return Ok(respond::patient(server, async move { whole(steps).await }).await);
+    }
     let mut early = Vec::new();
     loop {
         match steps.recv().await {
@@ -60,15 +74,12 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Failure
             Some(Step::Progress(step)) => {
                 let first = step.status == FIRST_STEP;
                 early.push(wire::line(&step));
-                if streams && !first {
+                if !first {
                     break;
                 }
             }
             Some(Step::End(Ok(()))) | None => break,
         }
-    }
-    if !streams {
-        return Ok(respond::json(StatusCode::OK, &json!({"status": "success"})));
     }
     let lines = stream::unfold((early.into_iter(), steps), |(mut early, mut steps)| async move {
         if let Some(line) = early.next() {

@@ -33,9 +33,13 @@ struct Request {
     dimensions: Option<usize>,
 }
 
-async fn embed(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn embed(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    answer(&server, &bytes, received).await.unwrap_or_else(|failure| respond::native_failure(&failure))
+    let work = Arc::clone(&server);
+    respond::patient(&server, async move {
+        answer(&work, &bytes, received).await.unwrap_or_else(|failure| respond::native_failure(&failure))
+    })
+    .await
 }
 
 async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {
@@ -62,9 +66,13 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     ))
 }
 
-async fn embeddings(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn embeddings(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    old_answer(&server, &bytes, received).await.unwrap_or_else(|failure| respond::native_failure(&failure))
+    let work = Arc::clone(&server);
+    respond::patient(&server, async move {
+        old_answer(&work, &bytes, received).await.unwrap_or_else(|failure| respond::native_failure(&failure))
+    })
+    .await
 }
 
 async fn old_answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {

@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -16,7 +15,7 @@ use super::request::{self, Common};
 use super::wire::{Native, Shape};
 use crate::server::job::GenerateJob;
 use crate::server::state::Server;
-use crate::server::{Failure, body, jobs, respond, time};
+use crate::server::{Failure, body, jobs, respond};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/api/generate", post(generate))
@@ -36,7 +35,7 @@ struct Request {
     context: Vec<i32>,
 }
 
-async fn generate(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn generate(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
     match answer(&server, &bytes, received).await {
         Ok(response) => response,
@@ -52,19 +51,14 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     }
     let asks = !request.prompt.is_empty() || !request.suffix.is_empty() || !request.images.is_empty();
     if !asks && !request.common.debug_render_only {
-        return Ok(request::load_or_unload(server, &job.base, json!({"response": ""})).await);
+        return Ok(request::load_or_unload(server, job.base, json!({"response": ""})).await);
     }
     let native = Native { model: request.common.model.clone(), shape: Shape::Generate };
     if request.common.debug_render_only {
-        let images = job.images.len();
-        let text = jobs::render_generate(server, job).await?;
-        let info = json!({"rendered_template": text, "image_count": images});
-        return Ok(respond::json(
-            StatusCode::OK,
-            &json!({
-                "model": native.model, "created_at": time::now_utc(), "response": "", "done": false, "_debug_info": info,
-            }),
-        ));
+        let rest = json!({"response": ""});
+        let (images, work) = (job.images.len(), Arc::clone(server));
+        let text = async move { jobs::render_generate(&work, job).await };
+        return Ok(request::rendered(server, native.model, rest, images, text).await);
     }
     let stream = request.common.stream.unwrap_or(true);
     let pieces = jobs::generate(server, job).await?;

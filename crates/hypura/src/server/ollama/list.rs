@@ -103,7 +103,11 @@ struct ShowRequest {
     system: String,
 }
 
-async fn show(State(server): State<Arc<Server>>, headers: HeaderMap, bytes: Bytes) -> Response {
+async fn show(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    body::Whole(bytes): body::Whole,
+) -> Response {
     answer(&server, &headers, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
 }
 

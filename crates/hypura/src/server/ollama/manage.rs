@@ -66,7 +66,7 @@ fn empty() -> Response {
     respond::with_type(StatusCode::OK, "text/plain", Body::empty())
 }
 
-async fn delete_model(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn delete_model(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     delete_answer(&server, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
 }
 
@@ -84,7 +84,7 @@ async fn delete_answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, 
     Ok(empty())
 }
 
-async fn copy(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn copy(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     copy_answer(&server, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
 }
 
@@ -99,7 +99,7 @@ async fn copy_answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Fa
     Ok(empty())
 }
 
-async fn pull(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn pull(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     pull_answer(&server, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
 }
 
@@ -144,7 +144,7 @@ fn statuses_answer(statuses: &[Value], stream: bool) -> Response {
     respond::json(StatusCode::OK, &statuses.last())
 }
 
-async fn push(State(_): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn push(State(_): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     if let Err(failure) = body::request::<NameRequest>(&bytes) {
         return respond::native_failure(&failure);
     }

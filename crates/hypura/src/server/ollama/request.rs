@@ -1,5 +1,6 @@
 //! What native requests have in common: names, options, formats, thinking, pictures.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,8 @@ pub(super) struct Common {
     pub format: Value,
     pub think: Value,
     pub truncate: Option<bool>,
+    /// Whether an answer that fills the context goes on without its beginning. It never does here: it ends.
+    shift: Option<bool>,
     pub logprobs: Option<bool>,
     pub top_logprobs: Option<i64>,
     #[serde(rename = "_debug_render_only")]
@@ -41,6 +44,9 @@ pub(super) struct Common {
 
 impl Common {
     pub fn base(&self, received: Instant) -> Result<JobBase, Failure> {
+        if self.shift == Some(true) {
+            tracing::debug!("shift is not supported: an answer ends where the context is full");
+        }
         let options = self.options.as_ref().map(Options::of_json).transpose();
         Ok(JobBase {
             options: options.map_err(Failure::bad_request)?.unwrap_or_default(),
@@ -107,7 +113,12 @@ pub(super) fn images(encoded: &[String]) -> Result<Vec<Vec<u8>>, Failure> {
 }
 
 /// Loads a model, or has it leave with `keep_alive` 0; `rest` is what the answer has beside the common fields.
-pub(super) async fn load_or_unload(server: &Arc<Server>, base: &JobBase, rest: Value) -> Response {
+pub(super) async fn load_or_unload(server: &Arc<Server>, base: JobBase, rest: Value) -> Response {
+    let work = Arc::clone(server);
+    respond::patient(server, async move { loaded_or_unloaded(&work, &base, rest).await }).await
+}
+
+async fn loaded_or_unloaded(server: &Arc<Server>, base: &JobBase, rest: Value) -> Response {
     let entry = match find(server, &base.model).await {
         Ok(entry) => entry,
         Err(error) => return respond::native_failure(&lookup_failure(error, &base.model)),
@@ -136,6 +147,30 @@ pub(super) async fn load_or_unload(server: &Arc<Server>, base: &JobBase, rest: V
         answer.insert("load_duration".to_owned(), json!(time::nanos(load)));
     }
     respond::json(StatusCode::OK, &answer)
+}
+
+/// The prompt that a request would make, without an answer of the model. May have to load it.
+pub(super) async fn rendered(
+    server: &Arc<Server>,
+    model: String,
+    rest: Value,
+    images: usize,
+    text: impl Future<Output = Result<String, Failure>> + Send + 'static,
+) -> Response {
+    respond::patient(server, async move {
+        let text = match text.await {
+            Ok(text) => text,
+            Err(failure) => return respond::native_failure(&failure),
+        };
+        let mut answer = json!({"model": model, "created_at": time::now_utc()});
+        if let (Value::Object(answer), Value::Object(rest)) = (&mut answer, rest) {
+            answer.extend(rest);
+        }
+        answer["done"] = json!(false);
+        answer["_debug_info"] = json!({"rendered_template": text, "image_count": images});
+        respond::json(StatusCode::OK, &answer)
+    })
+    .await
 }
 
 /// What a name that leads nowhere answers.

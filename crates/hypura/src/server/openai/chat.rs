@@ -142,7 +142,7 @@ pub(super) fn job(request: Request, received: Instant) -> Result<ChatJob, Failur
     })
 }
 
-async fn chat(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn chat(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
     answer(&server, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
 }

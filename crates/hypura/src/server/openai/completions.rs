@@ -34,7 +34,7 @@ struct Request {
     logprobs: Value,
 }
 
-async fn complete(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn complete(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
     answer(&server, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
 }

@@ -31,9 +31,13 @@ struct Request {
     encoding_format: Option<String>,
 }
 
-async fn embeddings(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
+async fn embeddings(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    answer(&server, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
+    let work = Arc::clone(&server);
+    respond::patient(&server, async move {
+        answer(&work, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
+    })
+    .await
 }
 
 async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {

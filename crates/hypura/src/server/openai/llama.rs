@@ -4,6 +4,7 @@
 //! or the only one that is installed.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -38,6 +39,11 @@ fn written(answer: Answer) -> Response {
         Ok(value) => respond::json(StatusCode::OK, &value),
         Err(failure) => super::failure(&failure),
     }
+}
+
+/// An answer that may have to wait for a model.
+async fn patiently(server: &Arc<Server>, answer: impl Future<Output = Answer> + Send + 'static) -> Response {
+    respond::patient(server, async move { written(answer.await) }).await
 }
 
 /// The model that a request without a name means.
@@ -75,8 +81,9 @@ async fn blocking(work: impl FnOnce() -> Value + Send + 'static) -> Answer {
     tokio::task::spawn_blocking(work).await.map_err(|_| Failure::internal("the text could not be read"))
 }
 
-async fn tokenize(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
-    written(tokens_of(&server, &bytes).await)
+async fn tokenize(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
+    let work = Arc::clone(&server);
+    patiently(&server, async move { tokens_of(&work, &bytes).await }).await
 }
 
 async fn tokens_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {
@@ -102,8 +109,9 @@ async fn tokens_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {
     .await
 }
 
-async fn detokenize(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
-    written(text_of(&server, &bytes).await)
+async fn detokenize(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
+    let work = Arc::clone(&server);
+    patiently(&server, async move { text_of(&work, &bytes).await }).await
 }
 
 async fn text_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {
@@ -121,8 +129,9 @@ async fn text_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {
     blocking(move || json!({"content": lease.engine().detokenize(&tokens)})).await
 }
 
-async fn apply_template(State(server): State<Arc<Server>>, bytes: Bytes) -> Response {
-    written(prompt_of(&server, &bytes).await)
+async fn apply_template(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
+    let work = Arc::clone(&server);
+    patiently(&server, async move { prompt_of(&work, &bytes).await }).await
 }
 
 async fn prompt_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {

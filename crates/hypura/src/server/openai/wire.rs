@@ -253,5 +253,6 @@ fn usage(summary: &Summary) -> Value {
         "completion_tokens": summary.generated_tokens,
         "total_tokens": summary.prompt_tokens.saturating_add(summary.generated_tokens),
         "prompt_tokens_details": {"cached_tokens": summary.reused_tokens},
+        "completion_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
     })
 }

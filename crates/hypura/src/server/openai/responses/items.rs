@@ -75,7 +75,7 @@ pub(super) fn usage(summary: &Summary) -> Value {
         "input_tokens": summary.prompt_tokens,
         "input_tokens_details": {"cached_tokens": summary.reused_tokens},
         "output_tokens": summary.generated_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
         "total_tokens": summary.prompt_tokens.saturating_add(summary.generated_tokens),
     })
 }

@@ -27,7 +27,11 @@ pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/v1/responses", post(responses))
 }
 
-async fn responses(State(server): State<Arc<Server>>, headers: HeaderMap, bytes: Bytes) -> Response {
+async fn responses(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    body::Whole(bytes): body::Whole,
+) -> Response {
     let received = Instant::now();
     answer(&server, &headers, bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
 }

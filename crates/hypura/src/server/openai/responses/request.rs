@@ -56,7 +56,7 @@ pub(super) fn decompressed(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, F
             let most = body::MOST_BYTES as u64;
             let read = (&mut decoder).take(most + 1).read_to_end(&mut plain).map_err(|_| broken())?;
             if read as u64 > most {
-                return Err(Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
+                return Err(body::too_large());
             }
             Ok(Bytes::from(plain))
         }
