@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another format is
 /// measured again.
-pub const PROFILE_FORMAT: u32 = 2;
+pub const PROFILE_FORMAT: u32 = 3;
 
 /// The reader that the program chooses where the system has it.
 const PREFERRED_READER: &str = "uring";
@@ -22,7 +22,10 @@ pub struct ProfileKey {
     pub version: String,
     /// What tells machines apart: processor, cores that may be used, memory.
     pub machine: String,
-    /// What tells disks apart: file system and device.
+    /// Threads that computed: rates of one number of them are not those of another.
+    #[serde(default)]
+    pub threads: u32,
+    /// What tells disks apart: file system, device, what is mounted.
     pub disk: String,
 }
 

@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 pub mod advise;
+pub mod baseline;
 pub mod doctor;
 pub mod error;
 pub mod iobench;

@@ -61,8 +61,6 @@ pub struct LoadSettings {
     pub prefetch: Prefetch,
     /// Observe or force routing.
     pub routes: RouteSettings,
-    /// Run llama.cpp alone over its own mapping of the file: the baseline of benchmarks, outside of every promise.
-    pub baseline_mmap: bool,
     /// Fill memory with a poison pattern before it is reused: stale bytes become visible. For tests.
     pub poison: bool,
     /// Wait for all reads of a layer's part before anything is computed, part by part: no overlap. What a simple
@@ -91,7 +89,6 @@ impl Default for LoadSettings {
             kv_may_shrink: true,
             prefetch: Prefetch::default(),
             routes: RouteSettings::default(),
-            baseline_mmap: false,
             poison: false,
             synchronous_reads: false,
             statistics: true,
@@ -224,6 +221,7 @@ fn context_options(settings: &LoadSettings, pooling: Pooling) -> ContextOptions 
         threads: settings.threads,
         kv: settings.kv,
         pooling,
+        alone: false,
     }
 }
 
@@ -289,10 +287,6 @@ pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Load
 
 fn load_mode(planned: &Planned) -> LoadMode {
     let Planned { plan, settings, .. } = planned;
-    if settings.baseline_mmap {
-        // Repacked copies of the weights would not fit where this baseline is of interest.
-        return LoadMode::Plain { repack: false, mmap: true };
-    }
     match (plan.mode, settings.choice) {
         // Asked for by name, resident keeps the file's layout, so that its logits are those of streaming.
         (Mode::FullResident, Choice::Resident) => LoadMode::Decorated { streamed: Vec::new() },

@@ -32,19 +32,18 @@ impl ModelSource {
     /// # Errors
     /// [`LoadError`] naming the file at fault.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let paths = shard_paths(path);
-        let mut files = Vec::with_capacity(paths.len());
-        let mut headers = Vec::with_capacity(paths.len());
-        for path in &paths {
-            let file = SourceFile::open(path)?;
-            let plain = File::open(path)
+        let (mut files, mut headers) = (Vec::new(), Vec::new());
+        // One by one: the first shard that is not there ends it, however many the name claims.
+        for path in shard_paths(path) {
+            let file = SourceFile::open(&path)?;
+            let plain = File::open(&path)
                 .map_err(|source| hypura_storage::OpenError { path: path.clone(), source })?;
             let header = gguf::read_header(BufReader::with_capacity(HEADER_BUFFER, plain), file.len())
-                .map_err(|source| LoadError::Gguf { path: path.clone(), source })?;
+                .map_err(|source| LoadError::Gguf { path, source })?;
             files.push(file);
             headers.push(header);
         }
-        let first = paths.into_iter().next().unwrap_or_else(|| path.to_path_buf());
+        let first = files.first().map_or_else(|| path.to_path_buf(), |file| file.path().to_path_buf());
         let sizes = files.iter().map(|file| file.len()).collect();
         let set =
             gguf::merge(headers, sizes).map_err(|source| LoadError::Gguf { path: first.clone(), source })?;
@@ -61,10 +60,10 @@ impl ModelSource {
 }
 
 /// All shards of a model, whichever of them was named.
-fn shard_paths(path: &Path) -> Vec<PathBuf> {
+fn shard_paths(path: &Path) -> Box<dyn Iterator<Item = PathBuf> + '_> {
     let shard = path.file_name().and_then(|name| name.to_str()).and_then(ShardName::parse);
     match shard {
-        Some(shard) => (0..shard.count).map(|index| path.with_file_name(shard.sibling(index))).collect(),
-        None => vec![path.to_path_buf()],
+        Some(shard) => Box::new((0..shard.count).map(move |index| path.with_file_name(shard.sibling(index)))),
+        None => Box::new(std::iter::once(path.to_path_buf())),
     }
 }

@@ -50,6 +50,9 @@ pub struct ContextOptions {
     pub kv: KvType,
     /// How embeddings are pooled, when asked for.
     pub pooling: Pooling,
+    /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop a decode. For
+    /// baselines.
+    pub alone: bool,
 }
 
 /// Bytes a context uses, as llama.cpp accounts them.
@@ -97,7 +100,7 @@ impl Context {
             error: ErrorSlot::default(),
             abort,
             executor: executor.map(|executor| Arc::new(Mutex::new(executor))),
-            threads: ThreadPool::new(options.threads)?,
+            threads: ThreadPool::new(options.threads, options.alone)?,
             model: model.clone(),
         };
         context.create()?;
@@ -130,7 +133,7 @@ impl Context {
         params.n_seq_max = options.sequences.max(1);
         // One pool of cells for all sequences: any of them may grow while others are short, a shared beginning is stored
         // once, and prompts share a graph with single tokens.
-        params.kv_unified = true;
+        params.kv_unified = !options.alone;
         params.n_threads = threads;
         params.n_threads_batch = threads;
         params.no_perf = true;
@@ -145,8 +148,10 @@ impl Context {
             Pooling::Last => sys::LLAMA_POOLING_TYPE_LAST,
         };
         // llama.cpp calls this between nodes; the Arc in the context keeps the flag alive as long as it.
-        params.abort_callback = Some(on_abort_query);
-        params.abort_callback_data = Arc::as_ptr(&self.abort).cast_mut().cast::<c_void>();
+        if !options.alone {
+            params.abort_callback = Some(on_abort_query);
+            params.abort_callback_data = Arc::as_ptr(&self.abort).cast_mut().cast::<c_void>();
+        }
         log::clear();
         let _ = backend::withdraw();
         if let Some(executor) = &self.executor {

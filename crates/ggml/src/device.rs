@@ -58,6 +58,11 @@ pub(crate) fn install() -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Whether this process has our device in the place of ggml's.
+pub(crate) fn is_installed() -> bool {
+    DECORATED.get().is_some()
+}
+
 impl Decorated {
     pub(crate) fn handle(&self) -> sys::ggml_backend_dev_t {
         self.device.cast()

@@ -37,6 +37,9 @@ pub enum LoadError {
     /// ggml has no CPU device, or one that cannot be wrapped.
     #[error("ggml offers no CPU device")]
     NoCpu,
+    /// A baseline cannot be had any more in this process.
+    #[error("ggml's CPU device is decorated in this process: llama.cpp alone needs another one")]
+    Decorated,
     /// No threads could be started.
     #[error("cannot start {0} computing threads: use fewer (--threads)")]
     Threads(i32),

@@ -182,7 +182,7 @@ fn work(options: &MeasureOptions) -> (u64, u64) {
 
 impl Bench {
     fn new(matrices: u32, threads: u32) -> Result<Self, LoadError> {
-        let threads = ThreadPool::new(threads)?;
+        let threads = ThreadPool::new(threads, false)?;
         // Weight, input, ids and result of each matrix. A graph has room for as many leafs as nodes.
         let tensors = 4 * matrices as usize + 8;
         let nodes = tensors;

@@ -1,6 +1,6 @@
 //! Process-wide state of llama.cpp, and what it says about the machine.
 
-use crate::{log, sys};
+use crate::{device, log, sys};
 use std::ffi::CStr;
 use std::sync::Once;
 
@@ -77,6 +77,25 @@ pub fn devices() -> Vec<DeviceInfo> {
                     memory_free_bytes: free as u64,
                 }
             })
+            .collect()
+    }
+}
+
+/// Whether ggml's CPU device has been decorated: once it was, everything in this process goes through ours.
+#[must_use]
+pub fn is_decorated() -> bool {
+    device::is_installed()
+}
+
+/// Names of the backends that are compiled in.
+#[must_use]
+pub fn backends() -> Vec<String> {
+    init();
+    // SAFETY: plain queries; ggml returns static strings.
+    unsafe {
+        (0..sys::ggml_backend_reg_count())
+            .map(|index| CStr::from_ptr(sys::ggml_backend_reg_name(sys::ggml_backend_reg_get(index))))
+            .map(|name| name.to_string_lossy().into_owned())
             .collect()
     }
 }

@@ -17,13 +17,16 @@ pub(crate) struct ThreadPool(*mut sys::ggml_threadpool);
 unsafe impl Send for ThreadPool {}
 
 impl ThreadPool {
-    /// Starts `threads - 1` workers; the caller of a graph is the last one.
-    pub fn new(threads: u32) -> Result<Self, LoadError> {
+    /// Starts `threads - 1` workers; the caller of a graph is the last one. With `usual_poll` they poll as long as
+    /// llama.cpp's own programs have them poll.
+    pub fn new(threads: u32, usual_poll: bool) -> Result<Self, LoadError> {
         let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
         // SAFETY: plain parameters; a null result is checked.
         let pool = unsafe {
             let mut params = sys::ggml_threadpool_params_default(threads);
-            params.poll = POLL;
+            if !usual_poll {
+                params.poll = POLL;
+            }
             sys::ggml_threadpool_new(&raw mut params)
         };
         if pool.is_null() { Err(LoadError::Threads(threads)) } else { Ok(Self(pool)) }

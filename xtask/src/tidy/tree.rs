@@ -21,6 +21,7 @@ pub(crate) struct File {
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     files: BTreeMap<String, File>,
+    root: Option<String>,
 }
 
 impl Tree {
@@ -47,7 +48,12 @@ impl Tree {
             };
             files.insert(path.to_owned(), File { size_bytes, text });
         }
-        Ok(Self { files })
+        Ok(Self { files, root: root.to_str().map(str::to_owned) })
+    }
+
+    /// Where the checkout is on this machine.
+    pub(crate) fn root(&self) -> Option<&str> {
+        self.root.as_deref()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -100,7 +106,13 @@ impl Tree {
     /// A tree of text files: (path, text).
     pub(crate) fn of_texts(texts: &[(&str, &str)]) -> Self {
         let file = |text: &str| File { size_bytes: text.len() as u64, text: Some(text.to_owned()) };
-        Self { files: texts.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect() }
+        let files = texts.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect();
+        Self { files, root: None }
+    }
+
+    /// The same in a checkout at this place.
+    pub(crate) fn at(self, root: &str) -> Self {
+        Self { root: Some(root.to_owned()), ..self }
     }
 
     /// Adds a file that is not text.

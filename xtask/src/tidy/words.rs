@@ -9,17 +9,19 @@ const LEFT_OUT: [&str; 4] =
 
 const MARKERS: [&str; 2] = ["TODO", "FIXME"];
 
-/// Where checkouts and home folders are. What stands before a path tells it from a part of a longer one.
-const MACHINE_PATHS: [&str; 3] = ["/work/", "/home/", "/Users/"];
+/// Where home folders are. What stands before a path tells it from a part of a longer one.
+const MACHINE_PATHS: [&str; 3] = ["/root/", "/home/", "/Users/"];
 
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
+    // Wherever this checkout is, that path is one of this machine, too.
+    let machine_paths: Vec<&str> = MACHINE_PATHS.into_iter().chain(tree.root()).collect();
     for (path, text) in tree.texts("") {
         if LEFT_OUT.iter().any(|left_out| path.starts_with(left_out)) {
             continue;
         }
         for (index, line) in text.lines().enumerate() {
-            let messages = [judge_markers(line), judge_ignore(path, line), judge_paths(line)];
+            let messages = [judge_markers(line), judge_ignore(path, line), judge_paths(line, &machine_paths)];
             findings
                 .extend(messages.into_iter().flatten().map(|message| Finding::at(path, index + 1, message)));
         }
@@ -46,8 +48,8 @@ fn judge_ignore(path: &str, line: &str) -> Option<String> {
         .then(|| "a test is ignored without an issue: write `#[ignore = \"#12: why\"]`".to_owned())
 }
 
-fn judge_paths(line: &str) -> Option<String> {
-    MACHINE_PATHS.iter().find_map(|machine_path| {
+fn judge_paths(line: &str, machine_paths: &[&str]) -> Option<String> {
+    machine_paths.iter().find_map(|machine_path| {
         let named = line.match_indices(machine_path).any(|(start, _)| {
             !line[..start]
                 .ends_with(|c: char| is_word_char(c) || matches!(c, '.' | '-' | '/' | '}' | ')' | '~' | '"'))
@@ -91,9 +93,12 @@ mod tests {
 
     #[test]
     fn paths_of_a_machine_are_found() {
-        assert_eq!(found("a.md", "see /work/shared/notes\n"), [Some(1)]);
+        assert_eq!(found("a.md", "see /Users/me/notes\n"), [Some(1)]);
         assert_eq!(found("a.py", "open('/home/me/x')\n"), [Some(1)]);
-        assert_eq!(found("a.sh", "cd $HOME/work/x; cat ./work/x ../home/y a/Users/b ${x}/work/y\n"), []);
+        assert_eq!(found("a.sh", "cd $x/root/x; cat ./root/x ../home/y a/Users/b ${x}/home/y\n"), []);
+        let tree = Tree::of_texts(&[("a.sh", "cd /srv/build/hypura/target; cd /srv/build\n")]);
+        assert_eq!(check(&tree).len(), 0);
+        assert_eq!(check(&tree.at("/srv/build/hypura")).len(), 1);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(super) const SPLIT_COUNT_KEY: &str = "split.count";
 /// Number of tensors in all shards together.
 pub(super) const SPLIT_TENSORS_KEY: &str = "split.tensors.count";
 
+/// Most shards of a model: the metadata count them in 16 bits.
+const MOST_SHARDS: u32 = u16::MAX as u32;
+
 /// The name of a shard's file: `PREFIX-00001-of-00003.gguf`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardName {
@@ -32,7 +35,8 @@ impl ShardName {
         let index = number.parse::<u32>().ok()?.checked_sub(1)?;
         let parsed = Self { prefix: prefix.to_owned(), index, count: count.parse().ok()? };
         // Only names that are written back the same: this refuses "+1", "001" and other near misses.
-        (index < parsed.count && parsed.sibling(index) == name).then_some(parsed)
+        let is_shard = index < parsed.count && parsed.count <= MOST_SHARDS && parsed.sibling(index) == name;
+        is_shard.then_some(parsed)
     }
 
     /// The name of shard `index` (counted from 0) of the same model.

@@ -35,8 +35,8 @@ pub struct HitRate {
 }
 
 /// (tokens' worth, hit rate) of LFRU over the generated tokens of recorded traces: Qwen3-30B-A3B (48 layers, 6 of 128
-/// experts, 156 tokens) and OLMoE 1B-7B (16 layers, 8 of 64, 299 tokens) from the project BigMoeOnEdge and the project
-/// waste, replayed by `examples/replay.rs` at 2.5, 5, 10, 25, 50 and 75% of the experts. Points of both models, smoothed
+/// experts, 156 tokens) and OLMoE 1B-7B (16 layers, 8 of 64, 299 tokens) from <https://github.com/Helldez/BigMoeOnEdge> and
+/// <https://github.com/sqliteai/waste>, replayed by `examples/replay.rs` at 2.5, 5, 10, 25, 50 and 75% of the experts. Points of both models, smoothed
 /// to be concave; neither is off by more than 0.05.
 const TRACED: &[(f64, f64)] = &[
     (0.2, 0.12),

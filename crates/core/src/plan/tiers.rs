@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Where weights live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
-    /// Memory of a device, by ggml's index.
-    Device(u32),
     /// Memory of the host.
     Host,
     /// The disk.
@@ -21,11 +19,10 @@ pub enum Tier {
 impl Tier {
     /// Name for people.
     #[must_use]
-    pub fn name(self) -> String {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Device(index) => format!("GPU {index}"),
-            Self::Host => "RAM".to_owned(),
-            Self::Storage => "NVMe".to_owned(),
+            Self::Host => "RAM",
+            Self::Storage => "NVMe",
         }
     }
 }

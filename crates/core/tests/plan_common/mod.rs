@@ -1,5 +1,4 @@
 //! Models and machines for tests of the planner.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use hypura_core::gguf::{merge, read_header};
@@ -7,6 +6,11 @@ use hypura_core::model::ModelShape;
 use hypura_core::profile::{MatmulRate, Memory, Overhead, Pattern, Profile, ReadRate, Storage};
 use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use proptest::prelude::*;
+
+/// Each test file uses its own part of this one; this uses the rest.
+const _: fn() = || {
+    let _ = (cases, model, model_of_layers, model_of_quant, fixed_machine, || machine());
+};
 
 /// How many cases of a property: what `PROPTEST_CASES` says, else `usual`.
 pub fn cases(usual: u32) -> u32 {

@@ -1,22 +1,24 @@
-//! Measures disk, processor and memory. Each part is short; together they take at most 15 seconds on an idle machine.
+//! Measures disk, processor and memory within [`budget`].
 
 use hypura_core::gguf::GgmlType;
-use hypura_core::profile::{MatmulRate, Overhead, Pattern, Profile, ReadRate, Storage};
+use hypura_core::profile::{MatmulRate, Overhead, Profile};
 use hypura_ggml::measure::{Kernel, MeasureOptions, measure as measure_kernel, overhead, wake};
-use hypura_storage::probe::{self, ProbeConfig, ProbeReport, Throughput};
-use hypura_storage::{Arena, HugePages, ReaderKind, disk};
+use hypura_storage::{Arena, HugePages};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::facts::{self, CpuTimes};
-use super::store::key_of;
+use super::store::Need;
+use super::{budget, disk};
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct ProfileOptions {
     /// The directory whose disk counts, or a large file on it (which spares writing one).
     pub target: PathBuf,
+    /// Whether the disk is measured. A plan that assumes another one needs none.
+    pub disk: bool,
     /// Threads that compute.
     pub threads: u32,
     /// How long each of the about fifty small measurements takes.
@@ -33,6 +35,7 @@ impl ProfileOptions {
     pub fn new(target: &Path, threads: u32) -> Self {
         Self {
             target: target.to_owned(),
+            disk: true,
             threads,
             cell: Duration::from_millis(120),
             scratch_bytes: 512 << 20,
@@ -54,20 +57,12 @@ const QUANTS: [GgmlType; 10] = [
     GgmlType::F16,
     GgmlType::F32,
 ];
-const REQUEST_BYTES: [usize; 2] = [64 << 10, 1 << 20];
-const DEPTHS: [usize; 4] = [1, 4, 16, 64];
 /// A matrix of the shape that models have.
 const COLUMNS: u32 = 2048;
 /// Tokens of a prefill measurement: enough for the kernels of many tokens.
 const PREFILL_TOKENS: u32 = 64;
-/// When no further type is measured.
-const PATIENCE: Duration = Duration::from_secs(12);
-/// The types that most models are made of are measured whatever it takes: without them nothing can be predicted.
-const LEAST_QUANTS: usize = 3;
 /// How often the processor is measured.
 const ROUNDS: usize = 2;
-/// How often the reads of the program's own reader are measured beyond the first time.
-const DISK_ROUNDS: usize = 2;
 /// Shares of the whole that the parts take, for the progress.
 const DISK_PART: f64 = 0.5;
 const CPU_PART: f64 = 0.97;
@@ -76,42 +71,20 @@ const CPU_PART: f64 = 0.97;
 pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) -> Profile {
     let start = Instant::now();
     let times = CpuTimes::now();
-    progress(0.0, "disk");
-    let mut storage = storage(options);
-    // Only where this needs no new file.
-    if options.target.is_file() && storage.is_measured() {
-        progress(DISK_PART / 2.0, "disk");
-        measure_again(options, &mut storage, DISK_ROUNDS);
-    }
-    let mut matmul: Vec<MatmulRate> = Vec::with_capacity(QUANTS.len());
-    // Twice over all types, the better of both: other programs disturb one of two moments less often than both.
-    for round in 0..ROUNDS {
-        for (index, quant) in QUANTS.into_iter().enumerate() {
-            if start.elapsed() > PATIENCE && matmul.len() >= LEAST_QUANTS {
-                // A busy machine: what is not measured by now stays unmeasured.
-                break;
-            }
-            let done = (round * QUANTS.len() + index) as f64 / (ROUNDS * QUANTS.len()) as f64;
-            progress(DISK_PART + (CPU_PART - DISK_PART) * done, &format!("processor, {quant}"));
-            let rate = matmul_rate(options, quant);
-            match matmul.get_mut(index) {
-                Some(before) => keep_better(before, &rate),
-                None => matmul.push(rate),
-            }
-        }
-    }
-    // A type that the backend cannot multiply was not measured.
-    matmul.retain(|rate| rate.decode_bytes_per_s.is_some() || rate.prefill_flops_per_s.is_some());
+    let storage = options.disk.then(|| {
+        progress(0.0, "disk");
+        disk::measure(options, start)
+    });
+    let matmul = matmul_rates(options, start, progress);
     progress(CPU_PART, "memory");
     let mut memory = facts::memory();
     memory.read_bytes_per_s = memory_bandwidth(options);
     memory.touch_bytes_per_s = touch_bandwidth(options);
-    // The least of several: a disturbance only ever adds.
-    let overheads = (0..2 * ROUNDS).filter_map(|_| overhead(options.threads, options.cell / 2).ok());
-    let overhead = overheads.min_by(|a, b| a.1.total_cmp(&b.1));
+    let overhead = least_overhead(options, start);
     progress(1.0, "done");
+    let need = Need { target: &options.target, threads: options.threads, disk: options.disk };
     Profile {
-        key: key_of(&options.target),
+        key: need.key(),
         measured_at_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().map(|age| age.as_secs()),
         measuring_s: Some(start.elapsed().as_secs_f64()),
         others_share: times.and_then(|before| CpuTimes::now()?.others_share(before)),
@@ -124,91 +97,49 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         },
         memory,
         devices: facts::devices(),
-        storage: Some(storage),
+        storage,
     }
 }
 
-fn storage(options: &ProfileOptions) -> Storage {
-    let readers = if cfg!(target_os = "linux") {
-        vec![ReaderKind::Uring, ReaderKind::Pread]
-    } else {
-        vec![ReaderKind::Pread]
-    };
-    let config = ProbeConfig {
-        patterns: vec![probe::Pattern::Random, probe::Pattern::Sequential],
-        readers,
-        request_bytes: REQUEST_BYTES.to_vec(),
-        depths: DEPTHS.to_vec(),
-        cell_duration: options.cell,
-        scratch_bytes: options.scratch_bytes,
-        ..ProbeConfig::default()
-    };
-    let file_system = disk::file_system_of(&options.target).unwrap_or_default();
-    let device = file_system.device.as_ref();
-    let facts = Storage {
-        target: options.target.display().to_string(),
-        file_system: file_system.kind.clone(),
-        device: device.map(|device| device.name.clone()),
-        rotational: device.and_then(crate::doctor::rotational),
-        read_ahead_kb: device.and_then(|device| device.read_ahead_kb),
-        reads: Vec::new(),
-        obstacle: None,
-    };
-    match probe::measure(&options.target, &config) {
-        Ok(report) => with_report(facts, &report),
-        Err(error) => Storage { obstacle: Some(error.to_string()), ..facts },
-    }
-}
-
-/// Measures again what the program reads with, and keeps the median of each cell: a disk is faster in one moment and
-/// slower in the next, and what is predicted is neither.
-fn measure_again(options: &ProfileOptions, storage: &mut Storage, rounds: usize) {
-    let config = ProbeConfig {
-        patterns: vec![probe::Pattern::Random, probe::Pattern::Sequential],
-        readers: vec![ReaderKind::Auto],
-        request_bytes: REQUEST_BYTES.to_vec(),
-        depths: DEPTHS.to_vec(),
-        cell_duration: options.cell / 2,
-        ..ProbeConfig::default()
-    };
-    let mut samples: Vec<Vec<f64>> =
-        storage.reads.iter().map(|read| read.bytes_per_s.into_iter().collect()).collect();
-    for round in 0..rounds {
-        let config = ProbeConfig { seed: config.seed + 1 + round as u64, ..config.clone() };
-        let Ok(report) = probe::measure(&options.target, &config) else { return };
-        let again = with_report(Storage::default(), &report);
-        for (read, samples) in storage.reads.iter().zip(&mut samples) {
-            let same = again.reads.iter().find(|other| {
-                (other.reader == read.reader && other.pattern == read.pattern)
-                    && (other.request_bytes, other.depth) == (read.request_bytes, read.depth)
-            });
-            samples.extend(same.and_then(|other| other.bytes_per_s));
+/// Twice over all types, the better of both: other programs disturb one of two moments less often than both.
+fn matmul_rates(
+    options: &ProfileOptions,
+    start: Instant,
+    progress: &mut dyn FnMut(f64, &str),
+) -> Vec<MatmulRate> {
+    let mut rates: Vec<MatmulRate> = Vec::with_capacity(QUANTS.len());
+    let mut longest = Duration::ZERO;
+    let all = (0..ROUNDS).flat_map(|round| QUANTS.into_iter().enumerate().map(move |quant| (round, quant)));
+    for (round, (index, quant)) in all {
+        let began = start.elapsed();
+        if !budget::may_measure_quant(began, rates.len(), longest) {
+            break;
+        }
+        let done = (round * QUANTS.len() + index) as f64 / (ROUNDS * QUANTS.len()) as f64;
+        progress(DISK_PART + (CPU_PART - DISK_PART) * done, &format!("processor, {quant}"));
+        let rate = matmul_rate(options, quant);
+        longest = longest.max(start.elapsed().saturating_sub(began));
+        match rates.get_mut(index) {
+            Some(before) => keep_better(before, &rate),
+            None => rates.push(rate),
         }
     }
-    for (read, samples) in storage.reads.iter_mut().zip(&mut samples) {
-        samples.sort_by(f64::total_cmp);
-        read.bytes_per_s = samples.get(samples.len() / 2).copied();
-    }
+    // A type that the backend cannot multiply was not measured.
+    rates.retain(|rate| rate.decode_bytes_per_s.is_some() || rate.prefill_flops_per_s.is_some());
+    rates
 }
 
-fn with_report(facts: Storage, report: &ProbeReport) -> Storage {
-    let read = |cell: &probe::ProbeCell| ReadRate {
-        reader: cell.reader.clone(),
-        pattern: match cell.pattern {
-            probe::Pattern::Sequential => Pattern::Sequential,
-            probe::Pattern::Random => Pattern::Random,
-        },
-        request_bytes: cell.request_bytes as u64,
-        depth: u32::try_from(cell.depth).unwrap_or(u32::MAX),
-        bytes_per_s: cell.result.as_ref().ok().map(Throughput::bytes_per_s),
-    };
-    let measured = Storage { reads: report.cells.iter().map(read).collect(), ..facts };
-    let obstacle = if measured.is_measured() {
-        None
-    } else {
-        report.cells.iter().find_map(|cell| cell.result.as_ref().err().cloned())
-    };
-    Storage { obstacle, ..measured }
+/// Seconds of a node and of a call: the least of several, because a disturbance only ever adds.
+fn least_overhead(options: &ProfileOptions, start: Instant) -> Option<(f64, f64)> {
+    let mut least: Option<(f64, f64)> = None;
+    for round in 0..2 * ROUNDS {
+        if round > 0 && !budget::may_repeat(start.elapsed(), options.cell) {
+            break;
+        }
+        let found = overhead(options.threads, options.cell / 2).ok();
+        least = least.into_iter().chain(found).min_by(|a, b| a.1.total_cmp(&b.1));
+    }
+    least
 }
 
 fn matmul_rate(options: &ProfileOptions, quant: GgmlType) -> MatmulRate {

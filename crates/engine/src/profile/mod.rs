@@ -1,14 +1,17 @@
 //! Measures this machine, once, and remembers it.
 //!
-//! - `measure`: disk, processor and memory in at most 15 seconds
+//! - `measure`: processor and memory, `disk`: the disk, both within `budget`
 //! - `facts`: what the system says without measuring
 //! - `store`: the file in the cache directory, and when it is still valid
 //!
 //! Invariant: what cannot be measured is absent from the profile, with the reason where there is one.
 
+mod budget;
+mod disk;
 mod facts;
 mod measure;
 mod store;
 
+pub use budget::MOST;
 pub use measure::{ProfileOptions, measure};
-pub use store::{DISTURBED_SHARE, Origin, Remembered, cache_folder, key_of, recall};
+pub use store::{DISTURBED_SHARE, Need, Origin, Remembered, Wanted, cache_folder, recall};

@@ -1,14 +1,18 @@
-//! The profile on disk: one file for each disk of a machine, valid for one machine, disk, version and format.
+//! The profile on disk: one file for each disk of a machine and number of threads, valid for one machine, disk, version
+//! and format.
+//!
+//! Only rates are remembered. What the system tells without measuring (free memory, limits, devices) is asked again.
 //!
 //! A file that cannot be read, or that is valid for something else, is measured again and replaced; it is never an error.
 
-use hypura_core::profile::{PROFILE_FORMAT, Profile, ProfileKey};
+use hypura_core::profile::{Memory, PROFILE_FORMAT, Profile, ProfileKey, Storage};
+use sha2::{Digest as _, Sha256};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::facts;
+use super::{disk, facts};
 
 /// Share of the processor that others may use without spoiling a measurement.
 pub const DISTURBED_SHARE: f64 = 0.1;
@@ -50,72 +54,159 @@ pub fn cache_folder() -> Option<PathBuf> {
     absolute("XDG_CACHE_HOME").or_else(usual).map(|folder| folder.join("hypura"))
 }
 
-/// What a profile of the disk under `target`, made now, is valid for.
-#[must_use]
-pub fn key_of(target: &Path) -> ProfileKey {
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let memory = hypura_storage::memory::memory_available().map_or(0, |memory| memory.total_bytes);
-    let model = facts::cpu_model().unwrap_or_else(|| "unknown processor".to_owned());
-    let file_system = hypura_storage::disk::file_system_of(target).unwrap_or_default();
-    let kind = file_system.kind.unwrap_or_else(|| "unknown file system".to_owned());
-    let device = file_system.device.map_or_else(|| "no device".to_owned(), |device| device.name);
-    ProfileKey {
-        format: PROFILE_FORMAT,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        machine: format!("{model}, {cores} cores, {memory} bytes, {}", std::env::consts::ARCH),
-        disk: format!("{kind} on {device}"),
+/// What a profile is needed for.
+#[derive(Clone, Copy, Debug)]
+pub struct Need<'a> {
+    /// A directory or file on the disk that counts.
+    pub target: &'a Path,
+    /// Threads that will compute: rates are measured with as many.
+    pub threads: u32,
+    /// Whether the disk matters. If not, rates that were measured beside any disk of this machine do.
+    pub disk: bool,
+}
+
+/// How good a stored profile must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// None is: measure now.
+    New,
+    /// Measured while nothing else ran, or a few minutes ago.
+    Sound,
+    /// Any of this machine and version: nobody wants to wait for a better one.
+    Any,
+}
+
+impl Need<'_> {
+    /// What a profile for this, made now, is valid for.
+    #[must_use]
+    pub fn key(&self) -> ProfileKey {
+        let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+        let memory = hypura_storage::memory::memory_available().map_or(0, |memory| memory.total_bytes);
+        let model = facts::cpu_model().unwrap_or_else(|| "unknown processor".to_owned());
+        ProfileKey {
+            format: PROFILE_FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            machine: format!("{model}, {cores} cores, {memory} bytes, {}", std::env::consts::ARCH),
+            threads: self.threads,
+            disk: if self.disk { name_of_disk(self.target) } else { NO_DISK.to_owned() },
+        }
     }
 }
 
-/// The remembered profile of the disk under `target` if it is still valid, otherwise what `measure` returns, which is then
-/// remembered in `folder`.
+/// In the place of a disk's name in profiles without one.
+const NO_DISK: &str = "no disk";
+
+/// Kind and device alone would take any network mount for any other, and any image for the one that was `loop0` before.
+fn name_of_disk(target: &Path) -> String {
+    let file_system = hypura_storage::disk::file_system_of(target).unwrap_or_default();
+    let kind = file_system.kind.as_deref().unwrap_or("unknown file system");
+    let device = file_system.device.as_ref().map_or("no device", |device| device.name.as_str());
+    let source = file_system.source.as_deref().unwrap_or("unknown source");
+    let id = file_system.id.map_or(String::new(), |id| format!(", id {id:x}"));
+    format!("{kind} on {device}, {source}{id}")
+}
+
+/// The remembered profile if it is good enough, otherwise what `measure` returns, which is then remembered in `folder`.
+/// `measure` is told why.
 pub fn recall(
     folder: Option<&Path>,
-    target: &Path,
-    refresh: bool,
-    measure: &mut dyn FnMut() -> Profile,
+    need: &Need<'_>,
+    wanted: Wanted,
+    measure: &mut dyn FnMut(&str) -> Profile,
 ) -> Remembered {
-    let key = key_of(target);
-    let path = folder.map(|folder| folder.join(file_name(&key.disk)));
-    let because = match &path {
-        _ if refresh => "it was asked for".to_owned(),
+    let key = need.key();
+    let because = match folder {
+        _ if wanted == Wanted::New => "it was asked for".to_owned(),
         None => "there is no home directory to keep profiles in".to_owned(),
-        Some(path) => match read(path, &key) {
-            Ok(profile) => return Remembered { profile, origin: Origin::Cached },
+        Some(folder) => match find(folder, need, &key, wanted) {
+            Ok(profile) => return Remembered { profile: with_facts(profile, need), origin: Origin::Cached },
             Err(because) => because,
         },
     };
-    let profile = measure();
-    let not_kept = path.and_then(|path| write(&path, &profile).err()).map(|error| error.to_string());
+    let profile = measure(&because);
+    let kept = folder.map(|folder| write(&folder.join(file_name(&profile.key)), &profile));
+    let not_kept = kept.and_then(Result::err).map(|error| error.to_string());
     Remembered { profile, origin: Origin::Measured { because, not_kept } }
 }
 
-/// One file for each disk, so that measuring one does not forget another.
-fn file_name(disk: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
-    format!("profile-{}.json", disk.chars().map(plain).collect::<String>())
+fn find(folder: &Path, need: &Need<'_>, key: &ProfileKey, wanted: Wanted) -> Result<Profile, String> {
+    if need.disk {
+        return read(&folder.join(file_name(key)), key, wanted);
+    }
+    // This disk's own profile first: it has the form of its curve.
+    let own = ProfileKey { disk: name_of_disk(need.target), ..key.clone() };
+    let found = read(&folder.join(file_name(&own)), &own, wanted).or_else(|why| {
+        of_any_disk(folder, key, wanted).map(|profile| Profile { storage: None, ..profile }).ok_or(why)
+    });
+    found.map_err(|why| if why == NOT_YET { "this machine was not measured yet".to_owned() } else { why })
 }
 
+/// The newest profile of this machine, beside whatever disk it was measured.
+fn of_any_disk(folder: &Path, key: &ProfileKey, wanted: Wanted) -> Option<Profile> {
+    let files = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    let good =
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "json")).filter_map(|path| {
+            let profile: Profile = serde_json::from_slice(&fs::read(&path).ok()?).ok()?;
+            let own = ProfileKey { disk: profile.key.disk.clone(), ..key.clone() };
+            check(profile, &own, wanted).ok()
+        });
+    good.max_by_key(|profile| profile.measured_at_s)
+}
+
+/// The stored rates, with what the system says now in the place of what it said then.
+fn with_facts(stored: Profile, need: &Need<'_>) -> Profile {
+    let Memory { read_bytes_per_s, touch_bytes_per_s, .. } = stored.memory;
+    let storage = stored.storage.map(|stored| Storage {
+        reads: stored.reads,
+        obstacle: stored.obstacle,
+        ..disk::facts(need.target)
+    });
+    Profile {
+        cpu: facts::cpu(need.threads),
+        memory: Memory { read_bytes_per_s, touch_bytes_per_s, ..facts::memory() },
+        devices: facts::devices(),
+        storage,
+        ..stored
+    }
+}
+
+/// One file for each disk, so that measuring one does not forget another. The names of disks are long and have slashes:
+/// a part of it is for people, the number behind it tells it from others.
+fn file_name(key: &ProfileKey) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = key.disk.chars().take(32).map(plain).collect();
+    let hash = Sha256::digest(key.disk.as_bytes());
+    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("profile-{name}-{hash}-{}-threads.json", key.threads)
+}
+
+/// Why there is no profile, when there is no file.
+const NOT_YET: &str = "this disk was not measured yet";
+
 /// The stored profile, or why it does not do.
-fn read(path: &Path, key: &ProfileKey) -> Result<Profile, String> {
+fn read(path: &Path, key: &ProfileKey, wanted: Wanted) -> Result<Profile, String> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err("this disk was not measured yet".to_owned());
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NOT_YET.to_owned()),
         Err(error) => return Err(format!("the stored profile cannot be read: {error}")),
     };
-    let profile: Profile =
+    let profile =
         serde_json::from_str(&text).map_err(|error| format!("the stored profile is damaged: {error}"))?;
+    check(profile, key, wanted)
+}
+
+/// The profile if it is valid for this, or why it is not.
+fn check(profile: Profile, key: &ProfileKey, wanted: Wanted) -> Result<Profile, String> {
     let differs = [
         (profile.key.format != key.format, "has another format"),
         (profile.key.version != key.version, "is of another version"),
         (profile.key.machine != key.machine, "is of another machine"),
+        (profile.key.threads != key.threads, "is of another number of threads"),
         (profile.key.disk != key.disk, "is of another disk"),
     ];
     match differs.iter().find(|(differs, _)| *differs) {
         Some((_, how)) => Err(format!("the stored profile {how}")),
-        None if was_disturbed(&profile, now_s()) => {
+        None if wanted != Wanted::Any && was_disturbed(&profile, now_s()) => {
             Err("other programs used the processor when it was measured".to_owned())
         }
         None => Ok(profile),
@@ -143,98 +234,5 @@ fn write(path: &Path, profile: &Profile) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn measured(key: ProfileKey) -> Profile {
-        Profile { key, measured_at_s: Some(1), ..Profile::default() }
-    }
-
-    /// Recalls with a stand-in for measuring; returns why it measured, if it did.
-    fn because(folder: &Path, refresh: bool) -> Option<String> {
-        let target = folder.to_owned();
-        let remembered = recall(Some(folder), &target, refresh, &mut || measured(key_of(&target)));
-        assert_eq!(remembered.profile, measured(key_of(&target)));
-        match remembered.origin {
-            Origin::Cached => None,
-            Origin::Measured { because, not_kept } => {
-                assert_eq!(not_kept, None);
-                Some(because)
-            }
-        }
-    }
-
-    fn stored(folder: &Path) -> PathBuf {
-        let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let file = files.next().unwrap();
-        assert_eq!(files.next(), None, "nothing else is left behind");
-        file
-    }
-
-    #[test]
-    fn a_profile_is_measured_once() {
-        let folder = tempfile::tempdir().unwrap();
-        assert_eq!(because(folder.path(), false).unwrap(), "this disk was not measured yet");
-        assert_eq!(because(folder.path(), false), None);
-        assert_eq!(because(folder.path(), true).unwrap(), "it was asked for");
-        assert_eq!(because(folder.path(), false), None);
-    }
-
-    #[test]
-    fn other_machines_disks_versions_and_formats_are_measured_again() {
-        let folder = tempfile::tempdir().unwrap();
-        type Change = fn(&mut ProfileKey);
-        let changes: [(Change, &str); 4] = [
-            (|key| key.machine.push('x'), "another machine"),
-            (|key| key.version.push('x'), "another version"),
-            (|key| key.disk.push('x'), "another disk"),
-            (|key| key.format += 1, "another format"),
-        ];
-        for (change, expected) in changes {
-            because(folder.path(), true);
-            let path = stored(folder.path());
-            let mut profile: Profile = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-            change(&mut profile.key);
-            fs::write(&path, serde_json::to_vec(&profile).unwrap()).unwrap();
-            let why = because(folder.path(), false).unwrap();
-            assert!(why.contains(expected), "{why}");
-            assert_eq!(because(folder.path(), false), None);
-        }
-    }
-
-    #[test]
-    fn a_profile_of_a_busy_machine_does_for_some_minutes() {
-        let profile =
-            |share, at| Profile { others_share: share, measured_at_s: Some(at), ..Profile::default() };
-        assert!(!was_disturbed(&profile(Some(0.8), 1000), 1000 + DISTURBED_FOR_S));
-        assert!(was_disturbed(&profile(Some(0.8), 1000), 1001 + DISTURBED_FOR_S));
-        assert!(!was_disturbed(&profile(Some(0.05), 1000), u64::MAX));
-        assert!(!was_disturbed(&profile(None, 1000), u64::MAX));
-    }
-
-    #[test]
-    fn damaged_files_are_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        because(folder.path(), true);
-        let path = stored(folder.path());
-        let whole = fs::read(&path).unwrap();
-        for damage in [&b""[..], b"{", b"[1,2]", b"\xff\xfe", &whole[..whole.len() / 2]] {
-            fs::write(&path, damage).unwrap();
-            let why = because(folder.path(), false).unwrap();
-            assert!(why.contains("damaged") || why.contains("cannot be read"), "{why}");
-            assert_eq!(fs::read(&path).unwrap(), whole);
-        }
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_written_is_said_and_no_error() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
-        let target = folder.path();
-        let remembered = recall(Some(&file), target, false, &mut || measured(key_of(target)));
-        assert!(matches!(remembered.origin, Origin::Measured { not_kept: Some(_), .. }));
-        let remembered = recall(None, target, false, &mut || measured(key_of(target)));
-        assert!(matches!(remembered.origin, Origin::Measured { not_kept: None, .. }));
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use hypura_core::plan::Choice;
 use hypura_engine::ReaderConfig;
+use hypura_engine::baseline::Weights;
 use hypura_engine::load::{LoadSettings, PolicyKind};
 use hypura_engine::stream::Prefetch;
 use serde::{Deserialize, Serialize};
@@ -17,9 +18,9 @@ pub enum Arm {
     Stream,
     /// All weights in memory in the layout of the file, under hypura's own device
     Resident,
-    /// Plain llama.cpp over its own mapping of the file
+    /// llama.cpp alone, over its own mapping of the file
     Mmap,
-    /// Plain llama.cpp with all weights read into memory
+    /// llama.cpp alone, with all weights read into memory: no device, buffer, session or thread of hypura's
     Plain,
     /// Streamed as simply as can be: the least recently used expert goes, reads are waited for, nothing is guessed
     Naive,
@@ -54,6 +55,16 @@ impl Arm {
         matches!(self, Self::Auto | Self::Stream | Self::Naive | Self::Blind)
     }
 
+    /// Where llama.cpp keeps the weights when it runs alone; `None` for what hypura runs.
+    #[must_use]
+    pub const fn baseline(self) -> Option<Weights> {
+        match self {
+            Self::Mmap => Some(Weights::Mapped),
+            Self::Plain => Some(Weights::Read),
+            _ => None,
+        }
+    }
+
     /// How the arm loads, given how the user asked to load.
     #[must_use]
     pub fn settings(self, asked: LoadSettings) -> LoadSettings {
@@ -63,8 +74,7 @@ impl Arm {
             Self::Naive => Self::naive(asked),
             Self::Blind => LoadSettings { choice: Choice::Stream, statistics: false, ..asked },
             Self::Resident => Self::unbounded(asked, Choice::Resident),
-            Self::Plain => Self::unbounded(asked, Choice::Auto),
-            Self::Mmap => LoadSettings { baseline_mmap: true, ..Self::unbounded(asked, Choice::Auto) },
+            Self::Plain | Self::Mmap => Self::unbounded(asked, Choice::Auto),
         }
     }
 
@@ -105,7 +115,7 @@ mod tests {
         for arm in [Arm::Resident, Arm::Plain, Arm::Mmap] {
             let settings = arm.settings(asked());
             assert_eq!((settings.budget_bytes, settings.cache), (u64::MAX, None), "{}", arm.name());
-            assert_eq!(settings.baseline_mmap, arm == Arm::Mmap);
+            assert_eq!(arm.baseline().is_some(), arm != Arm::Resident);
             assert_eq!(settings.threads, 3, "all else is as asked");
         }
         assert_eq!(Arm::Resident.settings(asked()).choice, Choice::Resident);

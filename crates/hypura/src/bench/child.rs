@@ -13,6 +13,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::alone;
 use super::arm::Arm;
 use super::snapshot::{Phase, Snapshot, process_cpu_s};
 use super::soak::{Soak, soak};
@@ -79,7 +80,7 @@ impl Work {
     }
 
     /// Pseudo-random tokens, the same for the same seed and vocabulary.
-    fn tokens(&self, vocab: usize) -> Vec<Token> {
+    pub(super) fn tokens(&self, vocab: usize) -> Vec<Token> {
         let mut numbers = Numbers::new(self.seed);
         (0..self.positions()).map(|_| numbers.token(vocab)).collect()
     }
@@ -144,11 +145,14 @@ pub fn run_arm(
 ) -> anyhow::Result<ArmRun> {
     let start = Instant::now();
     let settings = arm.settings(asked);
+    if let Some(weights) = arm.baseline() {
+        return alone::run_arm(path, arm, weights, &settings, work, device);
+    }
     let planned = prepare(ModelSource::open(path)?, settings)?;
     let prepare_ms = ms(start.elapsed());
     let plan = &planned.plan;
     let run = ArmRun {
-        mode: if arm == Arm::Mmap { "mmap".to_owned() } else { plan.mode.name().to_owned() },
+        mode: plan.mode.name().to_owned(),
         reader: None,
         notes: Vec::new(),
         budget_bytes: arm.has_budget().then_some(plan.budget_bytes),
@@ -227,7 +231,7 @@ fn empty_phase() -> Phase {
     now.since(&now, 0, 0.0)
 }
 
-fn ms(time: Duration) -> f64 {
+pub(super) fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 

@@ -7,6 +7,7 @@
 //! | `campaign` | runs them and gathers what they say |
 //! | `spawn` | one arm as a process, seen from outside |
 //! | `child` | one arm as a process, seen from inside |
+//! | `alone` | the same for the arms in which llama.cpp runs without hypura |
 //! | `memcap` | a memory control group around it |
 //! | `disk` | raw bandwidth, page cache and read-ahead |
 //! | `snapshot`, `procfs` | counters at a moment; how the kernel writes them |
@@ -17,6 +18,7 @@
 //! | `routes` | traces that force the routers' choices |
 //! | `io` | raw reads by size, depth and reader |
 
+mod alone;
 mod arm;
 mod campaign;
 mod child;

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::machine;
+use hypura_engine::profile::{Need, Wanted};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -231,7 +232,9 @@ impl Args {
         let path = self.model.path()?;
         let bytes = path.metadata().map(|metadata| metadata.len());
         let Ok(bytes) = bytes else { return Ok(None) };
-        let remembered = remembered(&disk_target(Some(&path), bytes), asked.threads, false)?;
+        let target = disk_target(Some(&path), bytes);
+        let need = Need { target: &target, threads: asked.threads, disk: true };
+        let remembered = remembered(&need, Wanted::Sound)?;
         let mut asked = asked.clone();
         if let (None, Some(cap)) = (self.model.memory, self.memcap) {
             asked.budget_bytes = machine::default_budget_bytes(cap).min(asked.budget_bytes);

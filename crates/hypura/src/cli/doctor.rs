@@ -1,5 +1,6 @@
 //! `hypura doctor`: what of this machine helps or hinders, each with a verdict and a fix.
 
+use anyhow::Context as _;
 use hypura_core::plan::human_bytes;
 use hypura_engine::doctor::{self, Finding, Verdict};
 use std::fmt::Write as _;
@@ -15,18 +16,25 @@ pub struct Args {
     /// Directory whose disk is looked at
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the subcommand. What is found is no failure of the program, so the exit code is 0.
 ///
 /// # Errors
-/// When the output cannot be written.
+/// When the directory is not there, or the output cannot be written.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
+    args.dir.metadata().with_context(|| format!("cannot look at {}", args.dir.display()))?;
     let mut findings = doctor::examine(&args.dir);
     findings.extend(stores());
     let mut text = String::new();
-    for finding in &findings {
-        render(&mut text, finding);
+    if args.json {
+        text = serde_json::to_string_pretty(&findings)? + "\n";
+    } else {
+        findings.iter().for_each(|finding| render(&mut text, finding));
     }
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -63,12 +71,16 @@ fn stores() -> Vec<Finding> {
         if skipped > 0 {
             found.push_str(&format!(", {skipped} cannot be used"));
         }
-        let fix = (skipped > 0).then(|| "`hypura list --verbose` says which and why".to_owned());
-        findings.push(Finding { what: "models", verdict: Verdict::Good, found, fix });
+        findings.push(if skipped > 0 {
+            Finding::new("models", Verdict::Bad, found).fix("`hypura list --verbose` says which and why")
+        } else {
+            Finding::new("models", Verdict::Good, found)
+        });
     }
-    if findings.is_empty() {
-        let found = "no store of Hypura, Ollama, Hugging Face or LM Studio".to_owned();
-        findings.push(Finding { what: "models", verdict: Verdict::Good, found, fix: None });
+    if listing.models.is_empty() {
+        let found = "no model of Hypura, Ollama, Hugging Face or LM Studio on this machine";
+        let fix = "name a GGUF file; or begin with the model that comes along: hypura run demo";
+        findings.push(Finding::new("models", Verdict::Unknown, found).fix(fix));
     }
     findings
 }

@@ -5,12 +5,12 @@ use hypura_core::plan::human_bytes;
 use hypura_core::profile::{Pattern, Profile, Storage};
 use hypura_engine::load::default_threads;
 use hypura_engine::profile::{
-    DISTURBED_SHARE, Origin, ProfileOptions, Remembered, cache_folder, measure, recall,
+    DISTURBED_SHARE, MOST, Need, Origin, ProfileOptions, Remembered, Wanted, cache_folder, measure, recall,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Arguments of `hypura profile`.
@@ -39,7 +39,8 @@ pub struct Args {
 /// When the directory is not there.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(default_threads);
-    let remembered = remembered(&args.dir, threads, args.refresh)?;
+    let wanted = if args.refresh { Wanted::New } else { Wanted::Sound };
+    let remembered = remembered(&Need { target: &args.dir, threads, disk: true }, wanted)?;
     let text = if args.json {
         serde_json::to_string_pretty(&remembered.profile)? + "\n"
     } else {
@@ -49,33 +50,28 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The profile of the disk under `target`, measured with a progress bar if it has to be.
+/// The profile that is needed; when it has to be measured, that is said, because it takes a while.
 ///
 /// # Errors
-/// When `target` is not there.
-pub(super) fn remembered(target: &Path, threads: u32, refresh: bool) -> anyhow::Result<Remembered> {
+/// When the target is not there.
+pub(super) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Remembered> {
+    let target = need.target;
     let metadata = target.metadata().with_context(|| format!("cannot look at {}", target.display()))?;
     ensure!(
         metadata.is_dir() || metadata.is_file(),
         "{} is neither a directory nor a file",
         target.display()
     );
-    let remembered = recall(cache_folder().as_deref(), target, refresh, &mut || {
-        let bar = ProgressBar::new(1000);
-        if let Ok(style) = ProgressStyle::with_template("measuring this machine, once: {msg} {wide_bar:.dim}")
-        {
-            bar.set_style(style.progress_chars("━╸ "));
-        }
-        let options = ProfileOptions::new(target, threads);
-        let profile = measure(&options, &mut |part, what| {
-            bar.set_message(what.to_owned());
-            bar.set_position((part * 1000.0) as u64);
-        });
-        bar.finish_and_clear();
-        profile
+    let remembered = recall(cache_folder().as_deref(), need, wanted, &mut |because| {
+        // Nowhere is left to report that stderr is closed.
+        let _ = writeln!(
+            io::stderr(),
+            "hypura: measuring this machine once, for {} seconds at most: {because}",
+            MOST.as_secs()
+        );
+        measured(need)
     });
     if let Origin::Measured { not_kept: Some(why), .. } = &remembered.origin {
-        // Nowhere is left to report that stderr is closed.
         let _ = writeln!(io::stderr(), "hypura: the measurement could not be kept for the next time: {why}");
     }
     if let Some(share) = remembered.profile.others_share.filter(|share| *share > DISTURBED_SHARE) {
@@ -87,6 +83,21 @@ pub(super) fn remembered(target: &Path, threads: u32, refresh: bool) -> anyhow::
         );
     }
     Ok(remembered)
+}
+
+/// Measures with a progress bar.
+fn measured(need: &Need<'_>) -> Profile {
+    let bar = ProgressBar::new(1000);
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar:.dim}") {
+        bar.set_style(style.progress_chars("━╸ "));
+    }
+    let options = ProfileOptions { disk: need.disk, ..ProfileOptions::new(need.target, need.threads) };
+    let profile = measure(&options, &mut |part, what| {
+        bar.set_message(what.to_owned());
+        bar.set_position((part * 1000.0) as u64);
+    });
+    bar.finish_and_clear();
+    profile
 }
 
 /// A rate for people, in powers of 1000 as disks and memory are sold.

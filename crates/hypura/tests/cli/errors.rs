@@ -84,6 +84,32 @@ fn a_missing_shard() {
     run_file(&first).assert_error(1, &[second.to_str().unwrap(), "No such file"]);
 }
 
+/// A file that may not be read. Root may read everything, so the program runs as nobody where the tests run as root.
+#[cfg(unix)]
+#[test]
+fn a_file_that_may_not_be_read() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    const NOBODY: u32 = 65534;
+    let folder = tempfile::tempdir().unwrap();
+    let permit = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    permit(folder.path(), 0o755);
+    let path = folder.path().join("secret.gguf");
+    fs::copy(demo(), &path).unwrap();
+    permit(&path, 0o000);
+    // The program itself may lie where nobody may go.
+    let program = folder.path().join("hypura");
+    fs::copy(env!("CARGO_BIN_EXE_hypura"), &program).unwrap();
+    permit(&program, 0o755);
+    let mut command = std::process::Command::new(&program);
+    command.env("HYPURA_HOST", "127.0.0.1:1").env("HOME", folder.path()).stdin(Stdio::null());
+    if folder.path().metadata().unwrap().uid() == 0 {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let finished = finish(command.current_dir(folder.path()).arg("run").arg(&path).arg("hi"));
+    finished.assert_error(1, &[path.to_str().unwrap(), "Permission denied"]);
+}
+
 #[test]
 fn a_file_that_is_not_there_or_not_a_file() {
     run_file(Path::new("no-such.gguf")).assert_error(1, &["no-such.gguf", "No such file"]);

@@ -3,11 +3,17 @@
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod chat;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
 mod kit;
+#[cfg(test)]
+mod machine;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod models;
 #[cfg(test)]

@@ -5,13 +5,15 @@ mod server;
 
 use hypura_core::profile::{MatmulRate, Overhead, Pattern, Profile, ReadRate, Storage};
 use hypura_core::synth::{Shape, SynthOptions, SynthPlan};
-use hypura_engine::profile::{key_of, recall};
+use hypura_engine::load::default_threads;
+use hypura_engine::profile::{Need, Wanted, recall};
 use serde_json::Value;
 use server::{Answer, Server};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A home with a profile in it, so that no test measures the machine.
@@ -24,7 +26,7 @@ impl Home {
     /// `disk` in bytes per second; without one, the disk could not be measured.
     fn new(disk: Option<f64>) -> Self {
         let home = Self { cache: tempfile::tempdir().unwrap(), work: tempfile::tempdir().unwrap() };
-        let target = home.work.path();
+        let need = Need { target: home.work.path(), threads: default_threads(), disk: true };
         let rate = |quant: &str| MatmulRate {
             quant: quant.to_owned(),
             decode_bytes_per_s: Some(1e10),
@@ -39,7 +41,7 @@ impl Home {
             bytes_per_s: Some(rate),
         };
         let profile = Profile {
-            key: key_of(target),
+            key: need.key(),
             matmul: ["q4_K", "q6_K", "f32"].map(rate).to_vec(),
             overhead: Overhead { node_s: Some(1e-6), call_s: Some(1e-6), wake_s: Some(1e-4) },
             storage: Some(Storage {
@@ -49,7 +51,7 @@ impl Home {
             }),
             ..Profile::default()
         };
-        recall(Some(&home.cache.path().join("hypura")), target, true, &mut || profile.clone());
+        recall(Some(&home.cache.path().join("hypura")), &need, Wanted::New, &mut |_| profile.clone());
         home
     }
 
@@ -61,6 +63,29 @@ impl Home {
             .env_remove("HF_ENDPOINT")
             .env("NO_PROXY", "127.0.0.1");
         command.output().unwrap()
+    }
+
+    /// A command about a model of Hugging Face, of which `server` is a mirror.
+    fn at_hub(&self, server: &Server, arguments: &[&str]) -> Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
+        command.args(arguments).args(["--json", "--memory", "1GiB"]).current_dir(self.work.path());
+        command
+            .env("XDG_CACHE_HOME", self.cache.path())
+            .env("HF_ENDPOINT", &server.address)
+            .env("NO_PROXY", "127.0.0.1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Changes the stored profile.
+    fn change(&self, change: impl Fn(&mut Profile)) {
+        for file in std::fs::read_dir(self.cache.path().join("hypura")).unwrap() {
+            let path = file.unwrap().path();
+            let mut profile: Profile = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            change(&mut profile);
+            std::fs::write(&path, serde_json::to_vec(&profile).unwrap()).unwrap();
+        }
     }
 
     #[track_caller]
@@ -138,7 +163,10 @@ fn shards_are_joined_and_hugging_face_names_are_looked_up() {
     let files = files(3);
     let mut siblings = Vec::new();
     for (name, bytes) in &files {
-        server.put(&format!("/o/r/resolve/main/{name}"), Answer::File(Arc::clone(bytes)));
+        // As large as shards are: what is not header must not cross the network.
+        let mut large = bytes.as_ref().clone();
+        large.resize(16 << 20, 0);
+        server.put(&format!("/o/r/resolve/main/{name}"), Answer::File(Arc::new(large)));
         siblings.push(serde_json::json!({"rfilename": name}));
     }
     let list = serde_json::json!({"siblings": siblings}).to_string().into_bytes();
@@ -146,17 +174,67 @@ fn shards_are_joined_and_hugging_face_names_are_looked_up() {
     let url = format!("{}/o/r/resolve/main/{}", server.address, files[1].0);
     let by_url = home.json(&[&url]);
     assert_eq!(by_url["model"]["shards"], 3);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
-    command.args(["inspect", "hf:o/r", "--json", "--memory", "1GiB"]).current_dir(home.work.path());
-    command
-        .env("XDG_CACHE_HOME", home.cache.path())
-        .env("HF_ENDPOINT", &server.address)
-        .env("NO_PROXY", "127.0.0.1");
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let by_name: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(by_name["plan"], by_url["plan"]);
+    let sent = server.sent_bytes.load(Ordering::Relaxed);
+    assert!(
+        sent <= (1 << 20) + 2 * (64 << 10),
+        "{sent} bytes: the first shard has the vocabulary, the others little"
+    );
+    assert_eq!(home.at_hub(&server, &["inspect", "hf:o/r"])["plan"], by_url["plan"]);
     home.fails(&["hf:only-one-part"], 2, &["hf:org/repo"]);
+}
+
+#[test]
+fn a_quantisation_is_chosen_among_the_files_of_a_repository() {
+    let (home, server) = (Home::new(Some(2e9)), Server::start());
+    let shards = files(2);
+    let (_, whole) = files(1).remove(0);
+    let names = [
+        "mmproj-m-Q4_K_M.gguf".to_owned(),
+        "m-Q8_0.gguf".to_owned(),
+        "m-Q4_K_M-00001-of-00002.gguf".to_owned(),
+        "m-Q4_K_M-00002-of-00002.gguf".to_owned(),
+    ];
+    let siblings: Vec<Value> = names.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
+    let list = serde_json::json!({"siblings": siblings}).to_string().into_bytes();
+    server.put("/api/models/o/r", Answer::Whole(Arc::new(list)));
+    let put = |name: &str, bytes: &Arc<Vec<u8>>| {
+        server.put(&format!("/o/r/resolve/main/{name}"), Answer::File(Arc::clone(bytes)))
+    };
+    put(&names[1], &whole);
+    let by_url = [put(&names[2], &shards[0].1), put(&names[3], &shards[1].1)];
+    let split = home.at_hub(&server, &["plan", "hf:o/r:Q4_K_M"]);
+    assert_eq!(split["model"]["shards"], 2);
+    assert_eq!(split["plan"], home.json(&[&by_url[0]])["plan"]);
+    assert_eq!(home.at_hub(&server, &["plan", "hf:o/r:q8_0"])["model"]["shards"], 1);
+}
+
+#[test]
+fn a_shard_that_the_server_does_not_have_is_named() {
+    let (home, server) = (Home::new(Some(2e9)), Server::start());
+    let files = files(3);
+    let urls: Vec<String> = files[..2]
+        .iter()
+        .map(|(name, bytes)| server.put(&format!("/{name}"), Answer::File(Arc::clone(bytes))))
+        .collect();
+    home.fails(&[&urls[0]], 1, &["404", &files[2].0]);
+}
+
+#[test]
+fn names_that_claim_shards_without_end_cost_nothing() {
+    let (home, server) = (Home::new(Some(2e9)), Server::start());
+    let (_, bytes) = files(1).remove(0);
+    for count in ["65535", "4294967295"] {
+        let name = format!("m-00001-of-{count}.gguf");
+        let path = write(&home, &name, &bytes);
+        let url = server.put(&format!("/{name}"), Answer::File(Arc::clone(&bytes)));
+        let began = Instant::now();
+        for model in [path, url] {
+            // Where the number is one that models can have, the second shard is missed; otherwise it is a name like any.
+            let output = home.plan(&[&model]);
+            assert_eq!(output.status.code(), Some(i32::from(count == "65535")), "{output:?}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{count}");
+    }
 }
 
 #[test]
@@ -187,6 +265,65 @@ fn a_disk_that_was_not_measured_is_said_and_assumed_only_when_told_so() {
     assert!(text.contains("tmpfs") && text.contains("--what-if disk=2GB/s"), "{text}");
     let json = home.json(&[&stream[..], &["--what-if", "disk=7GB/s"]].concat());
     assert!(json["prediction"]["decode"]["tokens_per_s"]["mid"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn an_assumed_disk_needs_no_measurement_of_this_one() {
+    let home = Home::new(Some(2e9));
+    home.change(|profile| profile.key.disk = "another disk".to_owned());
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    let stream =
+        [path.as_str(), "--residency", "stream", "--memory", "1GiB", "--what-if", "disk=7GB/s", "--json"];
+    let output = home.plan(&stream);
+    let (stdout, stderr) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(stderr, "", "nothing is measured");
+    let json: Value = serde_json::from_str(&stdout).unwrap();
+    assert!(json["prediction"]["decode"]["tokens_per_s"]["mid"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_profile_of_a_busy_machine_is_used_and_told() {
+    let home = Home::new(Some(2e9));
+    home.change(|profile| (profile.others_share, profile.measured_at_s) = (Some(0.8), Some(1)));
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    let output = home.plan(&[&path, "--memory", "1GiB", "--json"]);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("80%") && stderr.contains("hypura profile --refresh"), "{stderr}");
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&json["profile"]["measured_at_s"], &json["profile"]["others_share"]),
+        (&1.into(), &0.8.into())
+    );
+}
+
+#[test]
+fn a_model_of_hundreds_of_gigabytes_is_planned_from_its_headers() {
+    let home = Home::new(Some(2e9));
+    let options = SynthOptions { shards: 9, ..SynthOptions::new(Shape::KimiK2, Shape::KimiK2.usual_quant()) };
+    let plan = SynthPlan::new(&options).unwrap();
+    let mut bytes = 0;
+    for (index, shard) in plan.shards().iter().enumerate() {
+        let path = home.work.path().join(plan.file_name("k", index));
+        std::fs::write(&path, &shard.header).unwrap();
+        // All weights are one hole: reading them would take minutes.
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        if file.set_len(shard.file_bytes).is_err() {
+            // A file system that knows no files of this size.
+            return;
+        }
+        bytes += shard.file_bytes;
+    }
+    assert!(bytes > 300 << 30, "{bytes}");
+    let path = home.work.path().join(plan.file_name("k", 0)).display().to_string();
+    let began = Instant::now();
+    let output = home.plan(&[&path, "--memory", "20GiB", "--json"]);
+    let took = began.elapsed();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["model"]["shards"], 9);
+    // Half a second is the aim, on a machine that does nothing else.
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Linux: `O_DIRECT`, `statx`, `posix_fadvise`, transparent huge pages, and what `/proc` and `/sys` say.
 
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -120,7 +122,25 @@ pub(crate) fn file_system_of(path: &Path) -> io::Result<FileSystem> {
     // btrfs gives files device numbers of their own; there the source of the mount names the disk.
     let numbers = [Some(fs::metadata(path)?.dev()), mount.as_ref().and_then(source_device)];
     let device = numbers.into_iter().flatten().find_map(block_device);
-    Ok(FileSystem { kind: mount.map(|mount| mount.kind), device })
+    let image = device.as_ref().and_then(|device| backing_file(&device.name));
+    let (kind, source) = mount.map(|mount| (mount.kind, mount.source)).unzip();
+    Ok(FileSystem { kind, device, source: image.or(source), id: file_system_id(path) })
+}
+
+/// The image that a loop device stands for: any image may be `loop0` tomorrow.
+fn backing_file(device: &str) -> Option<String> {
+    let text = fs::read_to_string(Path::new("/sys/block").join(device).join("loop/backing_file")).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
+/// `f_fsid`: made of the file system's UUID where it has one. 0 means that there is none.
+fn file_system_id(path: &Path) -> Option<u64> {
+    let c_path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let mut answer = MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path is a C string and `answer` has room for a statvfs.
+    check_call(unsafe { libc::statvfs(c_path.as_ptr(), answer.as_mut_ptr()) }).ok()?;
+    // SAFETY: statvfs succeeded, and zeroed bytes are valid for its plain numbers anyway.
+    Some(unsafe { answer.assume_init() }.f_fsid).filter(|id| *id != 0)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -161,10 +181,17 @@ fn block_device(number: u64) -> Option<BlockDevice> {
     let name = folder.file_name()?.to_str()?.to_owned();
     let queue = |setting: &str| fs::read_to_string(folder.join("queue").join(setting)).ok();
     Some(BlockDevice {
-        rotational: queue("rotational").map(|text| text.trim() == "1"),
+        rotational: queue("rotational").and_then(|text| spins(&name, text.trim() == "1")),
         read_ahead_kb: queue("read_ahead_kb").and_then(|text| text.trim().parse().ok()),
         name,
     })
+}
+
+/// Whether a disk spins, as far as the kernel's word is worth something: of disks of virtual machines it says yes when it
+/// does not know.
+fn spins(device: &str, said: bool) -> Option<bool> {
+    let is_virtual = ["vd", "xvd"].iter().any(|prefix| device.starts_with(prefix));
+    (!(is_virtual && said)).then_some(said)
 }
 
 pub(crate) fn read_ahead_kb(device: &str) -> io::Result<u64> {
@@ -203,6 +230,13 @@ mod tests {
 30 22 0:26 / /tmp rw,nosuid - tmpfs tmpfs rw
 40 22 259:3 /sub /mnt/my\\040disk rw - btrfs /dev/nvme0n1p3 rw,subvol=/sub
 41 22 259:4 / /mnt/my\\040disk rw - xfs /dev/nvme1n1 rw
+50 22 0:40 / /net/a rw,relatime shared:9 - nfs4 server:/export/a rw,vers=4.2
+51 22 0:41 / /net/b rw,relatime - nfs4 server:/export/b rw
+52 22 0:42 / /net/c rw - cifs //host/share rw
+53 22 0:43 / /net/d rw - fuse.sshfs me@host:/ rw
+54 22 0:44 / /net/e rw - 9p share rw,trans=virtio
+55 22 0:45 / /net/f rw - ceph 1.2.3.4:6789:/ rw
+56 22 0:46 / /net/g rw - smb3 //host/other rw
 not a mount at all";
 
     #[test]
@@ -213,6 +247,33 @@ not a mount at all";
         assert_eq!(kind("/tmpfoo").as_deref(), Some("ext4"));
         assert_eq!(kind("/mnt/my disk/model.gguf").as_deref(), Some("xfs"));
         assert_eq!(mount_of("", Path::new("/")), None);
+    }
+
+    #[test]
+    fn what_is_mounted_from_a_network_is_no_disk_and_is_told_apart() {
+        let at = |path: &str| {
+            let mount = mount_of(MOUNTS, Path::new(path)).unwrap();
+            FileSystem { kind: Some(mount.kind), source: Some(mount.source), ..FileSystem::default() }
+        };
+        for path in
+            ["/net/a/m", "/net/b/m", "/net/c/m", "/net/d/m", "/net/e/m", "/net/f/m", "/net/g/m", "/tmp/m"]
+        {
+            let system = at(path);
+            let why = system.obstacle().unwrap_or_else(|| panic!("{system:?} is no disk"));
+            assert!(why.contains(system.kind.as_deref().unwrap()), "{why}");
+        }
+        for path in ["/home/m", "/mnt/my disk/m"] {
+            assert_eq!(at(path).obstacle(), None);
+        }
+        assert_ne!(at("/net/a/m"), at("/net/b/m"));
+    }
+
+    #[test]
+    fn disks_of_virtual_machines_are_not_taken_for_spinning_ones() {
+        assert_eq!(spins("vda", true), None);
+        assert_eq!(spins("xvdb", true), None);
+        assert_eq!(spins("vda", false), Some(false));
+        assert_eq!(spins("sda", true), Some(true));
     }
 
     #[test]

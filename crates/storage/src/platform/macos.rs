@@ -75,8 +75,10 @@ pub(crate) fn file_system_of(path: &Path) -> io::Result<FileSystem> {
         let bytes: Vec<u8> = text.iter().map(|&byte| byte as u8).take_while(|&byte| byte != 0).collect();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    let device = BlockDevice { name: name(&answer.f_mntfromname), rotational: None, read_ahead_kb: None };
-    Ok(FileSystem { kind: Some(name(&answer.f_fstypename)), device: Some(device) })
+    let source = name(&answer.f_mntfromname);
+    let device = BlockDevice { name: source.clone(), rotational: None, read_ahead_kb: None };
+    let kind = Some(name(&answer.f_fstypename));
+    Ok(FileSystem { kind, device: Some(device), source: Some(source), id: None })
 }
 
 pub(crate) fn read_ahead_kb(_device: &str) -> io::Result<u64> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tempfile::NamedTempFile;
 
+use super::budget::{self, Step};
 use super::config::{Pattern, ProbeCell, ProbeConfig, ProbeReport, Throughput};
 use crate::disk::{self, FileSystem};
 use crate::random::SplitMix64;
@@ -42,11 +43,21 @@ pub enum ProbeError {
         /// Bytes wanted.
         scratch_bytes: u64,
     },
+    /// Writing a scratch file would take longer than measuring may.
+    #[error(
+        "{} takes writes so slowly that there is no time for a scratch file; probe an existing large file instead",
+        path.display()
+    )]
+    TooSlow {
+        /// The folder.
+        path: PathBuf,
+    },
 }
 
 /// Measures `target`: an existing file, or a folder, in which a scratch file of [`ProbeConfig::scratch_bytes`] random
 /// bytes is written first and deleted afterwards.
 pub fn measure(target: &Path, config: &ProbeConfig) -> Result<ProbeReport, ProbeError> {
+    let started = Instant::now();
     let failed = |what| move |source| ProbeError::Target { what, path: target.to_owned(), source };
     let is_folder = target.metadata().map_err(failed("look at"))?.is_dir();
     let scratch = if is_folder { Some(write_scratch(target, config)?) } else { None };
@@ -55,23 +66,37 @@ pub fn measure(target: &Path, config: &ProbeConfig) -> Result<ProbeReport, Probe
     let obstacle = obstacle(&file, &file_system).map_err(failed("look at"))?;
     let mut places = Places { random: SplitMix64(config.seed), next: 0 };
     let mut cells = Vec::new();
-    for &pattern in &config.patterns {
-        for &bytes in &config.request_bytes {
-            for &depth in &config.depths {
-                for kind in &config.readers {
-                    let request_bytes = bytes.clamp(1, 1 << 30).next_multiple_of(PAGE);
-                    let mut cell =
-                        Cell { file: &file, pattern, request_bytes, depth, config, places: &mut places };
-                    let (reader, result) = match &obstacle {
-                        Some(reason) => (format!("{kind:?}"), Err(reason.clone())),
-                        None => cell.measure(kind),
-                    };
-                    cells.push(ProbeCell { reader, pattern, request_bytes, depth, result });
+    // Row by row, each from few reads at once to many; one reader first, so that what there is no time for is the other.
+    for (kind, pattern, bytes) in rows(config) {
+        let request_bytes = bytes.clamp(1, 1 << 30).next_multiple_of(PAGE);
+        let mut reached = None;
+        for &depth in &config.depths {
+            let mut cell = Cell { file: &file, pattern, request_bytes, depth, config, places: &mut places };
+            let left = config.limit.map(|limit| limit.saturating_sub(started.elapsed()));
+            let in_flight = (depth * request_bytes) as u64;
+            let (reader, result) = match &obstacle {
+                Some(reason) => (format!("{kind:?}"), Err(reason.clone())),
+                None if !budget::has_time(left, config.cell_duration, in_flight, reached) => {
+                    (format!("{kind:?}").to_lowercase(), Err(NO_TIME.to_owned()))
                 }
-            }
+                None => cell.measure(kind),
+            };
+            reached = result.as_ref().ok().map(Throughput::bytes_per_s).or(reached);
+            cells.push(ProbeCell { reader, pattern, request_bytes, depth, result });
         }
     }
     Ok(ProbeReport { target: target.to_owned(), file_bytes: file.len(), file_system, cells })
+}
+
+/// Why the last cells of a slow disk are empty.
+const NO_TIME: &str = "this disk is so slow that there was no time for it";
+
+fn rows(config: &ProbeConfig) -> impl Iterator<Item = (&ReaderKind, Pattern, usize)> {
+    config.readers.iter().flat_map(move |kind| {
+        let patterns = config.patterns.iter();
+        patterns
+            .flat_map(move |&pattern| config.request_bytes.iter().map(move |&bytes| (kind, pattern, bytes)))
+    })
 }
 
 /// Why reading this file would not measure the disk, if so.
@@ -100,17 +125,26 @@ fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<NamedTempFile, P
     let mut file = NamedTempFile::with_prefix_in(".hypura-probe-", folder).map_err(failed)?;
     let mut random = SplitMix64(config.seed);
     let mut block = vec![0; 1 << 20];
-    let mut left = scratch_bytes;
-    while left > 0 {
-        for word in block.chunks_exact_mut(8) {
-            word.copy_from_slice(&random.next().to_le_bytes());
+    let (started, allowed) = (Instant::now(), config.limit.map(|limit| limit / 2));
+    let mut written = 0;
+    loop {
+        let mut left = match budget::next_step(written, scratch_bytes, started.elapsed(), allowed) {
+            Step::Write(bytes) => bytes,
+            Step::Enough => return Ok(file),
+            Step::TooSlow => return Err(ProbeError::TooSlow { path: folder.to_owned() }),
+        };
+        written += left;
+        while left > 0 {
+            for word in block.chunks_exact_mut(8) {
+                word.copy_from_slice(&random.next().to_le_bytes());
+            }
+            let len = left.min(block.len() as u64);
+            file.write_all(&block[..len as usize]).map_err(failed)?;
+            left -= len;
         }
-        let len = left.min(block.len() as u64);
-        file.write_all(&block[..len as usize]).map_err(failed)?;
-        left -= len;
+        // Without this, the page cache would take it all at once and the disk's speed be unknown until the end.
+        file.as_file().sync_all().map_err(failed)?;
     }
-    file.as_file().sync_all().map_err(failed)?;
-    Ok(file)
 }
 
 /// Where to read next.

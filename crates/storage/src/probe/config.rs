@@ -32,6 +32,9 @@ pub struct ProbeConfig {
     pub scratch_bytes: u64,
     /// Seed of the random places and of the scratch data.
     pub seed: u64,
+    /// How long all of it may take, half of it for the scratch file: what there is no time for is not measured, and a
+    /// scratch file becomes smaller. `None` for as long as it takes.
+    pub limit: Option<Duration>,
 }
 
 impl Default for ProbeConfig {
@@ -45,6 +48,7 @@ impl Default for ProbeConfig {
             cell_duration: Duration::from_millis(500),
             scratch_bytes: 1 << 30,
             seed: 1,
+            limit: None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! machine. Read a file much larger than them, such as the model itself.
 
 mod bandwidth;
+mod budget;
 mod config;
 
 pub use bandwidth::{ProbeError, measure};

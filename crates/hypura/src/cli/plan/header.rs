@@ -6,7 +6,7 @@ use hypura_core::model::ModelShape;
 use hypura_engine::source::ModelSource;
 use std::path::PathBuf;
 
-use super::http::Client;
+use super::http::{self, Client};
 use crate::cli::{ModelArgs, UsageError};
 
 /// Where Hugging Face is, unless `HF_ENDPOINT` names a mirror, as with its own tools.
@@ -54,30 +54,33 @@ pub(super) fn find(args: &ModelArgs) -> anyhow::Result<Header> {
 }
 
 fn of_url(client: &Client, name: String, url: &str) -> anyhow::Result<Header> {
-    let urls = shard_urls(url);
     let (mut headers, mut sizes) = (Vec::new(), Vec::new());
-    for url in &urls {
-        let mut reader = client.open(url)?;
+    // One by one: the first shard that is not there ends it, however many the name claims.
+    for url in shard_urls(url) {
+        // The vocabulary is in the first shard; the others only list their tensors.
+        let expected = if headers.is_empty() { http::USUAL_HEADER } else { http::SHORT_HEADER };
+        let mut reader = client.open(&url, expected)?;
         let bytes = reader.total_bytes();
         let header = gguf::read_header(&mut reader, bytes).with_context(|| url.clone())?;
         headers.push(header);
         sizes.push(bytes);
     }
     let first_file_bytes = sizes.first().copied().unwrap_or(0);
+    let shards = headers.len();
     let set = gguf::merge(headers, sizes).with_context(|| url.to_owned())?;
     let shape = ModelShape::from_gguf(&set).with_context(|| url.to_owned())?;
-    Ok(Header { name, path: None, first_file_bytes, shards: urls.len(), shape })
+    Ok(Header { name, path: None, first_file_bytes, shards, shape })
 }
 
 /// The URLs of all shards, whichever of them was named. What follows `?` stays.
-fn shard_urls(url: &str) -> Vec<String> {
+fn shard_urls(url: &str) -> Box<dyn Iterator<Item = String>> {
     let (path, query) = match url.split_once('?') {
         Some((path, query)) => (path, format!("?{query}")),
         None => (url, String::new()),
     };
     match ShardName::parse(path) {
-        Some(shard) => (0..shard.count).map(|index| shard.sibling(index) + &query).collect(),
-        None => vec![url.to_owned()],
+        Some(shard) => Box::new((0..shard.count).map(move |index| shard.sibling(index) + &query)),
+        None => Box::new(std::iter::once(url.to_owned())),
     }
 }
 
@@ -169,10 +172,14 @@ mod tests {
 
     #[test]
     fn shards_are_found_behind_queries_too() {
-        let urls = shard_urls("http://h/m-00002-of-00002.gguf?download=true");
+        let urls: Vec<String> = shard_urls("http://h/m-00002-of-00002.gguf?download=true").collect();
         let expected =
             ["http://h/m-00001-of-00002.gguf?download=true", "http://h/m-00002-of-00002.gguf?download=true"];
         assert_eq!(urls, expected);
-        assert_eq!(shard_urls("http://h/m.gguf"), ["http://h/m.gguf"]);
+        assert_eq!(shard_urls("http://h/m.gguf").collect::<Vec<_>>(), ["http://h/m.gguf"]);
+        // Names may claim anything; none is made before it is asked for, and no more than a model can have.
+        let claimed =
+            |count: &str| shard_urls(&format!("http://h/m-00001-of-{count}.gguf")).take(100_000).count();
+        assert_eq!((claimed("65535"), claimed("4294967295")), (65_535, 1));
     }
 }

@@ -5,9 +5,13 @@ use std::time::Duration;
 use ureq::Agent;
 use ureq::http::{Response, StatusCode, header};
 
-/// Headers of small models fit the first range; of large vocabularies a few more are needed.
-const FIRST_BYTES: u64 = 1 << 20;
-const NEXT_BYTES: u64 = 4 << 20;
+/// A first range that holds the header of a small model; of large vocabularies a few more are needed.
+pub(super) const USUAL_HEADER: u64 = 1 << 20;
+/// One that holds the header of a shard with some hundred tensors and no vocabulary.
+pub(super) const SHORT_HEADER: u64 = 64 << 10;
+/// Each further range is this many times as long as the one before, up to the largest.
+const GROWTH: u64 = 4;
+const LARGEST_RANGE: u64 = 4 << 20;
 /// Most bytes of a list of files that are read.
 const MOST_LIST_BYTES: u64 = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -47,11 +51,18 @@ impl Client {
         Self(config.into())
     }
 
-    /// Opens a file for reading from its start.
-    pub fn open(&self, url: &str) -> Result<RangeReader<'_>, HttpError> {
-        let mut reader =
-            RangeReader { client: self, url: url.to_owned(), total: 0, at: 0, part: Vec::new(), part_at: 0 };
-        reader.fetch(FIRST_BYTES)?;
+    /// Opens a file for reading from its start, of which about `expected` bytes will be wanted.
+    pub fn open(&self, url: &str, expected: u64) -> Result<RangeReader<'_>, HttpError> {
+        let mut reader = RangeReader {
+            client: self,
+            url: url.to_owned(),
+            total: 0,
+            at: 0,
+            part: Vec::new(),
+            part_at: 0,
+            next_bytes: expected,
+        };
+        reader.fetch()?;
         Ok(reader)
     }
 
@@ -103,6 +114,8 @@ pub(super) struct RangeReader<'a> {
     part: Vec<u8>,
     /// How much of `part` was handed out.
     part_at: usize,
+    /// How much to ask for next.
+    next_bytes: u64,
 }
 
 impl RangeReader<'_> {
@@ -111,8 +124,10 @@ impl RangeReader<'_> {
         self.total
     }
 
-    /// Gets the part of `bytes` behind the one that is here.
-    fn fetch(&mut self, bytes: u64) -> Result<(), HttpError> {
+    /// Gets the part behind the one that is here.
+    fn fetch(&mut self) -> Result<(), HttpError> {
+        let bytes = self.next_bytes;
+        self.next_bytes = (bytes * GROWTH).min(LARGEST_RANGE);
         let first = self.at + self.part.len() as u64;
         let mut response = self.client.get(&self.url, Some((first, first + bytes - 1)))?;
         let status = response.status();
@@ -148,7 +163,7 @@ impl RangeReader<'_> {
 impl Read for RangeReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.part_at == self.part.len() && self.at + (self.part.len() as u64) < self.total {
-            self.fetch(NEXT_BYTES).map_err(io::Error::other)?;
+            self.fetch().map_err(io::Error::other)?;
         }
         let rest = self.part.get(self.part_at..).unwrap_or_default();
         let len = rest.len().min(out.len());

@@ -63,6 +63,7 @@ pub(super) fn render(
             "outside": tier(&advice.tiers.outside),
         },
         "prediction": prediction(&advice.prediction),
+        "profile": { "measured_at_s": profile.measured_at_s, "others_share": profile.others_share },
         "disk_obstacle": profile.storage.as_ref().and_then(|storage| storage.obstacle.as_ref()),
         "alternatives": others.collect::<Vec<_>>(),
     });

@@ -15,6 +15,7 @@ use hypura_core::gguf::GgmlType;
 use hypura_core::plan::{ContextRequest, Routing, Workload};
 use hypura_engine::KvType;
 use hypura_engine::advise::{AdviceSettings, advise};
+use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -63,7 +64,9 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         Some(dir) => dir.clone(),
         None => disk_target(header.path.as_deref(), header.first_file_bytes),
     };
-    let remembered = remembered(&target, load.threads, false)?;
+    // Whatever is known of this machine will do: who asks what a model needs did not ask for a measurement.
+    let disk = what_if.disk_bytes_per_s.is_none();
+    let remembered = remembered(&Need { target: &target, threads: load.threads, disk }, Wanted::Any)?;
     let routing = if args.uniform_routing { Routing::Uniform } else { Routing::of(&header.shape) };
     let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
     let settings = AdviceSettings {

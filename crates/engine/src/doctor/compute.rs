@@ -1,0 +1,112 @@
+//! Kernels, ggml's backends, and processors for graphics.
+
+use hypura_core::plan::human_bytes;
+use hypura_ggml::system::{self, DeviceInfo, DeviceKind};
+use std::fs;
+use std::path::Path;
+
+use super::{Finding, Verdict};
+
+pub(super) fn examine() -> Vec<Finding> {
+    let devices = system::devices();
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut findings = vec![kernels(&system::compiled_features(), &processor), backends(&system::backends())];
+    findings.extend(gpus(&devices, &drivers(&|path| Path::new(path).exists())));
+    findings
+}
+
+/// Extensions that make kernels much faster: their name in llama.cpp, and among the flags of `/proc/cpuinfo`.
+const EXTENSIONS: [(&str, &str); 4] =
+    [("AVX2", "avx2"), ("FMA", "fma"), ("AVX512", "avx512f"), ("DOTPROD", "asimddp")];
+
+/// The program is compiled for the processor that built it; on a newer one it runs, slower than it could.
+fn kernels(compiled: &str, cpuinfo: &str) -> Finding {
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let flags: Vec<&str> = flags.map(|line| line.split_whitespace().collect()).unwrap_or_default();
+    let lacking =
+        |(name, flag): &&(&str, &str)| flags.contains(flag) && !compiled.contains(&format!("{name} = 1"));
+    let lacking: Vec<&str> = EXTENSIONS.iter().filter(lacking).map(|(name, _)| *name).collect();
+    if lacking.is_empty() {
+        return Finding::new("kernels", Verdict::Good, compiled);
+    }
+    Finding::new(
+        "kernels",
+        Verdict::Slow,
+        format!("without {}, which this processor has", lacking.join(", ")),
+    )
+    .fix("build Hypura on this machine: make build")
+}
+
+fn backends(names: &[String]) -> Finding {
+    if names.is_empty() {
+        return Finding::new("backends", Verdict::Bad, "ggml has none: nothing can be computed")
+            .fix("build Hypura anew: make clean, then make build");
+    }
+    Finding::new("backends", Verdict::Good, format!("compiled in: {}", names.join(", ")))
+}
+
+/// Drivers of graphics processors, by the files that they make.
+fn drivers(exists: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
+    let known = [("/proc/driver/nvidia/version", "NVIDIA"), ("/dev/kfd", "AMD")];
+    known.iter().filter(|(path, _)| exists(path)).map(|(_, name)| *name).collect()
+}
+
+fn gpus(devices: &[DeviceInfo], drivers: &[&str]) -> Vec<Finding> {
+    const IDLE: &str =
+        "weights are not placed on it yet: the processor computes, which costs speed and no correctness";
+    let is_gpu = |device: &&DeviceInfo| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu);
+    let found: Vec<Finding> = devices
+        .iter()
+        .filter(is_gpu)
+        .map(|gpu| {
+            let memory = human_bytes(gpu.memory_total_bytes);
+            Finding::new("GPU", Verdict::Slow, format!("{}: {}, {memory}", gpu.name, gpu.description))
+                .fix(IDLE)
+        })
+        .collect();
+    if !found.is_empty() {
+        return found;
+    }
+    if drivers.is_empty() {
+        return vec![Finding::new("GPU", Verdict::Good, "none found; the processor computes")];
+    }
+    let found = format!("{}, for which this build has no backend", drivers.join(" and "));
+    vec![Finding::new("GPU", Verdict::Slow, found).fix(IDLE)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_for_an_older_processor_is_told() {
+        let newer = "processor : 0\nflags : fpu avx2 fma avx512f\n";
+        assert_eq!(kernels("AVX2 = 1 | FMA = 1 | AVX512 = 1 |", newer).verdict, Verdict::Good);
+        let old = kernels("AVX2 = 1 | FMA = 1 | AVX512 = 0 |", newer);
+        assert_eq!(old.verdict, Verdict::Slow);
+        assert!(old.found.contains("AVX512") && !old.found.contains("AVX2") && old.fix.is_some(), "{old:?}");
+        assert_eq!(kernels("AVX2 = 1", "").verdict, Verdict::Good, "nothing is known to be missing");
+    }
+
+    #[test]
+    fn what_is_compiled_in_is_listed() {
+        assert!(backends(&["CPU".to_owned(), "CUDA".to_owned()]).found.ends_with("CPU, CUDA"));
+        assert_eq!(backends(&[]).verdict, Verdict::Bad);
+        assert!(system::backends().contains(&"CPU".to_owned()), "{:?}", system::backends());
+    }
+
+    #[test]
+    fn a_gpu_that_is_not_used_is_told() {
+        let gpu = DeviceInfo {
+            name: "CUDA0".to_owned(),
+            description: "fast".to_owned(),
+            kind: DeviceKind::Gpu,
+            memory_total_bytes: 1 << 30,
+            memory_free_bytes: 0,
+        };
+        for finding in [&gpus(&[gpu], &[])[0], &gpus(&[], &drivers(&|path| path == "/dev/kfd"))[0]] {
+            assert_eq!((finding.verdict, finding.fix.is_some()), (Verdict::Slow, true), "{finding:?}");
+        }
+        assert_eq!(gpus(&[], &drivers(&|_| false))[0].verdict, Verdict::Good);
+    }
+}

@@ -1,0 +1,101 @@
+//! A panic in the middle of llama.cpp becomes the error of that decode; the next one is computed as if nothing had been.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a panic is how a test fails, and what this one is about"
+)]
+
+mod common;
+
+use common::{tiny, tokens};
+use hypura_core::synth::{Quant, Shape};
+use hypura_engine::source::ModelSource;
+use hypura_ggml::{
+    Batch, Context, ContextOptions, DecodeError, ExecError, Executor, GraphRun, KvType, LoadMode,
+    LoadOptions, Model, Pooling,
+};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Computes the first half of a graph, and panics there as long as it is told to.
+struct Panicky(Arc<AtomicBool>);
+
+impl Executor for Panicky {
+    fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
+        let half = run.len() / 2;
+        run.run(0..half)?;
+        if self.0.load(Ordering::SeqCst) {
+            panic!("slot 7 lost");
+        }
+        run.run(half..run.len())
+    }
+}
+
+/// A model under our device, every weight read from its file.
+fn load(path: &Path) -> Model {
+    let source = ModelSource::open(path).unwrap();
+    let bytes = fs::read(path).unwrap();
+    let mode = LoadMode::Decorated { streamed: Vec::new() };
+    let pending = Model::load(&LoadOptions { path: path.to_owned(), mode, gpu_layers: 0 }).unwrap();
+    let fill = |wanted: &[hypura_ggml::PendingTensor<'_>]| {
+        for tensor in wanted {
+            let found = source.shape.tensors.iter().find(|found| found.info.name == tensor.name).unwrap();
+            let from = usize::try_from(found.info.offset).unwrap();
+            for (cell, byte) in tensor.memory.iter().zip(&bytes[from..]) {
+                cell.store(*byte, Ordering::Relaxed);
+            }
+        }
+        Ok::<(), ()>(())
+    };
+    pending.fill(fill).unwrap()
+}
+
+fn context(model: &Model, executor: Box<dyn Executor>) -> Context {
+    let options = ContextOptions {
+        context: 64,
+        batch: 16,
+        ubatch: 16,
+        sequences: 1,
+        threads: 1,
+        kv: KvType::F16,
+        pooling: Pooling::default(),
+        alone: false,
+    };
+    Context::new(model, &options, Some(executor), Arc::default()).unwrap()
+}
+
+fn prompt() -> Batch {
+    let mut batch = Batch::new(16);
+    for (at, token) in tokens(9, 200).into_iter().enumerate() {
+        batch.push(token, i32::try_from(at).unwrap(), 0, at == 8).unwrap();
+    }
+    batch
+}
+
+#[test]
+fn a_panic_in_a_callback_is_the_error_of_its_decode_and_of_no_other() {
+    let tiny = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let model = load(&tiny.path);
+    let panics = Arc::new(AtomicBool::new(false));
+    let mut healthy = context(&model, Box::new(Panicky(Arc::clone(&panics))));
+    healthy.decode(&prompt()).unwrap();
+    let expected = healthy.logits(-1).unwrap().to_vec();
+    drop(healthy);
+
+    let mut context = context(&model, Box::new(Panicky(Arc::clone(&panics))));
+    for _ in 0..3 {
+        panics.store(true, Ordering::SeqCst);
+        match context.decode(&prompt()) {
+            Err(DecodeError::Exec(ExecError::Panic(message))) => assert_eq!(message, "slot 7 lost"),
+            other => panic!("{other:?}"),
+        }
+        assert!(context.forget(0, 0));
+        panics.store(false, Ordering::SeqCst);
+        context.decode(&prompt()).unwrap();
+        assert_eq!(context.logits(-1).unwrap(), expected, "the same bits as without the panic");
+        assert!(context.forget(0, 0));
+    }
+}

@@ -1,0 +1,106 @@
+//! A conversation on a terminal: the program with a terminal of its own, as a person has it.
+
+use crate::kit::{demo, hypura, wait};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// No answer of a few tokens takes a tenth of this.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The program in a terminal.
+struct Terminal {
+    keyboard: File,
+    screen: Arc<Mutex<String>>,
+    child: Child,
+}
+
+impl Terminal {
+    /// Starts `hypura run` of a model, of which next to nothing stays in memory.
+    fn run(model: &Path, home: &Path) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let end = || OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let mut command = hypura();
+        command.arg("run").arg(model).args(["--residency", "stream", "--stream-cache", "5%"]);
+        command.args(["--temperature", "0", "-n", "8", "--threads", "1"]);
+        command.env("HOME", home).env("XDG_STATE_HOME", home.join("state")).env("TERM", "xterm");
+        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let keyboard = File::from(master);
+        let mut from = keyboard.try_clone().unwrap();
+        let screen = Arc::<Mutex<String>>::default();
+        let seen = Arc::clone(&screen);
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // The end of the program is an error of its terminal.
+            while let Ok(got @ 1..) = from.read(&mut bytes) {
+                seen.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..got]));
+            }
+        });
+        Self { keyboard, screen, child }
+    }
+
+    fn type_line(&mut self, line: &str) {
+        self.keyboard.write_all(format!("{line}\r").as_bytes()).unwrap();
+    }
+
+    /// Waits until `text` was on the screen `times` times.
+    #[track_caller]
+    fn expect(&self, text: &str, times: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.screen.lock().unwrap().matches(text).count() < times {
+            assert!(Instant::now() < deadline, "no {text:?} ({times}) on {:?}", self.screen.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A test that fails leaves nothing behind; after others it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_conversation_goes_on_after_a_failed_read_and_is_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    fs::copy(demo(), &model).unwrap();
+    let mut terminal = Terminal::run(&model, folder.path());
+    terminal.expect(">>> ", 1);
+    terminal.type_line("What is a lynx?");
+    terminal.expect("tok/s", 1);
+    terminal.type_line("And a puma?");
+    terminal.expect("tok/s", 2);
+    terminal.type_line("/clear");
+    terminal.expect("A new conversation.", 1);
+    terminal.type_line("/nonsense");
+    terminal.expect("There is no /nonsense", 1);
+
+    // The file shrinks: the next answer fails, and names the file.
+    let whole = fs::read(&model).unwrap();
+    OpenOptions::new().write(true).open(&model).unwrap().set_len(4096).unwrap();
+    terminal.type_line("What is a fox?");
+    terminal.expect("ends early", 1);
+    // The same file, whole again: the conversation goes on.
+    let mut file = OpenOptions::new().write(true).open(&model).unwrap();
+    file.write_all(&whole).unwrap();
+    file.sync_all().unwrap();
+    terminal.type_line("What is a wolf?");
+    terminal.expect("tok/s", 3);
+    terminal.type_line("/bye");
+    assert_eq!(wait(&mut terminal.child), Some(0));
+
+    let history = fs::read_to_string(folder.path().join("state/hypura/history")).unwrap();
+    for line in ["What is a lynx?", "And a puma?", "/clear", "What is a wolf?", "/bye"] {
+        assert!(history.lines().any(|kept| kept == line), "{line:?} is not in {history:?}");
+    }
+}
