@@ -59,8 +59,10 @@ fn stores() -> Vec<Finding> {
     let store = Store::of_environment();
     let listing = store.list();
     let mut findings: Vec<Finding> = Vec::new();
+    let mut all = 0;
     for (origin, path) in store.places().existing() {
         let models = listing.models.iter().filter(|model| model.origin == origin).count();
+        all += models;
         let skipped = listing.skipped.iter().filter(|skipped| skipped.origin == origin).count();
         let mut found = format!(
             "{origin}: {models} model{} in {} ({} free there)",
@@ -77,7 +79,7 @@ fn stores() -> Vec<Finding> {
             Finding::new("models", Verdict::Good, found)
         });
     }
-    if listing.models.is_empty() {
+    if all == 0 {
         let found = "no model of Hypura, Ollama, Hugging Face or LM Studio on this machine";
         let fix = "name a GGUF file; or begin with the model that comes along: hypura run demo";
         findings.push(Finding::new("models", Verdict::Unknown, found).fix(fix));
