@@ -96,7 +96,8 @@ pub fn advise(
             let smaller = AdviceSettings { context, ..*settings };
             match advise_as_asked(shape, profile, &smaller) {
                 Ok(advice) => Ok(Advice { notes: vec![too_little.shrunk_kv_note()], ..advice }),
-                // What f16 needs is what the user wants to know.
+                // The least that works is what q8_0 needs; a model that cannot have it needs what f16 does.
+                Err(AdviceError::Plan(still_too_little)) => Err(still_too_little.into()),
                 Err(_) => Err(too_little.into()),
             }
         }

@@ -174,8 +174,12 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     let plan = match plan_as_asked(&source, &layout, &settings) {
         Err(LoadError::Plan(too_little)) if settings.kv == KvType::F16 && settings.kv_may_shrink => {
             let smaller = LoadSettings { kv: KvType::Q8_0, ..settings.clone() };
-            // Where q8_0 does not work either, what f16 needs is what the user wants to know.
-            let Ok(plan) = plan_as_asked(&source, &layout, &smaller) else { return Err(too_little.into()) };
+            let plan = match plan_as_asked(&source, &layout, &smaller) {
+                Ok(plan) => plan,
+                // The least that works is what q8_0 needs; a model that cannot have it needs what f16 does.
+                Err(LoadError::Plan(still_too_little)) => return Err(still_too_little.into()),
+                Err(_) => return Err(too_little.into()),
+            };
             notes.push(too_little.shrunk_kv_note());
             settings = smaller;
             plan

@@ -38,7 +38,9 @@ fn a_kv_cache_that_does_not_fit_is_taken_in_q8_0_and_that_is_said() {
         let refused = plan(f16 - 1, false).expect_err("f16 was forced").to_string();
         assert!(refused.contains("needs at least"), "{refused}");
         let hopeless = plan(q8_0 - 1, true).expect_err("too little for both").to_string();
-        assert_eq!(hopeless, plan(q8_0 - 1, false).unwrap_err().to_string(), "what f16 needs is told");
+        let smallest = LoadSettings { budget_bytes: q8_0 - 1, kv: KvType::Q8_0, ..forced.clone() };
+        let least = prepare(ModelSource::open(&model.path).unwrap(), smallest).unwrap_err().to_string();
+        assert_eq!(hopeless, least, "the least that works is told");
 
         // And it runs.
         let mut session = open(tight, &mut |_, _| {}).unwrap();

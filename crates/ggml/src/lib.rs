@@ -40,7 +40,8 @@ pub use context::{Context, ContextOptions, KvType, MemoryUse, Pooling};
 pub use error::{DecodeError, ExecError, LoadError};
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use graph::{
-    Executor, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind, StreamedOp, WeightId,
+    ChainRow, Executor, ExpertChain, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind,
+    StreamedOp, WeightId,
 };
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
 pub use sampler::{SampleError, Sampler, SamplerOptions};

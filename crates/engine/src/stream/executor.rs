@@ -30,6 +30,15 @@ pub(crate) struct ExpertSide {
 }
 
 impl ExpertSide {
+    /// The first expert node of a graph has come; returns whether it is a decode step.
+    fn begin_graph(&mut self, run: &GraphRun<'_>, op: StreamedOp) -> Result<bool, ExecError> {
+        let tokens = run.moe_ids(op)?.tokens;
+        let decoding = tokens <= DECODE_TOKENS;
+        self.streamer.begin_graph(tokens);
+        self.ahead.begin_graph(run, self.streamer.layout(), decoding);
+        Ok(decoding)
+    }
+
     /// The ids of a layer are known: start its reads, then guess the next layer's.
     fn begin_layer(
         &mut self,
@@ -133,28 +142,34 @@ impl StreamExecutor {
         }
         let mut cursor = 0;
         let mut begun = false;
-        for (at, (op, place)) in ops.iter().zip(&places).enumerate() {
+        let mut at = 0;
+        while let Some((op, place)) = ops.get(at).copied().zip(places.get(at).copied()) {
             run.run(cursor..op.node)?;
+            cursor = op.node + 1;
+            at += 1;
             match (place, &mut self.experts, &mut self.dense) {
                 (Place::Expert { layer, part }, Some(side), _) => {
                     if !begun {
                         begun = true;
-                        let tokens = run.moe_ids(*op)?.tokens;
-                        self.decoding = tokens <= DECODE_TOKENS;
-                        side.streamer.begin_graph(tokens);
-                        side.ahead.begin_graph(run, side.streamer.layout(), self.decoding);
+                        self.decoding = side.begin_graph(run, op)?;
                     }
-                    if side.streamer.is_new_layer(*op, *layer) {
-                        let parts = side.streamer.layout().layers[*layer].parts.len();
-                        let layer_ops = ops_of_layer(&ops[at..], &places[at..], parts);
-                        side.begin_layer(run, *op, *layer, &layer_ops)?;
+                    if side.streamer.is_new_layer(op, layer) {
+                        let parts = side.streamer.layout().layers[layer].parts.len();
+                        let layer_ops = ops_of_layer(&ops[at - 1..], &places[at - 1..], parts);
+                        side.begin_layer(run, op, layer, &layer_ops)?;
+                        let of_layer = ops.get(at - 1..at - 1 + layer_ops.count).unwrap_or_default();
+                        if let Some(chain) = side.streamer.chain_of(run, of_layer, &layer_ops) {
+                            side.streamer.run_chain(&mut side.io, run, &chain, &layer_ops.parts)?;
+                            cursor = chain.end();
+                            at += layer_ops.count - 1;
+                            continue;
+                        }
                     }
-                    side.streamer.run_op(&mut side.io, run, *op, *part)?;
+                    side.streamer.run_op(&mut side.io, run, op, part)?;
                 }
-                (Place::Dense(weight), _, Some(dense)) => dense.run_op(run, *op, *weight)?,
-                _ => return Err(ExecError::engine(StreamError::UnknownTensor(run.weight_name(*op)))),
+                (Place::Dense(weight), _, Some(dense)) => dense.run_op(run, op, weight)?,
+                _ => return Err(ExecError::engine(StreamError::UnknownTensor(run.weight_name(op)))),
             }
-            cursor = op.node + 1;
         }
         run.run(cursor..run.len())
     }

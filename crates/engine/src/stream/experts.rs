@@ -55,15 +55,15 @@ pub struct Lookups {
 
 /// Streams the experts of one context.
 pub(crate) struct ExpertStreamer {
-    layout: ExpertLayout,
-    slabs: Vec<Slab>,
+    pub(super) layout: ExpertLayout,
+    pub(super) slabs: Vec<Slab>,
     cells: Cells,
-    step: Option<Step>,
+    pub(super) step: Option<Step>,
     clock: TokenClock,
     /// Experts to read ahead when the disk has time, likeliest first.
     guesses: VecDeque<Guess>,
     failure: Option<ReadError>,
-    synchronous: bool,
+    pub(super) synchronous: bool,
     pub decode: Lookups,
     pub prefill: Lookups,
     /// Bytes that rows of decode steps did not have to read, because another row of the same step did.
@@ -233,17 +233,21 @@ impl ExpertStreamer {
 
     /// Starts reads of guessed experts, likeliest first, while the disk has too little to do; as far as they are absent
     /// and there is room that nobody needs more.
-    fn keep_busy(&mut self, io: &mut Io<Target>) {
-        while !self.guesses.is_empty() && io.backlog_bytes() < LOW_WATER_BYTES {
-            let Some(Guess { layer: index, expert }) = self.guesses.pop_front() else { return };
+    pub(super) fn keep_busy(&mut self, io: &mut Io<Target>) {
+        let mut backlog = io.backlog_bytes();
+        let mut wishes = Vec::new();
+        while backlog < LOW_WATER_BYTES {
+            let Some(Guess { layer: index, expert }) = self.guesses.pop_front() else { break };
             let layer = &self.layout.layers[index];
             let slab = &mut self.slabs[layer.class];
             if let Some(slot) = slab.cache.prefetch(ExpertKey::new(layer.layer, expert), self.clock) {
                 slab.start(slot, layer.parts.len());
                 let parts: Vec<usize> = (0..layer.parts.len()).collect();
-                io.submit(slot_wishes(layer, index, slab, &[(expert, slot)], &parts, Priority::Prefetch));
+                wishes.extend(slot_wishes(layer, index, slab, &[(expert, slot)], &parts, Priority::Prefetch));
+                backlog += layer.parts.iter().map(|part| part.slice_bytes).sum::<usize>();
             }
         }
+        io.submit(wishes);
     }
 
     /// Whether the layer of this node has not begun.
@@ -374,7 +378,7 @@ impl ExpertStreamer {
         }
     }
 
-    fn absorb(&mut self, landed: Vec<Landed<Target>>) {
+    pub(super) fn absorb(&mut self, landed: Vec<Landed<Target>>) {
         for Landed { target, result } in landed {
             self.land(target, result);
         }
@@ -397,7 +401,7 @@ impl ExpertStreamer {
 
     /// Fails when an expert that the step waits for cannot come any more. A failed prefetch of an expert that nobody
     /// wants is no failure: whoever wants it later reads it again.
-    fn check(&self, step: &Step, todo: &[usize]) -> Result<(), ExecError> {
+    pub(super) fn check(&self, step: &Step, todo: &[usize]) -> Result<(), ExecError> {
         let slab = &self.slabs[self.layout.layers[step.layer].class];
         let failed = todo.iter().find_map(|want| match step.wanted[*want].place {
             Place::Slot(slot) => slab.failure(slot),
@@ -409,7 +413,7 @@ impl ExpertStreamer {
         }
     }
 
-    fn unpin(&mut self, step: &Step) {
+    pub(super) fn unpin(&mut self, step: &Step) {
         let slab = &mut self.slabs[self.layout.layers[step.layer].class];
         for want in &step.wanted {
             if let Place::Slot(slot) = want.place {

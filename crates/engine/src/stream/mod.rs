@@ -3,6 +3,7 @@
 //! - `slab`: slots and throwaway cells in memory, and their state
 //! - `io`: reads in flight and what they are for
 //! - `experts`: routed experts, layer by layer
+//! - `chain`: a layer of a decode step, expert by expert as they land
 //! - `step`: what one layer of one step needs
 //! - `ahead`: guessing the next layer's experts
 //! - `routes`: routing observed and forced
@@ -11,6 +12,7 @@
 //! - `stats`: what was done
 
 pub(crate) mod ahead;
+mod chain;
 pub(crate) mod dense;
 pub(crate) mod executor;
 pub(crate) mod experts;

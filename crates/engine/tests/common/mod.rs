@@ -59,7 +59,7 @@ pub fn session(path: &Path, settings: LoadSettings) -> Session {
 
 /// The least budget that these settings work in.
 pub fn least_bytes(path: &Path, settings: &LoadSettings) -> u64 {
-    let settings = LoadSettings { budget_bytes: 0, ..settings.clone() };
+    let settings = LoadSettings { budget_bytes: 0, kv_may_shrink: false, ..settings.clone() };
     match prepare(ModelSource::open(path).unwrap(), settings) {
         Err(LoadError::Plan(PlanError::BelowFloor { floor_bytes, .. })) => floor_bytes,
         other => panic!("it works in nothing: {:?}", other.map(|planned| planned.plan)),

@@ -1,19 +1,22 @@
 //! A graph in execution, as the engine sees it: which nodes use streamed weights, and how to run pieces of it.
 //!
 //! A node with a streamed weight runs on the inner backend unchanged: for the length of one call its weight operand is
-//! replaced by a copy of the tensor that points at memory the engine supplies. Three forms exist:
+//! replaced by a copy of the tensor that points at memory the engine supplies. Four forms exist:
 //! - [`GraphRun::run_bound`]: the whole `MUL_MAT_ID` over a slab of slots, with ids remapped to slots;
 //! - [`GraphRun::run_rows`]: only the rows of some experts, gathered and scattered, so that experts can be computed as
 //!   their bytes land; all rows of an expert go in one group, because ggml picks its kernel by their number;
+//! - [`GraphRun::run_chain`]: all nodes of an expert layer for the experts whose bytes are there;
 //! - [`GraphRun::run_dense`]: a `MUL_MAT` with its weight elsewhere.
 //!
 //! Sizes and ids are checked here, so that the engine needs no unsafe code. Memory travels as `&[AtomicU8]`: the
 //! engine's readers may write other parts of the same allocation meanwhile.
 
+mod chain;
 mod operand;
 mod router;
 mod rows;
 
+pub use chain::{ChainRow, ExpertChain};
 pub use router::MatMul;
 
 use crate::buffer::STATUS_OK;
@@ -113,6 +116,7 @@ pub(crate) struct Scratch {
     slots: Vec<i32>,
     tensors: Vec<sys::ggml_tensor>,
     nodes: Vec<*mut sys::ggml_tensor>,
+    chain: chain::ChainScratch,
 }
 
 /// One graph in execution.

@@ -101,7 +101,7 @@ impl GraphRun<'_> {
     ) -> Result<(), ExecError> {
         let node = self.node(op.node);
         let total: usize = groups.iter().map(|group| group.pairs.len()).sum();
-        let Scratch { input, output, slots, tensors, nodes } = &mut *self.scratch;
+        let Scratch { input, output, slots, tensors, nodes, .. } = &mut *self.scratch;
         output.resize(output.len().max(total * shape.rows), 0.0);
         slots.clear();
         slots.extend(groups.iter().flat_map(|group| group.slots));
