@@ -1,0 +1,123 @@
+//! A layer of a decode step, expert by expert: whatever has landed is computed through all nodes of the layer at once,
+//! so that the hits of a layer, not only their first matrices, are computed while its misses are in flight, and an
+//! expert that lands costs one call of the backend.
+
+use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlabBinding, StreamedOp};
+
+use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
+use super::io::Io;
+use super::step::{LayerOps, Place, Step};
+
+/// How far an expert has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    /// All but its last product is computed.
+    Upper,
+    Done,
+}
+
+impl ExpertStreamer {
+    /// The chain of the layer that has just begun, if it can be computed as one: every expert has a slot.
+    pub fn chain_of(
+        &self,
+        run: &GraphRun<'_>,
+        ops: &[StreamedOp],
+        layer_ops: &LayerOps,
+    ) -> Option<ExpertChain> {
+        let step = self.step.as_ref()?;
+        let whole = step.tokens <= DECODE_TOKENS
+            && step.slots.is_some()
+            && step.none.is_empty()
+            && !step.wanted.is_empty()
+            && !self.synchronous;
+        // The parts of the layer come in the order of its nodes, each once.
+        let once = layer_ops.count == ops.len() && layer_ops.parts.len() == ops.len();
+        if whole && once { run.chain(ops) } else { None }
+    }
+
+    /// Computes all streamed nodes of the layer that has just begun, and what lies between them.
+    pub fn run_chain(
+        &mut self,
+        io: &mut Io<Target>,
+        run: &mut GraphRun<'_>,
+        chain: &ExpertChain,
+        parts: &[usize],
+    ) -> Result<(), ExecError> {
+        let Some(step) = self.step.take() else { return Ok(()) };
+        let outcome = self.compute_chain(io, run, chain, parts, &step);
+        if outcome.is_ok() {
+            self.unpin(&step);
+        } else {
+            // `abandon` gives back what it holds.
+            self.step = Some(step);
+        }
+        outcome
+    }
+
+    fn compute_chain(
+        &mut self,
+        io: &mut Io<Target>,
+        run: &mut GraphRun<'_>,
+        chain: &ExpertChain,
+        parts: &[usize],
+        step: &Step,
+    ) -> Result<(), ExecError> {
+        run.begin_chain(chain)?;
+        let mut progress = vec![Progress::Waiting; step.wanted.len()];
+        while progress.iter().any(|state| *state != Progress::Done) {
+            let landed = io.poll();
+            self.absorb(landed);
+            let (upper, lower) = self.advance(step, parts, &mut progress);
+            if upper.is_empty() && lower.is_empty() {
+                let waiting: Vec<usize> =
+                    (0..progress.len()).filter(|want| progress[*want] != Progress::Done).collect();
+                self.check(step, &waiting)?;
+                self.keep_busy(io);
+                let landed = io.wait().map_err(ExecError::engine)?;
+                self.absorb(landed);
+            } else {
+                let slabs = self.bindings(step, parts)?;
+                run.run_chain(chain, &slabs, &upper, &lower)?;
+                self.keep_busy(io);
+            }
+        }
+        run.finish_chain(chain)
+    }
+
+    /// Takes every expert as far as its parts allow; returns the rows to compute for that.
+    fn advance(
+        &self,
+        step: &Step,
+        parts: &[usize],
+        progress: &mut [Progress],
+    ) -> (Vec<ChainRow>, Vec<ChainRow>) {
+        let slab = &self.slabs[self.layout.layers[step.layer].class];
+        let (mut upper, mut lower) = (Vec::new(), Vec::new());
+        let Some((last, first)) = parts.split_last() else { return (upper, lower) };
+        for (want, state) in step.wanted.iter().zip(progress) {
+            let Place::Slot(slot) = want.place else { continue };
+            let number = i32::try_from(slot.0).unwrap_or(i32::MAX);
+            let rows = || want.pairs.iter().map(move |pair| (*pair, number));
+            if *state == Progress::Waiting && first.iter().all(|part| slab.ready(slot, *part)) {
+                upper.extend(rows());
+                *state = Progress::Upper;
+            }
+            if *state == Progress::Upper && slab.ready(slot, *last) {
+                lower.extend(rows());
+                *state = Progress::Done;
+            }
+        }
+        (upper, lower)
+    }
+
+    fn bindings(&self, step: &Step, parts: &[usize]) -> Result<Vec<SlabBinding<'_>>, ExecError> {
+        let layer = &self.layout.layers[step.layer];
+        let slab = &self.slabs[layer.class];
+        parts
+            .iter()
+            .map(|part| slab.binding(&layer.parts[*part]))
+            .collect::<Option<_>>()
+            .ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))
+    }
+}

@@ -1,0 +1,405 @@
+//! An expert layer as one chain: products of the input (gate and up), biases and activation, and the product of that
+//! (down). A chain is computed for whichever experts are in memory, in one call of the backend, and its results stay in
+//! scratch memory until all of them are there.
+//!
+//! Why results are written to the graph's own tensors only at the end: ggml's allocator may give a later node the memory
+//! of an earlier one or of the input, and experts that come late still need both. Bits do not depend on any of this: each
+//! result row depends on its own input row alone, and all rows of an expert are computed in the same call.
+
+use crate::error::ExecError;
+use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_int, to_usize};
+use crate::graph::{GraphRun, SlabBinding, StreamedKind, StreamedOp};
+use crate::sys::{self, raw};
+
+/// The nodes of an expert layer that can be computed expert by expert.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpertChain {
+    steps: Vec<ChainStep>,
+    /// Experts per token and tokens.
+    used: usize,
+    tokens: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ChainStep {
+    node: usize,
+    /// Length of a result row.
+    width: usize,
+    kind: StepKind,
+}
+
+/// What a node of a chain does; numbers are indices of earlier steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepKind {
+    /// A product of the layer's input with a stack of experts.
+    First(StreamedOp),
+    /// A bias of each expert.
+    Bias(usize),
+    /// An activation that joins two results.
+    Join(usize, usize),
+    /// The product of an earlier result with a stack of experts; always the last step.
+    Last(StreamedOp, usize),
+}
+
+/// Rows of experts that can be computed now: a pair (an index into the ids) and the slot of its expert.
+pub type ChainRow = (u32, i32);
+
+/// Results that wait for the others of their layer.
+#[derive(Default)]
+pub(super) struct ChainScratch {
+    /// The pair at each position, in the order of computing.
+    order: Vec<u32>,
+    /// The position of each pair, `usize::MAX` while it has none.
+    position: Vec<usize>,
+    /// For each step its result rows by position.
+    results: Vec<Vec<f32>>,
+    /// Slots, then expert numbers, then slots of the last product: the ids operands of one call.
+    ids: Vec<i32>,
+    experts: Vec<i32>,
+}
+
+impl ExpertChain {
+    /// The node after the last one of the chain.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.steps.last().map_or(0, |step| step.node + 1)
+    }
+
+    fn pairs(&self) -> usize {
+        self.used * self.tokens
+    }
+}
+
+impl GraphRun<'_> {
+    /// The chain that the streamed nodes of one layer form with the nodes between them, if they form one that is known:
+    /// anything else is computed node by node.
+    #[must_use]
+    pub fn chain(&self, ops: &[StreamedOp]) -> Option<ExpertChain> {
+        let (first, last) = (ops.first()?, ops.last()?);
+        if ops.len() < 2 || ops.iter().any(|op| op.kind != StreamedKind::Experts || op.ids != first.ids) {
+            return None;
+        }
+        // SAFETY: nodes and operands of the graph are alive.
+        let (used, tokens, input) = unsafe {
+            let node = self.node(first.node);
+            let ids = &*(*node).src[2];
+            (to_usize(ids.ne[0]).ok()?, to_usize(ids.ne[1]).ok()?, (*node).src[1])
+        };
+        let mut steps: Vec<ChainStep> = Vec::with_capacity(last.node + 1 - first.node);
+        for index in first.node..=last.node {
+            let op = ops.iter().find(|op| op.node == index).copied();
+            // SAFETY: as above.
+            let kind = unsafe { self.step_kind(index, op, index == last.node, input, first.ids, &steps)? };
+            // SAFETY: as above.
+            let width = unsafe { to_usize((*self.node(index)).ne[0]).ok()? };
+            steps.push(ChainStep { node: index, width, kind });
+        }
+        Some(ExpertChain { steps, used, tokens })
+    }
+
+    /// # Safety
+    /// The graph's nodes and operands are alive.
+    unsafe fn step_kind(
+        &self,
+        index: usize,
+        op: Option<StreamedOp>,
+        is_last: bool,
+        input: *const sys::ggml_tensor,
+        ids: usize,
+        steps: &[ChainStep],
+    ) -> Option<StepKind> {
+        let tensor = self.node(index);
+        let earlier = |wanted: *mut sys::ggml_tensor| {
+            steps.iter().position(|step| std::ptr::eq(self.node(step.node), wanted))
+        };
+        // SAFETY: the caller vouches for the nodes; unused operands are null and compared only.
+        unsafe {
+            let node = &*tensor;
+            if node.type_ != sys::GGML_TYPE_F32 || node.nb[0] != 4 {
+                return None;
+            }
+            match (op, node.op) {
+                (Some(op), sys::GGML_OP_MUL_MAT_ID) if is_last => {
+                    Some(StepKind::Last(op, earlier(node.src[1])?))
+                }
+                (Some(op), sys::GGML_OP_MUL_MAT_ID) => {
+                    let same_input = std::ptr::eq(node.src[1].cast_const(), input)
+                        && (*input).type_ == sys::GGML_TYPE_F32
+                        && (*input).nb[0] == 4;
+                    same_input.then_some(StepKind::First(op))
+                }
+                (None, sys::GGML_OP_ADD_ID) => {
+                    let bias = &*node.src[1];
+                    let resident = bias.op == sys::GGML_OP_NONE
+                        && !bias.data.is_null()
+                        && !crate::buffer_type::is_streamed(bias);
+                    (resident && node.src[2] as usize == ids).then_some(StepKind::Bias(earlier(node.src[0])?))
+                }
+                (None, sys::GGML_OP_GLU) => {
+                    Some(StepKind::Join(earlier(node.src[0])?, earlier(node.src[1])?))
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Forgets the results of the layer before and makes room for those of this one.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when the ids cannot be read.
+    pub fn begin_chain(&mut self, chain: &ExpertChain) -> Result<(), ExecError> {
+        let op = chain.steps.first().and_then(|step| match step.kind {
+            StepKind::First(op) => Some(op),
+            _ => None,
+        });
+        let ids =
+            self.moe_ids(op.ok_or_else(|| ExecError::Misuse("a chain without a product".to_owned()))?)?;
+        let scratch = &mut self.scratch.chain;
+        scratch.experts = ids.experts;
+        scratch.order.clear();
+        scratch.position.clear();
+        scratch.position.resize(chain.pairs(), usize::MAX);
+        scratch.results.resize_with(scratch.results.len().max(chain.steps.len()), Vec::new);
+        for (rows, step) in scratch.results.iter_mut().zip(&chain.steps) {
+            let length = chain.pairs() * step.width;
+            rows.resize(rows.len().max(length), 0.0);
+        }
+        Ok(())
+    }
+
+    /// Computes all but the last product for the rows of `upper`, and the last product for the rows of `lower`, whose
+    /// others were computed before or are in `upper`. `slabs` belongs to the streamed nodes, in order. All rows of an
+    /// expert must come together.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] on rows or slots out of range, [`ExecError::Backend`] when the backend fails.
+    pub fn run_chain(
+        &mut self,
+        chain: &ExpertChain,
+        slabs: &[SlabBinding<'_>],
+        upper: &[ChainRow],
+        lower: &[ChainRow],
+    ) -> Result<(), ExecError> {
+        self.check_chain(chain, slabs, upper, lower)?;
+        let from = self.scratch.chain.order.len();
+        for (pair, _) in upper {
+            self.scratch.chain.position[*pair as usize] = self.scratch.chain.order.len();
+            self.scratch.chain.order.push(*pair);
+        }
+        let mut down: Vec<(usize, i32)> = Vec::with_capacity(lower.len());
+        for (pair, slot) in lower {
+            match self.scratch.chain.position[*pair as usize] {
+                usize::MAX => return Err(ExecError::Misuse(format!("pair {pair} comes out of order"))),
+                position => down.push((position, *slot)),
+            }
+        }
+        down.sort_unstable();
+        self.lay_ids(upper, &down);
+        self.scratch.tensors.clear();
+        self.scratch.nodes.clear();
+        // No reallocation below: the tensors point at each other.
+        self.scratch.tensors.reserve_exact(4 * (chain.steps.len() + down.len()));
+        if !upper.is_empty() {
+            self.gather_input(chain, upper)?;
+            self.plan_upper(chain, slabs, from, upper.len())?;
+        }
+        self.plan_lower(chain, slabs, &down, 2 * upper.len())?;
+        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
+        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
+        graph.nodes = self.scratch.nodes.as_mut_ptr();
+        graph.n_nodes = to_int(self.scratch.nodes.len())?;
+        self.compute(&mut graph)
+    }
+
+    /// Writes all results to the graph's own tensors.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when rows are missing.
+    pub fn finish_chain(&mut self, chain: &ExpertChain) -> Result<(), ExecError> {
+        let scratch = &self.scratch.chain;
+        if scratch.order.len() != chain.pairs() {
+            return Err(ExecError::Misuse(format!("{} rows of {}", scratch.order.len(), chain.pairs())));
+        }
+        for (rows, step) in scratch.results.iter().zip(&chain.steps) {
+            let node = self.node(step.node);
+            for (row, pair) in rows.chunks_exact(step.width).zip(&scratch.order) {
+                let (token, slot) = (*pair as usize / chain.used, *pair as usize % chain.used);
+                // SAFETY: the node's shape is [width, used, tokens]; token and slot are below them (`begin_chain` sized
+                // `position` so, `run_chain` indexed it with every pair).
+                unsafe {
+                    let to = (*node).data.cast::<u8>().add(token * (*node).nb[2] + slot * (*node).nb[1]);
+                    std::ptr::copy_nonoverlapping(row.as_ptr(), to.cast::<f32>(), step.width);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_chain(
+        &self,
+        chain: &ExpertChain,
+        slabs: &[SlabBinding<'_>],
+        upper: &[ChainRow],
+        lower: &[ChainRow],
+    ) -> Result<(), ExecError> {
+        let ops = chain.steps.iter().filter_map(|step| match step.kind {
+            StepKind::First(op) | StepKind::Last(op, _) => Some(op),
+            StepKind::Bias(_) | StepKind::Join(..) => None,
+        });
+        let mut count = 0;
+        for (op, slab) in ops.zip(slabs) {
+            count += 1;
+            if !slab.holds(self.slice_bytes(op)) {
+                return Err(ExecError::Misuse(format!("a slab of {} bytes is too short", slab.memory.len())));
+            }
+        }
+        let slots = slabs.iter().map(|slab| slab.slots).min().unwrap_or(0);
+        let sound = |(pair, slot): &ChainRow| (*pair as usize) < chain.pairs() && in_range(*slot, slots);
+        if count != slabs.len() || !upper.iter().chain(lower).all(sound) {
+            return Err(ExecError::Misuse("a row or a slot is out of range".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Slots of the upper rows, their experts, and slots of the lower rows.
+    fn lay_ids(&mut self, upper: &[ChainRow], down: &[(usize, i32)]) {
+        let scratch = &mut self.scratch.chain;
+        scratch.ids.clear();
+        scratch.ids.extend(upper.iter().map(|(_, slot)| *slot));
+        scratch.ids.extend(upper.iter().map(|(pair, _)| scratch.experts[*pair as usize]));
+        scratch.ids.extend(down.iter().map(|(_, slot)| *slot));
+    }
+
+    /// The input row of each upper row, one after the other.
+    fn gather_input(&mut self, chain: &ExpertChain, upper: &[ChainRow]) -> Result<(), ExecError> {
+        let node = self.node(chain.steps[0].node);
+        self.scratch.input.clear();
+        // SAFETY: the first step is a product; its input has rows of contiguous floats (`step_kind`), `tokens` times one
+        // or `used` of them, and pairs were checked.
+        unsafe {
+            let input = &*(*node).src[1];
+            let (columns, broadcast) = (to_usize(input.ne[0])?, to_usize(input.ne[1])?.max(1));
+            for (pair, _) in upper {
+                let (token, slot) = (*pair as usize / chain.used, *pair as usize % chain.used);
+                let at = token * input.nb[2] + (slot % broadcast) * input.nb[1];
+                let row = input.data.cast::<u8>().add(at).cast::<f32>();
+                self.scratch.input.extend_from_slice(std::slice::from_raw_parts(row, columns));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays out the steps before the last product for `count` rows at positions `from` and up.
+    fn plan_upper(
+        &mut self,
+        chain: &ExpertChain,
+        slabs: &[SlabBinding<'_>],
+        from: usize,
+        count: usize,
+    ) -> Result<(), ExecError> {
+        let mut products = slabs.iter();
+        let mut results: Vec<*mut sys::ggml_tensor> = Vec::with_capacity(chain.steps.len());
+        for (index, step) in chain.steps.iter().enumerate() {
+            let node = self.node(step.node);
+            // SAFETY: node and operands are alive. Substituted pointers address scratch memory: `count` gathered input
+            // rows, `pairs` result rows of each step (`begin_chain`), and 2 × `count` ids (`lay_ids`). The slab was
+            // checked. `tensors` does not reallocate (`run_chain` reserved four for each step and lower row).
+            unsafe {
+                let to = self.scratch.chain.results[index].as_mut_ptr().add(from * step.width);
+                let mut result = plain_tensor(node, to.cast());
+                lay_out(&mut result, [step.width, count, 1])?;
+                match step.kind {
+                    StepKind::First(_) => {
+                        let Some(slab) = products.next() else { break };
+                        let weight = self.push(bind_slab((*node).src[0], *slab)?);
+                        let columns = to_usize((*weight).ne[0])?;
+                        let mut rows = plain_tensor((*node).src[1], self.scratch.input.as_mut_ptr().cast());
+                        lay_out(&mut rows, [columns, count, 1])?;
+                        result.src[0] = weight;
+                        result.src[1] = self.push(rows);
+                        result.src[2] = self.push_ids((*node).src[2], 0, count)?;
+                    }
+                    StepKind::Bias(of) => {
+                        result.src[0] = results[of];
+                        result.src[2] = self.push_ids((*node).src[2], count, count)?;
+                    }
+                    StepKind::Join(one, other) => {
+                        result.src[0] = results[one];
+                        result.src[1] = results[other];
+                    }
+                    StepKind::Last(..) => break,
+                }
+                let result = self.push(result);
+                results.push(result);
+                self.scratch.nodes.push(result);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays out the last product for the rows at the positions of `down`, one node for each run of neighbours. Their
+    /// slots begin at `ids_at`.
+    fn plan_lower(
+        &mut self,
+        chain: &ExpertChain,
+        slabs: &[SlabBinding<'_>],
+        down: &[(usize, i32)],
+        ids_at: usize,
+    ) -> Result<(), ExecError> {
+        let Some((last, ChainStep { node, width, kind: StepKind::Last(_, of) })) =
+            chain.steps.iter().copied().enumerate().next_back()
+        else {
+            return Err(ExecError::Misuse("a chain without an end".to_owned()));
+        };
+        let slab =
+            slabs.last().copied().ok_or_else(|| ExecError::Misuse("a chain without a slab".to_owned()))?;
+        let node = self.node(node);
+        let input_width = chain.steps[of].width;
+        let mut first = 0;
+        for run in down.chunk_by(|one, next| one.0 + 1 == next.0) {
+            let (from, count) = (run[0].0, run.len());
+            // SAFETY: as in `plan_upper`; the input rows are the results of an earlier step at the same positions.
+            unsafe {
+                let weight = self.push(bind_slab((*node).src[0], slab)?);
+                let input = self.scratch.chain.results[of].as_mut_ptr().add(from * input_width);
+                let mut rows = plain_tensor((*node).src[1], input.cast());
+                lay_out(&mut rows, [input_width, count, 1])?;
+                let to = self.scratch.chain.results[last].as_mut_ptr().add(from * width);
+                let mut result = plain_tensor(node, to.cast());
+                lay_out(&mut result, [width, count, 1])?;
+                result.src[0] = weight;
+                result.src[1] = self.push(rows);
+                result.src[2] = self.push_ids((*node).src[2], ids_at + first, count)?;
+                let result = self.push(result);
+                self.scratch.nodes.push(result);
+            }
+            first += count;
+        }
+        Ok(())
+    }
+
+    /// Keeps a stand-in where it stays.
+    fn push(&mut self, tensor: sys::ggml_tensor) -> *mut sys::ggml_tensor {
+        let tensors = &mut self.scratch.tensors;
+        assert!(tensors.len() < tensors.capacity(), "stand-ins must not move");
+        tensors.push(tensor);
+        // SAFETY: the element was just pushed.
+        unsafe { tensors.as_mut_ptr().add(tensors.len() - 1) }
+    }
+
+    /// An ids operand of `count` of the ids laid out for this call.
+    ///
+    /// # Safety
+    /// `ids` is alive; the ids of this call reach to `at + count`.
+    unsafe fn push_ids(
+        &mut self,
+        ids: *const sys::ggml_tensor,
+        at: usize,
+        count: usize,
+    ) -> Result<*mut sys::ggml_tensor, ExecError> {
+        // SAFETY: the caller's promise.
+        let mut stand_in = unsafe { plain_tensor(ids, self.scratch.chain.ids.as_mut_ptr().add(at).cast()) };
+        lay_out(&mut stand_in, [count, 1, 1])?;
+        Ok(self.push(stand_in))
+    }
+}
