@@ -5,7 +5,7 @@
 
 mod controller;
 
-pub use controller::Controller;
+pub use controller::{Controller, Width};
 
 /// The `used` best-scored experts of each row of `scores` (rows of `experts` scores), each expert once, best rows first.
 #[must_use]

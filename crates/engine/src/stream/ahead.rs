@@ -4,7 +4,7 @@
 //! its experts. Only decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at
 //! all is decided by token times ([`Controller`]).
 
-use hypura_core::prefetch::{Controller, top_experts};
+use hypura_core::prefetch::{Controller, Width, top_experts};
 use hypura_ggml::{ExecError, GraphRun, MatMul, WeightId};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -30,9 +30,10 @@ const HORIZON: usize = 2;
 
 /// How many of a layer's experts are guessed `distance` layers ahead (from 1): all `used` of the next one, fewer of those
 /// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 99
-/// times in 100 two layers ahead, its last is right half the time.
-fn guesses_at(distance: usize, used: usize) -> usize {
-    (used * (HORIZON + 1).saturating_sub(distance) / HORIZON).max(1)
+/// times in 100 two layers ahead, its last is right half the time. `Wide` adds a quarter.
+fn guesses_at(distance: usize, used: usize, width: Width) -> usize {
+    let likely = (used * (HORIZON + 1).saturating_sub(distance) / HORIZON).max(1);
+    if width == Width::Wide { likely + used.div_ceil(4) } else { likely }
 }
 
 /// An expert that will probably be used.
@@ -51,7 +52,7 @@ pub(crate) struct Ahead {
     /// The routers of the graph in progress, by expert layer.
     of_layer: Vec<Option<MatMul>>,
     random: u64,
-    active: bool,
+    width: Width,
 }
 
 impl Ahead {
@@ -63,19 +64,19 @@ impl Ahead {
             routers: HashMap::new(),
             of_layer: Vec::new(),
             random,
-            active: false,
+            width: Width::Off,
         }
     }
 
     /// A graph begins.
     pub fn begin_graph(&mut self, run: &GraphRun<'_>, layout: &ExpertLayout, decode: bool) {
-        self.active = decode
-            && match self.kind {
-                Prefetch::Auto => self.controller.is_on(),
-                Prefetch::Router | Prefetch::Random(_) => true,
-                Prefetch::Off => false,
-            };
-        if !self.active || matches!(self.kind, Prefetch::Random(_)) {
+        self.width = match self.kind {
+            _ if !decode => Width::Off,
+            Prefetch::Auto => self.controller.width(),
+            Prefetch::Router | Prefetch::Random(_) => Width::Likely,
+            Prefetch::Off => Width::Off,
+        };
+        if self.width == Width::Off || matches!(self.kind, Prefetch::Random(_)) {
             return;
         }
         self.of_layer.clear();
@@ -99,7 +100,7 @@ impl Ahead {
         layout: &ExpertLayout,
         layer: usize,
     ) -> Result<Vec<Guess>, ExecError> {
-        if !self.active {
+        if self.width == Width::Off {
             return Ok(Vec::new());
         }
         let later = layer + 1..layout.layers.len().min(layer + 1 + HORIZON);
@@ -120,7 +121,7 @@ impl Ahead {
         let mut guesses = Vec::new();
         for ((ahead, _), scores) in known.into_iter().zip(scores) {
             let LayerLayout { experts, used, .. } = layout.layers[ahead];
-            let count = guesses_at(ahead - layer, used as usize);
+            let count = guesses_at(ahead - layer, used as usize, self.width);
             let likely = top_experts(&scores, experts as usize, count);
             guesses.extend(likely.into_iter().map(|expert| Guess { layer: ahead, expert }));
         }
@@ -140,7 +141,7 @@ impl Ahead {
         u32::try_from(self.random % u64::from(below.max(1))).unwrap_or(0)
     }
 
-    /// A decode step took this long.
+    /// A step of a single token took this long.
     pub fn observe(&mut self, elapsed: Duration) {
         if self.kind == Prefetch::Auto {
             self.controller.observe(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));

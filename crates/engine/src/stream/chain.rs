@@ -47,7 +47,7 @@ impl ExpertStreamer {
         let Some(step) = self.step.take() else { return Ok(()) };
         let outcome = self.compute_chain(io, run, chain, parts, &step);
         if outcome.is_ok() {
-            self.unpin(&step);
+            self.end_layer(io, &step);
         } else {
             // `abandon` gives back what it holds.
             self.step = Some(step);

@@ -30,13 +30,12 @@ pub(crate) struct ExpertSide {
 }
 
 impl ExpertSide {
-    /// The first expert node of a graph has come; returns whether it is a decode step.
-    fn begin_graph(&mut self, run: &GraphRun<'_>, op: StreamedOp) -> Result<bool, ExecError> {
+    /// The first expert node of a graph has come; returns the tokens of the step.
+    fn begin_graph(&mut self, run: &GraphRun<'_>, op: StreamedOp) -> Result<usize, ExecError> {
         let tokens = run.moe_ids(op)?.tokens;
-        let decoding = tokens <= DECODE_TOKENS;
-        self.streamer.begin_graph(tokens);
-        self.ahead.begin_graph(run, self.streamer.layout(), decoding);
-        Ok(decoding)
+        self.streamer.begin_graph(&self.io, tokens);
+        self.ahead.begin_graph(run, self.streamer.layout(), tokens <= DECODE_TOKENS);
+        Ok(tokens)
     }
 
     /// The ids of a layer are known: start its reads, then guess the next layer's.
@@ -66,8 +65,8 @@ pub(crate) struct StreamExecutor {
     places: HashMap<WeightId, Place>,
     /// A graph began and has not ended cleanly.
     dirty: bool,
-    /// The last graph was a decode step.
-    decoding: bool,
+    /// The last graph was a decode step of a single token: the only ones whose times can be compared.
+    single: bool,
     stats: StreamStats,
     /// Where counters are published; `None` when they are not.
     shared: Option<Arc<SharedStats>>,
@@ -84,7 +83,7 @@ impl StreamExecutor {
             dense,
             places: HashMap::new(),
             dirty: false,
-            decoding: false,
+            single: false,
             stats: StreamStats::default(),
             shared,
         }
@@ -151,7 +150,7 @@ impl StreamExecutor {
                 (Place::Expert { layer, part }, Some(side), _) => {
                     if !begun {
                         begun = true;
-                        self.decoding = side.begin_graph(run, op)?;
+                        self.single = side.begin_graph(run, op)? == 1;
                     }
                     if side.streamer.is_new_layer(op, layer) {
                         let parts = side.streamer.layout().layers[layer].parts.len();
@@ -233,6 +232,7 @@ impl Executor for StreamExecutor {
             self.abandon();
         }
         self.dirty = true;
+        self.single = false;
         let outcome = self.walk(run);
         if outcome.is_err() {
             self.abandon();
@@ -242,7 +242,7 @@ impl Executor for StreamExecutor {
             if let Some(tap) = &mut side.tap {
                 tap.end_graph(outcome.is_ok());
             }
-            if outcome.is_ok() && self.decoding {
+            if outcome.is_ok() && self.single {
                 side.ahead.observe(start.elapsed());
             }
         }

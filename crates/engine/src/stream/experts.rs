@@ -8,17 +8,19 @@
 //! failure [`ExpertStreamer::abandon`] restores that.
 
 use hypura_core::cache::{ExpertKey, Grant, SlotId, TokenClock};
-use hypura_core::plan::{ExpertLayout, LayerLayout};
+use hypura_core::plan::ExpertLayout;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, RowGroup, StreamedOp};
 use hypura_storage::{Priority, ReadError};
 
 use super::ahead::Guess;
-use super::io::{Io, Landed, Wish};
+use super::io::{Io, Landed};
 use super::slab::{Cells, Slab, keep_first};
 use super::stats::Held;
 use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
+use super::wishes::{feed_cells, slot_wishes};
 use crate::error::StreamError;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token.
 pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usize;
@@ -27,9 +29,12 @@ pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usi
 /// work memory, which grows with slots × rows.
 const MOST_ROWS: usize = 512;
 
-/// Guessed experts are read while the disk has less than this to do: enough that it does not run dry before the next
-/// chance to give it more, little enough that a demand read does not wait long.
-const LOW_WATER_BYTES: usize = 3 << 20;
+/// Guessed experts are read while the disk has less to do than it does in this time: enough that it does not run dry
+/// while a layer's attention is computed and nobody comes by, little enough that a demand read does not wait long.
+const LOW_WATER: Duration = Duration::from_millis(2);
+
+/// Bounds of that in bytes: for a disk that has not shown yet what it does, and for one whose rate was never slow.
+const LOW_WATER_BYTES: (usize, usize) = (3 << 20, 16 << 20);
 
 /// What a read is for.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,7 @@ pub(crate) struct ExpertStreamer {
     clock: TokenClock,
     /// Experts to read ahead when the disk has time, likeliest first.
     guesses: VecDeque<Guess>,
+    low_water_bytes: usize,
     failure: Option<ReadError>,
     pub(super) synchronous: bool,
     pub decode: Lookups,
@@ -79,6 +85,7 @@ impl ExpertStreamer {
             step: None,
             clock: TokenClock::default(),
             guesses: VecDeque::new(),
+            low_water_bytes: LOW_WATER_BYTES.0,
             failure: None,
             synchronous: false,
             decode: Lookups::default(),
@@ -101,8 +108,9 @@ impl ExpertStreamer {
     }
 
     /// A graph of `tokens` tokens begins.
-    pub fn begin_graph(&mut self, tokens: usize) {
+    pub fn begin_graph(&mut self, io: &Io<Target>, tokens: usize) {
         self.guesses.clear();
+        self.low_water_bytes = io.bytes_in(LOW_WATER).clamp(LOW_WATER_BYTES.0, LOW_WATER_BYTES.1);
         self.clock = self.clock.after_step(u32::try_from(tokens).unwrap_or(u32::MAX));
     }
 
@@ -119,15 +127,20 @@ impl ExpertStreamer {
         step.ops_left = step.ops_left.saturating_sub(1);
         let done = step.ops_left == 0 && outcome.is_ok();
         if done {
-            self.unpin(&step);
-            // Until the next layer's ids are known nobody comes by to give the disk more.
-            let landed = io.poll();
-            self.absorb(landed);
-            self.keep_busy(io);
+            self.end_layer(io, &step);
         } else {
             self.step = Some(step);
         }
         outcome
+    }
+
+    /// All of a layer's experts are computed.
+    pub(super) fn end_layer(&mut self, io: &mut Io<Target>, step: &Step) {
+        self.unpin(step);
+        // Until the next layer's ids are known nobody comes by to give the disk more.
+        let landed = io.poll();
+        self.absorb(landed);
+        self.keep_busy(io);
     }
 
     /// Looks up the experts of a layer and starts all reads.
@@ -236,7 +249,7 @@ impl ExpertStreamer {
     pub(super) fn keep_busy(&mut self, io: &mut Io<Target>) {
         let mut backlog = io.backlog_bytes();
         let mut wishes = Vec::new();
-        while backlog < LOW_WATER_BYTES {
+        while backlog < self.low_water_bytes {
             let Some(Guess { layer: index, expert }) = self.guesses.pop_front() else { break };
             let layer = &self.layout.layers[index];
             let slab = &mut self.slabs[layer.class];
@@ -413,7 +426,7 @@ impl ExpertStreamer {
         }
     }
 
-    pub(super) fn unpin(&mut self, step: &Step) {
+    fn unpin(&mut self, step: &Step) {
         let slab = &mut self.slabs[self.layout.layers[step.layer].class];
         for want in &step.wanted {
             if let Place::Slot(slot) = want.place {
@@ -451,49 +464,4 @@ impl ExpertStreamer {
             reads: 0,
         }
     }
-}
-
-/// Reads of all misses that have slots: the parts needed first, of all of them, come first.
-fn slot_wishes(
-    layer: &LayerLayout,
-    index: usize,
-    slab: &Slab,
-    loads: &[(u32, SlotId)],
-    parts: &[usize],
-    priority: Priority,
-) -> Vec<Wish<Target>> {
-    let mut wishes = Vec::with_capacity(loads.len() * parts.len());
-    for part in parts {
-        let layout = &layer.parts[*part];
-        for (expert, slot) in loads {
-            if let Some((memory, at)) = slab.destination(*slot, layout) {
-                let target = Target::Slot { layer: index, expert: *expert, slot: *slot, part: *part };
-                let read = layout.read(*expert);
-                wishes.push(Wish { target, shard: layout.shard, read, memory, at, priority });
-            }
-        }
-    }
-    wishes
-}
-
-/// Starts reads into free cells, as many as there are.
-fn feed_cells(io: &mut Io<Target>, layout: &ExpertLayout, cells: &mut Cells, step: &mut Step) {
-    let layer = &layout.layers[step.layer];
-    let mut wishes = Vec::new();
-    while let Some((part, want)) = step.queue.front().copied() {
-        let Some((cell, memory, at)) = cells.take() else { break };
-        step.queue.pop_front();
-        let want = &mut step.wanted[want];
-        let part_layout = &layer.parts[part];
-        let mut read = part_layout.read(want.expert);
-        // In a cell the slice is used where it landed.
-        let shift = read.required - part_layout.slice_bytes;
-        read.move_from = None;
-        if let Place::Cells(list) = &mut want.place {
-            list[part] = Some(cell);
-        }
-        let target = Target::Cell { cell, shift };
-        wishes.push(Wish { target, shard: part_layout.shard, read, memory, at, priority: Priority::Demand });
-    }
-    io.submit(wishes);
 }

@@ -84,6 +84,13 @@ impl<T: Copy> Io<T> {
         self.reader.backlog_bytes()
     }
 
+    /// Bytes that the disk delivers in `time`, as far as seen: its rate while it had something to do.
+    pub fn bytes_in(&self, time: Duration) -> usize {
+        let stats = self.reader.stats();
+        let busy = stats.busy.as_secs_f64();
+        if busy == 0.0 { 0 } else { (stats.device_bytes as f64 * time.as_secs_f64() / busy) as usize }
+    }
+
     /// Gives prefetches the priority of demand reads.
     pub fn promote(&mut self, wanted: impl Fn(&T) -> bool) {
         let tags: Vec<u64> =

@@ -5,6 +5,7 @@
 //! - `experts`: routed experts, layer by layer
 //! - `chain`: a layer of a decode step, expert by expert as they land
 //! - `step`: what one layer of one step needs
+//! - `wishes`: the reads of a layer
 //! - `ahead`: guessing the next layer's experts
 //! - `routes`: routing observed and forced
 //! - `dense`: dense weights through a ring
@@ -21,6 +22,7 @@ pub(crate) mod routes;
 pub(crate) mod slab;
 mod stats;
 mod step;
+mod wishes;
 
 pub use ahead::Prefetch;
 pub use experts::Lookups;

@@ -181,6 +181,12 @@ impl GraphRun<'_> {
         lower: &[ChainRow],
     ) -> Result<(), ExecError> {
         self.check_chain(chain, slabs, upper, lower)?;
+        // ggml's work for a product grows with the number of slots that it sees, used or not.
+        let used = upper.iter().chain(lower).map(|(_, slot)| to_usize(i64::from(*slot)));
+        let used = used.collect::<Result<Vec<usize>, _>>()?;
+        let (lowest, highest) = (used.iter().min().copied(), used.iter().max().copied());
+        let Some((lowest, highest)) = lowest.zip(highest) else { return Ok(()) };
+        let slabs: Vec<_> = slabs.iter().map(|slab| slab.window(lowest, highest)).collect();
         let from = self.scratch.chain.order.len();
         for (pair, _) in upper {
             self.scratch.chain.position[*pair as usize] = self.scratch.chain.order.len();
@@ -194,16 +200,16 @@ impl GraphRun<'_> {
             }
         }
         down.sort_unstable();
-        self.lay_ids(upper, &down);
+        self.lay_ids(upper, &down, lowest)?;
         self.scratch.tensors.clear();
         self.scratch.nodes.clear();
         // No reallocation below: the tensors point at each other.
         self.scratch.tensors.reserve_exact(4 * (chain.steps.len() + down.len()));
         if !upper.is_empty() {
             self.gather_input(chain, upper)?;
-            self.plan_upper(chain, slabs, from, upper.len())?;
+            self.plan_upper(chain, &slabs, from, upper.len())?;
         }
-        self.plan_lower(chain, slabs, &down, 2 * upper.len())?;
+        self.plan_lower(chain, &slabs, &down, 2 * upper.len())?;
         // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
         let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
         graph.nodes = self.scratch.nodes.as_mut_ptr();
@@ -261,13 +267,15 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Slots of the upper rows, their experts, and slots of the lower rows.
-    fn lay_ids(&mut self, upper: &[ChainRow], down: &[(usize, i32)]) {
+    /// Slots of the upper rows counted from `lowest`, their experts, and slots of the lower rows.
+    fn lay_ids(&mut self, upper: &[ChainRow], down: &[(usize, i32)], lowest: usize) -> Result<(), ExecError> {
+        let lowest = to_int(lowest)?;
         let scratch = &mut self.scratch.chain;
         scratch.ids.clear();
-        scratch.ids.extend(upper.iter().map(|(_, slot)| *slot));
+        scratch.ids.extend(upper.iter().map(|(_, slot)| slot - lowest));
         scratch.ids.extend(upper.iter().map(|(pair, _)| scratch.experts[*pair as usize]));
-        scratch.ids.extend(down.iter().map(|(_, slot)| *slot));
+        scratch.ids.extend(down.iter().map(|(_, slot)| slot - lowest));
+        Ok(())
     }
 
     /// The input row of each upper row, one after the other.

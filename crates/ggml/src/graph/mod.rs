@@ -99,6 +99,11 @@ pub struct RowGroup<'a> {
 }
 
 impl SlabBinding<'_> {
+    /// The slots `lowest..=highest`, which exist.
+    fn window(self, lowest: usize, highest: usize) -> Self {
+        Self { memory: &self.memory[lowest * self.stride..], slots: highest + 1 - lowest, ..self }
+    }
+
     /// Whether `slots` slices of `slice` bytes fit.
     fn holds(&self, slice: usize) -> bool {
         self.slots

@@ -1,0 +1,55 @@
+//! Which reads a layer asks for, and in which order.
+
+use hypura_core::cache::SlotId;
+use hypura_core::plan::{ExpertLayout, LayerLayout};
+use hypura_storage::Priority;
+
+use super::experts::Target;
+use super::io::{Io, Wish};
+use super::slab::{Cells, Slab};
+use super::step::{Place, Step};
+
+/// Reads of all misses that have slots: the parts needed first, of all of them, come first.
+pub(super) fn slot_wishes(
+    layer: &LayerLayout,
+    index: usize,
+    slab: &Slab,
+    loads: &[(u32, SlotId)],
+    parts: &[usize],
+    priority: Priority,
+) -> Vec<Wish<Target>> {
+    let mut wishes = Vec::with_capacity(loads.len() * parts.len());
+    for part in parts {
+        let layout = &layer.parts[*part];
+        for (expert, slot) in loads {
+            if let Some((memory, at)) = slab.destination(*slot, layout) {
+                let target = Target::Slot { layer: index, expert: *expert, slot: *slot, part: *part };
+                let read = layout.read(*expert);
+                wishes.push(Wish { target, shard: layout.shard, read, memory, at, priority });
+            }
+        }
+    }
+    wishes
+}
+
+/// Starts reads into free cells, as many as there are.
+pub(super) fn feed_cells(io: &mut Io<Target>, layout: &ExpertLayout, cells: &mut Cells, step: &mut Step) {
+    let layer = &layout.layers[step.layer];
+    let mut wishes = Vec::new();
+    while let Some((part, want)) = step.queue.front().copied() {
+        let Some((cell, memory, at)) = cells.take() else { break };
+        step.queue.pop_front();
+        let want = &mut step.wanted[want];
+        let part_layout = &layer.parts[part];
+        let mut read = part_layout.read(want.expert);
+        // In a cell the slice is used where it landed.
+        let shift = read.required - part_layout.slice_bytes;
+        read.move_from = None;
+        if let Place::Cells(list) = &mut want.place {
+            list[part] = Some(cell);
+        }
+        let target = Target::Cell { cell, shift };
+        wishes.push(Wish { target, shard: part_layout.shard, read, memory, at, priority: Priority::Demand });
+    }
+    io.submit(wishes);
+}
