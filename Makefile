@@ -12,7 +12,7 @@ TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),./target)
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build man test test-scripts test-clients lint fmt-check clippy tidy docs clean bootstrap
+.PHONY: help demo build man test test-scripts test-clients lint fmt-check clippy fuzz-check tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -47,19 +47,24 @@ test: bootstrap test-scripts
 
 test-scripts:
 	sh scripts/tests/bootstrap.sh
+	sh scripts/tests/benchmarks.sh
 
 # These need the network once: the clients come from PyPI and npm, into $(TARGET_DIR)/clients.
 test-clients: build
 	@./scripts/bootstrap.sh --clients
 	./scripts/test-clients
 
-lint: fmt-check clippy tidy docs
+lint: fmt-check clippy fuzz-check tidy docs
 
 fmt-check:
 	$(CARGO) fmt --all --check
 
 clippy: bootstrap
 	$(CARGO) clippy --release --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+
+# Stable Rust checks the fuzz targets, which a nightly one runs; they are a workspace of their own.
+fuzz-check: bootstrap
+	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz $(CARGO_FLAGS)
 
 tidy:
 	$(CARGO) run --release --quiet --package xtask $(CARGO_FLAGS) -- tidy

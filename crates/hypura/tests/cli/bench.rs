@@ -105,6 +105,32 @@ fn a_dense_model_streams_in_its_arm_and_the_table_is_for_people() {
 }
 
 #[test]
+fn llama_cpp_alone_does_the_same_work_and_takes_no_forced_routes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path(), Shape::TinyQwen3Moe, 1);
+    let report = bench(&path, &["1", "--against", "plain,mmap"]);
+    for (arm, mode) in report["arms"].as_array().unwrap().iter().zip(["full-resident", "plain", "mmap"]) {
+        assert_eq!(arm["mode"], mode);
+        let run = &arm["runs"][0];
+        assert_eq!((&run["prefill"]["tokens"], &run["decode"]["tokens"]), (&8.into(), &4.into()));
+        assert_eq!(run["token_ms"].as_array().unwrap().len(), 4);
+        assert!(run["decode"]["tps"].as_f64().unwrap() > 0.0 && run["reader"].is_null());
+    }
+    let trace = folder.path().join("trace.jsonl");
+    fs::write(&trace, TRACE).unwrap();
+    let mut command = hypura();
+    command.arg("bench").arg(&path).args(SMALL).args(["1", "--against", "plain", "--routes"]).arg(&trace);
+    let finished = finish(&mut command);
+    assert_eq!(finished.code, Some(1));
+    assert!(finished.stderr.contains("leave plain out of --against"), "{finished:?}");
+}
+
+/// The same two experts of one layer, for ever.
+const TRACE: &str = r#"{"format":"route-trace/1","model":"tiny","layers":1,"experts":8,"used":2,"expert_bytes":1000}
+{"phase":"decode","layers":[[0,[0,1]]]}
+"#;
+
+#[test]
 fn nothing_is_compared_when_nothing_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path(), Shape::TinyQwen3Moe, 1);
@@ -119,11 +145,7 @@ fn forced_routes_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let model = model(folder.path(), Shape::TinyQwen3Moe, 1);
     let trace = folder.path().join("trace.jsonl");
-    let mut lines =
-        br#"{"format":"route-trace/1","model":"tiny","layers":1,"experts":8,"used":2,"expert_bytes":1000}"#
-            .to_vec();
-    lines.extend_from_slice(b"\n{\"phase\":\"decode\",\"layers\":[[0,[0,1]]]}\n");
-    fs::write(&trace, lines).unwrap();
+    fs::write(&trace, TRACE).unwrap();
     let trace = trace.to_str().unwrap();
     let flags = ["1", "--arm", "stream", "--stream-cache", "50%", "--against", "none", "--routes", trace];
     let report = bench(&model, &flags);
