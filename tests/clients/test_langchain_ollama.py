@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import ANSWER, DEMO, QUESTION
 from langchain_core.messages import HumanMessage
+from langchain_core.runnables import RunnableLambda
 from langchain_ollama import ChatOllama, OllamaEmbeddings, OllamaLLM
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ EXCLUDED = {
     "test_unicode_tool_call_integration": "needs a model that copies text of its prompt",
     "test_agent_loop": "needs a model that answers after a tool's result instead of calling again",
     "test_structured_few_shot_examples": "its tool is not the one that `magic` calls",
+    "test_bind_runnables_as_tools": "another tool than `magic` calls: see test_a_runnable_as_a_tool",
     "test_tool_choice": "Ollama's API has no tool_choice",
 }
 
@@ -112,6 +114,14 @@ def test_a_tool_without_arguments(url):
 
     answer = ChatOllama(model="noargs", base_url=url).bind_tools([magic_function_no_args]).invoke("hello")
     assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("magic_function_no_args", {})]
+
+
+def test_a_runnable_as_a_tool(url):
+    runnable = RunnableLambda(lambda given: given["input"] + 2)
+    tool = runnable.as_tool(name="magic_function", description="Calculates", arg_types={"input": int})
+    answer = ChatOllama(model="magic", base_url=url).bind_tools([tool]).invoke("hello")
+    assert [(call["name"], call["args"]) for call in answer.tool_calls] == [("magic_function", {"input": 3})]
+    assert tool.invoke(answer.tool_calls[0]["args"]) == 5
 
 
 def test_the_model_is_checked_when_asked(url):

@@ -103,7 +103,7 @@ fn names_of_shards_are_recognised() {
 
 proptest! {
     #[test]
-    fn names_round_trip(prefix in "[ -~]{0,20}", count in 1_u32..200_000, seed in any::<u32>()) {
+    fn names_round_trip(prefix in "[ -~]{0,20}", count in 1_u32..=65_535, seed in any::<u32>()) {
         let name = ShardName { prefix, index: seed % count, count };
         prop_assert_eq!(ShardName::parse(&name.sibling(name.index)), Some(name));
     }

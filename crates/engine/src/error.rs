@@ -98,6 +98,9 @@ pub enum LoadError {
     /// The system gives no thread to serve from.
     #[error("cannot start a thread for the model: {0}")]
     Thread(std::io::Error),
+    /// Whoever watched the load stopped it.
+    #[error("loading was stopped")]
+    Stopped,
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),

@@ -169,45 +169,86 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     }
     settings.context = settings.context.max(1);
     settings.ubatch = settings.ubatch.clamp(1, settings.context);
+    if !source.is_causal() {
+        // It looks both ways: a text has to go through in one graph.
+        settings.ubatch = settings.context;
+    }
     let layout = ExpertLayout::new(&source.shape);
     let mut notes = Vec::new();
-    let plan = match plan_as_asked(&source, &layout, &settings) {
+    let (plan, idle_sequences) = match plan_as_asked(&source, &layout, &settings) {
         Err(LoadError::Plan(too_little)) if settings.kv == KvType::F16 && settings.kv_may_shrink => {
             let smaller = LoadSettings { kv: KvType::Q8_0, ..settings.clone() };
-            let plan = match plan_as_asked(&source, &layout, &smaller) {
-                Ok(plan) => plan,
+            let planned = match plan_as_asked(&source, &layout, &smaller) {
+                Ok(planned) => planned,
                 // The least that works is what q8_0 needs; a model that cannot have it needs what f16 does.
                 Err(LoadError::Plan(still_too_little)) => return Err(still_too_little.into()),
                 Err(_) => return Err(too_little.into()),
             };
             notes.push(too_little.shrunk_kv_note());
             settings = smaller;
-            plan
+            planned
         }
-        plan => plan?,
+        planned => planned?,
     };
+    settings.idle_sequences = idle_sequences;
     Ok(Planned { source, layout, plan, settings, notes })
 }
 
+/// A plan, and how many sequences may only remember: as many as were asked for where they take nothing (the cells of a KV cache
+/// are one pool), fewer where each has memory of its own (recurrent state), none where the plan works only without them.
 fn plan_as_asked(
     source: &ModelSource,
     layout: &ExpertLayout,
     settings: &LoadSettings,
-) -> Result<Plan, LoadError> {
-    let request = Request {
-        budget_bytes: settings.budget_bytes,
-        fixed: measure(source, settings)?,
-        choice: settings.choice,
-        cache: settings.cache,
+) -> Result<(Plan, u32), LoadError> {
+    let model = measured_model(source)?;
+    let fixed =
+        |idle_sequences| measure(&model, source, &LoadSettings { idle_sequences, ..settings.clone() });
+    let plan = |fixed| {
+        let LoadSettings { budget_bytes, choice, cache, .. } = *settings;
+        plan::plan(&source.shape, layout, &Request { budget_bytes, fixed, choice, cache })
     };
-    Ok(plan::plan(&source.shape, layout, &request)?)
+    let bare = fixed(0)?;
+    let idle = match settings.idle_sequences {
+        0 => 0,
+        wanted => {
+            let full = fixed(wanted)?;
+            let extra =
+                (full.kv_bytes + full.compute_bytes).saturating_sub(bare.kv_bytes + bare.compute_bytes);
+            let most = source.file_bytes() / REMEMBERING_SHARE;
+            let affordable = u64::from(wanted).saturating_mul(most) / extra.max(1);
+            u32::try_from(affordable).unwrap_or(u32::MAX).min(wanted)
+        }
+    };
+    if idle > 0
+        && let Ok(planned) = plan(fixed(idle)?)
+    {
+        return Ok((planned, idle));
+    }
+    Ok((plan(bare)?, 0))
 }
 
-/// Has llama.cpp build model and context without memory, and asks what they would take.
-fn measure(source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadError> {
+/// Sequences that only remember may take one part in so many of what the files take.
+const REMEMBERING_SHARE: u64 = 50;
+
+/// What a context of so many tokens for each sequence would take of a model that was planned.
+///
+/// # Errors
+/// llama.cpp's reason.
+pub(crate) fn measure_context(planned: &Planned, context: u32) -> Result<Fixed, LoadError> {
+    let settings = LoadSettings { context, ..planned.settings.clone() };
+    measure(&measured_model(&planned.source)?, &planned.source, &settings)
+}
+
+/// A model without memory: its contexts only tell what they would take.
+fn measured_model(source: &ModelSource) -> Result<Model, LoadError> {
     let options = LoadOptions { path: source.path.clone(), mode: LoadMode::Measure, gpu_layers: 0 };
-    let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
-    let context = Context::new(&model, &context_options(settings, Pooling::default()), None, Arc::default())?;
+    Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))
+}
+
+/// Has llama.cpp build a context without memory, and asks what it would take.
+fn measure(model: &Model, source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadError> {
+    let context = Context::new(model, &context_options(settings, Pooling::default()), None, Arc::default())?;
     let used = context.memory_use();
     Ok(Fixed {
         kv_bytes: used.context_bytes,
@@ -234,6 +275,21 @@ fn context_options(settings: &LoadSettings, pooling: Pooling) -> ContextOptions 
 /// # Errors
 /// [`LoadError`]; nothing stays behind.
 pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<LoadedModel, LoadError> {
+    let mut watch = |done, total| {
+        progress(done, total);
+        true
+    };
+    load_watched(planned, &mut watch)
+}
+
+/// The same; `watch` stops the load by answering false.
+///
+/// # Errors
+/// [`LoadError::Stopped`] then; nothing stays behind.
+pub fn load_watched(
+    planned: Planned,
+    watch: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<LoadedModel, LoadError> {
     let start = Instant::now();
     let settings = &planned.settings;
     let stats = Arc::<SharedStats>::default();
@@ -242,7 +298,13 @@ pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Load
     let mode = load_mode(&planned);
     let decorated = matches!(mode, LoadMode::Decorated { .. });
     let options = LoadOptions { path: planned.source.path.clone(), mode, gpu_layers: 0 };
-    let pending = Model::load(&options)?;
+    let pending = if decorated {
+        Model::load(&options)?
+    } else {
+        // llama.cpp reads the weights itself, and tells how far it is.
+        let total = planned.plan.resident_bytes;
+        Model::load_watched(&options, &mut |share| watch((total as f64 * f64::from(share)) as u64, total))?
+    };
     let mut reader_name = None;
     let mut open = |kind: &ReaderKind| -> Result<Box<dyn Reader>, LoadError> {
         let opened = open_reader(kind, &settings.reader_config)?;
@@ -257,7 +319,7 @@ pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<Load
     let model = if decorated {
         let mut reader = open(&settings.reader)?;
         let total = pending.resident_bytes();
-        pending.fill(|tensors| fill(&planned.source, tensors, reader.as_mut(), total, progress))?
+        pending.fill(|tensors| fill(&planned.source, tensors, reader.as_mut(), total, watch))?
     } else {
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
@@ -341,7 +403,7 @@ fn fill(
     tensors: &[PendingTensor<'_>],
     reader: &mut dyn Reader,
     total: u64,
-    progress: &mut dyn FnMut(u64, u64),
+    watch: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(), LoadError> {
     let by_name: HashMap<&str, usize> = source
         .shape
@@ -363,12 +425,31 @@ fn fill(
     }
     // File order: the disk reads forward, and the operating system's read-ahead has no part in it.
     reads.sort_by_key(|read| (read.file.id(), read.offset));
-    let mut done = 0;
-    read_scoped(reader, &reads, &mut |bytes| {
-        done += bytes;
-        progress(done, total);
-    })?;
+    let (mut done, mut goes_on) = (0, true);
+    let mut rest = reads.as_slice();
+    while !rest.is_empty() {
+        let (part, later) = rest.split_at(first_part(rest));
+        read_scoped(reader, part, &mut |bytes| {
+            done += bytes;
+            goes_on &= watch(done, total);
+        })?;
+        if !goes_on {
+            return Err(LoadError::Stopped);
+        }
+        rest = later;
+    }
     Ok(())
+}
+
+/// How many of the reads go out before it is asked again whether the load goes on.
+fn first_part(reads: &[ScopedRead<'_>]) -> usize {
+    const PART_BYTES: usize = 1 << 30;
+    let mut bytes = 0usize;
+    let fits = reads.iter().take_while(|read| {
+        bytes = bytes.saturating_add(read.dst.len());
+        bytes <= PART_BYTES
+    });
+    fits.count().max(1)
 }
 
 fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide, LoadError> {

@@ -52,6 +52,13 @@ impl ModelSource {
         Ok(Self { path: first, files, metadata: set.metadata, shape })
     }
 
+    /// Whether a token sees only those before it. Encoders look both ways.
+    #[must_use]
+    pub fn is_causal(&self) -> bool {
+        let key = format!("{}.attention.causal", self.shape.architecture);
+        self.metadata.bool(&key).ok().flatten().unwrap_or(true)
+    }
+
     /// Bytes of all files.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {

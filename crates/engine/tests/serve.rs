@@ -151,7 +151,7 @@ fn a_larger_context_grows_without_losing_what_was_in_memory() {
         runner.submit(Request { prompt: second.clone(), options: greedy() }, Box::new(|_| true)),
         Err(SubmitError::PromptTooLong { context: 256, .. })
     ));
-    let most = runner.info().context_most;
+    let most = runner.context_most();
     assert!(most > 256, "{most}");
     let (_, finished) = ask(&runner, second, wanted);
     assert!(finished.reused_tokens > 10, "{}", finished.reused_tokens);

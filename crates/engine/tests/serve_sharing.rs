@@ -23,19 +23,25 @@ fn wide(settings: LoadSettings) -> LoadSettings {
 /// are there.
 fn together(runner: &Runner, prompts: Vec<Vec<Token>>, options: &SequenceOptions) -> Vec<Vec<Event>> {
     let (hold, held) = channel::<()>();
-    let mut held = Some(held);
+    let (begin, begun) = channel::<()>();
+    let mut held = Some((held, begin));
     let mut running = Vec::new();
-    for prompt in prompts {
+    for (at, prompt) in prompts.into_iter().enumerate() {
         let (sender, receiver) = channel();
         let mut held = held.take();
         let sink = move |event| {
-            if let Some(held) = held.take() {
+            if let Some((held, begin)) = held.take() {
+                begin.send(()).unwrap();
                 let _ = held.recv_timeout(PATIENCE);
             }
             sender.send(event).is_ok()
         };
         let request = Request { prompt, options: options.clone() };
         running.push((runner.submit(request, Box::new(sink)).unwrap(), receiver));
+        if at == 0 {
+            // Before the others come: otherwise a scheduler that wakes late takes several into its first step.
+            begun.recv_timeout(PATIENCE).unwrap();
+        }
     }
     hold.send(()).unwrap();
     running.iter().map(|(_, receiver)| all_events(receiver)).collect()

@@ -127,8 +127,9 @@ impl Context {
         let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
         // SAFETY: returns a plain struct.
         let mut params = unsafe { sys::llama_context_default_params() };
-        params.n_ctx = options.context;
-        params.n_batch = options.batch;
+        params.n_ctx = options.context.max(options.sequences);
+        // llama.cpp aborts the program when a batch cannot have an output for each sequence.
+        params.n_batch = options.batch.max(options.sequences);
         params.n_ubatch = options.ubatch;
         params.n_seq_max = options.sequences.max(1);
         // One pool of cells for all sequences: any of them may grow while others are short, a shared beginning is stored
@@ -283,6 +284,16 @@ impl Context {
     pub fn clear(&mut self) {
         // SAFETY: as above.
         unsafe { sys::llama_memory_clear(self.memory(), false) };
+    }
+
+    /// Bytes of [`Self::save`].
+    #[must_use]
+    pub fn state_bytes(&mut self, sequence: i32) -> u64 {
+        if self.raw.is_null() || self.positions(sequence).is_none() {
+            return 0;
+        }
+        // SAFETY: the context is alive.
+        unsafe { sys::llama_state_seq_get_size(self.raw, sequence) as u64 }
     }
 
     /// The state of a sequence, to be put back by [`Self::restore`] into a context of the same model and KV type; empty when

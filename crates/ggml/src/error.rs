@@ -16,6 +16,9 @@ pub enum LoadError {
         /// llama.cpp's last error lines.
         reason: String,
     },
+    /// Whoever watched the load stopped it.
+    #[error("loading was stopped")]
+    Stopped,
     /// llama.cpp refused the context.
     #[error("llama.cpp cannot create a context of {context} tokens: {reason}")]
     Context {

@@ -7,7 +7,9 @@
 use crate::error::LoadError;
 use crate::vocab::Vocab;
 use crate::{buffer, buffer_type, device, log, sys};
-use std::ffi::{CString, c_char};
+use std::any::Any;
+use std::ffi::{CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
@@ -105,6 +107,18 @@ impl Model {
     /// # Errors
     /// [`LoadError`] with llama.cpp's reason.
     pub fn load(options: &LoadOptions) -> Result<PendingModel, LoadError> {
+        Self::load_watched(options, &mut |_| true)
+    }
+
+    /// The same; where llama.cpp itself reads the weights, `watch` gets the share that is there, 0 to 1, again and again, and
+    /// stops the load by answering false.
+    ///
+    /// # Errors
+    /// [`LoadError::Stopped`] then, otherwise [`LoadError`] with llama.cpp's reason.
+    pub fn load_watched(
+        options: &LoadOptions,
+        watch: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<PendingModel, LoadError> {
         crate::system::init();
         let path = CString::new(options.path.as_os_str().as_encoded_bytes())
             .map_err(|_| LoadError::Path(options.path.clone()))?;
@@ -133,12 +147,26 @@ impl Model {
                 params.tensor_buft_overrides = overrides.entries.as_ptr();
             }
         }
+        let mut watching = Watching { watch, stopped: false, panic: None };
+        params.progress_callback = Some(on_progress);
+        params.progress_callback_user_data = (&raw mut watching).cast::<c_void>();
         log::clear();
         let _ = buffer::take_wanted();
-        // SAFETY: path and overrides live for the call; llama.cpp copies what it keeps.
+        // SAFETY: path, overrides and watch live for the call; llama.cpp copies what it keeps, and calls the watch only
+        // during the call, on this thread.
         let handle = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
         drop(overrides);
         let wanted = buffer::take_wanted();
+        let Watching { stopped, panic, .. } = watching;
+        if let Some(panic) = panic {
+            if !handle.is_null() {
+                drop(Handle(handle));
+            }
+            resume_unwind(panic);
+        }
+        if handle.is_null() && stopped {
+            return Err(LoadError::Stopped);
+        }
         if handle.is_null() {
             return Err(LoadError::Refused { path: options.path.clone(), reason: log::take() });
         }
@@ -181,6 +209,32 @@ impl Model {
     pub fn has_encoder(&self) -> bool {
         // SAFETY: the model is alive.
         unsafe { sys::llama_model_has_encoder(self.raw()) }
+    }
+}
+
+/// What [`on_progress`] calls, and how that ended.
+struct Watching<'a> {
+    watch: &'a mut dyn FnMut(f32) -> bool,
+    stopped: bool,
+    panic: Option<Box<dyn Any + Send>>,
+}
+
+/// llama.cpp's `llama_progress_callback`: false stops the load. A panic waits until llama.cpp has returned.
+unsafe extern "C" fn on_progress(progress: f32, data: *mut c_void) -> bool {
+    // SAFETY: the pointer is the `Watching` of the call in progress, which nobody else uses meanwhile.
+    let watching = unsafe { &mut *data.cast::<Watching<'_>>() };
+    if watching.panic.is_some() {
+        return false;
+    }
+    match catch_unwind(AssertUnwindSafe(|| (watching.watch)(progress))) {
+        Ok(goes_on) => {
+            watching.stopped |= !goes_on;
+            goes_on
+        }
+        Err(panic) => {
+            watching.panic = Some(panic);
+            false
+        }
     }
 }
 

@@ -205,6 +205,12 @@ impl Queue {
         }
     }
 
+    /// Whether the model is there and takes requests.
+    pub fn is_open(&self) -> bool {
+        let inbox = lock(&self.inbox);
+        !inbox.freed && inbox.stop == Stop::No
+    }
+
     /// The latest status.
     pub fn status(&self) -> RunnerStatus {
         // In this order: when nothing runs any more, the snapshot that shows how it ended is there already.

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::queue::{Job, Queue, Stop, Task};
 use super::scheduler::Scheduler;
+use super::shared_memory::SharedMemory;
 use super::text_tools::TextTools;
 use super::types::{
     EmbedSink, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink, SubmitError,
@@ -26,6 +27,9 @@ struct Handle {
     queue: Arc<Queue>,
     text: Arc<TextTools>,
     info: RunnerInfo,
+    memory: Option<Arc<dyn SharedMemory>>,
+    /// What the model alone may take, where nothing is shared.
+    budget_bytes: u64,
 }
 
 /// A submitted request. Dropping it cancels the request; [`detach`](Self::detach) lets it run on.
@@ -51,7 +55,9 @@ impl Runner {
             let kept = batcher.use_disk(dir, settings.kv_cache_quota_bytes);
             kept.map_err(|source| LoadError::KvCache { path: dir.clone(), source })?;
         }
+        batcher.shared_memory.clone_from(&settings.memory);
         let info = describe(&batcher, parallel);
+        let budget_bytes = batcher.loaded().planned.plan.budget_bytes;
         let scheduler = Scheduler::new(batcher, Arc::clone(&queue));
         let (worker_queue, worker_text) = (Arc::clone(&queue), Arc::clone(&text));
         thread::Builder::new()
@@ -62,7 +68,7 @@ impl Runner {
                 scheduler.run();
             })
             .map_err(LoadError::Thread)?;
-        Ok(Self(Arc::new(Handle { queue, text, info })))
+        Ok(Self(Arc::new(Handle { queue, text, info, memory: settings.memory, budget_bytes })))
     }
 
     /// What never changes.
@@ -109,12 +115,32 @@ impl Runner {
         self.queue(Task::Embed(EmbedWork::new(inputs), sink))
     }
 
-    /// Tokens of context that a request which asks for `num_ctx` gets: at least what there is, at most what the plan has room
+    /// Tokens of context that a request which asks for `num_ctx` gets: at least what there is, at most what memory is free
     /// for.
     #[must_use]
     pub fn context_for(&self, num_ctx: Option<u32>) -> u32 {
         let now = self.0.queue.context();
-        num_ctx.unwrap_or(now).min(self.0.info.context_most).max(now)
+        match num_ctx {
+            Some(wanted) if wanted > now => wanted.min(self.context_most()).max(now),
+            _ => now,
+        }
+    }
+
+    /// Most tokens of context that a sequence can get now, about.
+    #[must_use]
+    pub fn context_most(&self) -> u32 {
+        let status = self.status();
+        let free = match &self.0.memory {
+            Some(memory) => memory.free_bytes(),
+            None => self.0.budget_bytes.saturating_sub(status.memory_bytes),
+        };
+        status.context.most(free)
+    }
+
+    /// Whether it can still answer. False once it was stopped, or came to grief.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.0.queue.is_open()
     }
 
     fn queue(&self, task: Task) -> Result<RequestHandle, SubmitError> {
@@ -174,6 +200,8 @@ impl Drop for Freed {
     fn drop(&mut self) {
         self.text.close();
         self.queue.set_freed();
+        // After a panic somebody may still wait: a sink that is dropped says that nothing will come.
+        drop(self.queue.rest());
     }
 }
 
@@ -211,7 +239,6 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         architecture: shape.architecture.clone(),
         context_train: loaded.model.context_train(),
         embedding_length: loaded.model.embedding(),
-        context_most: u32::try_from(batcher.most_context()).unwrap_or(u32::MAX),
         embed_most: batcher.embed_limit(),
         vocab_size: vocab.len(),
         bos: vocab.bos(),
@@ -222,7 +249,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         mode: plan.mode,
         file_bytes: planned.source.file_bytes(),
         resident_bytes: plan.resident_bytes,
-        stream_bytes: plan.slot_bytes + (plan.cells * plan.cell_bytes) as u64,
+        stream_bytes: plan.slot_bytes + plan.buffer_bytes(),
         slots: plan.slots.iter().sum(),
         reader: loaded.reader,
         load_time: loaded.load_time,

@@ -113,6 +113,10 @@ impl Scheduler {
             if stop == Stop::Now || (stop == Stop::Drain && nothing_left) {
                 break;
             }
+            if self.batcher.is_lost() {
+                self.fail_all();
+                break;
+            }
             self.end_cancelled();
             self.embed();
             self.step();
@@ -138,7 +142,10 @@ impl Scheduler {
             Task::Generate(setup, sink) => {
                 self.listeners.running.insert(id, Running { sink, cancelled, queued: since.elapsed() });
                 if let Some(wanted) = setup.options.num_ctx {
-                    self.batcher.grow(wanted as usize);
+                    let promised = self.batcher.grow(wanted as usize);
+                    // What it holds now is told before the promise ends: nobody may count those bytes as free in between.
+                    self.publish();
+                    drop(promised);
                 }
                 let listeners = &mut self.listeners;
                 self.batcher.admit(id, *setup, &mut |id, event| listeners.emit(id, event));
@@ -225,6 +232,14 @@ impl Scheduler {
         }
     }
 
+    /// There is no context any more: nobody can be answered, and whoever holds the model loads another one.
+    fn fail_all(&mut self) {
+        let running: Vec<u64> = self.listeners.running.keys().copied().collect();
+        for id in running {
+            self.fail(id, GenerateError::Unloaded);
+        }
+    }
+
     /// Everything ends: those that run are stopped, those that wait are refused.
     fn refuse_all(&mut self) {
         let listeners = &mut self.listeners;
@@ -243,9 +258,8 @@ impl Scheduler {
     fn publish(&self) {
         let loaded = self.batcher.loaded();
         let plan = &loaded.planned.plan;
-        let streamed = plan.slot_bytes + (plan.cells * plan.cell_bytes) as u64;
-        let memory = &loaded.memory;
-        let context = u32::try_from(self.batcher.context()).unwrap_or(u32::MAX);
+        let weights = loaded.planned.source.shape.total_bytes();
+        let context = self.batcher.context_facts();
         let slots = self.batcher.memory().rows().iter().map(|row| {
             let sequence = row.owner.and_then(|id| self.batcher.find(id)).map(|(_, sequence)| sequence);
             SlotStatus {
@@ -257,10 +271,12 @@ impl Scheduler {
             }
         });
         self.queue.publish(RunnerStatus {
-            context_length: context,
-            context_cells: loaded.context.capacity(),
-            memory_bytes: plan.resident_bytes + streamed + memory.context_bytes + memory.compute_bytes,
-            kv_bytes: memory.context_bytes,
+            context_length: context.tokens,
+            context_cells: context.cells,
+            memory_bytes: self.batcher.held_bytes(),
+            weights_on_disk_bytes: weights.saturating_sub(plan.resident_bytes + plan.slot_bytes),
+            kv_bytes: context.kv_bytes,
+            context,
             active: 0,
             queued: 0,
             slots: slots.collect(),

@@ -3,10 +3,13 @@
 use hypura_core::plan::Mode;
 use hypura_ggml::{Grammar, SamplerOptions, Token};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::shared_memory::SharedMemory;
 use crate::error::GenerateError;
 use crate::session::Outcome;
+use crate::session::grow::ContextFacts;
 use crate::stream::{Held, StreamStats};
 
 /// What a finished request did.
@@ -29,11 +32,13 @@ pub struct RunnerSettings {
     pub kv_cache_dir: Option<PathBuf>,
     /// Most bytes kept there.
     pub kv_cache_quota_bytes: u64,
+    /// The memory that a larger context is asked of; `None`: what was planned for the model is its own.
+    pub memory: Option<Arc<dyn SharedMemory>>,
 }
 
 impl Default for RunnerSettings {
     fn default() -> Self {
-        Self { parallel: 1, max_queue: 512, kv_cache_dir: None, kv_cache_quota_bytes: 8 << 30 }
+        Self { parallel: 1, max_queue: 512, kv_cache_dir: None, kv_cache_quota_bytes: 8 << 30, memory: None }
     }
 }
 
@@ -155,8 +160,6 @@ pub struct RunnerInfo {
     pub context_train: u32,
     /// Length of an embedding.
     pub embedding_length: usize,
-    /// Most tokens of context that a sequence can get within the plan.
-    pub context_most: u32,
     /// Most tokens of a text to embed.
     pub embed_most: usize,
     /// Tokens of the vocabulary.
@@ -196,8 +199,10 @@ pub struct RunnerStatus {
     pub context_length: u32,
     /// Tokens that all sequences together may have now.
     pub context_cells: u32,
-    /// Bytes held now: weights, slots, KV cache, compute buffers.
+    /// Bytes held now: weights, slots, cells, KV cache, compute buffers, and the process for this model.
     pub memory_bytes: u64,
+    /// Bytes of weights that are not in memory, resident or in a slot.
+    pub weights_on_disk_bytes: u64,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
     /// Requests that run.
@@ -206,6 +211,8 @@ pub struct RunnerStatus {
     pub queued: usize,
     /// Every sequence of the context.
     pub slots: Vec<SlotStatus>,
+    /// For estimates of a larger context.
+    pub(crate) context: ContextFacts,
     /// What streaming still held after the last graph: no pins, or something leaks.
     pub held: Held,
     /// Why idle conversations are no longer kept on disk, when that was asked for.

@@ -5,18 +5,18 @@
 //! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
 //! what [`Memory`] says, also after a failed or stopped step, which counts as never having happened.
 
-use hypura_core::plan::Mode;
 use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Finish;
-use super::grow::most_context;
+use super::divide::{most_rows, share};
 use super::kv_disk::KvDisk;
 use super::memory::Memory;
 use super::sequence::{Sequence, Setup};
 use crate::error::GenerateError;
-use crate::load::{LoadedModel, Planned};
-use crate::serve::Event;
+use crate::load::LoadedModel;
+use crate::serve::{Event, SharedMemory};
 
 /// Gets the events of a request; false means that nobody listens any more.
 pub(crate) type Emit<'a> = dyn FnMut(u64, Event) -> bool + 'a;
@@ -74,8 +74,10 @@ pub(crate) struct Batcher {
     most_rows: usize,
     /// Bytes of streamed dense weights that rows of a step did not have to read, because another row did.
     saved_dense: u64,
-    /// Most tokens of context that a sequence can get.
-    most_context: usize,
+    /// Bytes of dense weights that each step reads.
+    dense_bytes: u64,
+    /// The memory that this model shares with others; `None`: what was planned for it is its own.
+    pub(crate) shared_memory: Option<Arc<dyn SharedMemory>>,
     /// The sequence that gets the first share of a batch; moves on, so that none starves.
     turn: usize,
 }
@@ -86,9 +88,8 @@ impl Batcher {
         let vocab = loaded.model.vocab();
         let batch = Batch::new(loaded.context.batch_capacity() as usize);
         let memory = Memory::new(loaded.context.sequences() as usize);
-        let most_context =
-            most_context(&loaded.planned, loaded.memory.context_bytes, loaded.context.capacity());
         let most_rows = most_rows(&loaded.planned);
+        let dense_bytes = loaded.planned.plan.streamed_dense_bytes(&loaded.planned.source.shape);
         Self {
             loaded,
             vocab,
@@ -98,7 +99,8 @@ impl Batcher {
             disk: None,
             most_rows,
             saved_dense: 0,
-            most_context,
+            dense_bytes,
+            shared_memory: None,
             turn: 0,
         }
     }
@@ -120,9 +122,9 @@ impl Batcher {
         (self.loaded.context.capacity() / self.loaded.planned.settings.sequences.max(1)) as usize
     }
 
-    /// Tokens that one sequence could have after [`Self::grow`].
-    pub fn most_context(&self) -> usize {
-        self.most_context.max(self.context())
+    /// Whether the context is gone: it could not be made anew, nor as it had been. Nothing can be computed any more.
+    pub fn is_lost(&self) -> bool {
+        self.loaded.context.capacity() == 0
     }
 
     /// Most tokens of a step.
@@ -182,8 +184,18 @@ impl Batcher {
         self.memory = Memory::new(self.memory.rows().len());
     }
 
-    /// Lets a request join. The caller sees to it that a row is free and that the prompt fits.
+    /// Lets a request join. The caller sees to it that a row is free.
     pub fn admit(&mut self, id: u64, setup: Setup, emit: &mut Emit<'_>) {
+        let (prompt, context) = (setup.prompt.len(), self.context());
+        if self.is_lost() {
+            emit(id, Event::Failed(GenerateError::Unloaded));
+            return;
+        }
+        if prompt >= context {
+            // The context was to grow for it, and another model took the memory first.
+            emit(id, Event::Failed(GenerateError::PromptTooLong { prompt, context }));
+            return;
+        }
         let mut sequence = Sequence::new(setup, self.loaded.stats.get());
         self.recall(sequence.tokens());
         let Some(choice) = self.memory.choose(sequence.tokens(), self.rewinds()) else {
@@ -253,7 +265,6 @@ impl Batcher {
         if parts.is_empty() {
             return Step::Done;
         }
-        let read_before = self.loaded.stats.get().bytes_read;
         loop {
             match self.decode() {
                 Ok(()) => break,
@@ -270,10 +281,7 @@ impl Batcher {
                 }
             }
         }
-        if self.loaded.planned.plan.mode == Mode::DenseStreaming {
-            let read = self.loaded.stats.get().bytes_read - read_before;
-            self.saved_dense += read * (parts.len() as u64 - 1);
-        }
+        self.saved_dense += self.dense_bytes * (parts.len() as u64 - 1);
         for part in &parts {
             let Active { row, sequence, .. } = &self.active[part.active];
             let cached = self.memory.cached_mut(*row);
@@ -411,44 +419,6 @@ impl Batcher {
     }
 }
 
-/// Rows that may decode in one step: as many as can have all their experts of one layer in slots at the same time. More would
-/// push experts through cells, where they do not stay. Whether the experts of all layers fit is another matter: fewer bytes a
-/// token are read the more rows share, also when the cache is small.
-fn most_rows(planned: &Planned) -> usize {
-    if !matches!(planned.plan.mode, Mode::ExpertStreaming | Mode::MixedStreaming) {
-        return usize::MAX;
-    }
-    let rows = planned.layout.layers.iter().map(|layer| {
-        let slots = planned.plan.slots.get(layer.class).copied().unwrap_or(0);
-        if slots >= layer.experts { usize::MAX } else { (slots / layer.used.max(1)) as usize }
-    });
-    rows.min().unwrap_or(usize::MAX).max(1)
-}
-
-/// Divides the room of a batch: sequences that miss one token first, at most `rows` of them, then the prompts in equal parts,
-/// and what a short one leaves goes to the others. `turn` says who comes first. A prompt touches all experts anyway, so beside
-/// one there is no limit of rows.
-fn share(wanted: &[usize], room: usize, rows: usize, turn: usize) -> Vec<usize> {
-    let mut shares = vec![0; wanted.len()];
-    let mut left = room;
-    let order: Vec<usize> = (0..wanted.len()).map(|at| (at + turn) % wanted.len().max(1)).collect();
-    let rows = if wanted.iter().any(|wanted| *wanted > 1) { usize::MAX } else { rows };
-    for at in order.iter().filter(|at| wanted[**at] == 1).take(rows) {
-        let one = left.min(1);
-        shares[*at] = one;
-        left -= one;
-    }
-    let mut hungry: Vec<usize> = order.into_iter().filter(|at| wanted[*at] > 1).collect();
-    // The shortest first: what they leave is divided again.
-    hungry.sort_by_key(|at| wanted[*at]);
-    for (done, at) in hungry.iter().enumerate() {
-        let part = left.div_ceil(hungry.len() - done).min(wanted[*at]).min(left);
-        shares[*at] = part;
-        left -= part;
-    }
-    shares
-}
-
 /// A position or sequence id for llama.cpp.
 pub(super) fn index(index: usize) -> i32 {
     i32::try_from(index).unwrap_or(i32::MAX)
@@ -456,44 +426,4 @@ pub(super) fn index(index: usize) -> i32 {
 
 fn count(tokens: usize) -> u32 {
     u32::try_from(tokens).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::share;
-    use proptest::prelude::*;
-
-    #[test]
-    fn one_prompt_gets_the_whole_batch_and_decodes_come_first() {
-        assert_eq!(share(&[40], 24, 9, 3), [24]);
-        assert_eq!(share(&[1, 100, 1], 10, 1, 0), [1, 8, 1]);
-        assert_eq!(share(&[3, 100, 100], 23, 9, 0), [3, 10, 10]);
-        assert_eq!(share(&[0, 5], 8, 9, 1), [0, 5]);
-        assert!(share(&[], 8, 9, 5).is_empty());
-    }
-
-    #[test]
-    fn with_more_sequences_than_room_each_gets_its_turn() {
-        let mut served = [0; 5];
-        for (room, rows) in [(2, 9), (9, 2)] {
-            for turn in 0..5 {
-                for (total, part) in served.iter_mut().zip(share(&[1; 5], room, rows, turn)) {
-                    *total += part;
-                }
-            }
-        }
-        assert_eq!(served, [4; 5]);
-    }
-
-    proptest! {
-        #[test]
-        fn nobody_gets_more_than_wanted_and_no_room_is_wasted(
-            wanted in prop::collection::vec(0usize..50, 0..9), room in 1usize..64, turn in 0usize..20,
-        ) {
-            let shares = share(&wanted, room, usize::MAX, turn);
-            prop_assert!(shares.iter().zip(&wanted).all(|(share, wanted)| share <= wanted));
-            let total: usize = wanted.iter().sum();
-            prop_assert_eq!(shares.iter().sum::<usize>(), total.min(room));
-        }
-    }
 }

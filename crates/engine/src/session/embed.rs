@@ -56,16 +56,20 @@ impl Pooled {
 impl Batcher {
     /// Most tokens of a text to embed. A model that looks both ways needs them all in one graph.
     pub fn embed_limit(&self) -> usize {
-        let source = &self.loaded().planned.source;
-        let key = format!("{}.attention.causal", source.shape.architecture);
-        let causal = source.metadata.bool(&key).ok().flatten().unwrap_or(true);
-        if causal { self.context() } else { self.context().min(self.room()) }
+        if self.loaded().planned.source.is_causal() {
+            self.context()
+        } else {
+            self.context().min(self.room())
+        }
     }
 
     /// Embeds the next texts, as many as fit into one graph; a longer one goes through in parts. Does nothing while all
     /// sequences are in use. A failure leaves everything as it was.
     pub fn embed_step(&mut self, work: &mut EmbedWork) -> Result<(), GenerateError> {
-        let rows = self.memory().idle_rows();
+        let mut rows = self.memory().idle_rows();
+        // Conversations that may come back stay: without an empty row only the oldest one leaves.
+        let empty = rows.iter().filter(|row| self.memory().row(**row).cached.is_empty()).count();
+        rows.truncate(empty.max(1));
         let (mut texts, mut left) = (0, self.room());
         for (text, _) in work.waiting.iter().zip(&rows) {
             if text.len() > left {

@@ -1,27 +1,51 @@
 //! A larger context for a model that is loaded: only llama.cpp's context is made anew, and what its sequences had in memory
 //! is put back.
+//!
+//! Nothing is taken that was not promised first: memory is shared with other models, which may have come since this one
+//! was planned. What a larger context takes is measured, not estimated, and the states that are kept meanwhile count too.
 
 use super::batcher::{Batcher, index};
-use crate::load::Planned;
+use crate::load::{self, Planned};
+use crate::serve::Reserved;
 
 /// A context grows to a power of two of tokens, at least this many: requests that differ a little make it grow once.
 const SMALLEST: usize = 1024;
 
-/// Of the memory that the plan leaves, the share that a larger KV cache may take; the rest is for the compute buffers that grow
-/// with it, and for the sequences that are kept meanwhile.
+/// Of the memory that is free, the share that a larger KV cache may take, where it is only estimated; the rest is for the
+/// compute buffers that grow with it, and for the sequences that are kept meanwhile.
 const SHARE: f64 = 0.8;
 
-/// Most tokens of context that each sequence can get within the plan. `kv_bytes` is what the cache of `cells` tokens takes.
-pub(crate) fn most_context(planned: &Planned, kv_bytes: u64, cells: u32) -> usize {
-    let settings = &planned.settings;
-    let now = settings.context as usize;
-    let trained = usize::try_from(planned.source.shape.context_train).unwrap_or(usize::MAX);
-    let per_token = kv_bytes as f64 / f64::from(cells.max(1));
-    let slack = planned.plan.budget_bytes.saturating_sub(planned.plan.total_bytes()) as f64 * SHARE;
-    let sequences = f64::from(settings.sequences.max(1));
-    let more = if per_token > 0.0 { slack / per_token / sequences } else { 0.0 };
-    // Casts saturate; a budget without end gives the trained length.
-    now.saturating_add(more as usize).min(trained.max(now))
+/// llama.cpp's contexts are multiples of this many tokens.
+const STEP: usize = 256;
+
+/// How often a smaller context is tried where there is too little memory.
+const ATTEMPTS: usize = 4;
+
+/// What a context is now, for estimates of what it could be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ContextFacts {
+    /// Tokens of each sequence.
+    pub tokens: u32,
+    /// Tokens of all together.
+    pub cells: u32,
+    /// Running sequences.
+    pub sequences: u32,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
+    /// Tokens of context in training.
+    pub trained: u32,
+}
+
+impl ContextFacts {
+    /// Most tokens of context that each sequence can get while so much memory is free, about.
+    pub fn most(&self, free_bytes: u64) -> u32 {
+        let per_token = self.kv_bytes as f64 / f64::from(self.cells.max(1));
+        let more = free_bytes as f64 * SHARE / per_token / f64::from(self.sequences.max(1));
+        // Casts saturate: a budget without end gives the trained length, and so does a model without a KV cache.
+        let more = if per_token > 0.0 { more as u32 } else { 0 };
+        let most = if self.trained == 0 { u32::MAX } else { self.trained };
+        self.tokens.saturating_add(more).min(most.max(self.tokens))
+    }
 }
 
 /// The context to have when `wanted` tokens are asked for.
@@ -29,34 +53,127 @@ pub(crate) fn bucket(wanted: usize, most: usize) -> usize {
     wanted.checked_next_power_of_two().unwrap_or(most).max(SMALLEST).min(most)
 }
 
+/// Bytes that this plan's weights, slots, cells and process take, whatever the context.
+fn fixed_bytes(planned: &Planned) -> u64 {
+    let plan = &planned.plan;
+    plan.resident_bytes + plan.slot_bytes + plan.buffer_bytes() + plan.fixed.process_bytes
+}
+
 impl Batcher {
-    /// Gives every sequence a context of at least `wanted` tokens, as far as the plan has room. When llama.cpp refuses, all
-    /// stays as it is. Sequences whose state cannot be put back are computed again.
-    pub fn grow(&mut self, wanted: usize) {
-        let most = self.most_context();
-        if wanted <= self.context() || most <= self.context() {
-            return;
+    /// Bytes that the model holds now, all in all.
+    pub fn held_bytes(&self) -> u64 {
+        let memory = &self.loaded().memory;
+        fixed_bytes(&self.loaded().planned) + memory.context_bytes + memory.compute_bytes
+    }
+
+    /// Bytes that the model may still take.
+    fn free_bytes(&self) -> u64 {
+        match &self.shared_memory {
+            Some(memory) => memory.free_bytes(),
+            None => self.loaded().planned.plan.budget_bytes.saturating_sub(self.held_bytes()),
         }
-        let tokens = bucket(wanted, most);
+    }
+
+    /// What the context is now.
+    pub fn context_facts(&self) -> ContextFacts {
+        let loaded = self.loaded();
+        ContextFacts {
+            tokens: u32::try_from(self.context()).unwrap_or(u32::MAX),
+            cells: loaded.context.capacity(),
+            sequences: loaded.planned.settings.sequences,
+            kv_bytes: loaded.memory.context_bytes,
+            trained: u32::try_from(loaded.planned.source.shape.context_train).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Gives every sequence a context of at least `wanted` tokens, as far as memory is free. When llama.cpp refuses, all stays as
+    /// it is. Sequences whose state cannot be kept or put back are computed again. What was promised for it is to be dropped
+    /// when [`Self::held_bytes`] was told to whoever counts.
+    pub fn grow(&mut self, wanted: usize) -> Option<Reserved> {
+        let now = self.context();
+        let tokens = bucket(wanted, self.context_facts().most(self.free_bytes()) as usize);
+        if wanted <= now || tokens <= now {
+            return None;
+        }
         let rows = self.memory().rows().len();
-        let states: Vec<Vec<u8>> = (0..rows).map(|row| self.context_mut().save(index(row))).collect();
+        let states: u64 = (0..rows).map(|row| self.context_mut().state_bytes(index(row))).sum();
+        let more = self.more_bytes(tokens)?;
+        let wanted_bytes = more.saturating_add(states);
+        let reserved = Reserved::new(self.shared_memory.as_ref(), self.free_bytes(), wanted_bytes);
+        let (tokens, more) = self.fitting(tokens, more, reserved.bytes)?;
+        let kept = self.save_rows(reserved.bytes - more);
         let sequences = self.loaded().planned.settings.sequences.max(1);
         let cells = u32::try_from(tokens).unwrap_or(u32::MAX).saturating_mul(sequences);
         let grown = self.context_mut().rebuild(cells);
-        for (row, state) in states.iter().enumerate() {
-            let length = self.memory().row(row).cached.len();
-            let back = length > 0 && self.context_mut().restore(index(row), state) && self.holds(row, length);
-            if !back {
+        self.put_back(&kept);
+        self.rebuilt(grown.is_ok().then_some(tokens));
+        Some(reserved)
+    }
+
+    /// Bytes that a context of so many tokens takes beyond the present one; `None` when that cannot be found out.
+    fn more_bytes(&self, tokens: usize) -> Option<u64> {
+        let loaded = self.loaded();
+        let fixed = load::measure_context(&loaded.planned, u32::try_from(tokens).ok()?).ok()?;
+        let now = loaded.memory.context_bytes + loaded.memory.compute_bytes;
+        Some((fixed.kv_bytes + fixed.compute_bytes).saturating_sub(now))
+    }
+
+    /// The largest context of at most `tokens` that takes no more than `room` bytes beyond the present one, about, and what it
+    /// takes.
+    fn fitting(&self, mut tokens: usize, mut more: u64, room: u64) -> Option<(usize, u64)> {
+        let now = self.context();
+        for _ in 0..ATTEMPTS {
+            if more <= room {
+                return Some((tokens, more));
+            }
+            let share = room as f64 / more as f64;
+            tokens = (now + ((tokens - now) as f64 * share) as usize) / STEP * STEP;
+            if tokens <= now {
+                return None;
+            }
+            more = self.more_bytes(tokens)?;
+        }
+        None
+    }
+
+    /// The states of as many rows as `room` bytes hold: the running ones first, then those used last.
+    fn save_rows(&mut self, mut room: u64) -> Vec<(usize, Vec<u8>)> {
+        let mut idle = self.memory().idle_rows();
+        idle.reverse();
+        let rows = 0..self.memory().rows().len();
+        let mut order: Vec<usize> = rows.filter(|row| !idle.contains(row)).collect();
+        order.extend(idle);
+        let mut kept = Vec::new();
+        for row in order {
+            let bytes = self.context_mut().state_bytes(index(row));
+            if bytes > 0 && bytes <= room {
+                room -= bytes;
+                kept.push((row, self.context_mut().save(index(row))));
+            }
+        }
+        kept
+    }
+
+    fn put_back(&mut self, kept: &[(usize, Vec<u8>)]) {
+        for row in 0..self.memory().rows().len() {
+            if !kept.iter().any(|(kept, _)| *kept == row) {
                 self.empty(row);
             }
         }
-        self.rebuilt(grown.is_ok().then_some(tokens));
+        for (row, state) in kept {
+            let length = self.memory().row(*row).cached.len();
+            let back =
+                length > 0 && self.context_mut().restore(index(*row), state) && self.holds(*row, length);
+            if !back {
+                self.empty(*row);
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::bucket;
+    use super::{ContextFacts, bucket};
 
     #[test]
     fn contexts_grow_in_powers_of_two_up_to_what_there_is() {
@@ -65,5 +182,15 @@ mod tests {
         assert_eq!(bucket(8193, 9000), 9000);
         assert_eq!(bucket(20_000, 9000), 9000);
         assert_eq!(bucket(usize::MAX, 700), 700);
+    }
+
+    #[test]
+    fn what_is_free_now_bounds_the_context() {
+        let facts = ContextFacts { tokens: 1000, cells: 2000, sequences: 2, kv_bytes: 20_000, trained: 5000 };
+        // Ten bytes a token, two sequences, four fifths of what is free.
+        assert_eq!(facts.most(25_000), 2000);
+        assert_eq!(facts.most(0), 1000);
+        assert_eq!(facts.most(u64::MAX), 5000);
+        assert_eq!(ContextFacts { trained: 500, ..facts }.most(u64::MAX), 1000, "it never shrinks");
     }
 }

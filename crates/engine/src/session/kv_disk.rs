@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 const MAGIC: &[u8; 8] = b"HYPURAKV";
 const VERSION: u32 = 1;
@@ -46,6 +46,7 @@ impl KvDisk {
     /// When the folder can be neither made nor read.
     pub fn open(dir: &Path, quota: u64, fingerprint: Fingerprint) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
+        remove_abandoned(dir)?;
         let mut entries = Vec::new();
         for (path, _, _) in files(dir)? {
             if let Ok(Some(tokens)) = read_tokens(&path, &fingerprint) {
@@ -100,39 +101,44 @@ impl KvDisk {
         self.entries.iter().any(|entry| entry.tokens.starts_with(tokens))
     }
 
-    /// Keeps a state. What it continues is dropped, and what was unused for longest, until the quota holds.
+    /// Keeps a state. What it continues is dropped once it is there, and before that what was unused for longest, until the
+    /// quota holds.
     ///
     /// # Errors
-    /// When it cannot be written; nothing is kept then.
+    /// When it cannot be written; nothing new is kept then, and what it continues stays.
     pub fn keep(&mut self, tokens: &[Token], state: &[u8]) -> io::Result<()> {
         let bytes = (HEADER + tokens.len() * 4 + state.len() + HASH) as u64;
         if bytes > self.quota || tokens.len() > MOST_TOKENS {
             return Ok(());
         }
-        let (older, entries): (Vec<Entry>, Vec<Entry>) = std::mem::take(&mut self.entries)
-            .into_iter()
-            .partition(|entry| tokens.starts_with(&entry.tokens));
-        self.entries = entries;
-        for entry in older {
-            let _ = fs::remove_file(entry.path);
-        }
-        self.make_room(self.quota - bytes)?;
         let path = self.dir.join(format!("kv-{}.bin", hex(&chain(&self.fingerprint, tokens))));
-        let draft = path.with_extension(format!("draft-{}", std::process::id()));
+        let is_older = |entry: &Entry| tokens.starts_with(&entry.tokens) && entry.path != path;
+        let older: Vec<PathBuf> =
+            self.entries.iter().filter(|entry| is_older(entry)).map(|entry| entry.path.clone()).collect();
+        self.make_room(self.quota - bytes, &older)?;
+        let draft = path.with_extension(format!("{DRAFT}{}", std::process::id()));
         let written =
             write(&draft, &self.fingerprint, tokens, state).and_then(|()| fs::rename(&draft, &path));
         if written.is_err() {
             let _ = fs::remove_file(&draft);
         }
         written?;
+        for path in &older {
+            let _ = fs::remove_file(path);
+        }
+        self.entries.retain(|entry| entry.path != path && !older.contains(&entry.path));
         self.entries.push(Entry { path, tokens: tokens.to_vec() });
         Ok(())
     }
 
-    fn make_room(&mut self, most: u64) -> io::Result<()> {
+    /// Has files leave until all but `leaving`, which are about to, take at most `most` bytes.
+    fn make_room(&mut self, most: u64, leaving: &[PathBuf]) -> io::Result<()> {
+        remove_abandoned(&self.dir)?;
         let mut all = files(&self.dir)?;
+        all.retain(|(path, _, _)| !leaving.contains(path));
         all.sort_by_key(|(_, _, used)| *used);
-        let mut total: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
+        let drafts: u64 = drafts(&self.dir)?.iter().map(|(_, bytes, _)| bytes).sum();
+        let mut total = drafts + all.iter().map(|(_, bytes, _)| bytes).sum::<u64>();
         for (path, bytes, _) in all {
             if total <= most {
                 break;
@@ -145,18 +151,49 @@ impl KvDisk {
     }
 }
 
-/// Our files in a folder: path, bytes, last use.
-fn files(dir: &Path) -> io::Result<Vec<(PathBuf, u64, SystemTime)>> {
+/// A draft that nobody has written to for so long was left by a process that died.
+const ABANDONED: Duration = Duration::from_secs(600);
+/// Extension of a file that is not whole yet, before the number of the process that writes it.
+const DRAFT: &str = "draft-";
+
+/// Removes the drafts of processes that died.
+fn remove_abandoned(dir: &Path) -> io::Result<()> {
+    let now = SystemTime::now();
+    for (path, _, used) in drafts(dir)? {
+        if now.duration_since(used).is_ok_and(|age| age > ABANDONED) {
+            // Another process may have been quicker.
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+/// A file: path, bytes, last use.
+type Found = (PathBuf, u64, SystemTime);
+
+/// Our states in a folder.
+fn files(dir: &Path) -> io::Result<Vec<Found>> {
+    ours(dir, |extension| extension == "bin")
+}
+
+/// Our files in a folder that are not whole yet.
+fn drafts(dir: &Path) -> io::Result<Vec<Found>> {
+    ours(dir, |extension| extension.starts_with(DRAFT))
+}
+
+fn ours(dir: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        let is_ours = name.to_str().is_some_and(|name| {
-            let hex = name.strip_prefix("kv-").and_then(|rest| rest.strip_suffix(".bin"));
-            hex.is_some_and(|hex| hex.len() == HASH * 2 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        });
-        if let Ok(facts) = entry.metadata()
-            && is_ours
+        let is_ours = name.to_str().and_then(|name| name.strip_prefix("kv-")?.split_once('.')).is_some_and(
+            |(hex, extension)| {
+                let is_hash = hex.len() == HASH * 2 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+                is_hash && wanted(extension)
+            },
+        );
+        if is_ours
+            && let Ok(facts) = entry.metadata()
             && facts.is_file()
         {
             found.push((entry.path(), facts.len(), facts.modified().unwrap_or(SystemTime::UNIX_EPOCH)));
@@ -311,5 +348,38 @@ mod tests {
             files(folder.path()).unwrap().len() >= 2,
             "one larger than the quota is not kept and drives nobody out"
         );
+    }
+
+    #[test]
+    fn drafts_that_a_crash_left_are_counted_and_then_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = (HEADER + 64 * 4 + 100 + HASH) as u64;
+        let draft = folder.path().join(format!("kv-{}.draft-7", "b".repeat(64)));
+        fs::write(&draft, vec![0; usize::try_from(one).unwrap()]).unwrap();
+        let mut disk = KvDisk::open(folder.path(), 2 * one, [1; 32]).unwrap();
+        assert!(draft.exists(), "somebody may still be writing it");
+        disk.keep(&tokens(0, 64), &[0; 100]).unwrap();
+        disk.keep(&tokens(1000, 64), &[0; 100]).unwrap();
+        assert_eq!(disk.entries.len(), 1, "the draft takes the place of one");
+        let file = File::options().append(true).open(&draft).unwrap();
+        file.set_modified(SystemTime::now() - 2 * ABANDONED).unwrap();
+        disk.keep(&tokens(2000, 64), &[0; 100]).unwrap();
+        assert!(!draft.exists());
+        assert_eq!(disk.entries.len(), 2);
+    }
+
+    #[test]
+    fn a_longer_state_that_cannot_be_written_leaves_the_shorter_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = KvDisk::open(folder.path(), 1 << 20, [1; 32]).unwrap();
+        disk.keep(&tokens(0, 70), b"short").unwrap();
+        // A folder in the place of the file: the rename fails.
+        let path = folder.path().join(format!("kv-{}.bin", hex(&chain(&[1; 32], &tokens(0, 100)))));
+        fs::create_dir(&path).unwrap();
+        assert!(disk.keep(&tokens(0, 100), b"long").is_err());
+        assert_eq!(disk.find(&tokens(0, 80), 10, 1000, true), Some((tokens(0, 70), b"short".to_vec())));
+        fs::remove_dir(&path).unwrap();
+        disk.keep(&tokens(0, 100), b"long").unwrap();
+        assert_eq!(files(folder.path()).unwrap().len(), 1, "the long one replaced the short one");
     }
 }

@@ -3,6 +3,7 @@
 //! - `sequence`: one request while it runs
 //! - `memory`: who has which tokens in the KV cache
 //! - `batcher`: the loop: one step for all running sequences
+//! - `divide`: who gets how much of a step
 //! - `grow`: a larger context without loading anything again
 //! - `embed`: embeddings of texts
 //! - `recall`, `kv_disk`: idle conversations to disk and back
@@ -12,8 +13,9 @@
 //! ([`crate::serve`]) drives the same loop for many.
 
 pub(crate) mod batcher;
+mod divide;
 pub(crate) mod embed;
-mod grow;
+pub(crate) mod grow;
 mod hash;
 mod kv_disk;
 mod logprobs;

@@ -116,6 +116,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         ..HttpSettings::default()
     };
     let backend = backend(args)?;
+    serve::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -252,6 +253,7 @@ fn backend(args: &Args) -> anyhow::Result<EngineBackend> {
             max_queue: max_queue(args),
             kv_cache_dir: args.kv_cache_dir.clone(),
             kv_cache_quota_bytes: quota,
+            memory: None,
         },
     })
 }

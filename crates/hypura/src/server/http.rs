@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::state::Server;
-use super::{Failure, anthropic, body, guard, metrics, ollama, openai, origin, respond};
+use super::{Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, respond};
 
 /// Header that tells our own version; `/api/version` tells Ollama's.
 const SERVER_HEADER: &str = concat!("hypura/", env!("CARGO_PKG_VERSION"));
@@ -29,6 +29,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(body::MOST_BYTES))
+        .layer(middleware::from_fn_with_state(Arc::clone(&server), bodies::bound))
         .layer(middleware::map_response(with_server_header))
         .layer(middleware::from_fn_with_state(Arc::clone(&server), guard::key))
         .layer(middleware::from_fn_with_state(Arc::clone(&server), origin::guard))

@@ -64,14 +64,6 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
     respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)
 }
 
-/// One family of values: name, type, help, and a value for each model.
-struct Family<'a> {
-    name: &'static str,
-    kind: &'static str,
-    help: &'static str,
-    value: &'a dyn Fn(&RunningModel) -> f64,
-}
-
 fn render(server: &Server, running: &[RunningModel]) -> String {
     let mut out = String::new();
     llama_server(&mut out, running);
@@ -157,63 +149,65 @@ fn llama_server(out: &mut String, running: &[RunningModel]) {
     }
 }
 
+/// A value of each model: name, type, help, and how to get it.
+type Family = (&'static str, &'static str, &'static str, fn(&RunningModel) -> f64);
+
+const FAMILIES: [Family; 14] = [
+    ("storage_read_bytes_total", "counter", "Bytes of weights read from the disk.", |model| {
+        number(model.status.totals.bytes_read)
+    }),
+    ("expert_hits_total", "counter", "Uses of experts that were in memory.", |model| {
+        number(model.status.totals.hits)
+    }),
+    ("expert_misses_total", "counter", "Uses of experts that had to be read.", |model| {
+        number(model.status.totals.misses)
+    }),
+    ("stall_seconds_total", "counter", "Time in which the computation waited for the disk.", |model| {
+        model.status.totals.stalled.as_secs_f64()
+    }),
+    ("shared_bytes_total", "counter", "Bytes not read because requests shared experts.", |model| {
+        number(model.status.totals.bytes_shared)
+    }),
+    ("prompt_tokens_reused_total", "counter", "Prompt tokens that were in the cache.", |model| {
+        number(model.status.totals.reused_tokens)
+    }),
+    ("context_length_tokens", "gauge", "Context of one request.", |model| {
+        f64::from(model.status.context_length)
+    }),
+    ("model_file_bytes", "gauge", "Bytes of the model's files.", |model| number(model.facts.file_bytes)),
+    (
+        "disk_weight_bytes",
+        "gauge",
+        "Bytes of weights that are read from the disk as they are needed.",
+        |model| number(model.status.disk_bytes),
+    ),
+    ("held_pins", "gauge", "Slots of experts that must not be evicted; 0 between steps.", |model| {
+        f64::from(model.status.held.pins)
+    }),
+    ("held_loading_slots", "gauge", "Slots of experts that are being filled.", |model| {
+        f64::from(model.status.held.loading_slots)
+    }),
+    ("held_cells", "gauge", "Cells that are read into or wait to be used.", |model| {
+        f64::from(model.status.held.cells)
+    }),
+    ("held_reads", "gauge", "Reads that are out.", |model| f64::from(model.status.held.reads)),
+    ("sequences_busy", "gauge", "Sequences of the context that a request uses.", |model| {
+        busy_sequences(model)
+    }),
+];
+
+fn busy_sequences(model: &RunningModel) -> f64 {
+    let busy = model.status.sequences.iter().filter(|sequence| sequence.busy);
+    busy.map(|_| 1.0).sum()
+}
+
 fn hypura(out: &mut String, running: &[RunningModel]) {
-    let families = [
-        Family {
-            name: "storage_read_bytes_total",
-            kind: "counter",
-            help: "Bytes of weights read from the disk.",
-            value: &|model| number(model.status.totals.bytes_read),
-        },
-        Family {
-            name: "expert_hits_total",
-            kind: "counter",
-            help: "Uses of experts that were in memory.",
-            value: &|model| number(model.status.totals.hits),
-        },
-        Family {
-            name: "expert_misses_total",
-            kind: "counter",
-            help: "Uses of experts that had to be read.",
-            value: &|model| number(model.status.totals.misses),
-        },
-        Family {
-            name: "stall_seconds_total",
-            kind: "counter",
-            help: "Time in which the computation waited for the disk.",
-            value: &|model| model.status.totals.stalled.as_secs_f64(),
-        },
-        Family {
-            name: "shared_bytes_total",
-            kind: "counter",
-            help: "Bytes not read because requests shared experts.",
-            value: &|model| number(model.status.totals.bytes_shared),
-        },
-        Family {
-            name: "prompt_tokens_reused_total",
-            kind: "counter",
-            help: "Prompt tokens that were in the cache.",
-            value: &|model| number(model.status.totals.reused_tokens),
-        },
-        Family {
-            name: "context_length_tokens",
-            kind: "gauge",
-            help: "Context of one request.",
-            value: &|model| f64::from(model.status.context_length),
-        },
-        Family {
-            name: "model_file_bytes",
-            kind: "gauge",
-            help: "Bytes of the model's files.",
-            value: &|model| number(model.facts.file_bytes),
-        },
-    ];
-    for family in families {
-        let name = format!("hypura_{}", family.name);
-        head(out, &name, family.kind, family.help);
+    for (name, kind, help, value) in FAMILIES {
+        let name = format!("hypura_{name}");
+        head(out, &name, kind, help);
         for model in running {
             let label = escaped(&model.entry.name);
-            line(out, &format!("{name}{{model=\"{label}\"}}"), (family.value)(model));
+            line(out, &format!("{name}{{model=\"{label}\"}}"), value(model));
         }
     }
     head(out, "hypura_resident_bytes", "gauge", "Bytes held, by tier.");

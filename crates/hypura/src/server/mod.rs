@@ -2,6 +2,7 @@
 //!
 //! - [`serve`]: the operation: listen, log, drain, stop
 //! - [`http`]: the router and what surrounds every route ([`guard`], [`origin`])
+//! - [`bodies`]: how much memory bodies may take
 //! - [`body`], [`respond`]: JSON in, JSON and streams out
 //! - [`job`]: what front ends ask for, in no protocol's words; [`jobs`] does it
 //! - [`models`]: which models there are, and which are loaded
@@ -14,6 +15,7 @@
 
 pub mod address;
 pub mod anthropic;
+pub mod bodies;
 pub mod body;
 mod failure;
 pub mod guard;

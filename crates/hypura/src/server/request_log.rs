@@ -1,27 +1,57 @@
 //! One line in the log for each request that reaches a model.
 //!
-//! A [`RequestLine`] that is dropped without an end is a client that went away: status 499, which nobody is sent.
+//! A [`RequestLine`] that is dropped without an end is a client that went away: status 499, which nobody is sent. That line is
+//! written when the engine has let go of the request too, because only then it is known what it took.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Failure;
 use super::job::{Embedded, Summary};
+use super::models::backend::EngineDone;
 use super::state::Server;
 
 /// Status of a client that went away, as web servers log it.
 const CLIENT_CLOSED: u16 = 499;
 
 /// The line of one request, written at its end.
-pub struct RequestLine {
+pub struct RequestLine(Arc<Line>);
+
+/// The engine's side of a request: what it took, also when nobody is there any more to be told.
+pub struct EngineSide(Arc<Line>);
+
+struct Line {
     server: Arc<Server>,
     model: String,
     received: Instant,
-    first_token: Option<Instant>,
-    /// Tokens of the prompt that were in the cache, once that is known.
-    pub reused: u32,
+    seen: Mutex<Seen>,
+}
+
+/// What is known of a request so far.
+#[derive(Default)]
+struct Seen {
     ended: bool,
+    began: bool,
+    reused: u32,
+    tokens: u32,
+    bytes_read: u64,
+}
+
+impl Line {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl EngineSide {
+    /// The engine is done with it.
+    pub fn done(&self, done: &EngineDone) {
+        let mut seen = self.0.seen();
+        seen.reused = done.reused_tokens;
+        seen.tokens = u32::try_from(done.tokens.len()).unwrap_or(u32::MAX);
+        seen.bytes_read = done.bytes_read;
+    }
 }
 
 impl RequestLine {
@@ -30,25 +60,30 @@ impl RequestLine {
     pub fn new(server: &Arc<Server>, model: &str, received: Instant) -> Self {
         server.counters.requests.fetch_add(1, Ordering::Relaxed);
         server.counters.active.fetch_add(1, Ordering::Relaxed);
-        Self {
-            server: Arc::clone(server),
-            model: model.to_owned(),
-            received,
-            first_token: None,
-            reused: 0,
-            ended: false,
-        }
+        let (server, model, seen) = (Arc::clone(server), model.to_owned(), Mutex::default());
+        Self(Arc::new(Line { server, model, received, seen }))
+    }
+
+    /// What the engine gets to say what the request took.
+    #[must_use]
+    pub fn engine_side(&self) -> EngineSide {
+        EngineSide(Arc::clone(&self.0))
+    }
+
+    /// It has a sequence; so many tokens of its prompt were in the cache.
+    pub fn started(&self, reused: u32) {
+        self.0.seen().reused = reused;
     }
 
     /// The first token is there.
-    pub fn first_token(&mut self) {
-        self.first_token.get_or_insert_with(Instant::now);
+    pub fn first_token(&self) {
+        self.0.seen().began = true;
     }
 
     /// It ended well.
-    pub fn done(&mut self, summary: &Summary) {
-        self.ended = true;
-        let counters = &self.server.counters;
+    pub fn done(&self, summary: &Summary) {
+        self.0.seen().ended = true;
+        let counters = &self.0.server.counters;
         counters.first_token(summary.first_token);
         let uses = summary.hits + summary.misses;
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
@@ -57,7 +92,7 @@ impl RequestLine {
         let tps = if decode > 0.0 { f64::from(summary.generated_tokens) / decode } else { 0.0 };
         tracing::info!(
             status = 200,
-            model = %self.model,
+            model = %self.0.model,
             prompt_tokens = summary.prompt_tokens,
             reused = summary.reused_tokens,
             tokens = summary.generated_tokens,
@@ -71,11 +106,11 @@ impl RequestLine {
     }
 
     /// Its vectors are there.
-    pub fn embedded(&mut self, embedded: &Embedded) {
-        self.ended = true;
+    pub fn embedded(&self, embedded: &Embedded) {
+        self.0.seen().ended = true;
         tracing::info!(
             status = 200,
-            model = %self.model,
+            model = %self.0.model,
             prompt_tokens = embedded.prompt_tokens,
             vectors = embedded.vectors.len(),
             total_ms = embedded.total.as_millis(),
@@ -84,23 +119,32 @@ impl RequestLine {
     }
 
     /// It ended badly.
-    pub fn failed(&mut self, failure: &Failure) {
-        self.ended = true;
-        self.server.counters.failures.fetch_add(1, Ordering::Relaxed);
-        let total_ms = self.received.elapsed().as_millis();
-        tracing::warn!(status = failure.status.as_u16(), model = %self.model, total_ms, reason = %failure, "request");
+    pub fn failed(&self, failure: &Failure) {
+        self.0.seen().ended = true;
+        let Line { server, model, received, .. } = &*self.0;
+        server.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let (status, total_ms) = (failure.status.as_u16(), received.elapsed().as_millis());
+        tracing::warn!(status, model = %model, total_ms, reason = %failure, "request");
     }
 }
 
-impl Drop for RequestLine {
+impl Drop for Line {
     fn drop(&mut self) {
         self.server.counters.active.fetch_sub(1, Ordering::Relaxed);
-        if !self.ended {
+        let Seen { ended, began, reused, tokens, bytes_read } = *self.seen();
+        if !ended {
             self.server.counters.disconnects.fetch_add(1, Ordering::Relaxed);
-            let total_ms = self.received.elapsed().as_millis();
-            let reused = self.reused;
-            let began = self.first_token.is_some();
-            tracing::info!(status = CLIENT_CLOSED, model = %self.model, reused, began, total_ms, "request");
+            let (model, total_ms) = (&self.model, self.received.elapsed().as_millis());
+            tracing::info!(
+                status = CLIENT_CLOSED,
+                model = %model,
+                reused,
+                tokens,
+                bytes_read,
+                began,
+                total_ms,
+                "request"
+            );
         }
     }
 }

@@ -1,15 +1,21 @@
 //! The operation: listen, say so, serve, drain on the first signal and stop on the second.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
-use tokio::net::TcpListener;
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::address::Address;
 use super::http;
@@ -17,6 +23,8 @@ use super::state::Server;
 
 /// How long the program that owns the port may take to say who it is.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// How long to wait where no connection can be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// Exit code of a program that a second signal ended.
 const STOPPED_AT_ONCE: i32 = 130;
 
@@ -52,7 +60,7 @@ enum Owner {
 
 fn owner_of(address: &Address) -> Option<Owner> {
     let at = (address.host.as_str(), address.port).to_socket_addrs().ok()?.next()?;
-    let mut stream = TcpStream::connect_timeout(&at, PROBE_LIMIT).ok()?;
+    let mut stream = std::net::TcpStream::connect_timeout(&at, PROBE_LIMIT).ok()?;
     stream.set_read_timeout(Some(PROBE_LIMIT)).ok()?;
     stream.set_write_timeout(Some(PROBE_LIMIT)).ok()?;
     let host = address.authority();
@@ -69,31 +77,96 @@ fn owner_of(address: &Address) -> Option<Owner> {
     answer.contains("ollama is running").then_some(Owner::Ollama)
 }
 
-/// Serves until `stop` becomes true, then lets what runs come to its end and frees the models.
+/// Serves until `stop` becomes true, then lets what runs come to its end, for as long as the settings say, and frees the models.
 ///
 /// # Errors
-/// When the port fails.
-pub async fn run(
-    listener: TcpListener,
-    server: Arc<Server>,
-    mut stop: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let router = http::router(Arc::clone(&server));
-    // Every piece goes out at once.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
+/// When the models cannot be freed.
+pub async fn run(listener: TcpListener, server: Arc<Server>, stop: watch::Receiver<bool>) -> io::Result<()> {
+    let connections = accept(listener, &server, &stop).await;
+    let drained = drain(connections, server.http.drain_limit).await;
+    if !drained {
+        tracing::warn!("stopping although requests still run");
+    }
+    let freed = tokio::task::spawn_blocking(move || server.models.close(drained)).await;
+    freed.map_err(io::Error::other)
+}
+
+/// Takes connections until it is told to stop. Returns those that are open then; the port is closed.
+async fn accept(listener: TcpListener, server: &Arc<Server>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
+    let router = http::router(Arc::clone(server));
+    let mut connections = JoinSet::new();
+    let mut stopping = pin!(stopped(stop.clone()));
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopping => return connections,
+            accepted = listener.accept() => accepted,
+            // Those that ended are forgotten.
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let limit = server.http.head_limit;
+                connections.spawn(connection(stream, router.clone(), limit, stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be taken");
+                // Mostly there are too many open files: some have to be closed first.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
-    });
-    let stopped = async move {
-        // A sender that is gone will never stop us; nor can anybody else.
-        if stop.wait_for(|stop| *stop).await.is_err() {
-            std::future::pending::<()>().await;
+    }
+}
+
+/// Serves one connection: to its end, or, once it is told to stop, to the end of the request that runs.
+async fn connection(stream: TcpStream, router: Router, head_limit: Duration, stop: watch::Receiver<bool>) {
+    // Every piece goes out at once.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "a connection keeps its delay");
+    }
+    // One that has not said anything yet may wait for as long as it likes: it costs nothing but itself.
+    let mut first = [0];
+    tokio::select! {
+        // Readiness alone may be a false alarm.
+        peeked = stream.peek(&mut first) => if !peeked.is_ok_and(|bytes| bytes > 0) { return },
+        () = stopped(stop.clone()) => return,
+    }
+    let service = TowerToHyperService::new(router);
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_limit);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
         }
     };
-    axum::serve(listener, router).with_graceful_shutdown(stopped).await?;
-    let freed = tokio::task::spawn_blocking(move || server.models.close(true)).await;
-    freed.map_err(io::Error::other)
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Waits for all connections; false when the time was over first, and they were cut.
+async fn drain(mut connections: JoinSet<()>, limit: Duration) -> bool {
+    let all = async { while connections.join_next().await.is_some() {} };
+    tokio::time::timeout(limit, all).await.is_ok()
+}
+
+/// Ready when it is told to stop. A sender that is gone will never stop us; nor can anybody else.
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Allows as many open files as the system lets us have: each connection is one, and the usual limit is a thousand.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
 }
 
 /// Becomes true at the first SIGINT or SIGTERM; the second one ends the program at once.

@@ -23,6 +23,8 @@ mod remote;
 #[cfg(test)]
 mod served;
 #[cfg(test)]
+mod serving;
+#[cfg(test)]
 mod signals;
 #[cfg(test)]
 mod synth;

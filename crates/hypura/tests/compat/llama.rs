@@ -1,5 +1,6 @@
 //! Section 12 of the checklist: llama-server's habits.
 
+use hypura::server::models::backend::EngineSequence;
 use serde_json::json;
 
 use crate::events;
@@ -38,12 +39,19 @@ async fn llama_12_apply_template_props_and_slots() {
     let body = kit.post("/apply-template", ask).await.json();
     assert_eq!(body, json!({"prompt": "<user>Hi<assistant>"}));
     let props = kit.get("/props?model=m").await.json();
-    assert_eq!((&props["model_alias"], &props["total_slots"]), (&json!("m:latest"), &json!(1)));
+    assert_eq!((&props["model_alias"], &props["total_slots"]), (&json!("m:latest"), &json!(2)));
     assert_eq!(props["default_generation_settings"]["n_ctx"], 4096);
     assert!(!props.to_string().contains("/secret"), "no path of this machine");
     assert_eq!(kit.get("/props?model=nobody").await.status, 404);
     let slots = kit.get("/slots").await.json();
     assert_eq!((&slots[0]["id"], &slots[0]["is_processing"]), (&json!(0), &json!(false)));
+    assert_eq!(slots.as_array().unwrap().len(), 2, "as many as /props says, working or not");
+    let busy = EngineSequence { busy: true, cached_tokens: 7, prompt_tokens: 5, generated_tokens: 2 };
+    let idle = EngineSequence { cached_tokens: 9, ..EngineSequence::default() };
+    kit.script.status.lock().unwrap().sequences = vec![EngineSequence::default(), idle, busy];
+    let slots = kit.get("/slots").await.json();
+    assert_eq!((&slots[0]["is_processing"], &slots[0]["n_decoded"]), (&json!(true), &json!(2)));
+    assert_eq!((&slots[1]["is_processing"], &slots[1]["n_past"]), (&json!(false), &json!(9)));
     assert_eq!(Kit::new().get("/slots").await.json(), json!([]), "asking loads nothing");
 }
 
@@ -51,7 +59,8 @@ async fn llama_12_apply_template_props_and_slots() {
 async fn llama_12_slots_of_a_model_at_work() {
     let kit = Kit::new();
     kit.post("/api/generate", json!({"model": "m"})).await;
-    *kit.script.load.lock().unwrap() = (2, 3);
+    let busy = EngineSequence { busy: true, ..EngineSequence::default() };
+    kit.script.status.lock().unwrap().sequences = vec![busy.clone(), busy];
     let slots = kit.get("/slots").await.json();
     let slots = slots.as_array().unwrap();
     assert_eq!(slots.len(), 2);

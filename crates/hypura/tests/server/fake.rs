@@ -1,7 +1,7 @@
 //! A scripted engine behind the server: no model, no disk; slow, failing or busy exactly when a test says so.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -9,12 +9,13 @@ use hypura::server::Failure;
 use hypura::server::job::{Format, ToolCall};
 use hypura::server::models::backend::{
     AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
-    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadWish, Plan,
-    Prompt, Sampling, Ticket, Token,
+    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadHost,
+    LoadWish, Plan, Prompt, Sampling, Ticket, Token,
 };
 use hypura::server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 use hypura::server::options::Options;
 use hypura::store::{ModelName, Store};
+use hypura_engine::serve::SharedMemory;
 
 /// A gate that tests hold shut and open.
 #[derive(Default)]
@@ -81,6 +82,12 @@ pub struct Script {
     pub embedded: Mutex<Vec<Vec<Token>>>,
     pub requests: Mutex<Vec<Seen>>,
     pub chats: Mutex<Vec<ChatInput>>,
+    /// Engines that were loaded before this was set are dead.
+    pub dead_before: AtomicUsize,
+    /// The memory that the engine loaded last may ask.
+    pub memory: Mutex<Option<Arc<dyn SharedMemory>>>,
+    /// What every status says.
+    pub status: Mutex<EngineStatus>,
 }
 
 /// A request as the engine saw it.
@@ -129,14 +136,21 @@ impl Backend for FakeBackend {
 }
 
 impl Plan for FakePlan {
-    fn load(self: Box<Self>, progress: &AtomicU64) -> Result<Arc<dyn Engine>, Failure> {
+    fn bytes(&self) -> u64 {
+        self.1
+    }
+
+    fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure> {
         let script = self.0;
         let now = script.loading_now.fetch_add(1, Ordering::SeqCst) + 1;
         script.most_loading.fetch_max(now, Ordering::SeqCst);
         script.load_gate.pass();
-        progress.fetch_add(1, Ordering::Relaxed);
+        let goes_on = host.advanced();
         script.loading_now.fetch_sub(1, Ordering::SeqCst);
-        script.loads.fetch_add(1, Ordering::SeqCst);
+        if !goes_on {
+            return Err(Failure::internal("loading was stopped"));
+        }
+        let number = script.loads.fetch_add(1, Ordering::SeqCst);
         if let Some(why) = *script.fail_load.lock().unwrap() {
             return Err(Failure::internal(why));
         }
@@ -145,9 +159,11 @@ impl Plan for FakePlan {
             embedding_length: 4,
             file_bytes: self.1 * 2,
             mode: "fake".to_owned(),
+            parallel: 2,
             ..EngineFacts::default()
         };
-        Ok(Arc::new(FakeEngine { script, facts, bytes: self.1 }))
+        *script.memory.lock().unwrap() = Some(host.memory());
+        Ok(Arc::new(FakeEngine { script, facts, bytes: self.1, number }))
     }
 }
 
@@ -155,6 +171,7 @@ pub struct FakeEngine {
     script: Arc<Script>,
     facts: EngineFacts,
     bytes: u64,
+    number: usize,
 }
 
 struct FakeTicket(Arc<Script>, Arc<AtomicBool>);
@@ -190,14 +207,21 @@ impl Engine for FakeEngine {
     }
 
     fn status(&self) -> EngineStatus {
+        let status = self.script.status.lock().unwrap().clone();
         let (active, queued) = *self.script.load.lock().unwrap();
+        let disk_bytes = self.facts.file_bytes - self.bytes;
         EngineStatus {
             context_length: 4096,
             host_bytes: self.bytes,
-            active,
-            queued,
-            ..EngineStatus::default()
+            disk_bytes,
+            active: active.max(status.active),
+            queued: queued.max(status.queued),
+            ..status
         }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.number >= self.script.dead_before.load(Ordering::SeqCst)
     }
 
     fn context_for(&self, num_ctx: Option<u32>) -> u32 {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::lookup::{self, Found};
-use super::run::{self, Prepared};
+use super::run::{self, Checked, Prepared};
 use super::{PieceStream, fit};
 use crate::server::Failure;
 use crate::server::job::{ChatJob, Message};
 use crate::server::models::ModelEntry;
 use crate::server::models::backend::{ChatInput, Engine, LoadWish};
 use crate::server::options::Options;
+use crate::server::request_log::RequestLine;
 use crate::server::state::Server;
 
 /// Starts a conversation's answer. What can be checked without the model is checked before this returns.
@@ -17,6 +18,11 @@ use crate::server::state::Server;
 /// # Errors
 /// Bad names, missing capabilities.
 pub async fn chat(server: &Arc<Server>, job: ChatJob) -> Result<PieceStream, Failure> {
+    let line = RequestLine::new(server, &job.base.model, job.base.received);
+    run::start(server, line, checked(server, job)).await
+}
+
+async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
     let keep_tokens = found.keep_tokens();
@@ -26,7 +32,7 @@ pub async fn chat(server: &Arc<Server>, job: ChatJob) -> Result<PieceStream, Fai
         let prompt = fit::chat(engine, input, context, keep_tokens, truncate)?;
         Ok(Prepared { prompt, wants_context: false })
     });
-    Ok(run::start(server, job.base, found, make))
+    Ok(Checked { base: job.base, found, make })
 }
 
 /// The text that the template makes of a conversation. Loads the model.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::lookup::{self, Found};
-use super::run::{self, Prepared};
+use super::run::{self, Checked, Prepared};
 use super::{PieceStream, fit, go_template};
 use crate::server::Failure;
 use crate::server::job::{Format, GenerateJob, Message};
 use crate::server::models::backend::{ChatInput, Engine, LoadWish, Prompt, Token};
 use crate::server::options::Options;
+use crate::server::request_log::RequestLine;
 use crate::server::state::Server;
 
 /// Starts a prompt's answer. What can be checked without the model is checked before this returns.
@@ -16,6 +17,11 @@ use crate::server::state::Server;
 /// # Errors
 /// Bad names, missing capabilities, templates that are none.
 pub async fn generate(server: &Arc<Server>, job: GenerateJob) -> Result<PieceStream, Failure> {
+    let line = RequestLine::new(server, &job.base.model, job.base.received);
+    run::start(server, line, checked(server, job)).await
+}
+
+async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let form = check(&found, &job)?;
     let keep_tokens = found.keep_tokens();
@@ -26,7 +32,7 @@ pub async fn generate(server: &Arc<Server>, job: GenerateJob) -> Result<PieceStr
         prompt.tokens = fit::tokens(prompt.tokens, context, keep_tokens, truncate)?;
         Ok(Prepared { prompt, wants_context })
     });
-    Ok(run::start(server, job.base, found, make))
+    Ok(Checked { base: job.base, found, make })
 }
 
 /// The text that the model would read. Loads the model.

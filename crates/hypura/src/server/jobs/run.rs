@@ -50,12 +50,27 @@ pub(super) struct Prepared {
     pub wants_context: bool,
 }
 
-/// Starts a job; its pieces come from the stream.
-pub(super) fn start(server: &Arc<Server>, base: JobBase, found: Found, make: MakePrompt) -> PieceStream {
+/// A job that was found to be good, as far as that can be said without its model.
+pub(super) struct Checked {
+    pub base: JobBase,
+    pub found: Found,
+    pub make: MakePrompt,
+}
+
+/// Checks a job and starts it; its pieces come from the stream. The log has a line of it, whatever becomes of it.
+///
+/// # Errors
+/// What `check` says.
+pub(super) async fn start(
+    server: &Arc<Server>,
+    line: RequestLine,
+    check: impl Future<Output = Result<Checked, Failure>>,
+) -> Result<PieceStream, Failure> {
+    let Checked { base, found, make } = check.await.inspect_err(|failure| line.failed(failure))?;
     let (sender, receiver) = mpsc::unbounded_channel();
     let work = Work { server: Arc::clone(server), base, found, pieces: sender };
-    tokio::spawn(work.run(make));
-    PieceStream::new(receiver)
+    tokio::spawn(work.run(line, make));
+    Ok(PieceStream::new(receiver))
 }
 
 struct Work {
@@ -66,11 +81,10 @@ struct Work {
 }
 
 impl Work {
-    async fn run(self, make: MakePrompt) {
-        let mut line = RequestLine::new(&self.server, &self.base.model, self.base.received);
+    async fn run(self, line: RequestLine, make: MakePrompt) {
         let gone = self.pieces.clone();
         tokio::select! {
-            result = self.answer(make, &mut line) => match result {
+            result = self.answer(make, &line) => match result {
                 Ok(summary) => {
                     line.done(&summary);
                     drop(gone.send(Piece::Done(Box::new(summary))));
@@ -85,7 +99,7 @@ impl Work {
         }
     }
 
-    async fn answer(&self, make: MakePrompt, line: &mut RequestLine) -> Result<Summary, Failure> {
+    async fn answer(&self, make: MakePrompt, line: &RequestLine) -> Result<Summary, Failure> {
         let start = Instant::now();
         let wish = LoadWish { context: self.found.options.context() };
         let lease = self.server.models.acquire(&self.found.entry, wish, self.base.keep_alive).await?;
@@ -108,20 +122,37 @@ impl Work {
             special_pieces: parser.is_some(),
         };
         let (sender, mut events) = mpsc::unbounded_channel();
-        let ticket = lease.engine().submit(request, Box::new(move |event| sender.send(event).is_ok()))?;
+        let side = line.engine_side();
+        let sink = move |event| {
+            if let EngineEvent::Done(done) = &event {
+                side.done(done);
+            }
+            sender.send(event).is_ok()
+        };
+        let ticket = lease.engine().submit(request, Box::new(sink))?;
         self.send(Piece::Started { prompt_tokens });
-        let mut reader = Reader { parser, pending: Vec::new(), thinking: String::new(), first_token: None };
-        while let Some(event) = events.recv().await {
+        let mut reader =
+            Reader { parser, read_bytes: 0, pending: Vec::new(), thinking: String::new(), first_token: None };
+        let mut next = None;
+        while let Some(event) = match next.take() {
+            Some(event) => Some(event),
+            None => events.recv().await,
+        } {
             match event {
-                EngineEvent::Started { reused } => line.reused = reused,
+                EngineEvent::Started { reused } => line.started(reused),
                 EngineEvent::Progress { processed, total, reused, elapsed } => {
                     if self.base.progress {
                         self.send(Piece::Progress { processed, total, reused, elapsed });
                     }
                 }
-                EngineEvent::Text { text, tokens } => {
+                EngineEvent::Text { mut text, mut tokens } => {
                     line.first_token();
-                    self.send_all(reader.push(self.base.received, &text, tokens));
+                    if reader.is_slow() {
+                        next = gather(&mut events, &mut text, &mut tokens);
+                    }
+                    let (back, pieces) = reader.push_aside(self.base.received, text, tokens).await?;
+                    reader = back;
+                    self.send_all(pieces);
                 }
                 EngineEvent::Done(done) => {
                     drop(ticket);
@@ -192,9 +223,29 @@ impl Work {
     }
 }
 
+/// From so many bytes of an answer on a parser, which reads it all again for each piece, takes long enough to be in the way.
+const SLOW_BYTES: usize = 2048;
+
+/// Adds what came meanwhile to a text: a parser that is slower than the model reads more at once, and never falls behind. Returns
+/// the first event that is no text.
+fn gather(
+    events: &mut mpsc::UnboundedReceiver<EngineEvent>,
+    text: &mut String,
+    tokens: &mut Vec<EngineToken>,
+) -> Option<EngineEvent> {
+    while let Ok(event) = events.try_recv() {
+        let EngineEvent::Text { text: more, tokens: others } = event else { return Some(event) };
+        text.push_str(&more);
+        tokens.extend(others);
+    }
+    None
+}
+
 /// Turns the text of an engine into pieces.
 struct Reader {
     parser: Option<Box<dyn AnswerParser>>,
+    /// Bytes of the answer so far.
+    read_bytes: usize,
     /// Log-probabilities of tokens whose text the parser still holds back.
     pending: Vec<TokenLogprob>,
     /// All reasoning so far.
@@ -203,8 +254,32 @@ struct Reader {
 }
 
 impl Reader {
+    /// Whether the next piece takes its parser long.
+    fn is_slow(&self) -> bool {
+        self.parser.is_some() && self.read_bytes > SLOW_BYTES
+    }
+
+    /// The same as [`Self::push`]; what takes long is done where nobody waits for it.
+    async fn push_aside(
+        mut self,
+        received: Instant,
+        text: String,
+        tokens: Vec<EngineToken>,
+    ) -> Result<(Self, Vec<Piece>), Failure> {
+        if !self.is_slow() {
+            let pieces = self.push(received, &text, tokens);
+            return Ok((self, pieces));
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let pieces = self.push(received, &text, tokens);
+            (self, pieces)
+        });
+        read.await.map_err(|_| Failure::internal("the answer could not be read"))
+    }
+
     fn push(&mut self, received: Instant, text: &str, tokens: Vec<EngineToken>) -> Vec<Piece> {
         self.first_token.get_or_insert_with(|| received.elapsed());
+        self.read_bytes += text.len();
         self.pending.extend(tokens.into_iter().map(logprob_of));
         let parts = match &mut self.parser {
             Some(parser) => parser.push(text),

@@ -4,9 +4,9 @@
 //! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
 //! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
 
+use hypura_engine::serve::SharedMemory;
 use serde_json::Value;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use super::catalog::ModelEntry;
@@ -44,11 +44,21 @@ pub enum Fit {
 
 /// A plan that can be carried out.
 pub trait Plan: Send {
-    /// Loads the model; `progress` grows as it gets on. Blocks.
+    /// Bytes that the loaded model will hold.
+    fn bytes(&self) -> u64;
+    /// Loads the model. Blocks.
     ///
     /// # Errors
     /// Why not, in a sentence for the client.
-    fn load(self: Box<Self>, progress: &AtomicU64) -> Result<Arc<dyn Engine>, Failure>;
+    fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure>;
+}
+
+/// Whoever has a model loaded.
+pub trait LoadHost {
+    /// The load got on. False: it is to end, nobody will use the model.
+    fn advanced(&self) -> bool;
+    /// The memory of all models, of which a loaded one may ask more.
+    fn memory(&self) -> Arc<dyn SharedMemory>;
 }
 
 /// Facts of a loaded model that do not change.
@@ -66,8 +76,10 @@ pub struct EngineFacts {
     pub infill: bool,
     /// Bytes of the model's files.
     pub file_bytes: u64,
-    /// `resident`, `expert-streaming` or `dense-streaming`.
+    /// `full-resident`, `expert-streaming`, `dense-streaming` or `mixed-streaming`.
     pub mode: String,
+    /// Requests that it works on at once.
+    pub parallel: u32,
 }
 
 /// How a loaded model is now.
@@ -79,12 +91,44 @@ pub struct EngineStatus {
     pub host_bytes: u64,
     /// Bytes held on GPUs.
     pub device_bytes: u64,
+    /// Bytes of weights that are in neither: they are read as they are needed.
+    pub disk_bytes: u64,
     /// Requests that are being worked on.
     pub active: u32,
     /// Requests that wait.
     pub queued: u32,
+    /// Its sequences: those that run and those that are remembered.
+    pub sequences: Vec<EngineSequence>,
+    /// What streaming holds between steps.
+    pub held: EngineHeld,
     /// Totals since the model was loaded.
     pub totals: EngineTotals,
+}
+
+/// One sequence of an engine's context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineSequence {
+    /// Whether a request uses it.
+    pub busy: bool,
+    /// Tokens in memory.
+    pub cached_tokens: u32,
+    /// Tokens of the request's prompt.
+    pub prompt_tokens: u32,
+    /// Tokens it generated.
+    pub generated_tokens: u32,
+}
+
+/// What streaming holds between steps; without requests no pins and no reads, or something leaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineHeld {
+    /// Slots that must not be evicted.
+    pub pins: u32,
+    /// Slots that are being filled.
+    pub loading_slots: u32,
+    /// Cells in use.
+    pub cells: u32,
+    /// Reads that are out.
+    pub reads: u32,
 }
 
 /// Counters that only grow.
@@ -297,6 +341,10 @@ pub trait Engine: Send + Sync {
     fn facts(&self) -> &EngineFacts;
     /// What does. Never waits for the work.
     fn status(&self) -> EngineStatus;
+    /// Whether it can still answer. One that cannot is replaced by the next request.
+    fn is_alive(&self) -> bool {
+        true
+    }
     /// The context that a request which asks for `num_ctx` gets.
     fn context_for(&self, num_ctx: Option<u32>) -> u32;
     /// Most tokens of a text to embed in a request that asks for `num_ctx`.

@@ -4,13 +4,13 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use hypura_core::plan::Mode;
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{self, LoadSettings, Planned};
 use hypura_engine::serve::{
-    Event, Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SubmitError, TokenInfo,
+    Event, Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SlotStatus, SubmitError,
+    TokenInfo,
 };
 use hypura_engine::session::{Finish, Outcome};
 use hypura_engine::source::ModelSource;
@@ -22,12 +22,16 @@ use serde_json::Value;
 
 use super::backend::{
     AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
-    EngineFinish, EngineRequest, EngineStatus, EngineToken, EngineTotals, EventSink, Fit, GrammarHandle,
-    LoadWish, Plan, Prompt, Sampling, Ticket, Token,
+    EngineFinish, EngineHeld, EngineRequest, EngineSequence, EngineStatus, EngineToken, EngineTotals,
+    EventSink, Fit, GrammarHandle, LoadHost, LoadWish, Plan, Prompt, Sampling, Ticket, Token,
 };
 use super::catalog::ModelEntry;
 use crate::server::job::{Format, Think, ToolCall, ToolChoice};
 use crate::server::{Failure, without_paths};
+
+/// Conversations that a model remembers beyond those that run. They live in the cells that running ones leave, so that they
+/// take nothing, and the oldest leaves when cells run out.
+const REMEMBERED: u32 = 7;
 
 /// Loads models with the engine.
 pub struct EngineBackend {
@@ -47,6 +51,7 @@ impl Backend for EngineBackend {
                 budget_bytes: free_bytes,
                 context,
                 sequences: u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1),
+                idle_sequences: REMEMBERED,
                 ..self.settings.clone()
             };
             let source = ModelSource::open(&model.path).map_err(|error| load_failure(model, &error))?;
@@ -98,15 +103,18 @@ struct EnginePlan {
 }
 
 impl Plan for EnginePlan {
-    fn load(self: Box<Self>, progress: &AtomicU64) -> Result<Arc<dyn Engine>, Failure> {
+    fn bytes(&self) -> u64 {
+        self.planned.plan.total_bytes()
+    }
+
+    fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure> {
         let failed = |error: &LoadError| {
             Failure::internal(format!("cannot load model '{}': {}", self.model, public(error, &self.folder)))
         };
-        let loaded = load::load(self.planned, &mut |_, _| {
-            progress.fetch_add(1, Ordering::Relaxed);
-        })
-        .map_err(|error| failed(&error))?;
-        let runner = Runner::start(loaded, self.runner).map_err(|error| failed(&error))?;
+        let loaded =
+            load::load_watched(self.planned, &mut |_, _| host.advanced()).map_err(|error| failed(&error))?;
+        let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
+        let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
         for note in &runner.info().notes {
             tracing::info!(model = %self.model, note, "loaded");
         }
@@ -132,6 +140,7 @@ fn facts(runner: &Runner) -> EngineFacts {
         infill: runner.text().infill().is_some(),
         file_bytes: info.file_bytes,
         mode: info.mode.name().to_owned(),
+        parallel: count(info.parallel),
     }
 }
 
@@ -160,8 +169,16 @@ impl Engine for RunnerEngine {
             context_length: status.context_length,
             host_bytes: status.memory_bytes,
             device_bytes: 0,
-            active: u32::try_from(status.active).unwrap_or(u32::MAX),
-            queued: u32::try_from(status.queued).unwrap_or(u32::MAX),
+            disk_bytes: status.weights_on_disk_bytes,
+            active: count(status.active),
+            queued: count(status.queued),
+            sequences: status.slots.iter().map(sequence_of).collect(),
+            held: EngineHeld {
+                pins: count(status.held.pins),
+                loading_slots: count(status.held.loading_slots),
+                cells: count(status.held.cells),
+                reads: count(status.held.reads),
+            },
             totals: EngineTotals {
                 prompt_tokens: totals.prompt_tokens.saturating_sub(totals.reused_tokens),
                 reused_tokens: totals.reused_tokens,
@@ -173,9 +190,13 @@ impl Engine for RunnerEngine {
                 hits: stream.decode.hits + stream.prefill.hits,
                 misses: stream.decode.misses + stream.prefill.misses,
                 stalled: stream.read_stall,
-                bytes_shared: 0,
+                bytes_shared: totals.saved_bytes,
             },
         }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.runner.is_alive()
     }
 
     fn context_for(&self, num_ctx: Option<u32>) -> u32 {
@@ -292,6 +313,19 @@ impl RunnerEngine {
             None => text.apply(&request),
         };
         applied.map_err(|error| chat_failure(&error))
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn sequence_of(slot: &SlotStatus) -> EngineSequence {
+    EngineSequence {
+        busy: slot.request.is_some(),
+        cached_tokens: count(slot.cached_tokens),
+        prompt_tokens: count(slot.prompt_tokens),
+        generated_tokens: count(slot.generated_tokens),
     }
 }
 

@@ -3,22 +3,26 @@
 //! There is one such thread, so there are never two loads at once. It never holds the table's lock while it plans or
 //! loads, so nobody waits for it who does not want a model.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Engine, Fit, LoadWish, Plan};
+use hypura_engine::serve::SharedMemory;
+
+use super::backend::{Backend, Engine, Fit, LoadHost, LoadWish, Plan};
 use super::catalog::ModelEntry;
-use super::table::{State, Table};
+use super::table::{Pool, State, Table, Want};
 use crate::server::Failure;
 
 /// The loader's own.
 pub(super) struct Loader {
     pub table: Arc<Table>,
     pub backend: Arc<dyn Backend>,
-    pub budget_bytes: u64,
     /// Most models at once; 0: as many as fit.
     pub max_loaded: usize,
 }
+
+/// How often it is looked whether anybody still wants the model that waits for room: whoever goes away does not say so.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// A model that streams anyway gets on with this share of the budget, in quarters, before idle models must leave for it.
 const ENOUGH_TO_STREAM_QUARTERS: u64 = 3;
@@ -29,7 +33,7 @@ impl Loader {
         while let Some((entry, wish)) = self.next() {
             let start = Instant::now();
             tracing::info!(model = %entry.name, "loading");
-            let loaded = self.plan(&entry, wish).and_then(|plan| plan.load(&self.table.progress));
+            let loaded = self.plan(&entry, wish).and_then(|plan| plan.load(self));
             match &loaded {
                 Ok(engine) => tracing::info!(
                     model = %entry.name,
@@ -63,7 +67,18 @@ impl Loader {
     /// Answers everybody who waits for this model: with a lease, or with the failure.
     fn serve(&self, entry: &Arc<ModelEntry>, loaded: Result<Arc<dyn Engine>, Failure>, load_time: Duration) {
         let mut state = self.table.lock();
+        if state.closed {
+            drop(state);
+            // Nobody takes leases any more, and whoever closed the table waits until nothing is left.
+            if let Ok(engine) = loaded {
+                engine.stop(false);
+            }
+            self.table.lock().loading = None;
+            self.table.ring();
+            return;
+        }
         state.loading = None;
+        state.load_bytes = 0;
         // In one step with the leases, so that a model that nobody keeps does not leave before its first request.
         let failure = match loaded {
             Ok(engine) => {
@@ -97,38 +112,58 @@ impl Loader {
         self.table.ring();
     }
 
-    /// A plan for the model, after idle models left for it as far as needed.
+    /// A plan for the model, after idle models left for it as far as needed. Its memory is promised to it from here on.
     fn plan(&self, entry: &Arc<ModelEntry>, wish: LoadWish) -> Result<Box<dyn Plan>, Failure> {
         self.retire_older_versions(entry);
         loop {
-            let free_bytes = self.free_bytes();
-            let crowded = self.is_crowded();
-            let fit = if crowded { None } else { Some(self.backend.plan(entry, &wish, free_bytes)?) };
-            let enough = self.budget_bytes / 4 * ENOUGH_TO_STREAM_QUARTERS;
-            let (plan, too_small) = match fit {
-                Some(Fit::Resident(plan)) => return Ok(plan),
-                Some(Fit::Streaming(plan)) if free_bytes >= enough => return Ok(plan),
-                Some(Fit::Streaming(plan)) => (Some(plan), None),
-                Some(Fit::TooSmall(failure)) => (None, Some(failure)),
-                None => (None, None),
+            let free_bytes = self.table.free(&self.table.lock());
+            let fit =
+                if self.is_crowded() { None } else { Some(self.backend.plan(entry, &wish, free_bytes)?) };
+            let enough = self.table.budget_bytes / 4 * ENOUGH_TO_STREAM_QUARTERS;
+            let (plan, is_good, too_small) = match fit {
+                Some(Fit::Resident(plan)) => (Some(plan), true, None),
+                Some(Fit::Streaming(plan)) => (Some(plan), free_bytes >= enough, None),
+                Some(Fit::TooSmall(failure)) => (None, false, Some(failure)),
+                None => (None, false, None),
             };
             let mut state = self.table.lock();
-            if let Some(idle) = Table::oldest_idle(&state) {
-                self.table.remove(&mut state, idle);
-                self.wait_until_freed(state);
-                continue;
-            }
-            if let Some(plan) = plan {
-                return Ok(plan);
-            }
             if state.closed {
                 return Err(Failure::internal("the server is shutting down"));
             }
-            if state.slots.is_empty() && state.stopping == 0 {
+            let idle = if is_good { None } else { Table::oldest_idle(&state) };
+            if let Some(idle) = idle {
+                self.table.remove(&mut state, idle);
+                self.wait_until_freed(state);
+            } else if let Some(plan) = plan {
+                // A context may have grown meanwhile; then it is planned again with what is left.
+                let now_free = self.table.free(&state);
+                if plan.bytes() <= now_free || now_free >= free_bytes {
+                    state.load_bytes = plan.bytes();
+                    return Ok(plan);
+                }
+            } else if state.slots.is_empty() && state.stopping == 0 {
                 return Err(too_small.unwrap_or_else(|| Failure::internal("no model may be loaded")));
+            } else {
+                self.wait_for_room(state, entry)?;
             }
-            // Somebody's model is in the way and at work: its end rings the bell.
-            drop(self.table.wait(state));
+        }
+    }
+
+    /// Somebody's model is in the way and at work: waits for a change, or for all who want the new one to go away.
+    fn wait_for_room(&self, mut state: MutexGuard<'_, State>, entry: &ModelEntry) -> Result<(), Failure> {
+        state.waits_for_room = true;
+        loop {
+            let (guard, rang) = self.table.wait_for(state, LOOK);
+            state = guard;
+            let wants = |want: &Want| want.entry.same_weights(entry) && !want.reply.is_closed();
+            let wanted = state.wants.iter().any(wants);
+            if rang || !wanted {
+                state.waits_for_room = false;
+                // Whoever counts the time without progress begins anew.
+                self.table.advance();
+                let gone = || Failure::internal("nobody wants the model any more");
+                return wanted.then_some(()).ok_or_else(gone);
+            }
         }
     }
 
@@ -136,21 +171,10 @@ impl Loader {
         self.max_loaded > 0 && self.table.lock().slots.len() >= self.max_loaded
     }
 
-    fn wait_until_freed(&self, mut state: std::sync::MutexGuard<'_, State>) {
+    fn wait_until_freed(&self, mut state: MutexGuard<'_, State>) {
         while state.stopping > 0 {
             state = self.table.wait(state);
         }
-    }
-
-    fn free_bytes(&self) -> u64 {
-        let engines: Vec<Arc<dyn Engine>> =
-            self.table.lock().slots.iter().map(|slot| Arc::clone(&slot.engine)).collect();
-        let held: u64 = engines
-            .iter()
-            .map(|engine| engine.status())
-            .map(|status| status.host_bytes.saturating_add(status.device_bytes))
-            .sum();
-        self.budget_bytes.saturating_sub(held)
     }
 
     /// A file that was replaced has a new entry: what was loaded from the old one finishes and leaves.
@@ -169,5 +193,16 @@ impl Loader {
             self.table.remove(&mut state, id);
         }
         self.wait_until_freed(state);
+    }
+}
+
+impl LoadHost for Loader {
+    fn advanced(&self) -> bool {
+        self.table.advance();
+        !self.table.lock().closed
+    }
+
+    fn memory(&self) -> Arc<dyn SharedMemory> {
+        Arc::new(Pool(Arc::downgrade(&self.table)))
     }
 }

@@ -79,13 +79,8 @@ impl ModelManager {
     /// # Errors
     /// When the system gives no threads.
     pub fn start(backend: Arc<dyn Backend>, settings: ManagerSettings) -> std::io::Result<Self> {
-        let table = Arc::new(Table::new(settings.keep_alive));
-        let loader = Loader {
-            table: Arc::clone(&table),
-            backend,
-            budget_bytes: settings.budget_bytes,
-            max_loaded: settings.max_loaded,
-        };
+        let table = Arc::new(Table::new(settings.keep_alive, settings.budget_bytes));
+        let loader = Loader { table: Arc::clone(&table), backend, max_loaded: settings.max_loaded };
         std::thread::Builder::new().name("load".to_owned()).spawn(move || loader.run())?;
         let keeper = Arc::clone(&table);
         std::thread::Builder::new().name("keep-alive".to_owned()).spawn(move || table::keep(&keeper))?;
@@ -136,8 +131,10 @@ impl ModelManager {
         }
     }
 
+    /// Whether progress is to be expected of this model's load.
     fn is_loading(&self, entry: &ModelEntry) -> bool {
-        self.table.lock().loading.as_ref().is_some_and(|loading| loading.same_weights(entry))
+        let state = self.table.lock();
+        !state.waits_for_room && state.loading.as_ref().is_some_and(|loading| loading.same_weights(entry))
     }
 
     /// Has a model leave as soon as nobody uses it. Whether it was loaded.
@@ -160,7 +157,7 @@ impl ModelManager {
     pub fn running(&self) -> Vec<RunningModel> {
         let seen: Vec<_> = {
             let state = self.table.lock();
-            let seen = state.slots.iter().filter(|slot| !slot.retired);
+            let seen = state.slots.iter().filter(|slot| !slot.retired && slot.engine.is_alive());
             seen.map(|slot| {
                 (Arc::clone(&slot.entry), slot.expires_at(), slot.load_time, Arc::clone(&slot.engine))
             })
@@ -192,7 +189,8 @@ impl ModelManager {
         self.settings.budget_bytes
     }
 
-    /// Takes no more requests and frees all models: after their requests (`drain`) or at once. Blocks.
+    /// Takes no more requests and frees all models: after their requests (`drain`) or at once. A load in progress is stopped.
+    /// Blocks.
     pub fn close(&self, drain: bool) {
         let slots = {
             let mut state = self.table.lock();
@@ -205,7 +203,7 @@ impl ModelManager {
             slot.engine.stop(drain);
         }
         let mut state = self.table.lock();
-        while state.stopping > 0 {
+        while state.stopping > 0 || state.loading.is_some() {
             state = self.table.wait(state);
         }
     }

@@ -44,6 +44,7 @@ async fn receive(State(server): State<Arc<Server>>, Path(digest): Path<String>, 
 }
 
 async fn receive_all(server: &Arc<Server>, digest: String, body: Body) -> Result<Stored, Failure> {
+    let Ok(_upload) = server.uploads.try_acquire() else { return Err(Failure::busy()) };
     let (sender, mut chunks) = mpsc::channel::<Option<Bytes>>(QUEUE);
     let writing = with_store(server, move |store| {
         let digest = Digest::parse(&digest)?;

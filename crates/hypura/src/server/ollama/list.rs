@@ -85,7 +85,7 @@ fn running(model: &RunningModel) -> Value {
             "tiers": {
                 "GPU": status.device_bytes,
                 "RAM": status.host_bytes,
-                "NVMe": facts.file_bytes.saturating_sub(held),
+                "NVMe": status.disk_bytes,
             },
             "active": status.active,
             "queued": status.queued,

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::chat::{self, Request};
 use crate::server::jobs::{self, find};
-use crate::server::models::backend::{LoadWish, Token};
+use crate::server::models::backend::{EngineSequence, LoadWish, Token};
 use crate::server::models::{Lease, LookupError, ModelEntry};
 use crate::server::state::Server;
 use crate::server::{Failure, body, respond};
@@ -155,7 +155,7 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
     let show = tokio::task::spawn_blocking(move || catalog.show(&shown, false)).await;
     let show = show.map_err(|_| Failure::internal("the model store failed"))??;
     let context = running.as_ref().map_or(0, |running| running.status.context_length);
-    let slots = running.as_ref().map_or(0, |running| running.status.active.max(1));
+    let slots = running.as_ref().map_or(0, |running| running.facts.parallel);
     Ok(json!({
         "default_generation_settings": {"n_ctx": context},
         "total_slots": slots,
@@ -167,17 +167,24 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
     }))
 }
 
-/// One entry for each request that a loaded model works on, one idle entry where it works on none.
+/// One entry for each request that a loaded model can work on: what it works on first, then the conversations that it remembers
+/// most of.
 async fn slots(State(server): State<Arc<Server>>) -> Response {
     let mut all = Vec::new();
     for running in server.models.running() {
         let status = &running.status;
-        for at in 0..status.active.max(1) {
+        let mut sequences = status.sequences.clone();
+        sequences.sort_by_key(|sequence| (!sequence.busy, std::cmp::Reverse(sequence.cached_tokens)));
+        sequences.resize(running.facts.parallel.max(1) as usize, EngineSequence::default());
+        for sequence in sequences {
             all.push(json!({
                 "id": all.len(),
                 "model": running.entry.name,
                 "n_ctx": status.context_length,
-                "is_processing": at < status.active,
+                "is_processing": sequence.busy,
+                "n_past": sequence.cached_tokens,
+                "n_prompt_tokens": sequence.prompt_tokens,
+                "n_decoded": sequence.generated_tokens,
                 "queued": status.queued,
             }));
         }
