@@ -60,7 +60,7 @@ async fn llama_12_slots_of_a_model_at_work() {
     let kit = Kit::new();
     kit.post("/api/generate", json!({"model": "m"})).await;
     let busy = EngineSequence { busy: true, ..EngineSequence::default() };
-    kit.script.status.lock().unwrap().sequences = vec![busy.clone(), busy];
+    kit.script.status.lock().unwrap().sequences = vec![busy, busy];
     let slots = kit.get("/slots").await.json();
     let slots = slots.as_array().unwrap();
     assert_eq!(slots.len(), 2);
