@@ -102,7 +102,9 @@ class Script:
 
 WEATHER = '{"name": "get_weather", "arguments": {"city": "Paris", "days": 2}}'
 CALL = ["<tool_call>", "\n" + WEATHER[:25], WEATHER[25:] + "\n", "</tool_call>"]
-MAGIC = ["<tool_call>", '\n{"name": "magic_function", ', '"arguments": {"input": 3}}\n', "</tool_call>"]
+# The name is a piece by itself: where another tool is offered, the grammar, which begins to bind before the name, has
+# a place to say so.
+MAGIC = ["<tool_call>", '\n{"name": "', 'magic_function", ', '"arguments": {"input": 3}}\n', "</tool_call>"]
 NO_ARGUMENTS = ["<tool_call>", '\n{"name": "magic_function_no_args", ', '"arguments": {}}\n', "</tool_call>"]
 THOUGHT = ["<think>", "\nThe user greets me.", " So do I.\n", "</think>", "\n\n"]
 JOKE = ['{"setup": "Why do', ' lynxes purr?", ', '"punchline": "Nobody', ' dares to ask."}']

@@ -37,8 +37,6 @@ def test_completion_streams(call):
 def test_tools(call):
     if call.provider == "ollama":
         pytest.skip("litellm itself writes the tools into the prompt of this provider and never sends them")
-    if call.provider == "openai":
-        pytest.importorskip("mcp", reason="litellm wants the package mcp for tools of this provider")
     call_made = call("weather", HELLO, tools=[WEATHER_TOOL]).choices[0].message.tool_calls[0]
     assert call_made.function.name == "get_weather" and json.loads(call_made.function.arguments) == WEATHER_ARGUMENTS
 

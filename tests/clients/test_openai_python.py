@@ -168,8 +168,11 @@ def test_responses_stream(client):
     text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     assert text.strip() == "Good morning, human." == events[-1].response.output_text.strip()
     assert any(event.type == "response.reasoning_summary_text.delta" for event in events)
-    with client.responses.stream(model=DEMO, input=QUESTION, temperature=0, max_output_tokens=20) as stream:
-        assert stream.get_final_response().output_text
+    with client.responses.stream(model=DEMO, input=QUESTION, temperature=0, max_output_tokens=60) as stream:
+        assert ANSWER in stream.get_final_response().output_text
+    # An answer that was cut is incomplete, as with OpenAI.
+    cut = list(client.responses.create(model="endless", input="hello", max_output_tokens=5, stream=True))
+    assert cut[-1].type == "response.incomplete" and cut[-1].response.incomplete_details.reason == "max_output_tokens"
 
 
 def test_a_client_that_goes_away_stops_its_work(client, idle):
