@@ -131,6 +131,13 @@ fn recurrent_state_of_remembered_conversations_takes_a_small_part_at_most() {
         RunnerSettings::default(),
     );
     let (_, finished) = ask(&runner, tokens(40, 300), greedy());
-    assert!(!finished.tokens.is_empty());
+    let mut second = tokens(40, 300);
+    second.extend_from_slice(&finished.tokens);
+    second.extend(tokens(3, 200));
+    let (_, again) = ask(&runner, second.clone(), greedy());
+    assert!(again.reused_tokens + 4 >= second.len(), "{} of {}", again.reused_tokens, second.len());
+    // A part of a state is of no use.
+    let (_, other) = ask(&runner, tokens(30, 300), greedy());
+    assert_eq!(other.reused_tokens, 0);
     assert_eq!(settled(&runner).held.pins, 0);
 }

@@ -396,11 +396,12 @@ impl Batcher {
         length
     }
 
-    /// Whether llama.cpp has exactly the first `length` positions of a row. A sliding window may have dropped some.
+    /// Whether llama.cpp has exactly the first `length` positions of a row. A sliding window may have dropped some; of recurrent
+    /// state, which stands for all that came before, only the last position is told.
     pub(super) fn holds(&self, row: usize, length: usize) -> bool {
         match self.loaded.context.positions(index(row)) {
             None => length == 0,
-            Some((first, last)) => first == 0 && last + 1 == index(length),
+            Some((first, last)) => (first == 0 || !self.rewinds()) && last + 1 == index(length),
         }
     }
 
