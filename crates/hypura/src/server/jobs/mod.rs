@@ -1,6 +1,6 @@
 //! From a job to its pieces: find the model, have it loaded, make the prompt, run it, tell the answer apart.
 //!
-//! - [`chat`], [`generate`], [`embed`]: one kind of job each
+//! - [`mod@chat`], [`mod@generate`], [`mod@embed`]: one kind of job each
 //! - [`lookup`]: names and capabilities, checked before anything is loaded
 //! - [`fit`]: conversations and prompts that are longer than the context
 //! - [`go_template`]: the simple forms of Ollama's templates
