@@ -111,7 +111,7 @@ verdict() { # BLOCK RESULT…
 qwen3() { # CAP
     cap=$(pick "$1" 400M)
     need_model "$(pick qwen3-30b-a3b tiny-qwen3-moe)" Q4_K all
-    tokens="--ctx 2048 --prompt 16 $(pick '--warmup 12 --gen 32' "--warmup 2 --gen 8 $tiny")"
+    tokens="--ctx 2048 --prompt 16 $(pick '--warmup 70 --gen 32' "--warmup 2 --gen 8 $tiny")"
     # The naive arm is of interest where reading and computing are balanced, which under 6 GiB they are not.
     arms=mmap,resident,naive
     [ "$1" != 6G ] || arms=mmap,resident
@@ -128,7 +128,7 @@ mixtral() {
     need_model "$(pick mixtral-8x7b tiny-mixtral)" Q5_K all
     flags=$(pick '' "$tiny")
     # shellcheck disable=SC2086
-    bench mixtral --against mmap --pairs "$(of_rounds 2)" --ctx 2048 --prompt 16 --warmup 4 --gen "$(pick 20 4)" $flags
+    bench mixtral --against mmap --pairs "$(of_rounds 2)" --ctx 2048 --prompt 16 --warmup "$(pick 66 4)" --gen "$(pick 20 4)" $flags
     verdict mixtral mixtral
 }
 
