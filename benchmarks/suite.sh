@@ -180,7 +180,7 @@ prefill2048() {
     few_layers
     tokens=$(pick 2048 512)
     bench prefill2048 --arm stream --stream-cache 40% --against resident --pairs "$(of_rounds 3)" \
-        --ctx 4096 --ubatch "$tokens" --prompt "$tokens" --warmup 1 --gen 2
+        --ctx 4096 --populate --ubatch "$tokens" --prompt "$tokens" --warmup 1 --gen 2
     verdict prefill2048 prefill2048
 }
 

@@ -120,6 +120,7 @@ impl Model {
             assert_eq!((cell.state, cell.pins), (Residency::Resident, 0), "evicted {key}: {cell:?}");
             assert!(may_go(&cell), "evicted {key}: {cell:?}");
             self.counters.evictions += 1;
+            self.counters.prefetches_wasted += u64::from(cell.prefetched);
         }
     }
 

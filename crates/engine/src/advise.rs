@@ -4,7 +4,7 @@ use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{
     Alternative, CacheSize, Choice, ContextRequest, ExpertLayout, Plan, PlanError, Prediction, Question,
-    Request, Routing, TierTable, WhatIf, Workload, estimate_fixed,
+    Request, Routing, TierTable, WhatIf, Workload, choose_ubatch, estimate_fixed,
 };
 use hypura_core::profile::Profile;
 
@@ -21,6 +21,8 @@ pub struct AdviceSettings {
     pub context: ContextRequest,
     /// Whether its KV cache may be q8_0 in place of f16 where nothing else makes the plan work.
     pub kv_may_shrink: bool,
+    /// Whether its ubatch may grow where weights stream and the memory for it is little.
+    pub ubatch_may_grow: bool,
     /// Tokens of prompt and answer, and what is assumed of routing.
     pub workload: Workload,
     /// Another machine than the profile's.
@@ -43,6 +45,7 @@ impl AdviceSettings {
                 kv: GgmlType::F16,
             },
             kv_may_shrink: true,
+            ubatch_may_grow: true,
             workload,
             what_if: WhatIf::default(),
         }
@@ -64,6 +67,8 @@ pub struct Advice {
     pub alternatives: Vec<Alternative>,
     /// Element type of the KV cache.
     pub kv: GgmlType,
+    /// Tokens of a prompt that are computed at once.
+    pub ubatch_tokens: u32,
     /// What the plan decided that the user may want to know.
     pub notes: Vec<String>,
 }
@@ -113,20 +118,21 @@ fn advise_as_asked(
     let layout = ExpertLayout::new(shape);
     let profile = settings.what_if.apply(profile);
     let mut workload = settings.workload;
-    workload.ubatch_tokens = settings.context.ubatch_tokens;
     if let Some(rate) = settings.what_if.hit_rate {
         workload.routing = Routing::Known(rate);
     }
-    let request = Request {
-        budget_bytes: settings.what_if.memory_bytes.unwrap_or(settings.budget_bytes),
-        fixed: estimate_fixed(shape, &settings.context)?,
-        choice: settings.choice,
-        cache: settings.cache,
-    };
+    let AdviceSettings { choice, cache, mut context, .. } = *settings;
+    let budget_bytes = settings.what_if.memory_bytes.unwrap_or(settings.budget_bytes);
+    let request = |fixed| Request { budget_bytes, fixed, choice, cache };
+    if settings.ubatch_may_grow {
+        context.ubatch_tokens = choose_ubatch(shape, &layout, &context, request);
+    }
+    workload.ubatch_tokens = context.ubatch_tokens;
+    let request = request(estimate_fixed(shape, &context)?);
     let question = Question { shape, layout: &layout, profile: &profile, request, workload };
     let (plan, prediction) = question.answer()?;
     let alternatives = question.alternatives(&prediction);
     let tiers = TierTable::new(shape, &layout, &plan);
-    let kv = settings.context.kv;
-    Ok(Advice { plan, tiers, prediction, alternatives, layout, kv, notes: Vec::new() })
+    let ContextRequest { kv, ubatch_tokens, .. } = context;
+    Ok(Advice { plan, tiers, prediction, alternatives, layout, kv, ubatch_tokens, notes: Vec::new() })
 }

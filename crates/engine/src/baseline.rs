@@ -53,6 +53,7 @@ impl Baseline {
             context: tokens,
             batch: ubatch,
             ubatch,
+            outputs: 0,
             sequences: 1,
             threads: settings.threads,
             kv: settings.kv,

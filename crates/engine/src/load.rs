@@ -4,7 +4,8 @@
 //! plan works is anything large allocated or read. Experts are never read at load.
 
 pub use hypura_core::cache::PolicyKind;
-use hypura_core::plan::{self, CacheSize, Choice, ExpertLayout, Fixed, Mode, Plan, Request};
+use hypura_core::gguf::GgmlType;
+use hypura_core::plan::{self, CacheSize, Choice, ContextRequest, ExpertLayout, Fixed, Mode, Plan, Request};
 use hypura_ggml::{
     Context, ContextOptions, Executor, KvType, LoadMode, LoadOptions, MemoryUse, Model, PendingTensor,
     Pooling,
@@ -23,7 +24,7 @@ use crate::stream::executor::{ExpertSide, StreamExecutor};
 use crate::stream::experts::ExpertStreamer;
 use crate::stream::io::Io;
 use crate::stream::routes::{ObservedExecutor, RouteTap, check_fit};
-use crate::stream::slab::{Cells, make_slabs};
+use crate::stream::slab::{Cells, Slab, make_slabs};
 use crate::stream::{Prefetch, RouteSettings, SharedStats};
 
 /// How to load. [`Default`] is what a user gets without flags, but for the budget, which the caller must know.
@@ -47,6 +48,9 @@ pub struct LoadSettings {
     pub context: u32,
     /// Most tokens in one graph.
     pub ubatch: u32,
+    /// Whether it may be more where weights stream and the memory for it is little: each ubatch of a prompt reads all that is
+    /// not in memory.
+    pub ubatch_may_grow: bool,
     /// Sequences that run at once, each with its own context.
     pub sequences: u32,
     /// Further sequences that only remember: conversations that may come back, as far as the memory of the others has room.
@@ -61,6 +65,9 @@ pub struct LoadSettings {
     pub prefetch: Prefetch,
     /// Observe or force routing.
     pub routes: RouteSettings,
+    /// Have the system back the slots with memory before anything else, not behind the scenes: what loading costs then has
+    /// no part in the prompt. For benchmarks.
+    pub populate_first: bool,
     /// Fill memory with a poison pattern before it is reused: stale bytes become visible. For tests.
     pub poison: bool,
     /// Wait for all reads of a layer's part before anything is computed, part by part: no overlap. What a simple
@@ -81,7 +88,8 @@ impl Default for LoadSettings {
             stream_reader: None,
             reader_config: ReaderConfig::default(),
             context: 4096,
-            ubatch: 512,
+            ubatch: plan::SMALL_UBATCH,
+            ubatch_may_grow: false,
             sequences: 1,
             idle_sequences: 0,
             threads: default_threads(),
@@ -89,6 +97,7 @@ impl Default for LoadSettings {
             kv_may_shrink: true,
             prefetch: Prefetch::default(),
             routes: RouteSettings::default(),
+            populate_first: false,
             poison: false,
             synchronous_reads: false,
             statistics: true,
@@ -124,10 +133,9 @@ impl Planned {
     /// How the model's embeddings are pooled: as its metadata says (llama.cpp's numbers), or their mean.
     #[must_use]
     pub(crate) fn pooling(&self) -> Pooling {
-        let key = format!("{}.pooling_type", self.source.shape.architecture);
-        match self.source.metadata.u32(&key) {
-            Ok(Some(2)) => Pooling::First,
-            Ok(Some(3)) => Pooling::Last,
+        match self.source.pooling_type() {
+            Some(2) => Pooling::First,
+            Some(3) => Pooling::Last,
             _ => Pooling::Mean,
         }
     }
@@ -174,6 +182,9 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
         settings.ubatch = settings.context;
     }
     let layout = ExpertLayout::new(&source.shape);
+    if settings.ubatch_may_grow && source.is_causal() {
+        settings.ubatch = grown_ubatch(&source, &layout, &settings);
+    }
     let mut notes = Vec::new();
     let (plan, idle_sequences) = match plan_as_asked(&source, &layout, &settings) {
         Err(LoadError::Plan(too_little)) if settings.kv == KvType::F16 && settings.kv_may_shrink => {
@@ -192,6 +203,25 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     };
     settings.idle_sequences = idle_sequences;
     Ok(Planned { source, layout, plan, settings, notes })
+}
+
+fn grown_ubatch(source: &ModelSource, layout: &ExpertLayout, settings: &LoadSettings) -> u32 {
+    let LoadSettings { budget_bytes, choice, cache, .. } = *settings;
+    let context = ContextRequest {
+        context_tokens: settings.context,
+        ubatch_tokens: settings.ubatch,
+        sequences: settings.sequences,
+        kv: match settings.kv {
+            KvType::F16 => GgmlType::F16,
+            KvType::Q8_0 => GgmlType::Q8_0,
+        },
+    };
+    plan::choose_ubatch(&source.shape, layout, &context, |fixed| Request {
+        budget_bytes,
+        fixed,
+        choice,
+        cache,
+    })
 }
 
 /// A plan, and how many sequences may only remember: as many as were asked for where they take nothing (the cells of a KV cache
@@ -248,7 +278,8 @@ fn measured_model(source: &ModelSource) -> Result<Model, LoadError> {
 
 /// Has llama.cpp build a context without memory, and asks what it would take.
 fn measure(model: &Model, source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadError> {
-    let context = Context::new(model, &context_options(settings, Pooling::default()), None, Arc::default())?;
+    let context =
+        Context::new(model, &context_options(settings, source, Pooling::default()), None, Arc::default())?;
     let used = context.memory_use();
     Ok(Fixed {
         kv_bytes: used.context_bytes,
@@ -257,8 +288,11 @@ fn measure(model: &Model, source: &ModelSource, settings: &LoadSettings) -> Resu
     })
 }
 
-fn context_options(settings: &LoadSettings, pooling: Pooling) -> ContextOptions {
+fn context_options(settings: &LoadSettings, source: &ModelSource, pooling: Pooling) -> ContextOptions {
+    // A model for embeddings has all tokens of a text for outputs.
+    let embeds = !source.is_causal() || source.pooling_type().is_some();
     ContextOptions {
+        outputs: if embeds { 0 } else { plan::OUTPUTS },
         context: settings.context.saturating_mul(settings.sequences.max(1)),
         batch: settings.ubatch,
         ubatch: settings.ubatch,
@@ -316,14 +350,8 @@ pub fn load_watched(
         }
         Ok(opened.reader)
     };
-    let model = if decorated {
-        let mut reader = open(&settings.reader)?;
-        let total = pending.resident_bytes();
-        pending.fill(|tensors| fill(&planned.source, tensors, reader.as_mut(), total, watch))?
-    } else {
-        pending.fill(|_| Ok::<(), LoadError>(()))?
-    };
     let streaming = settings.stream_reader.as_ref().unwrap_or(&settings.reader);
+    // Before the resident weights are read: meanwhile the system backs the slots with pages.
     let executor: Option<Box<dyn Executor>> = if planned.plan.mode == Mode::FullResident {
         let observed = settings.routes.is_active();
         observed.then(|| -> Box<dyn Executor> { Box::new(observed_executor(&planned)) })
@@ -335,8 +363,19 @@ pub fn load_watched(
         let publishes = settings.statistics.then(|| Arc::clone(&stats));
         Some(Box::new(StreamExecutor::new(experts, dense, publishes)))
     };
-    let context =
-        Context::new(&model, &context_options(settings, planned.pooling()), executor, Arc::clone(&abort))?;
+    let model = if decorated {
+        let mut reader = open(&settings.reader)?;
+        let total = pending.resident_bytes();
+        pending.fill(|tensors| fill(&planned.source, tensors, reader.as_mut(), total, watch))?
+    } else {
+        pending.fill(|_| Ok::<(), LoadError>(()))?
+    };
+    let context = Context::new(
+        &model,
+        &context_options(settings, &planned.source, planned.pooling()),
+        executor,
+        Arc::clone(&abort),
+    )?;
     let memory = context.memory_use();
     Ok(LoadedModel {
         model,
@@ -456,6 +495,9 @@ fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide,
     let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.policy.build(slots, source.shape.layers);
     let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
+    if let Some(memory) = slabs.first().and_then(Slab::memory) {
+        if settings.populate_first { memory.populate() } else { memory.populate_behind() }
+    }
     let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
     let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
     let streamer = if settings.synchronous_reads { streamer.synchronous() } else { streamer };

@@ -59,6 +59,12 @@ impl ModelSource {
         self.metadata.bool(&key).ok().flatten().unwrap_or(true)
     }
 
+    /// How the embedding of a text is made, in llama.cpp's numbers; `None` where the model says nothing about that.
+    pub(crate) fn pooling_type(&self) -> Option<u32> {
+        let key = format!("{}.pooling_type", self.shape.architecture);
+        self.metadata.u32(&key).ok().flatten()
+    }
+
     /// Bytes of all files.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {

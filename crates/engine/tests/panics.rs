@@ -58,6 +58,7 @@ fn context(model: &Model, executor: Box<dyn Executor>) -> Context {
         context: 64,
         batch: 16,
         ubatch: 16,
+        outputs: 0,
         sequences: 1,
         threads: 1,
         kv: KvType::F16,

@@ -27,6 +27,14 @@ impl Batch {
         usize::try_from(self.raw.n_tokens).unwrap_or(0)
     }
 
+    /// Tokens whose logits are wanted.
+    #[must_use]
+    pub fn outputs(&self) -> usize {
+        // SAFETY: the first `len` entries were written by `push`.
+        let wanted = unsafe { std::slice::from_raw_parts(self.raw.logits, self.len()) };
+        wanted.iter().filter(|wanted| **wanted != 0).count()
+    }
+
     /// Whether the batch holds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

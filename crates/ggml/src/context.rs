@@ -42,6 +42,9 @@ pub struct ContextOptions {
     pub batch: u32,
     /// Most tokens in one graph.
     pub ubatch: u32,
+    /// Most tokens of a decode call whose logits are wanted, or that are embedded; each takes a row of the vocabulary in the
+    /// compute buffers. At least one for each sequence; 0 stands for all.
+    pub outputs: u32,
     /// Parallel sequences.
     pub sequences: u32,
     /// Threads that compute.
@@ -53,6 +56,14 @@ pub struct ContextOptions {
     /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop a decode. For
     /// baselines.
     pub alone: bool,
+}
+
+impl ContextOptions {
+    /// llama.cpp aborts the program when there are fewer outputs than sequences, or more than tokens.
+    fn outputs_max(&self) -> u32 {
+        let batch = self.batch.max(self.sequences);
+        if self.outputs == 0 { batch } else { self.outputs.max(self.sequences).min(batch) }
+    }
 }
 
 /// Bytes a context uses, as llama.cpp accounts them.
@@ -72,6 +83,8 @@ pub struct Context {
     raw: *mut sys::llama_context,
     options: ContextOptions,
     vocab_size: usize,
+    /// All tokens are outputs: they are embedded.
+    embeds: bool,
     error: ErrorSlot,
     abort: Arc<AtomicBool>,
     executor: Option<SharedExecutor>,
@@ -97,6 +110,7 @@ impl Context {
             raw: std::ptr::null_mut(),
             options: options.clone(),
             vocab_size: model.vocab().len(),
+            embeds: false,
             error: ErrorSlot::default(),
             abort,
             executor: executor.map(|executor| Arc::new(Mutex::new(executor))),
@@ -132,6 +146,7 @@ impl Context {
         params.n_batch = options.batch.max(options.sequences);
         params.n_ubatch = options.ubatch;
         params.n_seq_max = options.sequences.max(1);
+        params.n_outputs_max = options.outputs_max();
         // One pool of cells for all sequences: any of them may grow while others are short, a shared beginning is stored
         // once, and prompts share a graph with single tokens.
         params.kv_unified = !options.alone;
@@ -209,6 +224,12 @@ impl Context {
         self.options.batch
     }
 
+    /// Most tokens of a decode call whose logits are wanted, or that are embedded.
+    #[must_use]
+    pub fn output_capacity(&self) -> u32 {
+        self.options.outputs_max()
+    }
+
     /// Computes a batch.
     ///
     /// # Errors
@@ -216,6 +237,12 @@ impl Context {
     pub fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
         if self.raw.is_null() {
             return Err(DecodeError::Refused { code: 0, reason: "there is no context any more".to_owned() });
+        }
+        // llama.cpp aborts the program when there are more.
+        let outputs = if self.embeds { batch.len() } else { batch.outputs() };
+        if outputs > self.output_capacity() as usize {
+            let reason = format!("{outputs} outputs asked for, {} at most", self.output_capacity());
+            return Err(DecodeError::Refused { code: 0, reason });
         }
         log::clear();
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -329,6 +356,7 @@ impl Context {
 
     /// Switches between logits and embeddings.
     pub fn set_embeddings(&mut self, on: bool) {
+        self.embeds = on;
         if !self.raw.is_null() {
             // SAFETY: the context is alive.
             unsafe { sys::llama_set_embeddings(self.raw, on) };

@@ -75,6 +75,36 @@ impl Arena {
         Ok(Arc::new(Arena { base, len, backing: Backing::Mapped { start, len: mapped } }))
     }
 
+    /// Has the system back the arena with pages now: the first touch of memory can cost as much as reading from a fast
+    /// disk, and reads into it would wait for that. Ends early where the system cannot do it.
+    pub fn populate(&self) {
+        let mut at = 0;
+        while self.populate_at(at) {
+            at += HUGE_PAGE;
+        }
+    }
+
+    /// The same in a thread that lets others go first and ends with the arena.
+    pub fn populate_behind(self: &Arc<Self>) {
+        let arena = Arc::downgrade(self);
+        let work = move || {
+            platform::yield_to_others();
+            let mut at = 0;
+            while arena.upgrade().is_some_and(|arena| arena.populate_at(at)) {
+                at += HUGE_PAGE;
+            }
+        };
+        // Without a thread for it, pages come when they are written to.
+        let _ = std::thread::Builder::new().name("hypura-pages".to_owned()).spawn(work);
+    }
+
+    /// Backs one huge page's worth. False beyond the end, and when the system will not.
+    fn populate_at(&self, at: usize) -> bool {
+        let len = HUGE_PAGE.min(self.len.saturating_sub(at));
+        // SAFETY: `at` is inside the arena when `len` is not 0, and is not used otherwise.
+        len > 0 && platform::populate(unsafe { self.base.add(at) }, len)
+    }
+
     /// An arena over memory of someone else, so that readers can write to it.
     ///
     /// # Safety
@@ -206,6 +236,26 @@ mod tests {
             assert_eq!(arena.cells().len(), arena.len());
             assert!(arena.cells().iter().all(|cell| cell.load(Relaxed) == 0));
             arena.cells().last().unwrap().store(7, Relaxed);
+        }
+    }
+
+    #[test]
+    fn populating_changes_no_byte_and_ends_with_the_arena() {
+        let arena = Arena::new(64 * HUGE_PAGE, HugePages::Try).unwrap();
+        arena.copy_in(5 * HUGE_PAGE, &[7; 100]);
+        arena.populate_behind();
+        arena.copy_in(60 * HUGE_PAGE, &[8; 100]);
+        let mut out = [0; 101];
+        arena.copy_out(5 * HUGE_PAGE, &mut out);
+        assert_eq!((out[99], out[100]), (7, 0));
+        arena.copy_out(60 * HUGE_PAGE, &mut out);
+        assert_eq!((out[99], out[100]), (8, 0));
+        let behind = Arc::downgrade(&arena);
+        drop(arena);
+        let start = std::time::Instant::now();
+        while behind.strong_count() > 0 {
+            assert!(start.elapsed() < std::time::Duration::from_secs(60), "the arena is still held");
+            std::thread::yield_now();
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Counters {
     pub prefetches: u64,
     /// Prefetched experts that a later lookup used (each prefetch counts once).
     pub prefetches_used: u64,
+    /// Prefetched experts that lost their slot before any lookup used them.
+    pub prefetches_wasted: u64,
     /// Reads reported as failed.
     pub failures: u64,
 }
@@ -58,6 +60,7 @@ impl Counters {
             evictions: self.evictions - earlier.evictions,
             prefetches: self.prefetches - earlier.prefetches,
             prefetches_used: self.prefetches_used - earlier.prefetches_used,
+            prefetches_wasted: self.prefetches_wasted - earlier.prefetches_wasted,
             failures: self.failures - earlier.failures,
         }
     }
@@ -73,6 +76,7 @@ impl Counters {
             evictions: self.evictions + other.evictions,
             prefetches: self.prefetches + other.prefetches,
             prefetches_used: self.prefetches_used + other.prefetches_used,
+            prefetches_wasted: self.prefetches_wasted + other.prefetches_wasted,
             failures: self.failures + other.failures,
         }
     }

@@ -278,6 +278,7 @@ impl ExpertCache {
         let cell = &mut self.slots[slot.index()];
         if let State::Resident(key) = cell.state {
             debug_assert_eq!(cell.pins, 0, "evicting a pinned slot");
+            self.counters.prefetches_wasted += u64::from(cell.prefetched.is_some());
             *cell = Slot::FREE;
             self.of_key.remove(&key);
             self.policy.remove(key, slot);

@@ -11,6 +11,10 @@ use crate::model::{
 
 /// llama.cpp rounds the context up to a multiple of this (`llama_context`, `GGML_PAD(n_ctx, 256)`).
 const CONTEXT_MULTIPLE: u64 = 256;
+/// Tokens of a decode call that may have logits, if there are not more sequences: each takes a row of the vocabulary in
+/// llama.cpp's compute buffers, which for all tokens of a ubatch would be most of them. Embedding a text with a model that
+/// is not made for it goes in parts of so many tokens.
+pub const OUTPUTS: u32 = 64;
 /// Bytes of an activation.
 const F32: u64 = 4;
 
@@ -47,7 +51,12 @@ pub fn estimate_fixed(shape: &ModelShape, request: &ContextRequest) -> Result<Fi
     };
     Ok(Fixed {
         kv_bytes: shape.kv_bytes(&kv)?,
-        compute_bytes: compute_bytes(shape, context, ubatch),
+        compute_bytes: compute_bytes(
+            shape,
+            context,
+            ubatch,
+            u64::from(request.sequences.max(OUTPUTS)).min(ubatch),
+        ),
         process_bytes: process_bytes(shape, ubatch),
     })
 }
@@ -74,10 +83,9 @@ pub fn process_bytes(shape: &ModelShape, ubatch_tokens: u64) -> u64 {
 
 /// Compute buffers: what is alive at the same time in the widest place of llama.cpp's graph, and the graph's inputs.
 ///
-/// The allocator of ggml reuses memory once a node's result is consumed, so one place decides: the logits (one row is
-/// reserved for every token of the ubatch), the feed-forward network, or attention. Beside each of them live a few rows
-/// of the hidden state. Read off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
-fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64) -> u64 {
+/// The allocator of ggml reuses memory once a node's result is consumed, so one place decides: the logits of the tokens
+/// that have some, the feed-forward network, or attention. Beside each of them live a few rows of the hidden state. Read off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
+fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64, outputs: u64) -> u64 {
     /// Hidden states: residual, input, normalised, result and one more; and positions, ids and the like.
     const HIDDEN_ROWS: u64 = 5;
     const SMALL: u64 = 10;
@@ -85,11 +93,12 @@ fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64) -> u64 {
     const MASK_BYTES: u64 = 2;
     let feed_forward = shape.tensors.iter().map(|tensor| ffn_row(shape, tensor)).max().unwrap_or(0);
     let attention = shape.layer_shapes.iter().map(attention_row).max().unwrap_or(0);
-    let widest = shape.vocab.max(feed_forward).max(attention);
-    let row = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(widest).saturating_add(SMALL);
+    let widest = feed_forward.max(attention).saturating_mul(ubatch).max(shape.vocab.saturating_mul(outputs));
+    let row = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(SMALL);
     let masks = 1 + u64::from(shape.layer_shapes.iter().any(|layer| layer.window.is_some()));
     let mask = context.saturating_mul(MASK_BYTES * masks);
-    row.saturating_mul(F32).saturating_add(mask).saturating_mul(ubatch)
+    let rows = row.saturating_mul(F32).saturating_add(mask).saturating_mul(ubatch);
+    rows.saturating_add(widest.saturating_mul(F32))
 }
 
 /// Elements that one token needs in attention: queries before and after rotation, keys and values.

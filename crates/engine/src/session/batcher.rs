@@ -132,6 +132,11 @@ impl Batcher {
         self.loaded.context.batch_capacity().max(1) as usize
     }
 
+    /// Most tokens of a step that are embedded.
+    pub(super) fn embed_room(&self) -> usize {
+        self.room().min(self.loaded.context.output_capacity().max(1) as usize)
+    }
+
     pub(super) fn context_mut(&mut self) -> &mut Context {
         &mut self.loaded.context
     }

@@ -59,7 +59,7 @@ impl Batcher {
         if self.loaded().planned.source.is_causal() {
             self.context()
         } else {
-            self.context().min(self.room())
+            self.context().min(self.embed_room())
         }
     }
 
@@ -70,7 +70,7 @@ impl Batcher {
         // Conversations that may come back stay: without an empty row only the oldest one leaves.
         let empty = rows.iter().filter(|row| self.memory().row(**row).cached.is_empty()).count();
         rows.truncate(empty.max(1));
-        let (mut texts, mut left) = (0, self.room());
+        let (mut texts, mut left) = (0, self.embed_room());
         for (text, _) in work.waiting.iter().zip(&rows) {
             if text.len() > left {
                 break;
@@ -101,7 +101,7 @@ impl Batcher {
         let (Some(input), Some(row)) = (inputs.first(), rows.first().copied()) else { return Ok(Vec::new()) };
         let pooling = self.loaded().planned.pooling();
         let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
-        for part in input.chunks(self.room()) {
+        for part in input.chunks(self.embed_room()) {
             self.embed_batch(std::iter::once((row, pooled.tokens, part)))?;
             pooled.add(&self.vector(row)?, part.len());
         }

@@ -52,7 +52,14 @@ impl ExpertSide {
         }
         let ids = run.moe_ids(op)?;
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
-        let guesses = self.ahead.predict(run, self.streamer.layout(), layer)?;
+        if self.streamer.holds_all() {
+            return Ok(());
+        }
+        let layout = self.streamer.layout();
+        let mut guesses = self.ahead.predict(run, layout, layer)?;
+        if let Some(tap) = &self.tap {
+            self.ahead.foresee(&mut guesses, layout, layer, |layer| tap.upcoming(layer));
+        }
         self.streamer.expect(&mut self.io, guesses);
         Ok(())
     }
@@ -204,12 +211,14 @@ impl StreamExecutor {
             stats.decode = side.streamer.decode;
             stats.prefill = side.streamer.prefill;
             stats.shared_bytes = side.streamer.shared_bytes;
+            stats.prefetch_switched_off = side.ahead.times_switched_off();
             stats.bytes_read += side.io.device_bytes();
             stats.read_stall += side.io.stall();
             for slab in side.streamer.slabs() {
                 let counters = slab.cache.counters();
                 stats.evictions += counters.evictions;
                 stats.prefetches += counters.prefetches;
+                stats.prefetches_wasted += counters.prefetches_wasted;
             }
         }
         if let Some(dense) = &self.dense {

@@ -238,6 +238,12 @@ impl ExpertStreamer {
         loads
     }
 
+    /// Whether every expert of the model is in a slot: nothing is left to read ahead.
+    pub fn holds_all(&self) -> bool {
+        let classes = self.slabs.iter().zip(&self.layout.classes);
+        classes.into_iter().all(|(slab, class)| slab.cache.resident() as u64 == class.experts)
+    }
+
     /// What the next layers will probably want replaces what they were thought to want.
     pub fn expect(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) {
         self.guesses = guesses.into();

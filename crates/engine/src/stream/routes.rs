@@ -106,18 +106,27 @@ impl RouteTap {
         self.current.len().saturating_sub(ids.tokens)
     }
 
+    /// The experts that the trace will force on a later layer for the tokens of the graph in progress, likeliest first, each
+    /// once; `None` where nothing is forced.
+    pub fn upcoming(&self, layer: u32) -> Option<Vec<u32>> {
+        let trace = self.settings.forced.as_ref()?;
+        let mut experts = Vec::new();
+        for token in 0..self.current.len() {
+            for expert in forced_experts(trace, self.position + token, layer)? {
+                if !experts.contains(expert) {
+                    experts.push(*expert);
+                }
+            }
+        }
+        Some(experts)
+    }
+
     fn force(&self, trace: &Trace, layer: u32, experts: u32, ids: &mut MoeIds) -> Result<(), ExecError> {
         let used = u32::try_from(ids.used).unwrap_or(u32::MAX);
         let misfit = || ExecError::engine(StreamError::Routes { layer, experts, used });
         let first = self.position + self.first_token(ids);
         for token in 0..ids.tokens {
-            let at = (first + token) % trace.tokens.len().max(1);
-            let routes = &trace.tokens.get(at).ok_or_else(misfit)?.layers;
-            let known = routes.iter().find(|routes| routes.layer == layer);
-            let chosen = &known
-                .or_else(|| routes.get(layer as usize % routes.len().max(1)))
-                .ok_or_else(misfit)?
-                .experts;
+            let chosen = forced_experts(trace, first + token, layer).ok_or_else(misfit)?;
             if chosen.is_empty() || chosen.iter().any(|expert| *expert >= experts) {
                 return Err(misfit());
             }
@@ -155,6 +164,14 @@ impl RouteTap {
             log.0.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens);
         }
     }
+}
+
+/// What a trace says of a layer, or, where it has fewer layers than the model, of another one; from the beginning again at
+/// its end.
+fn forced_experts(trace: &Trace, token: usize, layer: u32) -> Option<&Vec<u32>> {
+    let routes = &trace.tokens.get(token % trace.tokens.len().max(1))?.layers;
+    let known = routes.iter().find(|routes| routes.layer == layer);
+    Some(&known.or_else(|| routes.get(layer as usize % routes.len().max(1)))?.experts)
 }
 
 fn empty(tokens: usize) -> TraceToken {

@@ -61,6 +61,11 @@ pub(crate) fn make_slabs(
 }
 
 impl Slab {
+    /// The memory of all slabs.
+    pub fn memory(&self) -> Option<&Arc<Arena>> {
+        self.memory.as_ref()
+    }
+
     /// The slots as ggml sees one part of them; `None` without slots.
     pub fn binding(&self, part: &PartLayout) -> Option<SlabBinding<'_>> {
         let memory = self.memory.as_ref()?;

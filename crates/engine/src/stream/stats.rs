@@ -25,6 +25,10 @@ pub struct StreamStats {
     pub evictions: u64,
     /// Experts read because the next layer was expected to want them.
     pub prefetches: u64,
+    /// Of those, the ones that lost their slot before anything used them.
+    pub prefetches_wasted: u64,
+    /// Trials of the prefetch controller that ended with prefetching switched off.
+    pub prefetch_switched_off: u64,
     /// Bytes of experts that rows of decode steps did not have to read, because another row of the same step did.
     pub shared_bytes: u64,
 }
@@ -62,6 +66,8 @@ impl StreamStats {
             compute: self.compute.saturating_sub(earlier.compute),
             evictions: self.evictions - earlier.evictions,
             prefetches: self.prefetches - earlier.prefetches,
+            prefetches_wasted: self.prefetches_wasted - earlier.prefetches_wasted,
+            prefetch_switched_off: self.prefetch_switched_off - earlier.prefetch_switched_off,
             shared_bytes: self.shared_bytes - earlier.shared_bytes,
         }
     }

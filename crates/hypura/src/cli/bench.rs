@@ -73,6 +73,11 @@ pub struct Args {
     #[arg(long, default_value_t = 0, value_name = "SECONDS", help_heading = "Benchmark")]
     soak: u64,
 
+    /// Have the system back the memory of slots while loading, as it does that of resident weights: the prompt then pays for
+    /// reading and computing only
+    #[arg(long, help_heading = "Benchmark")]
+    populate: bool,
+
     /// Predict nothing (a prediction measures this machine, once, for about 15 seconds)
     #[arg(long, help_heading = "Benchmark")]
     no_predict: bool,
@@ -197,6 +202,9 @@ impl Args {
 
     fn settings(&self) -> anyhow::Result<LoadSettings> {
         let mut settings = self.model.settings()?;
+        // All arms compute the same graphs.
+        settings.ubatch_may_grow = false;
+        settings.populate_first = self.populate;
         if let Some(path) = &self.routes {
             settings.routes.forced = Some(Arc::new(read_trace(path)?));
             settings.routes.forced_from = Some(path.clone());

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use hypura_core::plan::Choice;
+use hypura_core::plan::{Choice, SMALL_UBATCH};
 use hypura_engine::load::{LoadSettings, PolicyKind, default_threads};
 use hypura_engine::machine::{self, Memory};
 use hypura_engine::{KvType, ReaderConfig, ReaderKind};
@@ -16,9 +16,6 @@ const DEMO: &str = "demo";
 
 /// Context when nobody asks for another, in tokens: long enough for a conversation, small beside the weights.
 const DEFAULT_CONTEXT: u32 = 4096;
-
-/// Tokens of the prompt that are computed at once when nobody asks for another number.
-const DEFAULT_UBATCH: u32 = 512;
 
 /// A model that was named.
 #[derive(Clone, Debug)]
@@ -60,9 +57,9 @@ pub struct ModelArgs {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
     pub ctx: Option<u32>,
 
-    /// Tokens of the prompt that are computed at once
-    #[arg(long, default_value_t = DEFAULT_UBATCH, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
-    pub ubatch: u32,
+    /// Tokens of the prompt that are computed at once [default: 512; up to 4096 where weights stream, if that takes little memory]
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
+    pub ubatch: Option<u32>,
 
     /// Threads that compute [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = "Model")]
@@ -192,7 +189,7 @@ impl ModelArgs {
             && self.stream_cache.is_none()
             && self.cache_policy == CachePolicy::default()
             && self.reader == ReaderArg::default()
-            && self.ubatch == DEFAULT_UBATCH
+            && self.ubatch.is_none()
             && self.threads.is_none()
             && self.kv == KvArg::default()
             && !self.poison
@@ -228,7 +225,8 @@ impl ModelArgs {
                 ..ReaderConfig::default()
             },
             context: self.ctx.unwrap_or(DEFAULT_CONTEXT),
-            ubatch: self.ubatch,
+            ubatch: self.ubatch.unwrap_or(SMALL_UBATCH),
+            ubatch_may_grow: self.ubatch.is_none(),
             threads: self.threads.unwrap_or_else(default_threads),
             kv: match self.kv {
                 KvArg::Auto | KvArg::F16 => KvType::F16,

@@ -27,6 +27,22 @@ pub(crate) fn advise_huge_pages(base: NonNull<u8>, len: usize) {
     }
 }
 
+/// Has the system back a range with pages now, as if it was written to (`MADV_POPULATE_WRITE`, Linux 5.14 and later). False
+/// when it will not.
+pub(crate) fn populate(base: NonNull<u8>, len: usize) -> bool {
+    // SAFETY: the range is a mapping of ours and this changes none of its contents.
+    unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) == 0 }
+}
+
+/// Lets other threads go before this one (Linux gives each thread its own niceness).
+pub(crate) fn yield_to_others() {
+    const NICE: libc::c_int = 10;
+    // SAFETY: 0 is the calling thread; a refusal changes nothing.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, NICE);
+    }
+}
+
 /// What the file system says about direct I/O on this file (`STATX_DIOALIGN`, Linux 6.1 and later).
 pub(crate) fn direct_io(file: &File) -> DirectIo {
     if matches!(file_system_magic(file), Ok(libc::TMPFS_MAGIC)) {

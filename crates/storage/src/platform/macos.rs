@@ -25,6 +25,14 @@ pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
 /// macOS has no transparent huge pages to ask for.
 pub(crate) fn advise_huge_pages(_base: NonNull<u8>, _len: usize) {}
 
+/// macOS cannot be asked for pages in advance.
+pub(crate) fn populate(_base: NonNull<u8>, _len: usize) -> bool {
+    false
+}
+
+/// Never called: there is nothing to do in advance.
+pub(crate) fn yield_to_others() {}
+
 /// macOS cannot be asked; page alignment always works.
 pub(crate) fn direct_io(_file: &File) -> DirectIo {
     DirectIo::Unknown

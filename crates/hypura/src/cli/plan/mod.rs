@@ -82,6 +82,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
             },
         },
         kv_may_shrink: load.kv_may_shrink,
+        ubatch_may_grow: load.ubatch_may_grow,
         workload,
         what_if,
         ..AdviceSettings::new(load.budget_bytes)

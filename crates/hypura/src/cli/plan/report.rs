@@ -64,7 +64,8 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
         line("buffers", plan.buffer_bytes(), &format!("{cells} cells for what passes through"))?;
     }
     line("KV cache", plan.fixed.kv_bytes, &format!("in {}", advice.kv))?;
-    line("compute", plan.fixed.compute_bytes, "estimated")?;
+    let ubatch = format!("estimated, for {} tokens of a prompt at once", advice.ubatch_tokens);
+    line("compute", plan.fixed.compute_bytes, &ubatch)?;
     line("program", plan.fixed.process_bytes, "estimated")?;
     line("together", plan.total_bytes(), &format!("of {} that may be used", human_bytes(plan.budget_bytes)))?;
     line("headroom", plan.budget_bytes.saturating_sub(plan.total_bytes()), "")?;

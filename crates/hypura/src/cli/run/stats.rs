@@ -73,6 +73,8 @@ pub(super) struct Stats {
     pub experts_missed: u64,
     pub hit_rate: Option<f64>,
     pub evictions: u64,
+    /// What became of the experts that were read because a later layer was expected to want them.
+    pub predictions: Predictions,
     /// By our reader, loading included.
     pub bytes_read: u64,
     pub bytes_read_load: u64,
@@ -122,6 +124,34 @@ impl MemoryNumbers {
             slot_bytes: plan.slot_bytes,
             kv_bytes: loaded.memory.context_bytes,
             compute_bytes: loaded.memory.compute_bytes,
+        }
+    }
+}
+
+/// Experts read ahead, and their fate. What is in none of `used` and `wasted` waits in memory, or came in an earlier answer.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Predictions {
+    /// Experts whose reads were started.
+    pub read: u64,
+    /// Those that a lookup then wanted.
+    pub used: u64,
+    /// Of the used, those whose read had not ended when they were wanted.
+    pub late: u64,
+    /// Those that lost their slot before anything wanted them.
+    pub wasted: u64,
+    /// Trials after which the controller switched guessing off.
+    pub switched_off: u64,
+}
+
+impl Predictions {
+    fn new(prefill: &StreamStats, decode: &StreamStats) -> Self {
+        let (before, after) = (prefill.lookups(), decode.lookups());
+        Self {
+            read: prefill.prefetches + decode.prefetches,
+            used: before.prefetched + after.prefetched,
+            late: before.late + after.late,
+            wasted: prefill.prefetches_wasted + decode.prefetches_wasted,
+            switched_off: prefill.prefetch_switched_off + decode.prefetch_switched_off,
         }
     }
 }
@@ -226,6 +256,7 @@ impl Stats {
             experts_missed: decode.experts_missed,
             hit_rate: decode.hit_rate,
             evictions: before.evictions + after.evictions,
+            predictions: Predictions::new(before, after),
             bytes_read: start.loaded_bytes + prefill.bytes_read + decode.bytes_read,
             bytes_read_load: start.loaded_bytes,
             bytes_read_prefill: prefill.bytes_read,
