@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another format is
 /// measured again.
-pub const PROFILE_FORMAT: u32 = 3;
+pub const PROFILE_FORMAT: u32 = 4;
 
 /// The reader that the program chooses where the system has it.
 const PREFERRED_READER: &str = "uring";
@@ -45,6 +45,9 @@ pub struct Profile {
     pub cpu: Cpu,
     /// Rates of matrix multiplication, one entry for each quantisation that was measured.
     pub matmul: Vec<MatmulRate>,
+    /// Rates of attention.
+    #[serde(default)]
+    pub attention: AttentionRate,
     /// What a graph costs besides its arithmetic.
     pub overhead: Overhead,
     /// Memory.
@@ -78,6 +81,19 @@ pub struct MatmulRate {
     /// The same for one token's experts out of a stack (`MUL_MAT_ID`).
     pub expert_bytes_per_s: Option<f64>,
     /// Operations per second (a multiplication and an addition are two) with many tokens: what bounds prefill.
+    pub prefill_flops_per_s: Option<f64>,
+    /// The same for experts, each with a share of the tokens (`MUL_MAT_ID`).
+    #[serde(default)]
+    pub expert_prefill_flops_per_s: Option<f64>,
+}
+
+/// How fast attention goes over keys and values in f16, scores and weighted values together, in operations per second (a
+/// multiplication and an addition are two).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AttentionRate {
+    /// One token.
+    pub decode_flops_per_s: Option<f64>,
+    /// Many tokens.
     pub prefill_flops_per_s: Option<f64>,
 }
 
@@ -301,6 +317,7 @@ mod tests {
                 decode_bytes_per_s: Some(1e10),
                 expert_bytes_per_s: None,
                 prefill_flops_per_s: Some(2.5e11),
+                expert_prefill_flops_per_s: None,
             }],
             storage: Some(storage()),
             ..Profile::default()

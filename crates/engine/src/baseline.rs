@@ -57,7 +57,7 @@ impl Baseline {
             sequences: 1,
             threads: settings.threads,
             kv: settings.kv,
-            pooling: Pooling::default(),
+            pooling: Some(Pooling::default()),
             alone: true,
         };
         let context = Context::new(&model, &options, None, Arc::default())?;

@@ -10,7 +10,7 @@ use hypura_ggml::{
     Context, ContextOptions, Executor, KvType, LoadMode, LoadOptions, MemoryUse, Model, PendingTensor,
     Pooling,
 };
-use hypura_storage::{Reader, ReaderConfig, ReaderKind, ScopedRead, open_reader, read_scoped};
+use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, ScopedRead, open_reader, read_scoped};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -24,7 +24,8 @@ use crate::stream::executor::{ExpertSide, StreamExecutor};
 use crate::stream::experts::ExpertStreamer;
 use crate::stream::io::Io;
 use crate::stream::routes::{ObservedExecutor, RouteTap, check_fit};
-use crate::stream::slab::{Cells, Slab, make_slabs};
+use crate::stream::selection::Selection;
+use crate::stream::slab::{Cells, make_slabs};
 use crate::stream::{Prefetch, RouteSettings, SharedStats};
 
 /// How to load. [`Default`] is what a user gets without flags, but for the budget, which the caller must know.
@@ -299,7 +300,8 @@ fn context_options(settings: &LoadSettings, source: &ModelSource, pooling: Pooli
         sequences: settings.sequences.max(1).saturating_add(settings.idle_sequences).min(MOST_SEQUENCES),
         threads: settings.threads,
         kv: settings.kv,
-        pooling,
+        // Ours to do where few tokens have outputs (`session::embed`).
+        pooling: embeds.then_some(pooling),
         alone: false,
     }
 }
@@ -351,7 +353,7 @@ pub fn load_watched(
         Ok(opened.reader)
     };
     let streaming = settings.stream_reader.as_ref().unwrap_or(&settings.reader);
-    // Before the resident weights are read: meanwhile the system backs the slots with pages.
+    let mut slots: Option<Arc<Arena>> = None;
     let executor: Option<Box<dyn Executor>> = if planned.plan.mode == Mode::FullResident {
         let observed = settings.routes.is_active();
         observed.then(|| -> Box<dyn Executor> { Box::new(observed_executor(&planned)) })
@@ -359,6 +361,7 @@ pub fn load_watched(
         let mode = planned.plan.mode;
         let experts =
             if mode.streams_experts() { Some(expert_side(&planned, open(streaming)?)?) } else { None };
+        slots = experts.as_ref().and_then(|side| side.streamer.memory().cloned());
         let dense = if mode.streams_dense() { Some(dense_side(&planned, open(streaming)?)?) } else { None };
         let publishes = settings.statistics.then(|| Arc::clone(&stats));
         Some(Box::new(StreamExecutor::new(experts, dense, publishes)))
@@ -377,6 +380,10 @@ pub fn load_watched(
         Arc::clone(&abort),
     )?;
     let memory = context.memory_use();
+    // Only now, so that loading does not compete for pages.
+    if let Some(slots) = slots.filter(|_| !settings.populate_first) {
+        slots.populate_behind();
+    }
     Ok(LoadedModel {
         model,
         context,
@@ -495,14 +502,15 @@ fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide,
     let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.policy.build(slots, source.shape.layers);
     let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
-    if let Some(memory) = slabs.first().and_then(Slab::memory) {
-        if settings.populate_first { memory.populate() } else { memory.populate_behind() }
-    }
     let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
     let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
+    if let Some(memory) = streamer.memory().filter(|_| settings.populate_first) {
+        memory.populate();
+    }
     let streamer = if settings.synchronous_reads { streamer.synchronous() } else { streamer };
     let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
-    let ahead = Ahead::new(settings.prefetch);
+    let selections = layout.layers.iter().map(|layer| Selection::of(source, layer)).collect();
+    let ahead = Ahead::new(settings.prefetch, selections);
     let tap = settings.routes.is_active().then(|| RouteTap::new(settings.routes.clone()));
     Ok(ExpertSide { streamer, io, ahead, tap })
 }

@@ -5,13 +5,14 @@
 
 mod common;
 
+use common::rewrite::{with_expert_scales, with_fused_gate_up};
 use common::{TinyModel, demo_path, forced_run, hash, least_bytes, session, settings, streaming, tiny};
 use hypura_core::plan::{Choice, Mode};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::load::{LoadSettings, PolicyKind};
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::stream::Prefetch;
-use hypura_engine::{ReaderKind, SamplerOptions};
+use hypura_engine::{KvType, ReaderKind, SamplerOptions};
 use std::path::Path;
 
 /// Streams at several sizes of the cache, from none to everything.
@@ -114,20 +115,102 @@ fn mixed_quantisations_make_two_size_classes() {
 }
 
 #[test]
+fn gate_and_up_of_experts_in_one_tensor() {
+    let model = with_fused_gate_up(&tiny(Shape::TinyKimiK2, Quant::Q4_K, 1).path);
+    let opened = session(&model.path, streaming(30.0));
+    assert!(opened.loaded().planned.layout.layers.iter().all(|layer| layer.parts.len() == 2));
+    drop(opened);
+    check(&model.path, Mode::ExpertStreaming);
+}
+
+#[test]
+fn a_scale_for_each_expert() {
+    let plain = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let scaled = with_expert_scales(&plain.path);
+    let of = |path| hash(path, settings(Choice::Resident));
+    assert_ne!(of(&plain.path), of(&scaled.path), "the scales have no effect");
+    check(&scaled.path, Mode::ExpertStreaming);
+}
+
+#[test]
 fn shards() {
-    let whole = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let sharded = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 3);
-    assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, streaming(25.0)));
+    let tiny = |shape, quant, shards| tiny(shape, quant, shards);
+    for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
+        let (whole, sharded) = (tiny(shape, quant, 1), tiny(shape, quant, 3));
+        assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, streaming(25.0)));
+    }
+    let (whole, sharded) =
+        (tiny(Shape::TinyMixtral, Quant::Q5_K, 1), tiny(Shape::TinyMixtral, Quant::Q5_K, 3));
+    let least = least_bytes(&sharded.path, &settings(Choice::Stream));
+    let mixed = LoadSettings { budget_bytes: least, ..settings(Choice::Stream) };
+    assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, mixed));
 }
 
 #[test]
 fn readers_and_policies() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let resident = hash(&model.path, settings(Choice::Resident));
-    for reader in [ReaderKind::Auto, ReaderKind::Pread] {
+    let asked = streaming(20.0);
+    let mixed = LoadSettings { budget_bytes: least_bytes(&model.path, &asked), ..asked.clone() };
+    for reader in readers() {
         for policy in [PolicyKind::Lru, PolicyKind::Lfru, PolicyKind::S3Fifo] {
-            let settings = LoadSettings { reader: reader.clone(), policy, ..streaming(20.0) };
-            assert_eq!(hash(&model.path, settings), resident, "{reader:?} {policy:?}");
+            for asked in [&asked, &mixed] {
+                let settings = LoadSettings { reader: reader.clone(), policy, ..asked.clone() };
+                assert_eq!(hash(&model.path, settings), resident, "{reader:?} {policy:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn readers_of_dense_weights() {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Choice::Resident));
+    for reader in readers() {
+        let settings = LoadSettings { reader: reader.clone(), ..streaming(20.0) };
+        assert_eq!(hash(&model.path, settings), resident, "{reader:?}");
+    }
+}
+
+/// Every reader that this system has.
+fn readers() -> Vec<ReaderKind> {
+    let mut kinds = vec![ReaderKind::Auto, ReaderKind::Pread];
+    if cfg!(target_os = "linux") {
+        kinds.push(ReaderKind::Uring);
+    }
+    kinds
+}
+
+#[test]
+fn a_kv_cache_in_8_bits_changes_nothing_about_streaming() {
+    for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
+        let model = tiny(shape, quant, 1);
+        let resident = LoadSettings { kv: KvType::Q8_0, ..settings(Choice::Resident) };
+        let streamed = LoadSettings { kv: KvType::Q8_0, ..streaming(20.0) };
+        let resident = hash(&model.path, resident);
+        assert_eq!(hash(&model.path, streamed), resident, "{shape}");
+        assert_ne!(hash(&model.path, settings(Choice::Resident)), resident, "{shape}: the cache was in f16");
+    }
+}
+
+/// Prompts of hundreds of tokens, beyond what counts as decoding, through slots and cells.
+#[test]
+fn large_ubatches_equal_the_resident_run_at_the_same_ubatch() {
+    for (shape, quant) in [
+        (Shape::TinyQwen3Moe, Quant::Q4_K),
+        (Shape::TinyGptOss, Quant::MXFP4),
+        (Shape::TinyLlama, Quant::Q4_K),
+    ] {
+        let model = tiny(shape, quant, 1);
+        for ubatch in [65, 150, 300] {
+            let run = |asked: LoadSettings| {
+                let mut session = session(&model.path, LoadSettings { context: 320, ubatch, ..asked });
+                forced_run(&mut session, 300, 4).unwrap().logits_hash.unwrap().to_string()
+            };
+            let resident = run(settings(Choice::Resident));
+            for percent in [0.0, 30.0] {
+                assert_eq!(run(streaming(percent)), resident, "{shape}, ubatch {ubatch}, {percent}%");
+            }
         }
     }
 }

@@ -214,22 +214,65 @@ fn a_stop_in_the_middle_of_any_wait_frees_every_pin_slot_cell_and_read() {
 
 #[test]
 fn a_disk_that_is_gone_fails_every_generation_without_hanging() {
-    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let sim = SimConfig { eio: Eio::ForeverFrom(30), ..rough(1) };
-    let mut session = session(&model.path, simulated(20.0, sim));
-    for _ in 0..3 {
-        session.clear();
-        assert!(forced_run(&mut session, 40, 8).is_err());
+    let gone = |from| SimConfig { eio: Eio::ForeverFrom(from), ..rough(1) };
+    let check = |model: &TinyModel, settings: LoadSettings, what: &str| {
+        let mut session = session(&model.path, settings);
+        for round in 0..3 {
+            session.clear();
+            let error = forced_run(&mut session, 40, 8).expect_err("the disk is gone").to_string();
+            assert!(error.contains("cannot read"), "{what}: {error}");
+            assert_eq!(session.loaded().stats.held(), Held::default(), "{what}, round {round}");
+        }
+    };
+    let experts = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let two_classes = tiny(Shape::TinyQwen3Moe, Quant::Q4_K_M, 3);
+    let dense = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let both = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
+    // From the first read, in the prompt, and at the end of it.
+    for from in [0, 7, 30] {
+        // Without slots the whole prompt goes through cells.
+        check(&experts, simulated(0.0, gone(from)), "cells");
+        check(&experts, simulated(20.0, gone(from)), "slots");
+        check(&two_classes, simulated(20.0, gone(from)), "shards and size classes");
+        check(&dense, simulated(20.0, gone(from)), "dense");
+        check(&both, simulated_trunk(&both, 20.0, gone(from)), "trunk and experts");
     }
+}
+
+#[test]
+fn a_disk_that_goes_while_tokens_are_decoded_with_guesses_in_flight_leaves_nothing_behind() {
+    // Reads that a guess started and a lookup joined fail like any other; how many reads come before depends on nothing
+    // but the seed.
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Choice::Resident));
+    let (mut failed, mut joined) = (0, 0);
+    for at in (100..1000).step_by(90) {
+        let sim = SimConfig { eio: Eio::OnceAt(at), stall: None, ..rough(at) };
+        let settings = LoadSettings { prefetch: Prefetch::Router, ..simulated(30.0, sim) };
+        let mut session = session(&model.path, settings);
+        let outcome = forced_run(&mut session, 40, 24);
+        joined += session.loaded().stats.get().decode.late;
+        if let Err(error) = outcome {
+            failed += 1;
+            assert!(error.to_string().contains("cannot read"), "{error}");
+            assert_eq!(session.loaded().stats.held(), Held::default());
+        }
+        session.clear();
+        let outcome = forced_run(&mut session, 40, 8).unwrap();
+        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "after a fault at read {at}");
+    }
+    assert!(failed > 0 && joined > 0, "{failed} failed, {joined} lookups joined a guess");
 }
 
 #[test]
 fn a_flipped_bit_is_computed_with_because_a_gguf_has_no_checksums() {
     // The limit of what can be promised, written down: this test fails on the day that somebody adds checksums.
-    let model = tiny(Shape::TinyQwen3Moe, Quant::Q8_0, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
-    let sim = SimConfig { corruption_probability: 1.0, ..SimConfig::default() };
-    assert_ne!(hash(&model.path, simulated(20.0, sim)), resident);
+    for shape in [Shape::TinyQwen3Moe, Shape::TinyLlama] {
+        let model = tiny(shape, Quant::Q8_0, 1);
+        let resident = hash(&model.path, settings(Choice::Resident));
+        let sim = SimConfig { corruption_probability: 1.0, ..SimConfig::default() };
+        assert_ne!(hash(&model.path, simulated(20.0, sim)), resident, "{shape}");
+    }
 }
 
 #[test]

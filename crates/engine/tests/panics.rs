@@ -62,7 +62,7 @@ fn context(model: &Model, executor: Box<dyn Executor>) -> Context {
         sequences: 1,
         threads: 1,
         kv: KvType::F16,
-        pooling: Pooling::default(),
+        pooling: Some(Pooling::default()),
         alone: false,
     };
     Context::new(model, &options, Some(executor), Arc::default()).unwrap()

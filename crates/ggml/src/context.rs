@@ -51,8 +51,8 @@ pub struct ContextOptions {
     pub threads: u32,
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// How embeddings are pooled, when asked for.
-    pub pooling: Pooling,
+    /// How embeddings are pooled, when asked for; `None`: each token has its own. Pooled ones need `outputs` for all tokens.
+    pub pooling: Option<Pooling>,
     /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop a decode. For
     /// baselines.
     pub alone: bool,
@@ -159,9 +159,10 @@ impl Context {
         }
         // Only read while embeddings are switched on.
         params.pooling_type = match options.pooling {
-            Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
-            Pooling::First => sys::LLAMA_POOLING_TYPE_CLS,
-            Pooling::Last => sys::LLAMA_POOLING_TYPE_LAST,
+            Some(Pooling::Mean) => sys::LLAMA_POOLING_TYPE_MEAN,
+            Some(Pooling::First) => sys::LLAMA_POOLING_TYPE_CLS,
+            Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
+            None => sys::LLAMA_POOLING_TYPE_NONE,
         };
         // llama.cpp calls this between nodes; the Arc in the context keeps the flag alive as long as it.
         if !options.alone {
@@ -373,6 +374,25 @@ impl Context {
         let row = unsafe { sys::llama_get_embeddings_seq(self.raw, sequence) };
         // SAFETY: a pooled embedding has as many numbers as the model's output.
         (!row.is_null()).then(|| unsafe { std::slice::from_raw_parts(row, self.model.embedding()) }.to_vec())
+    }
+
+    /// Whether the embeddings of a text are pooled here.
+    #[must_use]
+    pub fn pools(&self) -> bool {
+        self.options.pooling.is_some()
+    }
+
+    /// The embedding of batch entry `index` of the last decode, with embeddings switched on and not pooled.
+    #[must_use]
+    pub fn token_embedding(&mut self, index: i32) -> Option<&[f32]> {
+        if self.raw.is_null() || self.pools() {
+            return None;
+        }
+        // SAFETY: the context is alive; a null result is checked.
+        let row = unsafe { sys::llama_get_embeddings_ith(self.raw, index) };
+        // SAFETY: an embedding has as many numbers as the model's output; llama.cpp keeps them until the next decode, which
+        // needs `&mut self`.
+        (!row.is_null()).then(|| unsafe { std::slice::from_raw_parts(row, self.model.embedding()) })
     }
 
     /// Changes the number of computing threads.

@@ -20,12 +20,24 @@ pub enum Kernel {
         /// Columns of the input.
         tokens: u32,
     },
-    /// One token's experts out of stacks.
+    /// Experts out of stacks.
     MulMatId {
         /// Experts in a stack.
         experts: u32,
         /// Experts of a token.
         used: u32,
+        /// Tokens.
+        tokens: u32,
+    },
+    /// Tokens that look at others before them, layer after layer (`FLASH_ATTN_EXT`): a head has `columns` numbers, and `rows`
+    /// tokens are looked at.
+    Attention {
+        /// Heads of queries.
+        heads: u32,
+        /// Heads of keys and values.
+        kv_heads: u32,
+        /// Tokens that look.
+        tokens: u32,
     },
 }
 
@@ -162,7 +174,10 @@ fn check(options: &MeasureOptions) -> Result<(), LoadError> {
     let has_kernel = unsafe { !sys::ggml_get_type_traits_cpu(options.ty).is_null() };
     let experts_fit = match options.kernel {
         Kernel::MulMat { tokens } => tokens > 0,
-        Kernel::MulMatId { experts, used } => (1..=experts).contains(&used),
+        Kernel::MulMatId { experts, used, tokens } => (1..=experts).contains(&used) && tokens > 0,
+        Kernel::Attention { heads, kv_heads, tokens } => {
+            tokens > 0 && kv_heads > 0 && heads > 0 && heads % kv_heads == 0
+        }
     };
     let sized = options.columns > 0 && options.rows > 0 && (1..=4096).contains(&options.matrices);
     if has_kernel && experts_fit && sized { Ok(()) } else { Err(refuse("sizes out of range")) }
@@ -172,19 +187,23 @@ fn check(options: &MeasureOptions) -> Result<(), LoadError> {
 fn work(options: &MeasureOptions) -> (u64, u64) {
     // SAFETY: the type was checked by `check`.
     let row = unsafe { sys::ggml_row_size(options.ty, i64::from(options.columns)) } as u64;
-    let (copies, tokens) = match options.kernel {
+    // Rows that are read for each row of a matrix, and how often each is multiplied.
+    let (copies, times) = match options.kernel {
         Kernel::MulMat { tokens } => (1, u64::from(tokens)),
-        Kernel::MulMatId { used, .. } => (u64::from(used), 1),
+        Kernel::MulMatId { used, tokens, .. } => (u64::from(used), u64::from(tokens)),
+        Kernel::Attention { heads, kv_heads, tokens } => {
+            (2 * u64::from(kv_heads), u64::from(heads / kv_heads.max(1)) * u64::from(tokens))
+        }
     };
     let rows = u64::from(options.rows) * u64::from(options.matrices) * copies;
-    (rows * row, 2 * rows * u64::from(options.columns) * tokens)
+    (rows * row, 2 * rows * u64::from(options.columns) * times)
 }
 
 impl Bench {
     fn new(matrices: u32, threads: u32) -> Result<Self, LoadError> {
         let threads = ThreadPool::new(threads, false)?;
-        // Weight, input, ids and result of each matrix. A graph has room for as many leafs as nodes.
-        let tensors = 4 * matrices as usize + 8;
+        // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph has room for as many leafs as nodes.
+        let tensors = 5 * matrices as usize + 8;
         let nodes = tensors;
         // SAFETY: plain sizes; with `no_alloc` the context holds descriptions only. Null results are checked below.
         unsafe {
@@ -215,7 +234,7 @@ impl Bench {
     /// Builds the graph and gives its tensors memory.
     ///
     /// # Safety
-    /// The context has room for four tensors for each matrix, and `options` passed [`check`].
+    /// The context has room for five tensors for each matrix, and `options` passed [`check`].
     unsafe fn build(&mut self, options: &MeasureOptions) -> Result<(), LoadError> {
         let (columns, rows) = (i64::from(options.columns), i64::from(options.rows));
         let ty: sys::ggml_type = options.ty;
@@ -231,13 +250,30 @@ impl Bench {
                         let weight = sys::ggml_new_tensor_2d(self.context, ty, columns, rows);
                         sys::ggml_mul_mat(self.context, weight, f32_of(i64::from(tokens)))
                     }
-                    Kernel::MulMatId { experts, used } => {
+                    Kernel::MulMatId { experts, used, tokens } => {
+                        let (used, tokens) = (i64::from(used), i64::from(tokens));
                         let stack =
                             sys::ggml_new_tensor_3d(self.context, ty, columns, rows, i64::from(experts));
-                        let ids =
-                            sys::ggml_new_tensor_2d(self.context, sys::GGML_TYPE_I32, i64::from(used), 1);
+                        let ids = sys::ggml_new_tensor_2d(self.context, sys::GGML_TYPE_I32, used, tokens);
+                        let input =
+                            sys::ggml_new_tensor_3d(self.context, sys::GGML_TYPE_F32, columns, 1, tokens);
                         all_ids.push(ids);
-                        sys::ggml_mul_mat_id(self.context, stack, f32_of(1), ids)
+                        sys::ggml_mul_mat_id(self.context, stack, input, ids)
+                    }
+                    Kernel::Attention { heads, kv_heads, tokens } => {
+                        let (heads, kv_heads) = (i64::from(heads), i64::from(kv_heads));
+                        let of = |ty, tokens, heads| {
+                            sys::ggml_new_tensor_3d(self.context, ty, columns, tokens, heads)
+                        };
+                        let queries = of(sys::GGML_TYPE_F32, i64::from(tokens), heads);
+                        let (keys, values) = (of(ty, rows, kv_heads), of(ty, rows, kv_heads));
+                        let mask = sys::ggml_new_tensor_2d(
+                            self.context,
+                            sys::GGML_TYPE_F16,
+                            rows,
+                            i64::from(tokens),
+                        );
+                        sys::ggml_flash_attn_ext(self.context, queries, keys, values, mask, 1.0, 0.0, 0.0)
                     }
                 };
                 sys::ggml_build_forward_expand(self.graph, node);
@@ -250,18 +286,20 @@ impl Bench {
             buffer::ask_for_huge_pages(base, sys::ggml_backend_buffer_get_size(self.buffer));
             sys::ggml_backend_buffer_clear(self.buffer, 0);
         }
-        if let Kernel::MulMatId { experts, used } = options.kernel {
-            self.choose(&all_ids, experts, used);
+        if let Kernel::MulMatId { experts, used, tokens } = options.kernel {
+            self.choose(&all_ids, experts, used, tokens);
         }
         Ok(())
     }
 
-    /// Sets the ids of each stack: experts spread over it, other ones in each.
-    fn choose(&self, all_ids: &[*mut sys::ggml_tensor], experts: u32, used: u32) {
+    /// Sets the ids of each stack: experts spread over it, other ones in each and for each token.
+    fn choose(&self, all_ids: &[*mut sys::ggml_tensor], experts: u32, used: u32, tokens: u32) {
         for (stack, tensor) in (0u32..).zip(all_ids) {
-            let expert = |index: u32| ((index * (experts / used) + stack) % experts) as i32;
-            let ids: Vec<i32> = (0..used).map(expert).collect();
-            // SAFETY: the tensor is alive, has memory, and holds `used` numbers of four bytes.
+            let expert =
+                |token: u32, index: u32| ((index * (experts / used) + stack + token) % experts) as i32;
+            let of_token = |token| (0..used).map(move |index| expert(token, index));
+            let ids: Vec<i32> = (0..tokens).flat_map(of_token).collect();
+            // SAFETY: the tensor is alive, has memory, and holds `used` numbers of four bytes for each token.
             unsafe { sys::ggml_backend_tensor_set(*tensor, ids.as_ptr().cast(), 0, ids.len() * 4) };
         }
     }
@@ -303,7 +341,7 @@ mod tests {
         for ty in [0, 2, 8, 12, 14, 39] {
             let one = measure(&options(ty, Kernel::MulMat { tokens: 1 })).unwrap();
             let many = measure(&options(ty, Kernel::MulMat { tokens: 16 })).unwrap();
-            let experts = measure(&options(ty, Kernel::MulMatId { experts: 8, used: 2 })).unwrap();
+            let experts = measure(&options(ty, Kernel::MulMatId { experts: 8, used: 2, tokens: 1 })).unwrap();
             assert_eq!((many.bytes, many.flops), (one.bytes, 16 * one.flops));
             assert_eq!((experts.bytes, experts.flops), (2 * one.bytes, 2 * one.flops));
             assert_eq!(one.flops, 2 * 512 * 64 * 40);
@@ -319,8 +357,19 @@ mod tests {
         }
         assert!(measure(&MeasureOptions { columns: 100, ..options(12, kernel) }).is_err());
         assert!(measure(&MeasureOptions { matrices: 0, ..options(12, kernel) }).is_err());
-        assert!(measure(&options(12, Kernel::MulMatId { experts: 2, used: 3 })).is_err());
+        assert!(measure(&options(12, Kernel::MulMatId { experts: 2, used: 3, tokens: 1 })).is_err());
         assert!(measure(&options(12, Kernel::MulMat { tokens: 0 })).is_err());
+    }
+
+    #[test]
+    fn attention_counts_scores_and_values() {
+        let kernel = Kernel::Attention { heads: 8, kv_heads: 2, tokens: 3 };
+        let options = MeasureOptions { columns: 64, rows: 256, matrices: 2, ..options(1, kernel) };
+        let measured = measure(&options).unwrap();
+        assert_eq!(measured.bytes, 2 * 2 * (256 * 64 * 2 * 2));
+        assert_eq!(measured.flops, 2 * 3 * 256 * (2 * 8 * (64 + 64)));
+        let uneven = Kernel::Attention { heads: 8, kv_heads: 3, tokens: 1 };
+        assert!(measure(&MeasureOptions { kernel: uneven, ..options }).is_err());
     }
 
     #[test]

@@ -108,8 +108,7 @@ fn attention_row(layer: &LayerShape) -> u64 {
     queries.saturating_mul(2).saturating_add(layer.kv_heads.saturating_mul(head))
 }
 
-/// Elements that one token needs in a feed-forward network: gate, up and their product; or the inputs and the results of
-/// the second half of its experts.
+/// Elements that one token needs in a feed-forward network: gate, up and their product, and of experts the results.
 fn ffn_row(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
     let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
     match tensor.role {
@@ -117,9 +116,9 @@ fn ffn_row(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
         TensorRole::RoutedExpert(part @ (ExpertPart::Up | ExpertPart::GateUp)) => {
             let used = tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| layer.used);
             let inner = if part == ExpertPart::GateUp { rows / 2 } else { rows };
-            let first = inner.saturating_mul(3);
-            let second = inner.saturating_add(shape.embedding);
-            first.max(second).saturating_mul(u64::from(used))
+            // The results take the place of gate and up where they fit into it, and come on top otherwise.
+            let results = if inner.saturating_mul(2) >= shape.embedding { 0 } else { shape.embedding };
+            inner.saturating_mul(3).saturating_add(results).saturating_mul(u64::from(used))
         }
         _ => 0,
     }

@@ -102,7 +102,10 @@ fn scale_compute(profile: &mut Profile, factor: f64) {
         faster(&mut rate.decode_bytes_per_s);
         faster(&mut rate.expert_bytes_per_s);
         faster(&mut rate.prefill_flops_per_s);
+        faster(&mut rate.expert_prefill_flops_per_s);
     }
+    faster(&mut profile.attention.decode_flops_per_s);
+    faster(&mut profile.attention.prefill_flops_per_s);
     faster(&mut profile.memory.read_bytes_per_s);
 }
 

@@ -52,6 +52,7 @@ fn matmul(decode: f64, flops: f64) -> Vec<MatmulRate> {
         decode_bytes_per_s: Some(decode),
         expert_bytes_per_s: Some(decode * 0.9),
         prefill_flops_per_s: Some(flops),
+        expert_prefill_flops_per_s: Some(flops * 0.5),
     };
     TYPES.iter().map(rate).collect()
 }

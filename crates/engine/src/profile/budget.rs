@@ -11,8 +11,10 @@ pub const MOST: Duration = Duration::from_secs(15);
 pub(super) const DISK_END: Duration = Duration::from_secs(7);
 /// When no further type of weight is begun. Memory comes after that.
 const CPU_END: Duration = Duration::from_millis(12_500);
+/// The first touch of memory, which comes last.
+pub(super) const TOUCH: Duration = Duration::from_millis(800);
 /// When nothing is measured once more to be surer of it.
-const REPEATS_END: Duration = Duration::from_millis(14_500);
+const REPEATS_END: Duration = Duration::from_millis(13_800);
 /// The types that most models are made of are measured whatever it takes: without them nothing can be predicted.
 const LEAST_QUANTS: usize = 3;
 
@@ -62,8 +64,8 @@ mod tests {
     fn the_disk_ends_in_time_and_repeats_only_fill_it() {
         assert_eq!(disk_left(Duration::from_secs(2)), Duration::from_secs(5));
         assert_eq!(disk_left(Duration::from_secs(9)), Duration::ZERO);
-        assert!(may_repeat(Duration::from_secs(14), Duration::from_millis(400)));
-        assert!(!may_repeat(Duration::from_secs(14), Duration::from_millis(600)));
+        assert!(may_repeat(Duration::from_secs(13), Duration::from_millis(400)));
+        assert!(!may_repeat(Duration::from_secs(13), Duration::from_millis(900)));
         assert!(DISK_END < CPU_END && CPU_END < REPEATS_END && REPEATS_END < MOST);
     }
 }

@@ -1,7 +1,7 @@
 //! Measures disk, processor and memory within [`budget`].
 
 use hypura_core::gguf::GgmlType;
-use hypura_core::profile::{MatmulRate, Overhead, Profile};
+use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Profile};
 use hypura_ggml::measure::{Kernel, MeasureOptions, measure as measure_kernel, overhead, wake};
 use hypura_storage::{Arena, HugePages};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,8 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
     progress(CPU_PART, "memory");
     let mut memory = facts::memory();
     memory.read_bytes_per_s = memory_bandwidth(options);
-    memory.touch_bytes_per_s = touch_bandwidth(options);
+    memory.touch_bytes_per_s = touch_bandwidth(options, memory.available_bytes);
+    let attention = attention_rate(options);
     let overhead = least_overhead(options, start);
     progress(1.0, "done");
     let need = Need { target: &options.target, threads: options.threads, disk: options.disk };
@@ -90,6 +91,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         others_share: times.and_then(|before| CpuTimes::now()?.others_share(before)),
         cpu: facts::cpu(options.threads),
         matmul,
+        attention,
         overhead: Overhead {
             node_s: overhead.map(|(node_s, _)| node_s),
             call_s: overhead.map(|(_, call_s)| call_s),
@@ -158,18 +160,41 @@ fn matmul_rate(options: &ProfileOptions, quant: GgmlType) -> MatmulRate {
     };
     // One in two of the experts of a stack, so that memory is not read in one run.
     let experts = MeasureOptions {
-        kernel: Kernel::MulMatId { experts: 16, used: 8 },
+        kernel: Kernel::MulMatId { experts: 16, used: 8, tokens: 1 },
         rows: (base.rows / 8).max(1),
         ..base
     };
     let prefill = MeasureOptions { kernel: Kernel::MulMat { tokens: PREFILL_TOKENS }, matrices: 1, ..base };
+    let expert_prefill = MeasureOptions {
+        kernel: Kernel::MulMatId { experts: 16, used: 8, tokens: PREFILL_TOKENS },
+        matrices: 1,
+        ..experts
+    };
     let bytes = |options| measure_kernel(options).ok().map(|run| run.bytes as f64 / run.best_s);
+    let flops = |options| measure_kernel(options).ok().map(|run| run.flops as f64 / run.best_s);
     MatmulRate {
         quant: quant.name().to_owned(),
         decode_bytes_per_s: bytes(&base),
         expert_bytes_per_s: bytes(&experts),
-        prefill_flops_per_s: measure_kernel(&prefill).ok().map(|run| run.flops as f64 / run.best_s),
+        prefill_flops_per_s: flops(&prefill),
+        expert_prefill_flops_per_s: flops(&expert_prefill),
     }
+}
+
+/// Attention as most models have it today: 32 heads of 128 on 8 of keys and values.
+fn attention_rate(options: &ProfileOptions) -> AttentionRate {
+    /// Tokens before: as many as make an answer's attention noticeable.
+    const PAST: u32 = 1024;
+    let flops = |tokens, layers| {
+        let kernel = Kernel::Attention { heads: 32, kv_heads: 8, tokens };
+        let duration = options.cell;
+        let (ty, threads) = (GgmlType::F16.id(), options.threads);
+        let options =
+            MeasureOptions { ty, kernel, columns: 128, rows: PAST, matrices: layers, threads, duration };
+        measure_kernel(&options).ok().map(|run| run.flops as f64 / run.best_s)
+    };
+    // The keys and values of several layers, so that they come from memory.
+    AttentionRate { decode_flops_per_s: flops(1, 16), prefill_flops_per_s: flops(PREFILL_TOKENS, 1) }
 }
 
 fn keep_better(best: &mut MatmulRate, other: &MatmulRate) {
@@ -181,22 +206,31 @@ fn keep_better(best: &mut MatmulRate, other: &MatmulRate) {
     better(&mut best.decode_bytes_per_s, other.decode_bytes_per_s);
     better(&mut best.expert_bytes_per_s, other.expert_bytes_per_s);
     better(&mut best.prefill_flops_per_s, other.prefill_flops_per_s);
+    better(&mut best.expert_prefill_flops_per_s, other.expert_prefill_flops_per_s);
 }
 
-/// Touches fresh memory as slots are made of, page after page; the faster of two.
-fn touch_bandwidth(options: &ProfileOptions) -> Option<f64> {
+/// Touches fresh memory as slots are made of, page after page, and takes the later half: the system gives what was just
+/// freed first, which is fast where the rest is not (a virtual machine may have to ask its host for it).
+fn touch_bandwidth(options: &ProfileOptions, available_bytes: Option<u64>) -> Option<f64> {
     /// Bytes between two touches: the smallest page there is.
     const STEP: usize = 4096;
-    let bytes = usize::try_from(options.weight_bytes).ok()?;
-    let once = || {
-        let arena = Arena::new(bytes, HugePages::Try).ok()?;
-        let start = Instant::now();
-        for cell in arena.cells().iter().step_by(STEP) {
-            cell.store(1, Ordering::Relaxed);
+    /// Bytes between two looks at the clock.
+    const PART: usize = 8 << 20;
+    let most = available_bytes.map_or(options.weight_bytes, |bytes| bytes / 4);
+    let bytes = usize::try_from((options.weight_bytes * 8).min(most).max(PART as u64)).ok()?;
+    let arena = Arena::new(bytes, HugePages::Try).ok()?;
+    let start = Instant::now();
+    let mut times = vec![Duration::ZERO];
+    for part in arena.cells().chunks_exact(PART) {
+        part.iter().step_by(STEP).for_each(|cell| cell.store(1, Ordering::Relaxed));
+        times.push(start.elapsed());
+        if start.elapsed() > budget::TOUCH {
+            break;
         }
-        Some(bytes as f64 / start.elapsed().as_secs_f64())
-    };
-    Some(once()?.max(once()?))
+    }
+    let (parts, half) = (times.len() - 1, (times.len() - 1) / 2);
+    let took = times.last()?.saturating_sub(*times.get(half)?).as_secs_f64();
+    (took > 0.0).then(|| ((parts - half) * PART) as f64 / took)
 }
 
 /// Sums memory with all threads, several times, and takes the fastest.

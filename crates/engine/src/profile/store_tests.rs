@@ -13,6 +13,7 @@ fn measured(key: ProfileKey) -> Profile {
         decode_bytes_per_s: Some(1e10),
         expert_bytes_per_s: None,
         prefill_flops_per_s: None,
+        expert_prefill_flops_per_s: None,
     };
     Profile { key, measured_at_s: Some(1), matmul: vec![rate], ..Profile::default() }
 }

@@ -2,6 +2,7 @@
 
 use hypura_ggml::{DecodeError, Pooling, Token};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use super::batcher::{Batcher, index};
 use crate::error::GenerateError;
@@ -94,7 +95,13 @@ impl Batcher {
 
     fn embed_short(&mut self, inputs: &[Vec<Token>], rows: &[usize]) -> Result<Vec<Vec<f32>>, GenerateError> {
         self.embed_batch(inputs.iter().zip(rows).map(|(input, row)| (*row, 0, input.as_slice())))?;
-        rows.iter().map(|row| self.vector(*row)).collect()
+        let mut entry = 0;
+        let vector = |(input, row): (&Vec<Token>, &usize)| {
+            let entries = entry..entry + input.len();
+            entry = entries.end;
+            self.vector(*row, entries)
+        };
+        inputs.iter().zip(rows).map(vector).collect()
     }
 
     fn embed_long(&mut self, inputs: &[Vec<Token>], rows: &[usize]) -> Result<Vec<Vec<f32>>, GenerateError> {
@@ -103,7 +110,7 @@ impl Batcher {
         let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
         for part in input.chunks(self.embed_room()) {
             self.embed_batch(std::iter::once((row, pooled.tokens, part)))?;
-            pooled.add(&self.vector(row)?, part.len());
+            pooled.add(&self.vector(row, 0..part.len())?, part.len());
         }
         Ok(vec![pooled.sum])
     }
@@ -129,8 +136,18 @@ impl Batcher {
         }
     }
 
-    fn vector(&mut self, row: usize) -> Result<Vec<f32>, GenerateError> {
-        self.context_mut().embedding(index(row)).ok_or(GenerateError::NoEmbedding)
+    /// The vector of a text, or of a part of one, which is at these entries of the batch.
+    fn vector(&mut self, row: usize, entries: Range<usize>) -> Result<Vec<f32>, GenerateError> {
+        if self.context_mut().pools() {
+            return self.context_mut().embedding(index(row)).ok_or(GenerateError::NoEmbedding);
+        }
+        let pooling = self.loaded().planned.pooling();
+        let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
+        for entry in entries {
+            let token = self.context_mut().token_embedding(index(entry)).ok_or(GenerateError::NoEmbedding)?;
+            pooled.add(token, 1);
+        }
+        Ok(pooled.sum)
     }
 }
 

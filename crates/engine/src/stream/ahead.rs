@@ -9,6 +9,7 @@ use hypura_ggml::{ExecError, GraphRun, MatMul, WeightId};
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::selection::Selection;
 use hypura_core::plan::{ExpertLayout, LayerLayout};
 
 /// How to guess.
@@ -50,6 +51,7 @@ pub(crate) struct Guess {
 
 pub(crate) struct Ahead {
     kind: Prefetch,
+    selections: Vec<Selection>,
     controller: Controller,
     /// Index of the expert layer whose router a matrix is, as far as asked.
     routers: HashMap<WeightId, Option<usize>>,
@@ -60,10 +62,12 @@ pub(crate) struct Ahead {
 }
 
 impl Ahead {
-    pub fn new(kind: Prefetch) -> Self {
+    /// `selections`: of each expert layer.
+    pub fn new(kind: Prefetch, selections: Vec<Selection>) -> Self {
         let random = if let Prefetch::Random(seed) = kind { seed | 1 } else { 1 };
         Self {
             kind,
+            selections,
             controller: Controller::default(),
             routers: HashMap::new(),
             of_layer: Vec::new(),
@@ -123,7 +127,10 @@ impl Ahead {
         let routers: Vec<MatMul> = known.iter().map(|(_, router)| *router).collect();
         let scores = run.lookahead(now, &routers)?;
         let mut guesses = Vec::new();
-        for ((ahead, _), scores) in known.into_iter().zip(scores) {
+        for ((ahead, _), mut scores) in known.into_iter().zip(scores) {
+            if let Some(selection) = self.selections.get(ahead) {
+                selection.apply(&mut scores);
+            }
             let LayerLayout { experts, used, .. } = layout.layers[ahead];
             let count = guesses_at(ahead - layer, used as usize, self.width);
             let likely = top_experts(&scores, experts as usize, count);

@@ -10,7 +10,7 @@
 use hypura_core::cache::{ExpertKey, Grant, SlotId, TokenClock};
 use hypura_core::plan::ExpertLayout;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, RowGroup, StreamedOp};
-use hypura_storage::{Priority, ReadError};
+use hypura_storage::{Arena, Priority, ReadError};
 
 use super::ahead::Guess;
 use super::io::{Io, Landed};
@@ -20,6 +20,7 @@ use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
 use super::wishes::{feed_cells, slot_wishes};
 use crate::error::StreamError;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token.
@@ -101,6 +102,11 @@ impl ExpertStreamer {
 
     pub fn layout(&self) -> &ExpertLayout {
         &self.layout
+    }
+
+    /// The memory of all slots; `None` without slots.
+    pub fn memory(&self) -> Option<&Arc<Arena>> {
+        self.slabs.first()?.memory()
     }
 
     pub fn slabs(&self) -> &[Slab] {

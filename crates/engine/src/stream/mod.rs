@@ -7,6 +7,7 @@
 //! - `step`: what one layer of one step needs
 //! - `wishes`: the reads of a layer
 //! - `ahead`: guessing the next layer's experts
+//! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
 //! - `dense`: dense weights through a ring
 //! - `executor`: walks a graph and joins the above
@@ -19,6 +20,7 @@ pub(crate) mod executor;
 pub(crate) mod experts;
 pub(crate) mod io;
 pub(crate) mod routes;
+pub(crate) mod selection;
 pub(crate) mod slab;
 mod stats;
 mod step;

@@ -12,6 +12,7 @@
 //! engine's readers may write other parts of the same allocation meanwhile.
 
 mod chain;
+mod convert;
 mod operand;
 mod router;
 mod rows;
@@ -121,6 +122,7 @@ pub(crate) struct Scratch {
     slots: Vec<i32>,
     tensors: Vec<sys::ggml_tensor>,
     nodes: Vec<*mut sys::ggml_tensor>,
+    converted: convert::Converted,
     chain: chain::ChainScratch,
 }
 
@@ -139,6 +141,7 @@ impl<'a> GraphRun<'a> {
         graph: *mut raw::ggml_cgraph,
         scratch: &'a mut Scratch,
     ) -> Self {
+        scratch.converted.forget();
         Self { inner, graph, scratch }
     }
 

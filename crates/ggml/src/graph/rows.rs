@@ -1,6 +1,7 @@
 //! Running some rows of a `MUL_MAT_ID`: gather inputs, one small node per group, scatter results.
 
 use crate::error::ExecError;
+use crate::graph::convert::RowForm;
 use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_int, to_usize};
 use crate::graph::{GraphRun, RowGroup, Scratch, StreamedKind, StreamedOp};
 use crate::sys::{self, raw};
@@ -41,8 +42,15 @@ impl GraphRun<'_> {
                 return Err(ExecError::Misuse("a slot number is out of range".to_owned()));
             }
         }
-        self.gather(op, shape, groups)?;
-        self.plan_rows(op, shape, groups)?;
+        let converted = self.convert_input(op, shape.tokens * shape.broadcast)?;
+        let form = if converted {
+            self.gather_converted(shape, groups)?;
+            self.scratch.converted.form
+        } else {
+            self.gather(op, shape, groups)?;
+            RowForm { ty: sys::GGML_TYPE_F32, words: shape.columns }
+        };
+        self.plan_rows(op, shape, form, groups)?;
         // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
         let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
         graph.nodes = self.scratch.nodes.as_mut_ptr();
@@ -92,11 +100,24 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Lays out one small `MUL_MAT_ID` per group over the gathered rows.
+    fn gather_converted(&mut self, shape: RowsShape, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
+        let Scratch { input, converted, .. } = &mut *self.scratch;
+        let words = converted.form.words;
+        input.clear();
+        for pair in groups.iter().flat_map(|group| group.pairs) {
+            let (token, slot) = shape.split(*pair)?;
+            let row = token * shape.broadcast + slot % shape.broadcast;
+            input.extend_from_slice(&converted.words[row * words..][..words]);
+        }
+        Ok(())
+    }
+
+    /// Lays out one small `MUL_MAT_ID` per group over the gathered rows, which have `form`.
     fn plan_rows(
         &mut self,
         op: StreamedOp,
         shape: RowsShape,
+        form: RowForm,
         groups: &[RowGroup<'_>],
     ) -> Result<(), ExecError> {
         let node = self.node(op.node);
@@ -117,8 +138,11 @@ impl GraphRun<'_> {
             unsafe {
                 let weight = bind_slab((*node).src[0], group.slab)?;
                 let mut rows =
-                    plain_tensor((*node).src[1], input.as_mut_ptr().add(first * shape.columns).cast());
+                    plain_tensor((*node).src[1], input.as_mut_ptr().add(first * form.words).cast());
                 lay_out(&mut rows, [shape.columns, 1, count])?;
+                let row_bytes = 4 * form.words;
+                rows.type_ = form.ty;
+                rows.nb = [sys::ggml_type_size(form.ty), row_bytes, row_bytes, row_bytes * count];
                 let mut ids = plain_tensor((*node).src[2], slots.as_mut_ptr().add(first).cast());
                 lay_out(&mut ids, [1, count, 1])?;
                 let mut result = plain_tensor(node, output.as_mut_ptr().add(first * shape.rows).cast());

@@ -155,18 +155,21 @@ fn write_machine(out: &mut String, profile: &Profile) -> std::fmt::Result {
 }
 
 fn write_matmul(out: &mut String, profile: &Profile) -> std::fmt::Result {
-    writeln!(out, "\nweights       one token     experts       many tokens")?;
+    let flops = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.1} GFLOP/s", rate / 1e9));
+    writeln!(out, "\nweights       one token     experts       many tokens    experts")?;
     for rate in &profile.matmul {
-        let flops =
-            rate.prefill_flops_per_s.map_or("-".to_owned(), |flops| format!("{:.1} GFLOP/s", flops / 1e9));
         writeln!(
             out,
-            "{:<13} {:<13} {:<13} {flops}",
+            "{:<13} {:<13} {:<13} {:<14} {}",
             rate.quant,
             rate_or_dash(rate.decode_bytes_per_s),
-            rate_or_dash(rate.expert_bytes_per_s)
+            rate_or_dash(rate.expert_bytes_per_s),
+            flops(rate.prefill_flops_per_s),
+            flops(rate.expert_prefill_flops_per_s)
         )?;
     }
+    let (one, many) = (profile.attention.decode_flops_per_s, profile.attention.prefill_flops_per_s);
+    writeln!(out, "attention     {:<27} {}", flops(one), flops(many))?;
     if let (Some(node), Some(call)) = (profile.overhead.node_s, profile.overhead.call_s) {
         let wake = profile.overhead.wake_s;
         let wake = wake.map(|wake| format!(", waking threads {:.1} µs", wake * 1e6)).unwrap_or_default();

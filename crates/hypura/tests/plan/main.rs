@@ -32,6 +32,7 @@ impl Home {
             decode_bytes_per_s: Some(1e10),
             expert_bytes_per_s: Some(1e10),
             prefill_flops_per_s: Some(1e11),
+            expert_prefill_flops_per_s: None,
         };
         let read = |rate| ReadRate {
             reader: "pread".to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::gguf::GgmlType;
 use crate::model::{ModelShape, ModelTensor, TensorRole};
-use crate::profile::{MatmulRate, Profile};
+use crate::profile::{AttentionRate, MatmulRate, Profile};
 
 /// Rates for every type of weight in a model.
 pub(super) struct Rates {
@@ -13,8 +13,9 @@ pub(super) struct Rates {
     pub call_s: f64,
     /// What a call takes longer after waiting for the disk.
     pub wake_s: f64,
-    /// Reading memory: what bounds attention over the KV cache.
+    /// Reading memory: what bounds attention over the KV cache where it was not measured.
     memory_bytes_per_s: f64,
+    attention: AttentionRate,
     pub assumptions: Vec<String>,
 }
 
@@ -23,6 +24,7 @@ struct TypeRates {
     decode: f64,
     expert: f64,
     prefill: f64,
+    expert_prefill: f64,
 }
 
 /// Seconds of a token that is computed alone.
@@ -60,7 +62,8 @@ impl Rates {
                 let decode = rate.and_then(|rate| rate.decode_bytes_per_s).unwrap_or(any_decode);
                 let expert = rate.and_then(|rate| rate.expert_bytes_per_s).unwrap_or(decode);
                 let prefill = rate.and_then(|rate| rate.prefill_flops_per_s).unwrap_or(any_prefill);
-                (ty, TypeRates { decode, expert, prefill })
+                let expert_prefill = rate.and_then(|rate| rate.expert_prefill_flops_per_s).unwrap_or(prefill);
+                (ty, TypeRates { decode, expert, prefill, expert_prefill })
             })
             .collect();
         Some(Self {
@@ -69,6 +72,7 @@ impl Rates {
             call_s: profile.overhead.call_s.unwrap_or(0.0),
             wake_s: profile.overhead.wake_s.unwrap_or(0.0),
             memory_bytes_per_s: profile.memory.read_bytes_per_s.unwrap_or(any_decode),
+            attention: profile.attention,
             assumptions,
         })
     }
@@ -90,7 +94,11 @@ impl Rates {
                 _ => compute.trunk_s += bytes / rates.decode,
             }
         }
-        compute.trunk_s += past_tokens * kv_token_bytes(shape) / self.memory_bytes_per_s;
+        compute.trunk_s += past_tokens
+            * match self.attention.decode_flops_per_s {
+                Some(rate) => attention_flops(shape) / rate,
+                None => kv_token_bytes(shape) / self.memory_bytes_per_s,
+            };
         compute.sync_s = nodes(shape) * self.node_s;
         compute
     }
@@ -103,7 +111,7 @@ impl Rates {
             let flops = 2.0 * elements(tensor);
             match tensor.role {
                 TensorRole::RoutedExpert(_) => {
-                    experts += flops * tokens * used_share(shape, tensor) / rates.prefill;
+                    experts += flops * tokens * used_share(shape, tensor) / rates.expert_prefill;
                 }
                 // Logits are computed for the last token of the prompt only.
                 TensorRole::Output | TensorRole::Embedding => {
@@ -113,7 +121,8 @@ impl Rates {
             }
         }
         let attended = past_tokens + tokens / 2.0;
-        let rate = self.by_type.iter().map(|(_, rates)| rates.prefill).fold(f64::MAX, f64::min);
+        let slowest = self.by_type.iter().map(|(_, rates)| rates.prefill).fold(f64::MAX, f64::min);
+        let rate = self.attention.prefill_flops_per_s.unwrap_or(slowest);
         trunk += tokens * attended * attention_flops(shape) / rate;
         (trunk + nodes(shape) * self.node_s, experts)
     }

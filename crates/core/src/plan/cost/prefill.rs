@@ -54,11 +54,19 @@ fn step(
     let read_s = expert_read_s + disk.seconds(Pattern::Sequential, ring_bytes, READER_DEPTH)?;
     // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile. The ring
     // reads all the time, from the same disk.
-    total.time_s += (trunk_s + experts_s.max(expert_read_s)).max(read_s);
+    let touch_s = touch_s(input, expert_bytes, total.read_bytes);
+    total.time_s += (trunk_s + experts_s.max(expert_read_s)).max(read_s).max(touch_s);
     total.compute_s += compute_s;
     total.read_s += read_s;
     total.read_bytes += expert_bytes + ring_bytes;
     Some(())
+}
+
+/// What is read goes to slots that nobody has touched, as long as there are some. The system gives the memory while other
+/// reads are under way.
+fn touch_s(input: &CostInput<'_>, bytes: f64, before: f64) -> f64 {
+    let untouched = (input.plan.slot_bytes as f64 - before).max(0.0);
+    input.profile.memory.touch_bytes_per_s.map_or(0.0, |rate| bytes.min(untouched) / rate)
 }
 
 /// Experts that a ubatch touches, less those in memory. Of many tokens nearly all experts are touched, so that the hit
