@@ -205,7 +205,7 @@ kimi() {
     "$hypura" synth kimi-k2 --quant Q2_K --unique "$(pick 8G 2G)" --out "$model" >&2
     sync
     "$hypura" profile --refresh --dir "$model" >&2
-    bench kimi-1T --memory 20GiB --against none --pairs "$(of_rounds 2)" --ctx 1024 --prompt 4 --warmup 1 --gen "$(pick 6 2)"
+    bench kimi-1T --memory 20GiB --against none --populate --pairs "$(of_rounds 2)" --ctx 1024 --prompt 4 --warmup "$(pick 66 1)" --gen "$(pick 12 2)"
     verdict kimi-1T kimi-1T
     drop_model
 }

@@ -3,10 +3,11 @@
 
 mod plan_common;
 
+use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelShape, Streaming};
 use hypura_core::plan::{
-    CacheSize, Choice, ExpertLayout, Fixed, Mode, Plan, PlanError, Question, Request, Routing, TierTable,
-    WhatIf, Workload, plan,
+    CacheSize, Choice, ContextRequest, ExpertLayout, Fixed, Mode, Plan, PlanError, Question, Request,
+    Routing, SMALL_UBATCH, TierTable, WhatIf, Workload, choose_ubatch, estimate_fixed, plan,
 };
 use hypura_core::profile::Profile;
 use hypura_core::synth::Shape;
@@ -287,4 +288,50 @@ fn streamable_weights_exist_in_every_shape() {
         let model = model(shape);
         assert!(!model.is_dense() || model.tensors.iter().any(|tensor| tensor.streaming == Streaming::Whole));
     }
+}
+
+/// A context of 8192 tokens, ubatches of 512 unless more are chosen.
+fn asked_context() -> ContextRequest {
+    ContextRequest { context_tokens: 8192, ubatch_tokens: SMALL_UBATCH, sequences: 1, kv: GgmlType::F16 }
+}
+
+fn with_budget(budget_bytes: u64) -> impl Fn(Fixed) -> Request {
+    move |fixed| Request { budget_bytes, fixed, choice: Choice::Auto, cache: None }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(100)))]
+
+    #[test]
+    fn a_larger_ubatch_never_costs_the_plan_more_than_its_share(shape in tiny(), part in 0.2..3.0_f64) {
+        let layout = ExpertLayout::new(&shape);
+        let (context, budget) = (asked_context(), (shape.total_bytes() as f64 * part) as u64 + 60_000_000);
+        let request = with_budget(budget);
+        let chosen = choose_ubatch(&shape, &layout, &context, &request);
+        prop_assert!((SMALL_UBATCH..=4096).contains(&chosen), "{}", chosen);
+        let planned = |ubatch_tokens| {
+            let fixed = estimate_fixed(&shape, &ContextRequest { ubatch_tokens, ..context }).unwrap();
+            plan(&shape, &layout, &request(fixed))
+        };
+        match planned(SMALL_UBATCH) {
+            Ok(small) if small.mode != Mode::FullResident => {
+                let large = planned(chosen).unwrap();
+                prop_assert_eq!(large.mode, small.mode);
+                prop_assert!(large.slot_bytes + small.slot_bytes / 32 >= small.slot_bytes, "{} {}", large.slot_bytes, small.slot_bytes);
+            }
+            _ => prop_assert_eq!(chosen, SMALL_UBATCH, "nothing streams"),
+        }
+    }
+}
+
+#[test]
+fn the_ubatch_grows_with_the_cache() {
+    let shape = model(Shape::Qwen3_30bA3b);
+    let layout = ExpertLayout::new(&shape);
+    let chosen = |gib: u64| choose_ubatch(&shape, &layout, &asked_context(), with_budget(gib << 30));
+    let sizes: Vec<u32> = [4, 6, 10, 14].map(chosen).to_vec();
+    assert!(sizes.is_sorted() && sizes[0] < sizes[3], "{sizes:?}");
+    assert_eq!(chosen(24), SMALL_UBATCH, "everything fits");
+    let short = ContextRequest { context_tokens: 1000, ..asked_context() };
+    assert!(choose_ubatch(&shape, &layout, &short, with_budget(14 << 30)) <= 1000);
 }

@@ -54,11 +54,15 @@ fn load(path: &Path) -> Model {
 }
 
 fn context(model: &Model, executor: Box<dyn Executor>) -> Context {
+    context_of(model, executor, 0)
+}
+
+fn context_of(model: &Model, executor: Box<dyn Executor>, outputs: u32) -> Context {
     let options = ContextOptions {
         context: 64,
         batch: 16,
         ubatch: 16,
-        outputs: 0,
+        outputs,
         sequences: 1,
         threads: 1,
         kv: KvType::F16,
@@ -99,4 +103,26 @@ fn a_panic_in_a_callback_is_the_error_of_its_decode_and_of_no_other() {
         assert_eq!(context.logits(-1).unwrap(), expected, "the same bits as without the panic");
         assert!(context.forget(0, 0));
     }
+}
+
+#[test]
+fn more_outputs_than_the_context_has_are_an_error_and_not_the_end_of_the_program() {
+    let tiny = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let model = load(&tiny.path);
+    let mut context = context_of(&model, Box::new(Panicky(Arc::default())), 2);
+    let batch = |outputs: usize| {
+        let mut batch = Batch::new(16);
+        for (at, token) in tokens(9, 200).into_iter().enumerate() {
+            batch.push(token, i32::try_from(at).unwrap(), 0, at >= 9 - outputs).unwrap();
+        }
+        batch
+    };
+    let refused = context.decode(&batch(3)).unwrap_err().to_string();
+    assert!(refused.contains("3 outputs asked for, 2 at most"), "{refused}");
+    context.decode(&batch(2)).unwrap();
+    assert!(context.logits(7).is_ok() && context.logits(8).is_ok());
+    assert!(context.forget(0, 0));
+    context.set_embeddings(true);
+    let refused = context.decode(&batch(1)).unwrap_err().to_string();
+    assert!(refused.contains("9 outputs asked for, 2 at most"), "{refused}");
 }

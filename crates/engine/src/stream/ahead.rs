@@ -30,8 +30,8 @@ pub enum Prefetch {
 const HORIZON: usize = 2;
 
 /// With forced routes, how many in a hundred guesses are right, by distance: what the routers of the demo model, which was
-/// trained on text, reach for experts that are not in memory.
-const FORESEEN_PERCENT: [u32; HORIZON] = [75, 65];
+/// trained on text, reach with as many guesses (docs/experiments.md, "How far routers see").
+const FORESEEN_PERCENT: [u32; HORIZON] = [68, 62];
 
 /// How many of a layer's experts are guessed `distance` layers ahead (from 1): all `used` of the next one, fewer of those
 /// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 99

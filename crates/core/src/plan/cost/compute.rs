@@ -103,6 +103,26 @@ impl Rates {
         compute
     }
 
+    /// The output matrix for one token: the end of a token, in which the next one is unknown.
+    pub fn head_s(&self, shape: &ModelShape) -> f64 {
+        let is_head =
+            |tensor: &&ModelTensor| matches!(tensor.role, TensorRole::Output | TensorRole::Embedding);
+        let seconds = |tensor: &ModelTensor| {
+            self.of_type(tensor.info.ty).map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
+        };
+        multiplied(shape).filter(is_head).map(seconds).sum()
+    }
+
+    /// The router of a layer, for one token.
+    pub fn router_s(&self, shape: &ModelShape, layer: u32) -> f64 {
+        let of_layer =
+            |tensor: &&ModelTensor| tensor.layer == Some(layer) && tensor.role == TensorRole::Router;
+        let seconds = |tensor: &ModelTensor| {
+            self.of_type(tensor.info.ty).map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
+        };
+        multiplied(shape).filter(of_layer).map(seconds).sum()
+    }
+
     /// `tokens` tokens at once after `past_tokens`: seconds of everything but experts, and of experts.
     pub fn batch(&self, shape: &ModelShape, tokens: f64, past_tokens: f64) -> (f64, f64) {
         let (mut trunk, mut experts) = (0.0, 0.0);

@@ -85,6 +85,12 @@ struct Pass {
 /// How many layers together the disk has time for their reads: the one that computes and those that guesses reach.
 const WINDOW: u32 = 3;
 
+/// Work that the engine keeps at the disk while it guesses; a read that nobody guessed waits for what is left of it.
+const QUEUE_S: f64 = 0.002;
+
+/// What it takes a computing thread to start a read: an order of magnitude, not measured on this machine.
+const START_S: f64 = 20e-6;
+
 /// Layer by layer; what streams of the trunk is read whenever the disk has nothing else to do, from the same disk.
 fn experts(
     input: &CostInput<'_>,
@@ -98,20 +104,27 @@ fn experts(
     let ring = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + ring.sync_s + 2.0 * parts as f64 * rates.call_s;
     let trunk_s = (compute.trunk_s + sync_s) / input.shape.expert_layers.len().max(1) as f64;
+    let head_s = rates.head_s(input.shape);
     let pass = |pick: fn(&HitRate) -> f64| {
         // What the controller chooses: guessing, or not.
         let (mut ahead, mut alone) = (Pass::default(), Pass::default());
         for (layer, hits) in input.shape.expert_layers.iter().zip(&hits) {
             let share = ratio(layer_bytes(layer), input.shape.routed_bytes_per_token() as f64);
-            let work =
-                LayerWork { layer, trunk_s, experts_s: compute.experts_s * share, wake_s: rates.wake_s };
+            let work = LayerWork {
+                layer,
+                trunk_s,
+                experts_s: compute.experts_s * share,
+                wake_s: rates.wake_s,
+                ask_s: f64::from(WINDOW - 1) * rates.router_s(input.shape, layer.layer),
+            };
             ahead.add(work.ahead(pick(hits), input.workload.lookahead, disk)?);
             alone.add(work.alone(pick(hits), disk)?);
         }
         for way in [&mut ahead, &mut alone] {
             way.read_s += ring.read_s;
             way.read_bytes += ring.bytes;
-            way.time_s = way.time_s.max(way.read_s);
+            // While the next token is unknown, nobody knows what it will need.
+            way.time_s = way.time_s.max(way.read_s + head_s);
         }
         Some(if ahead.time_s < alone.time_s { ahead } else { alone })
     };
@@ -178,12 +191,19 @@ struct LayerWork<'a> {
     experts_s: f64,
     /// Waking threads after a wait.
     wake_s: f64,
+    /// Asking the routers of later layers.
+    ask_s: f64,
 }
 
 impl LayerWork<'_> {
     /// Without guesses, on average over how many experts are missing: their reads go out together, the hits are computed
     /// meanwhile, and the last part of the missing ones after they landed.
     fn alone(&self, hit: f64, disk: &Disk<'_>) -> Option<Pass> {
+        self.waiting(hit, 0.0, disk)
+    }
+
+    /// The same when reads wait `queue_s` for others before them.
+    fn waiting(&self, hit: f64, queue_s: f64, disk: &Disk<'_>) -> Option<Pass> {
         let layer = self.layer;
         let used = layer.used;
         let last_part_s = self.experts_s / (f64::from(used) * layer.parts.len().max(1) as f64);
@@ -194,10 +214,10 @@ impl LayerWork<'_> {
             if missing > 0.0 {
                 // More requests never take less time, whatever the noise of two measurements says.
                 slowest_read = slowest_read.max(self.read_s(missing, disk)?);
-                let waited_s = slowest_read + missing * last_part_s + self.wake_s;
+                let waited_s = queue_s + slowest_read + missing * last_part_s + self.wake_s;
                 slowest = slowest.max(waited_s);
             }
-            pass.time_s += probability * (self.trunk_s + slowest);
+            pass.time_s += probability * (self.trunk_s + slowest) + probability * missing * self.start_s();
             pass.read_s += probability * slowest_read;
             pass.read_bytes += probability * missing * layer.expert_bytes() as f64;
         }
@@ -208,8 +228,14 @@ impl LayerWork<'_> {
     /// several layers for the reads of as many. Whichever of both takes longer decides, on average over how many are
     /// missing in those layers together, which is how far one layer's idle disk can make up for another's misses.
     fn ahead(&self, hit: f64, lookahead: f64, disk: &Disk<'_>) -> Option<Pass> {
-        let waiting = self.alone(1.0 - (1.0 - hit) * (1.0 - lookahead), disk)?;
         let layer = self.layer;
+        let missing = f64::from(layer.used) * (1.0 - hit);
+        // The busier the disk, the likelier its queue is full when a read comes that nobody guessed.
+        let busy = (self.read_s(missing.max(1.0), disk)? * missing.min(1.0)
+            / (self.trunk_s + self.experts_s))
+            .min(1.0);
+        let mut waiting = self.waiting(1.0 - (1.0 - hit) * (1.0 - lookahead), busy * QUEUE_S / 2.0, disk)?;
+        waiting.time_s += self.ask_s + missing * lookahead * self.start_s();
         let (mut slowest_read, mut pass) = (0.0_f64, Pass::default());
         for (missing, probability) in binomial(layer.used * WINDOW, 1.0 - hit).into_iter().enumerate() {
             let missing = missing as f64;
@@ -221,6 +247,11 @@ impl LayerWork<'_> {
             pass.read_bytes += probability * missing * layer.expert_bytes() as f64 / f64::from(WINDOW);
         }
         Some(pass)
+    }
+
+    /// Starting the reads of an expert.
+    fn start_s(&self) -> f64 {
+        self.layer.parts.len() as f64 * START_S
     }
 
     /// Reading so many experts at once.
