@@ -159,3 +159,28 @@ fn a_larger_context_grows_without_losing_what_was_in_memory() {
     assert_eq!(after.context_length, most.min(2048));
     assert!(after.kv_bytes > before.kv_bytes && after.memory_bytes > before.memory_bytes);
 }
+
+#[test]
+fn an_answer_that_fills_the_context_goes_on_without_a_part_of_it() {
+    const CONTEXT: usize = 256;
+    const KEEP: usize = 4;
+    let settings = LoadSettings { context: CONTEXT as u32, ..settings(Choice::Resident) };
+    let runner = runner(&demo_path(), settings, 1);
+    let prompt = chat(&runner, "What is a lynx?");
+    let begin = prompt.len();
+    let ask_for = |shift| {
+        let options = SequenceOptions { ignore_end: true, max_tokens: Some(600), shift, ..greedy() };
+        ask(&runner, prompt.clone(), options).1
+    };
+    let ended = ask_for(None);
+    assert_eq!((ended.finish, ended.tokens.len()), (Finish::ContextFull, CONTEXT + 1 - begin));
+    let went_on = ask_for(Some(KEEP as u32));
+    assert_eq!((went_on.finish, went_on.tokens.len()), (Finish::Length, 600));
+    assert_eq!(went_on.tokens[..ended.tokens.len()], ended.tokens);
+    // From there it is the answer to what was left.
+    let mut left = [prompt.clone(), ended.tokens].concat();
+    left.drain(KEEP..KEEP + (CONTEXT - KEEP) / 2);
+    let options = SequenceOptions { ignore_end: true, max_tokens: Some(20), ..greedy() };
+    let fresh = ask(&runner, left, options).1;
+    assert_eq!(went_on.tokens[CONTEXT + 1 - begin..][..20], fresh.tokens);
+}

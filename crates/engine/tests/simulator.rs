@@ -4,14 +4,14 @@
 
 mod common;
 
-use common::{TinyModel, forced_run, session, settings, streaming, tiny};
+use common::{TinyModel, demo_path, forced_run, least_bytes, session, settings, streaming, tiny};
 use hypura_core::cache::{ExpertCache, PolicyKind};
-use hypura_core::plan::Choice;
+use hypura_core::plan::{Choice, Mode};
 use hypura_core::sim::{ReplayOptions, replay};
 use hypura_core::synth::{Quant, Shape};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceHeader, TraceToken};
 use hypura_engine::load::{LoadSettings, Planned, prepare};
-use hypura_engine::session::{Outcome, Session};
+use hypura_engine::session::{GenerateOptions, Outcome, Session};
 use hypura_engine::source::ModelSource;
 use hypura_engine::stream::{Lookups, Prefetch, RouteLog, RouteSettings, StreamStats, trace_header};
 use std::sync::Arc;
@@ -184,6 +184,46 @@ fn several_size_classes() {
         assert_eq!(opened.loaded().planned.plan.slots.len(), 2);
         drop(opened);
         check_generated(&model, settings, 40, 5);
+    }
+}
+
+#[test]
+fn beside_a_trunk_that_streams_too() {
+    let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
+    for policy in PolicyKind::ALL {
+        let asked = quiet(30.0, policy);
+        let settings = LoadSettings { budget_bytes: least_bytes(&model.path, &asked) + 100_000, ..asked };
+        let opened = session(&model.path, settings.clone());
+        assert_eq!(opened.loaded().planned.plan.mode, Mode::MixedStreaming);
+        drop(opened);
+        check_generated(&model, settings, 40, 13);
+    }
+}
+
+/// Routers that learned, on text that they did not see in training: what hits and misses of people look like.
+#[test]
+fn a_trained_model_that_reads_and_writes_text() {
+    let text = std::fs::read_to_string(demo_path().with_file_name("heldout.txt")).unwrap();
+    for policy in PolicyKind::ALL {
+        for percent in [10.0, 25.0, 50.0] {
+            let log = RouteLog::default();
+            let routes = RouteSettings { log: Some(log.clone()), ..RouteSettings::default() };
+            let settings = LoadSettings { context: 256, routes, poison: false, ..quiet(percent, policy) };
+            let mut opened = session(&demo_path(), settings);
+            let prompt = opened.vocab().tokenize(&text[..300], true, false);
+            let options =
+                GenerateOptions { max_tokens: Some(60), ignore_end: true, ..GenerateOptions::default() };
+            let outcome = opened.generate(&prompt, &options, &mut |_| Ok(())).unwrap();
+            let trace = Trace { header: header(&opened), tokens: log.take() };
+            let counted = engine_counts(&outcome);
+            assert_eq!(
+                counted,
+                simulated_counts(&opened.loaded().planned, &trace, UBATCH),
+                "{policy:?} {percent}%"
+            );
+            let (hits, misses) = counted.decode;
+            assert!(hits > 0 && misses > 0, "{counted:?}");
+        }
     }
 }
 

@@ -66,6 +66,9 @@ pub struct SequenceOptions {
     pub logprobs: Option<u32>,
     /// At least this many tokens of context; clamped to what the plan has room for.
     pub num_ctx: Option<u32>,
+    /// Where the context is full, go on without half of what comes after so many tokens of the beginning; otherwise the answer
+    /// ends there.
+    pub shift: Option<u32>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,
     /// Show control tokens as text: the chat parser reads them.

@@ -366,6 +366,19 @@ impl Batcher {
             }
         } else if !listens {
             self.remove(part.id);
+        } else {
+            self.make_room(at);
+        }
+    }
+
+    /// A sequence that fills its context goes on without a part of it. What stays is computed anew, because keys know their
+    /// positions, and cells may belong to other sequences too.
+    fn make_room(&mut self, at: usize) {
+        let context = self.context();
+        let Active { row, sequence, .. } = &mut self.active[at];
+        if sequence.tokens().len() > context {
+            let (row, keep) = (*row, sequence.shift(context));
+            self.keep(row, keep);
         }
     }
 

@@ -198,6 +198,7 @@ impl Session {
             options: SequenceOptions {
                 max_tokens: options.max_tokens,
                 stops: options.stops.clone(),
+                shift: None,
                 ignore_end: options.ignore_end,
                 ..SequenceOptions::default()
             },

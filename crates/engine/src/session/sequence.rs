@@ -98,6 +98,17 @@ impl Sequence {
         &self.options
     }
 
+    /// Leaves out half of what comes after the tokens that are to be kept, so that a context has room again; returns how many
+    /// tokens of the beginning stayed as they were.
+    pub fn shift(&mut self, context: usize) -> usize {
+        let wanted = self.options.shift.map_or(0, |keep| keep as usize);
+        let keep = wanted.min(self.prompt).min(context.saturating_sub(2));
+        let dropped = ((context - keep) / 2).max(1);
+        self.tokens.drain(keep..(keep + dropped).min(self.tokens.len()));
+        self.prompt = self.prompt.min(self.tokens.len());
+        keep
+    }
+
     /// Whether to tell of what a row of logits brought.
     pub fn tells(&self, advance: &Advance) -> bool {
         self.every_token || !advance.text.is_empty() || !advance.tokens.is_empty()
@@ -161,7 +172,7 @@ impl Sequence {
         self.held.push(info);
         let finish = if self.at_limit() {
             Some(Finish::Length)
-        } else if self.tokens.len() > context {
+        } else if self.tokens.len() > context && self.options.shift.is_none() {
             Some(Finish::ContextFull)
         } else {
             None

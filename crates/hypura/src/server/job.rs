@@ -131,6 +131,8 @@ pub struct JobBase {
     pub logprobs: Option<u32>,
     /// Whether [`Piece::Progress`] is wanted.
     pub progress: bool,
+    /// Whether an answer that fills the context goes on without a part of it.
+    pub shift: bool,
     /// When the request came.
     pub received: Instant,
     /// What to do with a thinking wish on a model that cannot: refuse (native), or ignore.
@@ -147,6 +149,7 @@ impl JobBase {
             keep_alive: None,
             logprobs: None,
             progress: false,
+            shift: false,
             received: Instant::now(),
             strict_think: true,
         }

@@ -221,6 +221,11 @@ mod tests {
         }
     }
 
+    fn streaming(pieces: mpsc::UnboundedReceiver<Piece>, last_sent: Instant) -> Streaming<TextOnly> {
+        let pieces = PieceStream::new(pieces);
+        Streaming { pieces, wire: TextOnly, heartbeat: BEAT, ended: false, last_sent }
+    }
+
     fn thinking() -> Piece {
         Piece::Thinking { text: "hm".to_owned(), logprobs: Vec::new() }
     }
@@ -239,13 +244,7 @@ mod tests {
             }
         });
         let start = Instant::now();
-        let state = Streaming {
-            pieces: PieceStream::new(receiver),
-            wire: TextOnly,
-            heartbeat: BEAT,
-            ended: false,
-            last_sent: start,
-        };
+        let state = streaming(receiver, start);
         let mut body = Box::pin(stream::unfold(state, Streaming::next));
         let mut out = Vec::new();
         while let Some(Ok(bytes)) = body.next().await {
@@ -286,13 +285,7 @@ mod tests {
         }
         let start = Instant::now();
         tokio::time::sleep(BEAT + Duration::from_secs(1)).await;
-        let state = Streaming {
-            pieces: PieceStream::new(receiver),
-            wire: TextOnly,
-            heartbeat: BEAT,
-            ended: false,
-            last_sent: start,
-        };
+        let state = streaming(receiver, start);
         let (bytes, state) = state.next().await.unwrap();
         assert_eq!(bytes.unwrap(), "beat");
         assert_eq!(state.last_sent, Instant::now());

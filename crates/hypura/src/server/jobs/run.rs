@@ -119,6 +119,7 @@ impl Work {
             grammar: prompt.grammar,
             logprobs: self.base.logprobs,
             num_ctx: self.found.options.context(),
+            shift: self.base.shift.then(|| u32::try_from(self.found.keep_tokens()).unwrap_or(u32::MAX)),
             special_pieces: parser.is_some(),
         };
         let (sender, mut events) = mpsc::unbounded_channel();

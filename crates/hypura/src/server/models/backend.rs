@@ -245,6 +245,8 @@ pub struct EngineRequest {
     pub logprobs: Option<u32>,
     /// Context wanted, at least.
     pub num_ctx: Option<u32>,
+    /// Where the context is full, go on without half of what comes after so many tokens of the beginning.
+    pub shift: Option<u32>,
     /// Control tokens come as text (an [`AnswerParser`] reads them).
     pub special_pieces: bool,
 }

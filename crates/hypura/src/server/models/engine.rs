@@ -259,6 +259,7 @@ impl Engine for RunnerEngine {
             stops: request.stops,
             logprobs: request.logprobs,
             num_ctx: request.num_ctx,
+            shift: request.shift,
             ignore_end: false,
             special_pieces: request.special_pieces,
             progress: true,

@@ -34,7 +34,7 @@ pub(super) struct Common {
     pub format: Value,
     pub think: Value,
     pub truncate: Option<bool>,
-    /// Whether an answer that fills the context goes on without its beginning. It never does here: it ends.
+    /// Whether an answer that fills the context goes on without a part of it.
     shift: Option<bool>,
     pub logprobs: Option<bool>,
     pub top_logprobs: Option<i64>,
@@ -44,14 +44,12 @@ pub(super) struct Common {
 
 impl Common {
     pub fn base(&self, received: Instant) -> Result<JobBase, Failure> {
-        if self.shift == Some(true) {
-            tracing::debug!("shift is not supported: an answer ends where the context is full");
-        }
         let options = self.options.as_ref().map(Options::of_json).transpose();
         Ok(JobBase {
             options: options.map_err(Failure::bad_request)?.unwrap_or_default(),
             keep_alive: self.keep_alive()?,
             logprobs: self.logprobs()?,
+            shift: self.shift.unwrap_or(true),
             received,
             ..JobBase::new(self.model.clone())
         })
