@@ -297,3 +297,18 @@ fn a_trace_of_a_larger_model_is_refused_before_anything_is_loaded() {
         assert!(error.contains("expert 100") && error.contains(experts), "{error}");
     }
 }
+
+#[test]
+fn with_forced_routes_most_guesses_are_right_and_some_are_wrong() {
+    // The model's own routers know nothing of the trace: theirs would be right by chance, one in four.
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let settings = LoadSettings { prefetch: Prefetch::Router, ..quiet(40.0, PolicyKind::Lfru) };
+    let free = session(&model.path, settings.clone());
+    let trace = Arc::new(generated(&header(&free), &expert_layers(&free), 30, 60, 17));
+    drop(free);
+    let mut opened = session(&model.path, LoadSettings { routes: forced(&trace), ..settings });
+    let stats = forced_run(&mut opened, 30, 60).unwrap().decode_stats;
+    assert!(stats.prefetches > 100, "{stats:?}");
+    assert!(stats.decode.prefetched * 2 > stats.prefetches, "{stats:?}");
+    assert!(stats.prefetches_wasted > 0, "{stats:?}");
+}

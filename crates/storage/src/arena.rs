@@ -8,7 +8,7 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::error::ArenaError;
 use crate::{PAGE, platform};
@@ -33,6 +33,8 @@ pub struct Arena {
     base: NonNull<u8>,
     len: usize,
     backing: Backing,
+    /// A thread is backing it with pages.
+    populating: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,12 @@ impl Arena {
         if huge == HugePages::Try && len >= HUGE_PAGE {
             platform::advise_huge_pages(base, len);
         }
-        Ok(Arc::new(Arena { base, len, backing: Backing::Mapped { start, len: mapped } }))
+        Ok(Arc::new(Arena {
+            base,
+            len,
+            backing: Backing::Mapped { start, len: mapped },
+            populating: AtomicBool::new(false),
+        }))
     }
 
     /// Has the system back the arena with pages now: the first touch of memory can cost as much as reading from a fast
@@ -90,12 +97,24 @@ impl Arena {
         let work = move || {
             platform::yield_to_others();
             let mut at = 0;
-            while arena.upgrade().is_some_and(|arena| arena.populate_at(at)) {
+            while let Some(arena) = arena.upgrade() {
+                if !arena.populate_at(at) {
+                    arena.populating.store(false, Ordering::Relaxed);
+                    return;
+                }
                 at += HUGE_PAGE;
             }
         };
-        // Without a thread for it, pages come when they are written to.
-        let _ = std::thread::Builder::new().name("hypura-pages".to_owned()).spawn(work);
+        self.populating.store(true, Ordering::Relaxed);
+        if std::thread::Builder::new().name("hypura-pages".to_owned()).spawn(work).is_err() {
+            // Pages come when they are written to.
+            self.populating.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether that thread is at work: what else is timed meanwhile says little.
+    pub fn is_populating(&self) -> bool {
+        self.populating.load(Ordering::Relaxed)
     }
 
     /// Backs one huge page's worth. False beyond the end, and when the system will not.
@@ -110,7 +129,7 @@ impl Arena {
     /// # Safety
     /// `base..base + len` must stay valid for reads and writes until the returned `Arc` and all its clones are gone.
     pub(crate) unsafe fn borrowed(base: NonNull<u8>, len: usize) -> Arc<Arena> {
-        Arc::new(Arena { base, len, backing: Backing::Borrowed })
+        Arc::new(Arena { base, len, backing: Backing::Borrowed, populating: AtomicBool::new(false) })
     }
 
     /// Size in bytes, a multiple of [`PAGE`] for allocated arenas.
@@ -250,6 +269,12 @@ mod tests {
         assert_eq!((out[99], out[100]), (7, 0));
         arena.copy_out(60 * HUGE_PAGE, &mut out);
         assert_eq!((out[99], out[100]), (8, 0));
+        let start = std::time::Instant::now();
+        while arena.is_populating() {
+            assert!(start.elapsed() < std::time::Duration::from_secs(60), "it never ends");
+            std::thread::yield_now();
+        }
+        arena.populate_behind();
         let behind = Arc::downgrade(&arena);
         drop(arena);
         let start = std::time::Instant::now();

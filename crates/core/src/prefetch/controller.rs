@@ -1,4 +1,4 @@
-//! How much to read ahead, decided by token times: nothing, what is likely, or more than that.
+//! How much to read ahead, decided by token times: nothing, what the next layers will probably use, or further on.
 //!
 //! Short blocks of tokens of each kind take turns, so that neither a cache that is still filling nor a machine that changes
 //! speaks for one of them; then the fastest is kept for a while, longer each time that the answer is the same. Medians,
@@ -12,8 +12,8 @@ pub enum Width {
     Off,
     /// The experts that the next layers will probably use.
     Likely,
-    /// A few more, where the disk has time to spare.
-    Wide,
+    /// Also the likeliest experts of layers further on, for a disk that runs out of guesses.
+    Deep,
 }
 
 /// Tokens of one block of a trial.
@@ -24,15 +24,15 @@ const SETTLE_TOKENS: usize = 1;
 const BLOCKS: [Width; 12] = [
     Width::Likely,
     Width::Off,
-    Width::Wide,
-    Width::Wide,
+    Width::Deep,
+    Width::Deep,
     Width::Off,
     Width::Likely,
-    Width::Wide,
+    Width::Deep,
     Width::Likely,
     Width::Off,
     Width::Likely,
-    Width::Wide,
+    Width::Deep,
     Width::Likely,
 ];
 /// Tokens before the first trial: the cache fills, and memory is touched for the first time.
@@ -127,7 +127,7 @@ impl Controller {
     /// The setting that reads least, unless one that reads more is clearly faster.
     fn fastest(&mut self) -> Width {
         let mut best = (Width::Off, median(&mut self.times_us[Width::Off as usize]) as f64);
-        for width in [Width::Likely, Width::Wide] {
+        for width in [Width::Likely, Width::Deep] {
             let time = median(&mut self.times_us[width as usize]) as f64;
             if time < best.1 * MARGIN {
                 best = (width, time);
@@ -190,7 +190,7 @@ mod tests {
     #[test]
     fn it_notices_when_the_machine_changes() {
         let mut controller = Controller::default();
-        for fast in [Width::Off, Width::Wide, Width::Off] {
+        for fast in [Width::Off, Width::Deep, Width::Off] {
             for _ in 0..MOST_KEEP_TOKENS + 2 * KEEP_TOKENS {
                 controller.observe(if controller.width() == fast { 8_000 } else { 10_000 });
             }

@@ -26,19 +26,32 @@ pub enum Prefetch {
     Off,
 }
 
-/// How many layers ahead.
-const HORIZON: usize = 2;
+/// How many layers ahead at most.
+const HORIZON: usize = 4;
 
 /// With forced routes, how many in a hundred guesses are right, by distance: what the routers of the demo model, which was
 /// trained on text, reach with as many guesses (docs/experiments.md, "How far routers see").
-const FORESEEN_PERCENT: [u32; HORIZON] = [68, 62];
+const FORESEEN_PERCENT: [u32; HORIZON] = [68, 62, 54, 38];
+
+/// How many layers ahead.
+fn horizon(width: Width) -> usize {
+    match width {
+        Width::Off => 0,
+        Width::Likely => 2,
+        Width::Deep => HORIZON,
+    }
+}
 
 /// How many of a layer's experts are guessed `distance` layers ahead (from 1): all `used` of the next one, fewer of those
-/// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 99
-/// times in 100 two layers ahead, its last is right half the time. `Wide` adds a quarter.
-fn guesses_at(distance: usize, used: usize, width: Width) -> usize {
-    let likely = (used * (HORIZON + 1).saturating_sub(distance) / HORIZON).max(1);
-    if width == Width::Wide { likely + used.div_ceil(4) } else { likely }
+/// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 97
+/// times in 100 five layers ahead, its last is right half the time in the next one.
+fn guesses_at(distance: usize, used: usize) -> usize {
+    let share = match distance {
+        0 | 1 => used,
+        2 => used / 2,
+        _ => used / 4,
+    };
+    share.max(1)
 }
 
 /// An expert that will probably be used.
@@ -111,7 +124,7 @@ impl Ahead {
         if self.width == Width::Off {
             return Ok(Vec::new());
         }
-        let later = layer + 1..layout.layers.len().min(layer + 1 + HORIZON);
+        let later = layer + 1..layout.layers.len().min(layer + 1 + horizon(self.width));
         if let Prefetch::Random(_) = self.kind {
             return Ok(later.flat_map(|layer| self.random_guesses(layout, layer)).collect());
         }
@@ -132,7 +145,7 @@ impl Ahead {
                 selection.apply(&mut scores);
             }
             let LayerLayout { experts, used, .. } = layout.layers[ahead];
-            let count = guesses_at(ahead - layer, used as usize, self.width);
+            let count = guesses_at(ahead - layer, used as usize);
             let likely = top_experts(&scores, experts as usize, count);
             guesses.extend(likely.into_iter().map(|expert| Guess { layer: ahead, expert }));
         }

@@ -251,7 +251,8 @@ impl Executor for StreamExecutor {
             if let Some(tap) = &mut side.tap {
                 tap.end_graph(outcome.is_ok());
             }
-            if outcome.is_ok() && self.single {
+            let settled = side.streamer.memory().is_none_or(|memory| !memory.is_populating());
+            if outcome.is_ok() && self.single && settled {
                 side.ahead.observe(start.elapsed());
             }
         }
