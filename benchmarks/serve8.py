@@ -47,8 +47,9 @@ def together(url, model, users, tokens, seed):
     wall = time.monotonic() - start
     if any(result is None for result in results):
         raise SystemExit("serve8.py: a user got no answer")
-    return {"users": users, "tokens": sum(count for count, _ in results), "wall_s": wall,
-            "tokens_per_s": sum(count for count, _ in results) / wall}
+    tokens = sum(count for count, _ in results)
+    return {"users": users, "tokens": tokens, "wall_s": wall, "tokens_per_s": tokens / wall,
+            "decode_tokens_per_s": tokens / max(seconds for _, seconds in results)}
 
 
 def main():
@@ -66,9 +67,11 @@ def main():
     for seed in range(asked.rounds):
         alone = together(asked.url, asked.model, 1, asked.tokens, 1000 + seed)
         many = together(asked.url, asked.model, asked.users, asked.tokens, 2000 + seed)
-        rounds.append({"alone": alone, "together": many, "ratio": many["tokens_per_s"] / alone["tokens_per_s"]})
+        ratio = lambda key: many[key] / alone[key]
+        rounds.append({"alone": alone, "together": many, "ratio": ratio("tokens_per_s"), "decode_ratio": ratio("decode_tokens_per_s")})
     found = {"model": asked.model, "users": asked.users, "tokens": asked.tokens, "rounds": rounds,
-             "ratio": median(found["ratio"] for found in rounds)}
+             "ratio": median(found["ratio"] for found in rounds),
+             "decode_ratio": median(found["decode_ratio"] for found in rounds)}
     asked.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -229,7 +229,9 @@ def serve8(reports):
         yield fact(f"{report['users']} users together", text("together"))
         # Dense models gain more: each weight is read once for all users.
         target = 5.0 if "llama" in report["model"] else 2.0
-        yield at_least("together / one", target, report["ratio"], 2, "×")
+        yield at_least("together / one, prompts included", target, report["ratio"], 2, "×")
+        if "decode_ratio" in report:
+            yield fact("together / one, answers only", f"{report['decode_ratio']:.2f}×")
 
 
 def prediction(reports):

@@ -68,17 +68,33 @@ pub fn process_bytes(shape: &ModelShape, ubatch_tokens: u64) -> u64 {
     const BASE: u64 = 40 << 20;
     /// llama.cpp keeps the text, score and hash entries of each token, and its merges.
     const PER_TOKEN: u64 = 450;
-    // Rows gathered for experts that are computed one by one: input and result, at the widest.
-    let sides = |tensor: &ModelTensor| {
-        tensor
-            .info
-            .shape
-            .get(..2)
-            .map(|sides| sides.iter().fold(0_u64, |sum, side| sum.saturating_add(*side)))
+    let rows = ubatch_tokens.saturating_mul(expert_rows(shape));
+    BASE + shape.vocab.saturating_mul(PER_TOKEN) + rows + router_copies(shape)
+}
+
+/// Routers in floats are there once more in 8 bits, with a scale of two bytes for 32 numbers, to guess with.
+fn router_copies(shape: &ModelShape) -> u64 {
+    let is_router = |tensor: &&ModelTensor| tensor.role == TensorRole::Router && tensor.info.shape.len() > 1;
+    let routers = shape.tensors.iter().filter(is_router).filter(|tensor| tensor.info.ty == GgmlType::F32);
+    routers.map(|tensor| tensor.info.bytes / 128 * 34).sum()
+}
+
+/// What experts that are computed one by one need for each token of a ubatch: an expert that all tokens use has their rows
+/// gathered, input and result; and the layer's input is there once more in blocks of 8-bit numbers, for the last product one
+/// row for each expert of a token.
+fn expert_rows(shape: &ModelShape) -> u64 {
+    let experts = shape.tensors.iter().filter(|tensor| matches!(tensor.role, TensorRole::RoutedExpert(_)));
+    let of_tensor = |tensor: &ModelTensor| {
+        let (columns, rows) = (tensor.info.shape.first()?, tensor.info.shape.get(1)?);
+        let used = tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| layer.used);
+        let down = matches!(tensor.role, TensorRole::RoutedExpert(ExpertPart::Down));
+        let converted = columns.saturating_mul(if down { u64::from(used) } else { 1 });
+        // Blocks of 8 bits and their scales take at most 5 bytes for 4 numbers.
+        Some(
+            columns.saturating_add(*rows).saturating_mul(F32).saturating_add(converted.saturating_mul(5) / 4),
+        )
     };
-    let widest = shape.tensors.iter().filter_map(sides).max().unwrap_or(0);
-    let rows = if shape.is_dense() { 0 } else { ubatch_tokens * widest.min(1 << 16) * F32 };
-    BASE + shape.vocab.saturating_mul(PER_TOKEN) + rows
+    experts.filter_map(of_tensor).max().unwrap_or(0)
 }
 
 /// Compute buffers: what is alive at the same time in the widest place of llama.cpp's graph, and the graph's inputs.

@@ -13,6 +13,7 @@
 
 mod chain;
 mod convert;
+mod copies;
 mod operand;
 mod router;
 mod rows;
@@ -123,6 +124,7 @@ pub(crate) struct Scratch {
     tensors: Vec<sys::ggml_tensor>,
     nodes: Vec<*mut sys::ggml_tensor>,
     converted: convert::Converted,
+    routers: copies::RouterCopies,
     chain: chain::ChainScratch,
 }
 

@@ -108,12 +108,12 @@ impl GraphRun<'_> {
             shapes.push(unsafe { router_input(now, *next, &mut self.scratch.input)? });
         }
         let total = shapes.iter().map(|shape| shape.tokens * shape.scores).sum();
-        let Scratch { input, output, tensors, nodes, .. } = &mut *self.scratch;
+        let Scratch { input, output, tensors, nodes, routers, .. } = &mut *self.scratch;
         output.resize(output.len().max(total), 0.0);
         tensors.clear();
         nodes.clear();
         // No reallocation below: the tensors point at each other.
-        tensors.reserve_exact(2 * later.len());
+        tensors.reserve_exact(3 * later.len());
         let (mut from, mut to) = (0, 0);
         for (next, shape) in later.iter().zip(&shapes) {
             // SAFETY: the substituted tensors describe scratch memory of the sizes just made; `tensors` does not
@@ -124,9 +124,14 @@ impl GraphRun<'_> {
                 let mut scores = plain_tensor(*next, output.as_mut_ptr().add(to).cast());
                 lay_out(&mut scores, [shape.scores, shape.tokens, 1])?;
                 let base = tensors.as_mut_ptr().add(tensors.len());
+                let router = routers.of(scores.src[0]);
                 scores.src[1] = base;
                 tensors.extend([rows, scores]);
                 nodes.push(base.add(1));
+                if let Some(router) = router {
+                    (*base.add(1)).src[0] = base.add(2);
+                    tensors.push(router);
+                }
             }
             from += shape.columns * shape.tokens;
             to += shape.scores * shape.tokens;

@@ -1,0 +1,66 @@
+//! Routers in 8 bits, for guessing only: a router in floats is a megabyte or ten that each guess would fetch from memory
+//! anew. What is lost decides between experts that are as good as equal.
+
+use crate::graph::operand::plain_tensor;
+use crate::sys;
+use std::collections::HashMap;
+
+/// Copies of routers by the address of the original, which lives as long as its model.
+#[derive(Default)]
+pub(crate) struct RouterCopies {
+    by_weight: HashMap<usize, Option<Vec<u8>>>,
+}
+
+impl RouterCopies {
+    /// A stand-in for a router: its copy, made the first time; `None` where the original is as good (it is small already, or
+    /// of a form that is not known).
+    ///
+    /// # Safety
+    /// `weight` is alive, and its bytes are in host memory unless it is streamed.
+    pub(super) unsafe fn of(&mut self, weight: *const sys::ggml_tensor) -> Option<sys::ggml_tensor> {
+        // SAFETY: the caller's promise.
+        let copy = self.by_weight.entry(weight as usize).or_insert_with(|| unsafe { quantised(weight) });
+        let data = copy.as_mut()?.as_mut_ptr();
+        // SAFETY: the caller's promise; types of ggml's own table. The copy has `ne[1]` rows of the type.
+        unsafe {
+            let mut stand_in = plain_tensor(weight, data);
+            let row = sys::ggml_row_size(sys::GGML_TYPE_Q8_0, stand_in.ne[0]);
+            let rows = usize::try_from(stand_in.ne[1]).ok()?;
+            stand_in.type_ = sys::GGML_TYPE_Q8_0;
+            stand_in.nb = [sys::ggml_type_size(sys::GGML_TYPE_Q8_0), row, row * rows, row * rows];
+            Some(stand_in)
+        }
+    }
+}
+
+/// # Safety
+/// As [`RouterCopies::of`].
+unsafe fn quantised(weight: *const sys::ggml_tensor) -> Option<Vec<u8>> {
+    // SAFETY: the caller's promise; the matrix is contiguous floats, which is checked, and the result has room for as many
+    // rows of the type.
+    unsafe {
+        let tensor = &*weight;
+        let known = tensor.type_ == sys::GGML_TYPE_F32
+            && tensor.ne[0] % sys::ggml_blck_size(sys::GGML_TYPE_Q8_0) == 0
+            && tensor.ne[2] == 1
+            && tensor.ne[3] == 1
+            && !tensor.data.is_null()
+            && sys::ggml_is_contiguous(weight)
+            && !crate::buffer_type::is_streamed(weight);
+        if !known {
+            return None;
+        }
+        let row = sys::ggml_row_size(sys::GGML_TYPE_Q8_0, tensor.ne[0]);
+        let mut bytes = vec![0u8; row * usize::try_from(tensor.ne[1]).ok()?];
+        let written = sys::ggml_quantize_chunk(
+            sys::GGML_TYPE_Q8_0,
+            tensor.data.cast(),
+            bytes.as_mut_ptr().cast(),
+            0,
+            tensor.ne[1],
+            tensor.ne[0],
+            std::ptr::null(),
+        );
+        (written == bytes.len()).then_some(bytes)
+    }
+}
