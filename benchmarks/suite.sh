@@ -144,8 +144,8 @@ few_layers() { need_model "$(pick qwen3-30b-a3b tiny-qwen3-moe)" Q4_K "$(pick 8 
 
 all_hits() {
     few_layers
-    bench all-hits --arm stream --stream-cache 100% --against resident --pairs "$(of_rounds 6)" \
-        --ctx 2048 --prompt "$(pick 1024 256)" --warmup "$(pick 32 4)" --gen "$(pick 150 16)"
+    bench all-hits --arm stream --stream-cache 100% --against resident --pairs "$(of_rounds 6)" --populate \
+        --ctx 2048 --prompt "$(pick 1024 256)" --warmup "$(pick 80 4)" --gen "$(pick 150 16)"
     verdict all-hits all-hits
 }
 

@@ -29,6 +29,8 @@ pub enum Kernel {
         /// Tokens.
         tokens: u32,
     },
+    /// What lies between matrices: norms, products and sums of one token's hidden state, of `columns` numbers.
+    Between,
     /// Tokens that look at others before them, layer after layer (`FLASH_ATTN_EXT`): a head has `columns` numbers, and `rows`
     /// tokens are looked at.
     Attention {
@@ -67,8 +69,8 @@ pub struct Measured {
     pub bytes: u64,
     /// Operations of one run: a multiplication and an addition are two.
     pub flops: u64,
-    /// The fastest run, in seconds: the others were disturbed.
-    pub best_s: f64,
+    /// The median run, in seconds: what is usual, unless half of the time was disturbed.
+    pub usual_s: f64,
     /// Runs.
     pub runs: u32,
 }
@@ -111,8 +113,8 @@ pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
     // SAFETY: `Bench::new` sized the context for this number of matrices, and the options were checked.
     unsafe { bench.build(options) }?;
     let (bytes, flops) = work(options);
-    let (best_s, runs) = bench.time(options.duration)?;
-    Ok(Measured { bytes, flops, best_s, runs })
+    let (usual_s, runs) = bench.time(options.duration)?;
+    Ok(Measured { bytes, flops, usual_s, runs })
 }
 
 /// Seconds that a small node adds to a graph, and seconds of a call that computes one such node.
@@ -123,8 +125,8 @@ pub fn overhead(threads: u32, duration: Duration) -> Result<(f64, f64), LoadErro
     const NODES: u32 = 64;
     let of = |matrices| measure(&small(matrices, threads, duration / 2));
     let (one, many) = (of(1)?, of(NODES)?);
-    let node_s = ((many.best_s - one.best_s) / f64::from(NODES - 1)).max(0.0);
-    Ok((node_s, one.best_s))
+    let node_s = ((many.usual_s - one.usual_s) / f64::from(NODES - 1)).max(0.0);
+    Ok((node_s, one.usual_s))
 }
 
 /// Seconds that a small call takes longer when the threads slept before it: the median of several.
@@ -153,10 +155,9 @@ pub fn wake(threads: u32) -> Result<f64, LoadError> {
     Ok((asleep_s[REPEATS / 2] - awake_s).max(0.0))
 }
 
-/// A graph of nodes with next to nothing to compute.
+/// A graph of the small nodes that a model has between its matrices.
 fn small(matrices: u32, threads: u32, duration: Duration) -> MeasureOptions {
-    let kernel = Kernel::MulMat { tokens: 1 };
-    MeasureOptions { ty: 0, kernel, columns: 32, rows: 32, matrices, threads, duration }
+    MeasureOptions { ty: 0, kernel: Kernel::Between, columns: 2048, rows: 1, matrices, threads, duration }
 }
 
 fn refuse(reason: &str) -> LoadError {
@@ -178,6 +179,7 @@ fn check(options: &MeasureOptions) -> Result<(), LoadError> {
         Kernel::Attention { heads, kv_heads, tokens } => {
             tokens > 0 && kv_heads > 0 && heads > 0 && heads % kv_heads == 0
         }
+        Kernel::Between => true,
     };
     let sized = options.columns > 0 && options.rows > 0 && (1..=4096).contains(&options.matrices);
     if has_kernel && experts_fit && sized { Ok(()) } else { Err(refuse("sizes out of range")) }
@@ -194,6 +196,7 @@ fn work(options: &MeasureOptions) -> (u64, u64) {
         Kernel::Attention { heads, kv_heads, tokens } => {
             (2 * u64::from(kv_heads), u64::from(heads / kv_heads.max(1)) * u64::from(tokens))
         }
+        Kernel::Between => (0, 0),
     };
     let rows = u64::from(options.rows) * u64::from(options.matrices) * copies;
     (rows * row, 2 * rows * u64::from(options.columns) * times)
@@ -244,8 +247,13 @@ impl Bench {
         unsafe {
             let f32_of =
                 |tokens| sys::ggml_new_tensor_3d(self.context, sys::GGML_TYPE_F32, columns, tokens, 1);
-            for _ in 0..options.matrices {
+            for index in 0..options.matrices {
                 let node = match options.kernel {
+                    Kernel::Between => match index % 3 {
+                        0 => sys::ggml_rms_norm(self.context, f32_of(1), 1e-6),
+                        1 => sys::ggml_mul(self.context, f32_of(1), f32_of(1)),
+                        _ => sys::ggml_add(self.context, f32_of(1), f32_of(1)),
+                    },
                     Kernel::MulMat { tokens } => {
                         let weight = sys::ggml_new_tensor_2d(self.context, ty, columns, rows);
                         sys::ggml_mul_mat(self.context, weight, f32_of(i64::from(tokens)))
@@ -304,18 +312,18 @@ impl Bench {
         }
     }
 
-    /// Runs the graph until `duration` is over; returns the fastest run and how many there were.
+    /// Runs the graph until `duration` is over; returns the median run and how many there were.
     fn time(&self, duration: Duration) -> Result<(f64, u32), LoadError> {
         self.run()?;
         let start = Instant::now();
-        let (mut best_s, mut runs) = (f64::MAX, 0);
-        while runs == 0 || start.elapsed() < duration {
+        let mut times = Vec::new();
+        while times.is_empty() || start.elapsed() < duration {
             let begun = Instant::now();
             self.run()?;
-            best_s = best_s.min(begun.elapsed().as_secs_f64());
-            runs += 1;
+            times.push(begun.elapsed().as_secs_f64());
         }
-        Ok((best_s, runs))
+        times.sort_by(f64::total_cmp);
+        Ok((times[times.len() / 2], u32::try_from(times.len()).unwrap_or(u32::MAX)))
     }
 
     /// Computes the graph once.
@@ -345,7 +353,7 @@ mod tests {
             assert_eq!((many.bytes, many.flops), (one.bytes, 16 * one.flops));
             assert_eq!((experts.bytes, experts.flops), (2 * one.bytes, 2 * one.flops));
             assert_eq!(one.flops, 2 * 512 * 64 * 40);
-            assert!(one.best_s > 0.0 && one.runs >= 1);
+            assert!(one.usual_s > 0.0 && one.runs >= 1);
         }
     }
 

@@ -170,8 +170,8 @@ fn matmul_rate(options: &ProfileOptions, quant: GgmlType) -> MatmulRate {
         matrices: 1,
         ..experts
     };
-    let bytes = |options| measure_kernel(options).ok().map(|run| run.bytes as f64 / run.best_s);
-    let flops = |options| measure_kernel(options).ok().map(|run| run.flops as f64 / run.best_s);
+    let bytes = |options| measure_kernel(options).ok().map(|run| run.bytes as f64 / run.usual_s);
+    let flops = |options| measure_kernel(options).ok().map(|run| run.flops as f64 / run.usual_s);
     MatmulRate {
         quant: quant.name().to_owned(),
         decode_bytes_per_s: bytes(&base),
@@ -191,7 +191,7 @@ fn attention_rate(options: &ProfileOptions) -> AttentionRate {
         let (ty, threads) = (GgmlType::F16.id(), options.threads);
         let options =
             MeasureOptions { ty, kernel, columns: 128, rows: PAST, matrices: layers, threads, duration };
-        measure_kernel(&options).ok().map(|run| run.flops as f64 / run.best_s)
+        measure_kernel(&options).ok().map(|run| run.flops as f64 / run.usual_s)
     };
     // The keys and values of several layers, so that they come from memory.
     AttentionRate { decode_flops_per_s: flops(1, 16), prefill_flops_per_s: flops(PREFILL_TOKENS, 1) }
