@@ -61,8 +61,10 @@ def group_label(report):
     """Lines that say what this group of bars is about."""
     settings = report["settings"]
     cap = settings["memcap_bytes"] or settings["memory_bytes"]
-    model = report["model"]["file"].removesuffix(".gguf").removeprefix("hypura-bench-")
-    memory = f"{cap / (1 << 30):.3g} GiB of memory" if cap else "no cap"
+    model = report["model"]["file"].removesuffix(".gguf").removesuffix("-all")
+    for prefix in ("hypura-bench-", "hypura-suite-"):
+        model = model.removeprefix(prefix)
+    memory = f"{cap / (1 << 30):.3g} GiB of memory" if cap else f"{report['machine']['memory_bytes'] / (1 << 30):.0f} GiB of memory"
     lines = [model, f"{report['model']['file_bytes'] / (1 << 30):.1f} GiB, {memory}"]
     if settings["routes"]:
         lines.append("routes of a real model")
@@ -119,7 +121,7 @@ def bar(arm, y, scale):
 
 
 def legend(reports, y):
-    x = LEFT
+    x = 12
     for name in dict.fromkeys(arm["arm"] for report in reports for arm in report["arms"]):
         label = NAMES.get(name, name)
         yield f'<rect class="{escape(name)}" x="{x}" y="{y + 4}" width="12" height="12" rx="2"/>'

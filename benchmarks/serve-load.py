@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,25 @@ async def talk(url: str, path: str, body: dict, leave_after: int | None = None) 
         client.close()
 
 
+def listen(url: str, path: str, body: dict) -> tuple[list[float], dict]:
+    """When each piece of text arrived, and the last line. Does nothing with what it gets until all of it is there: a client that
+    reads JSON takes time from the processors that compute the next token."""
+    host, port = url.removeprefix("http://").split(":")
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+    got: list[tuple[float, bytes]] = []
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + data)
+        while piece := connection.recv(1 << 16):
+            got.append((time.monotonic(), piece))
+    arrived = [when for when, piece in got if b'"response":"' in piece and b'"response":""' not in piece]
+    lines = b"".join(piece for _, piece in got).split(b"\n")
+    last = [json.loads(line) for line in lines if line.startswith(b"{") and b'"done":true' in line]
+    if not arrived or not last:
+        raise SystemExit(f"serve-load.py: no answer: {lines[-3:]}")
+    return arrived, last[-1]
+
+
 def prompt(random_: random.Random, words: int) -> str:
     return " ".join(random_.choice(WORDS) for _ in range(words))
 
@@ -135,11 +155,11 @@ def overhead(server: Server, model: Path, tokens: int, pairs: int, flags: list[s
         body = {"model": model.stem, "prompt": text, "raw": True, "options": {"num_predict": tokens, "temperature": 0}}
         # Loads the model, as `run` just did.
         asyncio.run(talk(server.url, "/api/generate", {"model": model.stem, "prompt": ""}))
-        answer = asyncio.run(talk(server.url, "/api/generate", body))
-        count = answer.last["eval_count"]
+        arrived, last = listen(server.url, "/api/generate", body)
+        count = last["eval_count"]
         if min(count, run["generated_tokens"]) < 8:
             continue
-        served.append((answer.last_s - answer.first_s) * 1e3 / (count - 1))
+        served.append((arrived[-1] - arrived[0]) * 1e3 / (count - 1))
         ran.append(run["decode_ms"] / (run["generated_tokens"] - 1))
         ratios.append(served[-1] / ran[-1])
     if not ratios:

@@ -125,6 +125,9 @@ pub struct Memory {
     /// How fast the system gives memory at the first touch, one thread: what a first read into memory pays for.
     #[serde(default)]
     pub touch_bytes_per_s: Option<f64>,
+    /// Bytes that the system had at hand, so that their first touch took next to no time.
+    #[serde(default)]
+    pub touch_ready_bytes: Option<u64>,
 }
 
 /// A device as ggml reports it.
@@ -193,6 +196,16 @@ impl Profile {
     #[must_use]
     pub fn matmul_of(&self, quant: GgmlType) -> Option<&MatmulRate> {
         self.matmul.iter().find(|rate| rate.quant == quant.name())
+    }
+}
+
+impl Memory {
+    /// Seconds of touching `bytes` for the first time, when `before` were touched already.
+    #[must_use]
+    pub fn touch_s(&self, before: f64, bytes: f64) -> f64 {
+        let ready = self.touch_ready_bytes.unwrap_or(0) as f64;
+        let slow = bytes.min((before + bytes - ready).max(0.0));
+        self.touch_bytes_per_s.map_or(0.0, |rate| slow / rate)
     }
 }
 

@@ -89,6 +89,7 @@ pub(super) fn memory() -> Memory {
         room_bytes: Some(memory.room_bytes()),
         read_bytes_per_s: None,
         touch_bytes_per_s: None,
+        touch_ready_bytes: None,
     }
 }
 

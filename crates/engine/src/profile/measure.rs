@@ -79,7 +79,9 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
     progress(CPU_PART, "memory");
     let mut memory = facts::memory();
     memory.read_bytes_per_s = memory_bandwidth(options);
-    memory.touch_bytes_per_s = touch_bandwidth(options, memory.available_bytes);
+    let touch = touch_bandwidth(options, memory.available_bytes);
+    memory.touch_bytes_per_s = touch.map(|(rate, _)| rate);
+    memory.touch_ready_bytes = touch.map(|(_, ready)| ready);
     let attention = attention_rate(options);
     let overhead = least_overhead(options, start);
     progress(1.0, "done");
@@ -209,9 +211,12 @@ fn keep_better(best: &mut MatmulRate, other: &MatmulRate) {
     better(&mut best.expert_prefill_flops_per_s, other.expert_prefill_flops_per_s);
 }
 
-/// Touches fresh memory as slots are made of, page after page, and takes the later half: the system gives what was just
-/// freed first, which is fast where the rest is not (a virtual machine may have to ask its host for it).
-fn touch_bandwidth(options: &ProfileOptions, available_bytes: Option<u64>) -> Option<f64> {
+/// Touches fresh memory as slots are made of, page after page. Returns the rate of the later half, and how many bytes came
+/// much faster before: the system gives what was just freed first, and a virtual machine may have to ask its host for the
+/// rest.
+fn touch_bandwidth(options: &ProfileOptions, available_bytes: Option<u64>) -> Option<(f64, u64)> {
+    /// How much faster a part is that the system had at hand.
+    const READY: f64 = 4.0;
     /// Bytes between two touches: the smallest page there is.
     const STEP: usize = 4096;
     /// Bytes between two looks at the clock.
@@ -230,7 +235,10 @@ fn touch_bandwidth(options: &ProfileOptions, available_bytes: Option<u64>) -> Op
     }
     let (parts, half) = (times.len() - 1, (times.len() - 1) / 2);
     let took = times.last()?.saturating_sub(*times.get(half)?).as_secs_f64();
-    (took > 0.0).then(|| ((parts - half) * PART) as f64 / took)
+    let usual_s = took / (parts - half).max(1) as f64;
+    let fast = |pair: &[Duration]| (pair[1] - pair[0]).as_secs_f64() * READY < usual_s;
+    let ready = times.windows(2).take_while(|pair| fast(pair)).count() * PART;
+    (took > 0.0).then(|| (PART as f64 / usual_s, ready as u64))
 }
 
 /// Sums memory with all threads, several times, and takes the fastest.

@@ -218,8 +218,7 @@ fn load(input: &CostInput<'_>, storage: &Storage) -> Option<Estimate> {
     let bytes = input.plan.resident_bytes as f64;
     let read_s = disk.seconds(Pattern::Sequential, bytes, READER_DEPTH)?;
     // Reads go to memory that nobody has touched; the system gives it while the disk works on other reads.
-    let touch_s = input.profile.memory.touch_bytes_per_s.map_or(0.0, |rate| bytes / rate);
-    let read_s = read_s.max(touch_s);
+    let read_s = read_s.max(input.profile.memory.touch_s(0.0, bytes));
     Some(Estimate::around(fixed_s + read_s, NOISE))
 }
 

@@ -66,7 +66,8 @@ fn step(
 /// reads are under way.
 fn touch_s(input: &CostInput<'_>, bytes: f64, before: f64) -> f64 {
     let untouched = (input.plan.slot_bytes as f64 - before).max(0.0);
-    input.profile.memory.touch_bytes_per_s.map_or(0.0, |rate| bytes.min(untouched) / rate)
+    let touched = input.plan.resident_bytes as f64 + before;
+    input.profile.memory.touch_s(touched, bytes.min(untouched))
 }
 
 /// Experts that a ubatch touches, less those in memory. Of many tokens nearly all experts are touched, so that the hit
