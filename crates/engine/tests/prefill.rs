@@ -41,7 +41,7 @@ const EXPERTS: u64 = 8 * 4;
 fn a_prompt_reads_what_it_touches_once() {
     let model = model();
     for (tokens, percent) in
-        [(32, 0.0), (32, 40.0), (128, 0.0), (128, 40.0), (512, 40.0), (2048, 0.0), (2048, 40.0)]
+        [(32, 0.0), (32, 40.0), (128, 0.0), (128, 40.0), (512, 40.0), (2048, 0.0), (2048, 40.0), (4080, 40.0)]
     {
         let mut session = opened(&model, tokens, tokens, percent);
         let bytes = expert_bytes(&session);

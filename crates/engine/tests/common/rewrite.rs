@@ -45,18 +45,25 @@ fn same(info: &TensorInfo, data: &[u8]) -> NewTensor {
     NewTensor { name: info.name.clone(), shape: info.shape.clone(), ty: info.ty, data: data.to_vec() }
 }
 
+/// What a fused tensor is made of, as far as it came.
+#[derive(Default)]
+struct Halves {
+    gate: Option<Vec<u8>>,
+    up: Option<Vec<u8>>,
+}
+
 /// Gate and up of routed experts in one tensor, gate first in each expert.
 pub fn with_fused_gate_up(path: &Path) -> TinyModel {
-    let mut halves: HashMap<String, (Option<Vec<u8>>, Option<Vec<u8>>)> = HashMap::new();
+    let mut halves: HashMap<String, Halves> = HashMap::new();
     rewritten(path, |info, data| {
         let Some((layer, part)) = info.name.rsplit_once(".ffn_") else { return vec![same(info, data)] };
         let entry = halves.entry(layer.to_owned()).or_default();
         match part {
-            "gate_exps.weight" => entry.0 = Some(data.to_vec()),
-            "up_exps.weight" => entry.1 = Some(data.to_vec()),
+            "gate_exps.weight" => entry.gate = Some(data.to_vec()),
+            "up_exps.weight" => entry.up = Some(data.to_vec()),
             _ => return vec![same(info, data)],
         }
-        let (Some(gate), Some(up)) = entry else { return Vec::new() };
+        let Halves { gate: Some(gate), up: Some(up) } = entry else { return Vec::new() };
         let slice = gate.len() / usize::try_from(info.shape[2]).unwrap();
         let pairs = gate.chunks(slice).zip(up.chunks(slice));
         vec![NewTensor {
