@@ -16,9 +16,11 @@
 #![deny(unsafe_code)]
 
 pub mod advise;
+mod assemble;
 pub mod baseline;
 pub mod doctor;
 pub mod error;
+mod fill;
 pub mod iobench;
 pub mod load;
 pub mod machine;

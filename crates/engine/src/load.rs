@@ -6,26 +6,17 @@
 pub use hypura_core::cache::PolicyKind;
 use hypura_core::gguf::GgmlType;
 use hypura_core::plan::{self, CacheSize, Choice, ContextRequest, ExpertLayout, Fixed, Mode, Plan, Request};
-use hypura_ggml::{
-    Context, ContextOptions, Executor, KvType, LoadMode, LoadOptions, MemoryUse, Model, PendingTensor,
-    Pooling,
-};
-use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, ScopedRead, open_reader, read_scoped};
-use std::collections::HashMap;
+use hypura_ggml::{Context, ContextOptions, KvType, LoadMode, LoadOptions, MemoryUse, Model, Pooling};
+use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, open_reader};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::assemble::{Assembled, assemble};
 use crate::error::LoadError;
+use crate::fill::fill;
 use crate::source::ModelSource;
-use crate::stream::ahead::Ahead;
-use crate::stream::dense::{DenseStreamer, DenseWeight};
-use crate::stream::executor::{ExpertSide, StreamExecutor};
-use crate::stream::experts::ExpertStreamer;
-use crate::stream::io::Io;
-use crate::stream::routes::{ObservedExecutor, RouteTap, check_fit};
-use crate::stream::selection::Selection;
-use crate::stream::slab::{Cells, make_slabs};
+use crate::stream::routes::check_fit;
 use crate::stream::{Prefetch, RouteSettings, SharedStats};
 
 /// How to load. [`Default`] is what a user gets without flags, but for the budget, which the caller must know.
@@ -352,20 +343,7 @@ pub fn load_watched(
         }
         Ok(opened.reader)
     };
-    let streaming = settings.stream_reader.as_ref().unwrap_or(&settings.reader);
-    let mut slots: Option<Arc<Arena>> = None;
-    let executor: Option<Box<dyn Executor>> = if planned.plan.mode == Mode::FullResident {
-        let observed = settings.routes.is_active();
-        observed.then(|| -> Box<dyn Executor> { Box::new(observed_executor(&planned)) })
-    } else {
-        let mode = planned.plan.mode;
-        let experts =
-            if mode.streams_experts() { Some(expert_side(&planned, open(streaming)?)?) } else { None };
-        slots = experts.as_ref().and_then(|side| side.streamer.memory().cloned());
-        let dense = if mode.streams_dense() { Some(dense_side(&planned, open(streaming)?)?) } else { None };
-        let publishes = settings.statistics.then(|| Arc::clone(&stats));
-        Some(Box::new(StreamExecutor::new(experts, dense, publishes)))
-    };
+    let Assembled { executor, slots } = assemble(&planned, &stats, &mut open)?;
     let model = if decorated {
         let mut reader = open(&settings.reader)?;
         let total = pending.resident_bytes();
@@ -381,9 +359,7 @@ pub fn load_watched(
     )?;
     let memory = context.memory_use();
     // Only now, so that loading does not compete for pages.
-    if let Some(slots) = slots.filter(|_| !settings.populate_first) {
-        slots.populate_behind();
-    }
+    slots.filter(|_| !settings.populate_first).iter().for_each(Arena::populate_behind);
     Ok(LoadedModel {
         model,
         context,
@@ -442,98 +418,4 @@ fn streamed_patterns(planned: &Planned) -> Vec<String> {
 
 fn escape(name: &str) -> String {
     name.replace('.', "\\.")
-}
-
-fn fill(
-    source: &ModelSource,
-    tensors: &[PendingTensor<'_>],
-    reader: &mut dyn Reader,
-    total: u64,
-    watch: &mut dyn FnMut(u64, u64) -> bool,
-) -> Result<(), LoadError> {
-    let by_name: HashMap<&str, usize> = source
-        .shape
-        .tensors
-        .iter()
-        .enumerate()
-        .map(|(index, tensor)| (tensor.info.name.as_str(), index))
-        .collect();
-    let mut reads = Vec::with_capacity(tensors.len());
-    for tensor in tensors {
-        let index =
-            by_name.get(tensor.name).ok_or_else(|| LoadError::MissingTensor(tensor.name.to_owned()))?;
-        let info = &source.shape.tensors[*index].info;
-        if info.bytes != tensor.memory.len() as u64 {
-            return Err(LoadError::MissingTensor(format!("{} ({} bytes)", tensor.name, tensor.memory.len())));
-        }
-        let file = Arc::clone(&source.files[info.shard]);
-        reads.push(ScopedRead { file, offset: info.offset, dst: tensor.memory });
-    }
-    // File order: the disk reads forward, and the operating system's read-ahead has no part in it.
-    reads.sort_by_key(|read| (read.file.id(), read.offset));
-    let (mut done, mut goes_on) = (0, true);
-    let mut rest = reads.as_slice();
-    while !rest.is_empty() {
-        let (part, later) = rest.split_at(first_part(rest));
-        read_scoped(reader, part, &mut |bytes| {
-            done += bytes;
-            goes_on &= watch(done, total);
-        })?;
-        if !goes_on {
-            return Err(LoadError::Stopped);
-        }
-        rest = later;
-    }
-    Ok(())
-}
-
-/// How many of the reads go out before it is asked again whether the load goes on.
-fn first_part(reads: &[ScopedRead<'_>]) -> usize {
-    const PART_BYTES: usize = 1 << 30;
-    let mut bytes = 0usize;
-    let fits = reads.iter().take_while(|read| {
-        bytes = bytes.saturating_add(read.dst.len());
-        bytes <= PART_BYTES
-    });
-    fits.count().max(1)
-}
-
-fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide, LoadError> {
-    let Planned { source, layout, plan, settings, .. } = planned;
-    let policy = |slots| settings.policy.build(slots, source.shape.layers);
-    let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
-    let cells = Cells::new(plan.cells, plan.cell_bytes, settings.poison)?;
-    let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
-    if let Some(memory) = streamer.memory().filter(|_| settings.populate_first) {
-        memory.populate();
-    }
-    let streamer = if settings.synchronous_reads { streamer.synchronous() } else { streamer };
-    let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
-    let selections = layout.layers.iter().map(|layer| Selection::of(source, layer)).collect();
-    let ahead = Ahead::new(settings.prefetch, selections);
-    let tap = settings.routes.is_active().then(|| RouteTap::new(settings.routes.clone()));
-    Ok(ExpertSide { streamer, io, ahead, tap })
-}
-
-fn observed_executor(planned: &Planned) -> ObservedExecutor {
-    let layers = planned.source.shape.expert_layers.iter();
-    let experts = layers.map(|layer| (layer.layer, layer.experts)).collect();
-    ObservedExecutor::new(planned.settings.routes.clone(), experts)
-}
-
-fn dense_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<DenseStreamer, LoadError> {
-    let Planned { source, plan, settings, .. } = planned;
-    let weight = |index: &usize| {
-        let info = &source.shape.tensors[*index].info;
-        DenseWeight {
-            tensor: info.name.clone(),
-            shard: info.shard,
-            offset: info.offset,
-            bytes: usize::try_from(info.bytes).unwrap_or(usize::MAX),
-        }
-    };
-    let weights = plan.streamed_dense.iter().map(weight).collect();
-    let cells = Cells::new(plan.ring_cells, plan.ring_cell_bytes, settings.poison)?;
-    let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
-    Ok(DenseStreamer::new(weights, cells, io))
 }
