@@ -73,6 +73,7 @@ fn the_fields_of_the_statistics() {
         "peak_rss_bytes",
         "planned_bytes",
         "policy",
+        "predictions",
         "prefill",
         "prefill_ms",
         "prefill_tps",
@@ -93,6 +94,17 @@ fn the_fields_of_the_statistics() {
         "ubatch",
     ];
     assert_eq!(fields, expected);
+}
+
+#[test]
+fn what_became_of_predictions_adds_up() {
+    let flags = ["-n", "60", "--residency", "stream", "--stream-cache", "40%", "--ignore-eos"];
+    let stats = stats(&demo(), &flags, "What is a lynx?");
+    let count = |field: &str| stats["predictions"][field].as_u64().unwrap();
+    assert!(count("read") > 0 && count("used") > 0, "{}", stats["predictions"]);
+    assert!(count("used") + count("wasted") <= count("read"), "{}", stats["predictions"]);
+    assert!(count("late") <= count("used"), "{}", stats["predictions"]);
+    assert!(count("used") <= stats["experts_missed"].as_u64().unwrap(), "{stats}");
 }
 
 #[test]
