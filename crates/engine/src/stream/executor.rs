@@ -251,6 +251,7 @@ impl Executor for StreamExecutor {
             if let Some(tap) = &mut side.tap {
                 tap.end_graph(outcome.is_ok());
             }
+            // While the slots get their first pages, times say little about guessing.
             let settled = side.streamer.memory().is_none_or(|memory| !memory.is_populating());
             if outcome.is_ok() && self.single && settled {
                 side.ahead.observe(start.elapsed());
