@@ -2,7 +2,7 @@
 
 use crate::{device, log, sys};
 use std::ffi::CStr;
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 static INIT: Once = Once::new();
 
@@ -103,9 +103,14 @@ pub fn backends() -> Vec<String> {
 /// What the linked llama.cpp was compiled for (`AVX2 = 1 | …`).
 #[must_use]
 pub fn compiled_features() -> String {
-    init();
-    // SAFETY: returns a static string.
-    unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
+    /// llama.cpp writes its answer to one string for all threads, so it is asked once.
+    static ANSWER: OnceLock<String> = OnceLock::new();
+    let ask = || {
+        init();
+        // SAFETY: nobody else asks (`OnceLock`), so that the string is not written to while it is read.
+        unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
+    };
+    ANSWER.get_or_init(ask).clone()
 }
 
 /// The version of the linked ggml. Its commit is not asked for: the build takes that of whatever repository it runs in.
@@ -113,4 +118,19 @@ pub fn compiled_features() -> String {
 pub fn ggml_version() -> String {
     // SAFETY: returns a static string.
     unsafe { CStr::from_ptr(sys::ggml_version()) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_threads_may_ask_what_was_compiled_at_once() {
+        let answers: Vec<String> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..16).map(|_| scope.spawn(compiled_features)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+        });
+        assert!(answers[0].contains(" = "), "{}", answers[0]);
+        assert!(answers.iter().all(|answer| *answer == answers[0]));
+    }
 }
