@@ -205,7 +205,8 @@ fn work(options: &MeasureOptions) -> (u64, u64) {
 impl Bench {
     fn new(matrices: u32, threads: u32) -> Result<Self, LoadError> {
         let threads = ThreadPool::new(threads, false)?;
-        // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph has room for as many leafs as nodes.
+        // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph has room for as
+        // many leafs as nodes.
         let tensors = 5 * matrices as usize + 8;
         let nodes = tensors;
         // SAFETY: plain sizes; with `no_alloc` the context holds descriptions only. Null results are checked below.

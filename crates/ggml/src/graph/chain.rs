@@ -9,7 +9,7 @@
 use crate::error::ExecError;
 use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_int, to_usize};
 use crate::graph::{GraphRun, SlabBinding, StreamedKind, StreamedOp};
-use crate::sys::{self, raw};
+use crate::sys;
 
 /// The nodes of an expert layer that can be computed expert by expert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,11 +210,7 @@ impl GraphRun<'_> {
             self.plan_upper(chain, &slabs, from, upper.len())?;
         }
         self.plan_lower(chain, &slabs, &down, 2 * upper.len())?;
-        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
-        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
-        graph.nodes = self.scratch.nodes.as_mut_ptr();
-        graph.n_nodes = to_int(self.scratch.nodes.len())?;
-        self.compute(&mut graph)
+        self.compute_planned()
     }
 
     /// Writes all results to the graph's own tensors.

@@ -5,9 +5,9 @@
 //! Bits do not depend on it: blocks are converted one by one and by the same function.
 
 use crate::error::ExecError;
-use crate::graph::operand::{plain_tensor, to_int, to_usize};
-use crate::graph::{GraphRun, StreamedOp};
-use crate::sys::{self, raw};
+use crate::graph::operand::{lay_out, plain_tensor, to_usize};
+use crate::graph::{GraphRun, Scratch, StreamedOp};
+use crate::sys;
 
 /// Fewer rows than this are not worth a call of their own.
 const FEWEST_ROWS: usize = 128;
@@ -15,8 +15,8 @@ const FEWEST_ROWS: usize = 128;
 /// The input of one node in another type, until the graph ends or another input is converted.
 #[derive(Default)]
 pub(crate) struct Converted {
-    /// The tensor that was converted, and into what; 0 for none.
-    of: (usize, sys::ggml_type),
+    /// The tensor that was converted, and into what.
+    of: Option<(usize, sys::ggml_type)>,
     /// Its rows, one after the other. Blocks of these types are made of whole words of four bytes.
     pub(super) words: Vec<f32>,
     pub(super) form: RowForm,
@@ -33,7 +33,7 @@ pub(super) struct RowForm {
 impl Converted {
     /// What was converted is of a graph that is over.
     pub fn forget(&mut self) {
-        self.of = (0, 0);
+        self.of = None;
     }
 }
 
@@ -52,7 +52,7 @@ impl GraphRun<'_> {
             (input, to_usize((*input).ne[0])?, (*kernels).vec_dot_type)
         };
         let of = (input as usize, ty);
-        if self.scratch.converted.of == of {
+        if self.scratch.converted.of == Some(of) {
             return Ok(true);
         }
         let Some(form) = row_form(ty, columns) else { return Ok(false) };
@@ -61,27 +61,30 @@ impl GraphRun<'_> {
         if rows < FEWEST_ROWS || !contiguous {
             return Ok(false);
         }
-        let converted = &mut self.scratch.converted;
+        let Scratch { converted, tensors, nodes, .. } = &mut *self.scratch;
         converted.words.resize(converted.words.len().max(rows * form.words), 0.0);
+        tensors.clear();
+        nodes.clear();
+        // No reallocation below: the tensors point at each other.
+        tensors.reserve_exact(2);
         // SAFETY: the input is alive and contiguous, so that it is `rows` rows of `columns` floats; the result has room for
-        // as many rows of `form`. The node list and both tensors live until the call is over.
+        // as many rows of `form`.
         unsafe {
             let mut source = plain_tensor(input, (*input).data.cast());
-            shape_rows(&mut source, columns, rows, 4, 4 * columns)?;
+            lay_out(&mut source, [columns, rows, 1])?;
             let mut result = plain_tensor(input, converted.words.as_mut_ptr().cast());
             result.type_ = ty;
-            shape_rows(&mut result, columns, rows, sys::ggml_type_size(ty), 4 * form.words)?;
+            lay_out(&mut result, [columns, rows, 1])?;
             result.op = sys::GGML_OP_CPY;
+            let base = tensors.as_mut_ptr();
             result.src = [std::ptr::null_mut(); 10];
-            result.src[0] = &raw mut source;
-            let mut nodes = [&raw mut result];
-            let mut graph = raw::ggml_graph_view(self.graph, 0, 0);
-            graph.nodes = nodes.as_mut_ptr();
-            graph.n_nodes = to_int(nodes.len())?;
-            self.compute(&mut graph)?;
+            result.src[0] = base;
+            tensors.extend([source, result]);
+            nodes.push(base.add(1));
         }
+        self.compute_planned()?;
         let converted = &mut self.scratch.converted;
-        converted.of = of;
+        converted.of = Some(of);
         converted.form = form;
         Ok(true)
     }
@@ -89,24 +92,12 @@ impl GraphRun<'_> {
 
 /// The form of rows of `columns` numbers of a type; `None` where it has none that can be made here.
 fn row_form(ty: sys::ggml_type, columns: usize) -> Option<RowForm> {
-    // SAFETY: `ty` is a type of ggml's own table.
-    let (quantized, block, block_bytes) = unsafe {
-        (sys::ggml_is_quantized(ty), usize::try_from(sys::ggml_blck_size(ty)).ok()?, sys::ggml_type_size(ty))
-    };
-    let whole = quantized && block > 0 && columns.is_multiple_of(block);
-    let bytes = if whole { columns / block * block_bytes } else { return None };
-    bytes.is_multiple_of(4).then_some(RowForm { ty, words: bytes / 4 })
-}
-
-/// Gives a tensor the shape of a matrix.
-fn shape_rows(
-    tensor: &mut sys::ggml_tensor,
-    columns: usize,
-    rows: usize,
-    element: usize,
-    row: usize,
-) -> Result<(), ExecError> {
-    tensor.ne = [i64::from(to_int(columns)?), i64::from(to_int(rows)?), 1, 1];
-    tensor.nb = [element, row, row * rows, row * rows];
-    Ok(())
+    let count = i64::try_from(columns).ok()?;
+    // SAFETY: `ty` is a type of ggml's own table; whole blocks are checked before the size of a row is asked for.
+    unsafe {
+        let block = sys::ggml_blck_size(ty);
+        let whole = sys::ggml_is_quantized(ty) && block > 0 && count % block == 0;
+        let bytes = if whole { sys::ggml_row_size(ty, count) } else { return None };
+        bytes.is_multiple_of(4).then_some(RowForm { ty, words: bytes / 4 })
+    }
 }

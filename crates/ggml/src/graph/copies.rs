@@ -1,7 +1,7 @@
 //! Routers in 8 bits, for guessing only: a router in floats is a megabyte or ten that each guess would fetch from memory
 //! anew. What is lost decides between experts that are as good as equal.
 
-use crate::graph::operand::plain_tensor;
+use crate::graph::operand::{lay_out, plain_tensor, to_usize};
 use crate::sys;
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ pub(crate) struct RouterCopies {
 }
 
 impl RouterCopies {
-    /// A stand-in for a router: its copy, made the first time; `None` where the original is as good (it is small already, or
-    /// of a form that is not known).
+    /// A stand-in for a router: its copy, made the first time; `None` where the original is not a matrix of
+    /// floats in memory.
     ///
     /// # Safety
     /// `weight` is alive, and its bytes are in host memory unless it is streamed.
@@ -21,13 +21,12 @@ impl RouterCopies {
         // SAFETY: the caller's promise.
         let copy = self.by_weight.entry(weight as usize).or_insert_with(|| unsafe { quantised(weight) });
         let data = copy.as_mut()?.as_mut_ptr();
-        // SAFETY: the caller's promise; types of ggml's own table. The copy has `ne[1]` rows of the type.
+        // SAFETY: the caller's promise. The copy has `ne[1]` rows of the type.
         unsafe {
             let mut stand_in = plain_tensor(weight, data);
-            let row = sys::ggml_row_size(sys::GGML_TYPE_Q8_0, stand_in.ne[0]);
-            let rows = usize::try_from(stand_in.ne[1]).ok()?;
             stand_in.type_ = sys::GGML_TYPE_Q8_0;
-            stand_in.nb = [sys::ggml_type_size(sys::GGML_TYPE_Q8_0), row, row * rows, row * rows];
+            let (columns, rows) = (to_usize(stand_in.ne[0]).ok()?, to_usize(stand_in.ne[1]).ok()?);
+            lay_out(&mut stand_in, [columns, rows, 1]).ok()?;
             Some(stand_in)
         }
     }

@@ -327,6 +327,15 @@ impl<'a> GraphRun<'a> {
         }
     }
 
+    /// Computes the nodes that were laid out in scratch memory.
+    fn compute_planned(&mut self) -> Result<(), ExecError> {
+        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
+        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
+        graph.nodes = self.scratch.nodes.as_mut_ptr();
+        graph.n_nodes = to_int(self.scratch.nodes.len())?;
+        self.compute(&mut graph)
+    }
+
     fn compute(&mut self, graph: &mut raw::ggml_cgraph) -> Result<(), ExecError> {
         // SAFETY: backend and graph are alive; a CPU backend has finished when the call returns.
         let status = unsafe {

@@ -45,16 +45,14 @@ pub(super) unsafe fn plain_tensor(tensor: *const sys::ggml_tensor, data: *mut u8
     copy
 }
 
-/// Gives a tensor of 4-byte elements a contiguous shape.
+/// Gives a tensor a contiguous shape. Rows are whole blocks of its type.
 pub(super) fn lay_out(tensor: &mut sys::ggml_tensor, shape: [usize; 3]) -> Result<(), ExecError> {
-    let mut bytes = 4;
-    for (dimension, length) in shape.into_iter().enumerate() {
-        tensor.ne[dimension] = to_i64(length)?;
-        tensor.nb[dimension] = bytes;
-        bytes *= length;
-    }
-    tensor.ne[3] = 1;
-    tensor.nb[3] = bytes;
+    let [columns, rows, planes] = shape;
+    tensor.ne = [to_i64(columns)?, to_i64(rows)?, to_i64(planes)?, 1];
+    // SAFETY: a tensor has a type of ggml's own table.
+    let (element, row) =
+        unsafe { (sys::ggml_type_size(tensor.type_), sys::ggml_row_size(tensor.type_, tensor.ne[0])) };
+    tensor.nb = [element, row, row * rows, row * rows * planes];
     Ok(())
 }
 

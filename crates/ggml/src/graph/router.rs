@@ -1,9 +1,9 @@
 //! Routers: what they chose, choosing for them (tests and benchmarks), and asking the next layer's router early.
 
 use crate::error::ExecError;
-use crate::graph::operand::{lay_out, plain_tensor, to_int, to_usize};
+use crate::graph::operand::{lay_out, plain_tensor, to_usize};
 use crate::graph::{GraphRun, MoeIds, Scratch, StreamedKind, StreamedOp, WeightId};
-use crate::sys::{self, raw};
+use crate::sys;
 
 /// A `MUL_MAT` with a resident matrix.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,11 +136,7 @@ impl GraphRun<'_> {
             from += shape.columns * shape.tokens;
             to += shape.scores * shape.tokens;
         }
-        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
-        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
-        graph.nodes = self.scratch.nodes.as_mut_ptr();
-        graph.n_nodes = to_int(later.len())?;
-        self.compute(&mut graph)?;
+        self.compute_planned()?;
         let mut rest = self.scratch.output.as_slice();
         Ok(shapes
             .iter()

@@ -2,9 +2,9 @@
 
 use crate::error::ExecError;
 use crate::graph::convert::RowForm;
-use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_int, to_usize};
+use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_usize};
 use crate::graph::{GraphRun, RowGroup, Scratch, StreamedKind, StreamedOp};
-use crate::sys::{self, raw};
+use crate::sys;
 
 impl GraphRun<'_> {
     /// Zeroes the result rows of pairs without an expert (id −1).
@@ -51,11 +51,7 @@ impl GraphRun<'_> {
             RowForm { ty: sys::GGML_TYPE_F32, words: shape.columns }
         };
         self.plan_rows(op, shape, form, groups)?;
-        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in scratch.
-        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
-        graph.nodes = self.scratch.nodes.as_mut_ptr();
-        graph.n_nodes = to_int(self.scratch.nodes.len())?;
-        self.compute(&mut graph)?;
+        self.compute_planned()?;
         self.scatter(op, shape, groups)
     }
 
@@ -139,10 +135,8 @@ impl GraphRun<'_> {
                 let weight = bind_slab((*node).src[0], group.slab)?;
                 let mut rows =
                     plain_tensor((*node).src[1], input.as_mut_ptr().add(first * form.words).cast());
-                lay_out(&mut rows, [shape.columns, 1, count])?;
-                let row_bytes = 4 * form.words;
                 rows.type_ = form.ty;
-                rows.nb = [sys::ggml_type_size(form.ty), row_bytes, row_bytes, row_bytes * count];
+                lay_out(&mut rows, [shape.columns, 1, count])?;
                 let mut ids = plain_tensor((*node).src[2], slots.as_mut_ptr().add(first).cast());
                 lay_out(&mut ids, [1, count, 1])?;
                 let mut result = plain_tensor(node, output.as_mut_ptr().add(first * shape.rows).cast());
