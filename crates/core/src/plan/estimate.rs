@@ -72,11 +72,14 @@ pub fn process_bytes(shape: &ModelShape, ubatch_tokens: u64) -> u64 {
     BASE + shape.vocab.saturating_mul(PER_TOKEN) + rows + router_copies(shape)
 }
 
-/// Routers in floats are there once more in 8 bits, with a scale of two bytes for 32 numbers, to guess with.
+/// Routers in floats are there once more in 8 bits, to guess with.
 fn router_copies(shape: &ModelShape) -> u64 {
-    let is_router = |tensor: &&ModelTensor| tensor.role == TensorRole::Router && tensor.info.shape.len() > 1;
-    let routers = shape.tensors.iter().filter(is_router).filter(|tensor| tensor.info.ty == GgmlType::F32);
-    routers.map(|tensor| tensor.info.bytes / 128 * 34).sum()
+    let routers = shape.tensors.iter().filter(|tensor| tensor.role == TensorRole::Router);
+    let copy = |tensor: &ModelTensor| match (tensor.info.ty, tensor.info.shape.as_slice()) {
+        (GgmlType::F32, [columns, rows]) => GgmlType::Q8_0.row_bytes(*columns)?.checked_mul(*rows),
+        _ => None,
+    };
+    routers.filter_map(copy).sum()
 }
 
 /// What experts that are computed one by one need for each token of a ubatch: an expert that all tokens use has their rows
@@ -86,9 +89,9 @@ fn expert_rows(shape: &ModelShape) -> u64 {
     let experts = shape.tensors.iter().filter(|tensor| matches!(tensor.role, TensorRole::RoutedExpert(_)));
     let of_tensor = |tensor: &ModelTensor| {
         let (columns, rows) = (tensor.info.shape.first()?, tensor.info.shape.get(1)?);
-        let used = tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| layer.used);
+        let used = used_experts(shape, tensor);
         let down = matches!(tensor.role, TensorRole::RoutedExpert(ExpertPart::Down));
-        let converted = columns.saturating_mul(if down { u64::from(used) } else { 1 });
+        let converted = columns.saturating_mul(if down { used } else { 1 });
         // Blocks of 8 bits and their scales take at most 5 bytes for 4 numbers.
         Some(
             columns.saturating_add(*rows).saturating_mul(F32).saturating_add(converted.saturating_mul(5) / 4),
@@ -100,7 +103,8 @@ fn expert_rows(shape: &ModelShape) -> u64 {
 /// Compute buffers: what is alive at the same time in the widest place of llama.cpp's graph, and the graph's inputs.
 ///
 /// The allocator of ggml reuses memory once a node's result is consumed, so one place decides: the logits of the tokens
-/// that have some, the feed-forward network, or attention. Beside each of them live a few rows of the hidden state. Read off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
+/// that have some, the feed-forward network, or attention. Beside each of them live a few rows of the hidden state. Read
+/// off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
 fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64, outputs: u64) -> u64 {
     /// Hidden states: residual, input, normalised, result and one more; and positions, ids and the like.
     const HIDDEN_ROWS: u64 = 5;
@@ -124,17 +128,21 @@ fn attention_row(layer: &LayerShape) -> u64 {
     queries.saturating_mul(2).saturating_add(layer.kv_heads.saturating_mul(head))
 }
 
+/// Experts that a token uses in the layer of a tensor.
+fn used_experts(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
+    tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| u64::from(layer.used))
+}
+
 /// Elements that one token needs in a feed-forward network: gate, up and their product, and of experts the results.
 fn ffn_row(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
     let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
     match tensor.role {
         TensorRole::DenseFfn(FfnPart::Up) => rows.saturating_mul(3),
         TensorRole::RoutedExpert(part @ (ExpertPart::Up | ExpertPart::GateUp)) => {
-            let used = tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| layer.used);
             let inner = if part == ExpertPart::GateUp { rows / 2 } else { rows };
             // The results take the place of gate and up where they fit into it, and come on top otherwise.
             let results = if inner.saturating_mul(2) >= shape.embedding { 0 } else { shape.embedding };
-            inner.saturating_mul(3).saturating_add(results).saturating_mul(u64::from(used))
+            inner.saturating_mul(3).saturating_add(results).saturating_mul(used_experts(shape, tensor))
         }
         _ => 0,
     }

@@ -16,6 +16,18 @@ pub enum Width {
     Deep,
 }
 
+impl Width {
+    /// How many layers ahead experts are guessed.
+    #[must_use]
+    pub const fn layers(self) -> u32 {
+        match self {
+            Self::Off => 0,
+            Self::Likely => 2,
+            Self::Deep => 4,
+        }
+    }
+}
+
 /// Tokens of one block of a trial.
 const BLOCK_TOKENS: usize = 4;
 /// Tokens at the start of a block that still feel the other setting.
@@ -146,7 +158,7 @@ fn median(times: &mut [u64]) -> u64 {
 mod tests {
     use super::*;
 
-    /// Runs tokens whose time depends on the setting (off, likely, wide); returns how many had each.
+    /// Runs tokens whose time depends on the setting (off, likely, deep); returns how many had each.
     fn run(us: [u64; 3], tokens: usize) -> [usize; 3] {
         let mut controller = Controller::default();
         let mut had = [0; 3];

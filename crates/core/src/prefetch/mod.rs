@@ -6,6 +6,12 @@
 mod controller;
 
 pub use controller::{Controller, Width};
+use std::time::Duration;
+
+/// Work that the disk is given beyond what is waited for: guessed experts are read while it has less to do than it does in
+/// this time. Enough that it does not run dry while a layer's attention is computed and nobody comes by, little enough that a
+/// demand read does not wait long.
+pub const QUEUE: Duration = Duration::from_millis(2);
 
 /// The `used` best-scored experts of each row of `scores` (rows of `experts` scores), each expert once, best rows first.
 #[must_use]

@@ -27,20 +27,11 @@ pub enum Prefetch {
 }
 
 /// How many layers ahead at most.
-const HORIZON: usize = 4;
+const HORIZON: usize = Width::Deep.layers() as usize;
 
 /// With forced routes, how many in a hundred guesses are right, by distance: what the routers of the demo model, which was
 /// trained on text, reach with as many guesses (docs/experiments.md, "How far routers see").
 const FORESEEN_PERCENT: [u32; HORIZON] = [68, 62, 54, 38];
-
-/// How many layers ahead.
-fn horizon(width: Width) -> usize {
-    match width {
-        Width::Off => 0,
-        Width::Likely => 2,
-        Width::Deep => HORIZON,
-    }
-}
 
 /// How many of a layer's experts are guessed `distance` layers ahead (from 1): all `used` of the next one, fewer of those
 /// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 97
@@ -124,7 +115,7 @@ impl Ahead {
         if self.width == Width::Off {
             return Ok(Vec::new());
         }
-        let later = layer + 1..layout.layers.len().min(layer + 1 + horizon(self.width));
+        let later = layer + 1..layout.layers.len().min(layer + 1 + self.width.layers() as usize);
         if let Prefetch::Random(_) = self.kind {
             return Ok(later.flat_map(|layer| self.random_guesses(layout, layer)).collect());
         }

@@ -9,6 +9,7 @@
 
 use hypura_core::cache::{ExpertKey, Grant, SlotId, TokenClock};
 use hypura_core::plan::ExpertLayout;
+use hypura_core::prefetch::QUEUE;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, RowGroup, StreamedOp};
 use hypura_storage::{Arena, Priority, ReadError};
 
@@ -21,7 +22,6 @@ use super::wishes::{feed_cells, slot_wishes};
 use crate::error::StreamError;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token.
 pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usize;
@@ -30,12 +30,8 @@ pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usi
 /// work memory, which grows with slots × rows.
 const MOST_ROWS: usize = 512;
 
-/// Guessed experts are read while the disk has less to do than it does in this time: enough that it does not run dry
-/// while a layer's attention is computed and nobody comes by, little enough that a demand read does not wait long.
-const LOW_WATER: Duration = Duration::from_millis(2);
-
-/// Bounds of that in bytes: for a disk that has not shown yet what it does, and for one whose rate was never slow.
-const LOW_WATER_BYTES: (usize, usize) = (3 << 20, 16 << 20);
+/// Bounds of the disk's queue ([`QUEUE`]) in bytes: for a disk that has not shown yet what it does, and for one whose rate was never slow.
+const QUEUE_BYTES: (usize, usize) = (3 << 20, 16 << 20);
 
 /// What a read is for.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +64,7 @@ pub(crate) struct ExpertStreamer {
     clock: TokenClock,
     /// Experts to read ahead when the disk has time, likeliest first.
     guesses: VecDeque<Guess>,
-    low_water_bytes: usize,
+    queue_bytes: usize,
     failure: Option<ReadError>,
     pub(super) synchronous: bool,
     pub decode: Lookups,
@@ -86,7 +82,7 @@ impl ExpertStreamer {
             step: None,
             clock: TokenClock::default(),
             guesses: VecDeque::new(),
-            low_water_bytes: LOW_WATER_BYTES.0,
+            queue_bytes: QUEUE_BYTES.0,
             failure: None,
             synchronous: false,
             decode: Lookups::default(),
@@ -116,7 +112,7 @@ impl ExpertStreamer {
     /// A graph of `tokens` tokens begins.
     pub fn begin_graph(&mut self, io: &Io<Target>, tokens: usize) {
         self.guesses.clear();
-        self.low_water_bytes = io.bytes_in(LOW_WATER).clamp(LOW_WATER_BYTES.0, LOW_WATER_BYTES.1);
+        self.queue_bytes = io.bytes_in(QUEUE).clamp(QUEUE_BYTES.0, QUEUE_BYTES.1);
         self.clock = self.clock.after_step(u32::try_from(tokens).unwrap_or(u32::MAX));
     }
 
@@ -261,7 +257,7 @@ impl ExpertStreamer {
     pub(super) fn keep_busy(&mut self, io: &mut Io<Target>) {
         let mut backlog = io.backlog_bytes();
         let mut wishes = Vec::new();
-        while backlog < self.low_water_bytes {
+        while backlog < self.queue_bytes {
             let Some(Guess { layer: index, expert }) = self.guesses.pop_front() else { break };
             let layer = &self.layout.layers[index];
             let slab = &mut self.slabs[layer.class];

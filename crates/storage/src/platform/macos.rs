@@ -30,7 +30,7 @@ pub(crate) fn populate(_base: NonNull<u8>, _len: usize) -> bool {
     false
 }
 
-/// Never called: there is nothing to do in advance.
+/// Nothing is done in advance here, so that there is nothing to let others go before.
 pub(crate) fn yield_to_others() {}
 
 /// macOS cannot be asked; page alignment always works.

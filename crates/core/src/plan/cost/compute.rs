@@ -103,24 +103,23 @@ impl Rates {
         compute
     }
 
+    /// A matrix that every token passes, for one token; 0 for a type without rates.
+    fn matrix_s(&self, tensor: &ModelTensor) -> f64 {
+        self.of_type(tensor.info.ty).map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
+    }
+
     /// The output matrix for one token: the end of a token, in which the next one is unknown.
     pub fn head_s(&self, shape: &ModelShape) -> f64 {
         let is_head =
             |tensor: &&ModelTensor| matches!(tensor.role, TensorRole::Output | TensorRole::Embedding);
-        let seconds = |tensor: &ModelTensor| {
-            self.of_type(tensor.info.ty).map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
-        };
-        multiplied(shape).filter(is_head).map(seconds).sum()
+        multiplied(shape).filter(is_head).map(|tensor| self.matrix_s(tensor)).sum()
     }
 
     /// The router of a layer, for one token.
     pub fn router_s(&self, shape: &ModelShape, layer: u32) -> f64 {
         let of_layer =
             |tensor: &&ModelTensor| tensor.layer == Some(layer) && tensor.role == TensorRole::Router;
-        let seconds = |tensor: &ModelTensor| {
-            self.of_type(tensor.info.ty).map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
-        };
-        multiplied(shape).filter(of_layer).map(seconds).sum()
+        multiplied(shape).filter(of_layer).map(|tensor| self.matrix_s(tensor)).sum()
     }
 
     /// `tokens` tokens at once after `past_tokens`: seconds of everything but experts, and of experts.

@@ -5,6 +5,7 @@ use super::{BoundBy, CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
 use crate::model::{ExpertLayer, ModelShape};
 use crate::plan::hits::HitRate;
 use crate::plan::{Mode, Plan};
+use crate::prefetch::{QUEUE, Width};
 use crate::profile::Pattern;
 
 pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<DecodeCost> {
@@ -83,10 +84,7 @@ struct Pass {
 }
 
 /// How many layers together the disk has time for their reads: the one that computes and those that guesses reach.
-const WINDOW: u32 = 3;
-
-/// Work that the engine keeps at the disk while it guesses; a read that nobody guessed waits for what is left of it.
-const QUEUE_S: f64 = 0.002;
+const WINDOW: u32 = 1 + Width::Likely.layers();
 
 /// What it takes a computing thread to start a read: an order of magnitude, not measured on this machine.
 const START_S: f64 = 20e-6;
@@ -105,18 +103,18 @@ fn experts(
     let sync_s = compute.sync_s + ring.sync_s + 2.0 * parts as f64 * rates.call_s;
     let trunk_s = (compute.trunk_s + sync_s) / input.shape.expert_layers.len().max(1) as f64;
     let head_s = rates.head_s(input.shape);
+    let work = |layer| LayerWork {
+        layer,
+        trunk_s,
+        experts_s: compute.experts_s * ratio(layer_bytes(layer), input.shape.routed_bytes_per_token() as f64),
+        wake_s: rates.wake_s,
+        ask_s: f64::from(Width::Likely.layers()) * rates.router_s(input.shape, layer.layer),
+    };
+    let works: Vec<LayerWork<'_>> = input.shape.expert_layers.iter().map(work).collect();
     let pass = |pick: fn(&HitRate) -> f64| {
         // What the controller chooses: guessing, or not.
         let (mut ahead, mut alone) = (Pass::default(), Pass::default());
-        for (layer, hits) in input.shape.expert_layers.iter().zip(&hits) {
-            let share = ratio(layer_bytes(layer), input.shape.routed_bytes_per_token() as f64);
-            let work = LayerWork {
-                layer,
-                trunk_s,
-                experts_s: compute.experts_s * share,
-                wake_s: rates.wake_s,
-                ask_s: f64::from(WINDOW - 1) * rates.router_s(input.shape, layer.layer),
-            };
+        for (work, hits) in works.iter().zip(&hits) {
             ahead.add(work.ahead(pick(hits), input.workload.lookahead, disk)?);
             alone.add(work.alone(pick(hits), disk)?);
         }
@@ -230,11 +228,12 @@ impl LayerWork<'_> {
     fn ahead(&self, hit: f64, lookahead: f64, disk: &Disk<'_>) -> Option<Pass> {
         let layer = self.layer;
         let missing = f64::from(layer.used) * (1.0 - hit);
-        // The busier the disk, the likelier its queue is full when a read comes that nobody guessed.
+        // A read that nobody guessed waits for guesses before it: the busier the disk, the more of them.
         let busy = (self.read_s(missing.max(1.0), disk)? * missing.min(1.0)
             / (self.trunk_s + self.experts_s))
             .min(1.0);
-        let mut waiting = self.waiting(1.0 - (1.0 - hit) * (1.0 - lookahead), busy * QUEUE_S / 2.0, disk)?;
+        let mut waiting =
+            self.waiting(1.0 - (1.0 - hit) * (1.0 - lookahead), busy * QUEUE.as_secs_f64() / 2.0, disk)?;
         waiting.time_s += self.ask_s + missing * lookahead * self.start_s();
         let (mut slowest_read, mut pass) = (0.0_f64, Pass::default());
         for (missing, probability) in binomial(layer.used * WINDOW, 1.0 - hit).into_iter().enumerate() {
