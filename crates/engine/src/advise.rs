@@ -8,6 +8,8 @@ use hypura_core::plan::{
 };
 use hypura_core::profile::Profile;
 
+use crate::load::LoadSettings;
+
 /// How the model would be loaded, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
 pub struct AdviceSettings {
@@ -48,6 +50,20 @@ impl AdviceSettings {
             ubatch_may_grow: true,
             workload,
             what_if: WhatIf::default(),
+        }
+    }
+}
+
+impl From<&LoadSettings> for AdviceSettings {
+    /// What a load with these settings will do.
+    fn from(load: &LoadSettings) -> Self {
+        Self {
+            choice: load.choice,
+            cache: load.cache,
+            context: load.context_request(),
+            kv_may_shrink: load.kv_may_shrink,
+            ubatch_may_grow: load.ubatch_may_grow,
+            ..Self::new(load.budget_bytes)
         }
     }
 }

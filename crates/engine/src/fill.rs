@@ -1,5 +1,6 @@
 //! Reading the weights that stay in memory.
 
+use hypura_core::gguf::TensorInfo;
 use hypura_ggml::PendingTensor;
 use hypura_storage::{Reader, ScopedRead, read_scoped};
 use std::collections::HashMap;
@@ -16,18 +17,12 @@ pub(crate) fn fill(
     total: u64,
     watch: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(), LoadError> {
-    let by_name: HashMap<&str, usize> = source
-        .shape
-        .tensors
-        .iter()
-        .enumerate()
-        .map(|(index, tensor)| (tensor.info.name.as_str(), index))
-        .collect();
+    let by_name: HashMap<&str, &TensorInfo> =
+        source.shape.tensors.iter().map(|tensor| (tensor.info.name.as_str(), &tensor.info)).collect();
     let mut reads = Vec::with_capacity(tensors.len());
     for tensor in tensors {
-        let index =
+        let info =
             by_name.get(tensor.name).ok_or_else(|| LoadError::MissingTensor(tensor.name.to_owned()))?;
-        let info = &source.shape.tensors[*index].info;
         if info.bytes != tensor.memory.len() as u64 {
             return Err(LoadError::MissingTensor(format!("{} ({} bytes)", tensor.name, tensor.memory.len())));
         }

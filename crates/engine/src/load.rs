@@ -6,7 +6,7 @@
 pub use hypura_core::cache::PolicyKind;
 use hypura_core::gguf::GgmlType;
 use hypura_core::plan::{self, CacheSize, Choice, ContextRequest, ExpertLayout, Fixed, Mode, Plan, Request};
-use hypura_ggml::{Context, ContextOptions, KvType, LoadMode, LoadOptions, MemoryUse, Model, Pooling};
+use hypura_ggml::{Context, ContextOptions, KvType, LoadMode, LoadOptions, MemoryUse, Model};
 use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, open_reader};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -97,6 +97,27 @@ impl Default for LoadSettings {
     }
 }
 
+impl LoadSettings {
+    /// The context, as estimates want it.
+    #[must_use]
+    pub fn context_request(&self) -> ContextRequest {
+        ContextRequest {
+            context_tokens: self.context,
+            ubatch_tokens: self.ubatch,
+            sequences: self.sequences,
+            kv: match self.kv {
+                KvType::F16 => GgmlType::F16,
+                KvType::Q8_0 => GgmlType::Q8_0,
+            },
+        }
+    }
+
+    /// What to plan with, given what llama.cpp needs.
+    fn request(&self, fixed: Fixed) -> Request {
+        Request { budget_bytes: self.budget_bytes, fixed, choice: self.choice, cache: self.cache }
+    }
+}
+
 /// Most sequences of a context (llama.cpp's LLAMA_MAX_SEQ).
 const MOST_SEQUENCES: u32 = 256;
 
@@ -119,18 +140,6 @@ pub struct Planned {
     pub settings: LoadSettings,
     /// What the plan decided that the user may want to know.
     pub notes: Vec<String>,
-}
-
-impl Planned {
-    /// How the model's embeddings are pooled: as its metadata says (llama.cpp's numbers), or their mean.
-    #[must_use]
-    pub(crate) fn pooling(&self) -> Pooling {
-        match self.source.pooling_type() {
-            Some(2) => Pooling::First,
-            Some(3) => Pooling::Last,
-            _ => Pooling::Mean,
-        }
-    }
 }
 
 /// A model that is ready to decode.
@@ -175,7 +184,8 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     }
     let layout = ExpertLayout::new(&source.shape);
     if settings.ubatch_may_grow && source.is_causal() {
-        settings.ubatch = grown_ubatch(&source, &layout, &settings);
+        let (context, request) = (settings.context_request(), |fixed| settings.request(fixed));
+        settings.ubatch = plan::choose_ubatch(&source.shape, &layout, &context, request);
     }
     let mut notes = Vec::new();
     let (plan, idle_sequences) = match plan_as_asked(&source, &layout, &settings) {
@@ -197,25 +207,6 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     Ok(Planned { source, layout, plan, settings, notes })
 }
 
-fn grown_ubatch(source: &ModelSource, layout: &ExpertLayout, settings: &LoadSettings) -> u32 {
-    let LoadSettings { budget_bytes, choice, cache, .. } = *settings;
-    let context = ContextRequest {
-        context_tokens: settings.context,
-        ubatch_tokens: settings.ubatch,
-        sequences: settings.sequences,
-        kv: match settings.kv {
-            KvType::F16 => GgmlType::F16,
-            KvType::Q8_0 => GgmlType::Q8_0,
-        },
-    };
-    plan::choose_ubatch(&source.shape, layout, &context, |fixed| Request {
-        budget_bytes,
-        fixed,
-        choice,
-        cache,
-    })
-}
-
 /// A plan, and how many sequences may only remember: as many as were asked for where they take nothing (the cells of a KV cache
 /// are one pool), fewer where each has memory of its own (recurrent state), none where the plan works only without them.
 fn plan_as_asked(
@@ -226,10 +217,7 @@ fn plan_as_asked(
     let model = measured_model(source)?;
     let fixed =
         |idle_sequences| measure(&model, source, &LoadSettings { idle_sequences, ..settings.clone() });
-    let plan = |fixed| {
-        let LoadSettings { budget_bytes, choice, cache, .. } = *settings;
-        plan::plan(&source.shape, layout, &Request { budget_bytes, fixed, choice, cache })
-    };
+    let plan = |fixed| plan::plan(&source.shape, layout, &settings.request(fixed));
     let bare = fixed(0)?;
     let idle = match settings.idle_sequences {
         0 => 0,
@@ -270,8 +258,7 @@ fn measured_model(source: &ModelSource) -> Result<Model, LoadError> {
 
 /// Has llama.cpp build a context without memory, and asks what it would take.
 fn measure(model: &Model, source: &ModelSource, settings: &LoadSettings) -> Result<Fixed, LoadError> {
-    let context =
-        Context::new(model, &context_options(settings, source, Pooling::default()), None, Arc::default())?;
+    let context = Context::new(model, &context_options(settings, source), None, Arc::default())?;
     let used = context.memory_use();
     Ok(Fixed {
         kv_bytes: used.context_bytes,
@@ -280,7 +267,7 @@ fn measure(model: &Model, source: &ModelSource, settings: &LoadSettings) -> Resu
     })
 }
 
-fn context_options(settings: &LoadSettings, source: &ModelSource, pooling: Pooling) -> ContextOptions {
+fn context_options(settings: &LoadSettings, source: &ModelSource) -> ContextOptions {
     // A model for embeddings has all tokens of a text for outputs.
     let embeds = !source.is_causal() || source.pooling_type().is_some();
     ContextOptions {
@@ -292,7 +279,7 @@ fn context_options(settings: &LoadSettings, source: &ModelSource, pooling: Pooli
         threads: settings.threads,
         kv: settings.kv,
         // Ours to do where few tokens have outputs (`session::embed`).
-        pooling: embeds.then_some(pooling),
+        pooling: embeds.then(|| source.pooling()),
         alone: false,
     }
 }
@@ -351,12 +338,8 @@ pub fn load_watched(
     } else {
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
-    let context = Context::new(
-        &model,
-        &context_options(settings, &planned.source, planned.pooling()),
-        executor,
-        Arc::clone(&abort),
-    )?;
+    let context =
+        Context::new(&model, &context_options(settings, &planned.source), executor, Arc::clone(&abort))?;
     let memory = context.memory_use();
     // Only now, so that loading does not compete for pages.
     slots.filter(|_| !settings.populate_first).iter().for_each(Arena::populate_behind);

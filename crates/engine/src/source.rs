@@ -2,6 +2,7 @@
 
 use hypura_core::gguf::{self, Metadata, ShardName};
 use hypura_core::model::ModelShape;
+use hypura_ggml::Pooling;
 use hypura_storage::SourceFile;
 use std::fs::File;
 use std::io::BufReader;
@@ -63,6 +64,15 @@ impl ModelSource {
     pub(crate) fn pooling_type(&self) -> Option<u32> {
         let key = format!("{}.pooling_type", self.shape.architecture);
         self.metadata.u32(&key).ok().flatten()
+    }
+
+    /// The same, or the mean of its tokens.
+    pub(crate) fn pooling(&self) -> Pooling {
+        match self.pooling_type() {
+            Some(2) => Pooling::First,
+            Some(3) => Pooling::Last,
+            _ => Pooling::Mean,
+        }
     }
 
     /// Bytes of all files.

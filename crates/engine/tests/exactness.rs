@@ -134,7 +134,6 @@ fn a_scale_for_each_expert() {
 
 #[test]
 fn shards() {
-    let tiny = |shape, quant, shards| tiny(shape, quant, shards);
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
         let (whole, sharded) = (tiny(shape, quant, 1), tiny(shape, quant, 3));
         assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, streaming(25.0)));

@@ -234,7 +234,6 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
     let planned = &loaded.planned;
     let plan = &planned.plan;
     let shape = &planned.source.shape;
-    let pooling = planned.source.metadata.get(&format!("{}.pooling_type", shape.architecture));
     RunnerInfo {
         architecture: shape.architecture.clone(),
         context_train: loaded.model.context_train(),
@@ -244,7 +243,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         bos: vocab.bos(),
         eos: vocab.eos(),
         adds_bos: vocab.adds_bos(),
-        is_embedding_model: pooling.is_some(),
+        is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
         mode: plan.mode,
         file_bytes: planned.source.file_bytes(),

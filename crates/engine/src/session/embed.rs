@@ -38,6 +38,10 @@ struct Pooled {
 }
 
 impl Pooled {
+    fn new(pooling: Pooling) -> Self {
+        Self { pooling, sum: Vec::new(), tokens: 0 }
+    }
+
     fn add(&mut self, part: &[f32], tokens: usize) {
         match self.pooling {
             Pooling::First if self.tokens > 0 => {}
@@ -106,8 +110,7 @@ impl Batcher {
 
     fn embed_long(&mut self, inputs: &[Vec<Token>], rows: &[usize]) -> Result<Vec<Vec<f32>>, GenerateError> {
         let (Some(input), Some(row)) = (inputs.first(), rows.first().copied()) else { return Ok(Vec::new()) };
-        let pooling = self.loaded().planned.pooling();
-        let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
+        let mut pooled = Pooled::new(self.loaded().planned.source.pooling());
         for part in input.chunks(self.embed_room()) {
             self.embed_batch(std::iter::once((row, pooled.tokens, part)))?;
             pooled.add(&self.vector(row, 0..part.len())?, part.len());
@@ -141,8 +144,7 @@ impl Batcher {
         if self.context_mut().pools() {
             return self.context_mut().embedding(index(row)).ok_or(GenerateError::NoEmbedding);
         }
-        let pooling = self.loaded().planned.pooling();
-        let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
+        let mut pooled = Pooled::new(self.loaded().planned.source.pooling());
         for entry in entries {
             let token = self.context_mut().token_embedding(index(entry)).ok_or(GenerateError::NoEmbedding)?;
             pooled.add(token, 1);
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn parts_pool_like_the_whole() {
         let pool = |pooling| {
-            let mut pooled = Pooled { pooling, sum: Vec::new(), tokens: 0 };
+            let mut pooled = Pooled::new(pooling);
             pooled.add(&[1.0, 2.0], 3);
             pooled.add(&[5.0, 6.0], 1);
             pooled.sum

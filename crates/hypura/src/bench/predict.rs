@@ -7,13 +7,11 @@
 //! the machine.
 
 use hypura_core::cache::{ExpertCache, PolicyKind};
-use hypura_core::gguf::GgmlType;
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{ContextRequest, Routing, Workload};
+use hypura_core::plan::{Routing, Workload};
 use hypura_core::profile::Profile;
 use hypura_core::sim::{ReplayOptions, replay};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceToken};
-use hypura_engine::KvType;
 use hypura_engine::advise::{Advice, AdviceSettings, advise};
 use hypura_engine::load::LoadSettings;
 use serde::{Deserialize, Serialize};
@@ -107,26 +105,13 @@ impl Predictor {
         let Self { settings, work, .. } = self;
         let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
         let advice = AdviceSettings {
-            choice: settings.choice,
-            cache: settings.cache,
-            context: ContextRequest {
-                context_tokens: settings.context,
-                ubatch_tokens: settings.ubatch,
-                sequences: settings.sequences,
-                kv: match settings.kv {
-                    KvType::F16 => GgmlType::F16,
-                    KvType::Q8_0 => GgmlType::Q8_0,
-                },
-            },
             workload: Workload {
                 prompt_tokens: count(work.prompt),
                 generated_tokens: count(work.warmup + work.generate),
                 routing,
-                // Forced routes are not those that the routers would name.
-                lookahead: if settings.routes.forced.is_some() { 0.0 } else { Workload::default().lookahead },
                 ..Workload::default()
             },
-            ..AdviceSettings::new(settings.budget_bytes)
+            ..AdviceSettings::from(settings)
         };
         Ok(advise(shape, &self.profile, &advice)?)
     }

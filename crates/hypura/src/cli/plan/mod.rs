@@ -11,9 +11,7 @@ mod json;
 mod report;
 mod what_if;
 
-use hypura_core::gguf::GgmlType;
-use hypura_core::plan::{ContextRequest, Routing, Workload};
-use hypura_engine::KvType;
+use hypura_core::plan::{Routing, Workload};
 use hypura_engine::advise::{AdviceSettings, advise};
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
@@ -69,24 +67,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let remembered = remembered(&Need { target: &target, threads: load.threads, disk }, Wanted::Any)?;
     let routing = if args.uniform_routing { Routing::Uniform } else { Routing::of(&header.shape) };
     let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
-    let settings = AdviceSettings {
-        choice: load.choice,
-        cache: load.cache,
-        context: ContextRequest {
-            context_tokens: load.context,
-            ubatch_tokens: load.ubatch,
-            sequences: load.sequences,
-            kv: match load.kv {
-                KvType::F16 => GgmlType::F16,
-                KvType::Q8_0 => GgmlType::Q8_0,
-            },
-        },
-        kv_may_shrink: load.kv_may_shrink,
-        ubatch_may_grow: load.ubatch_may_grow,
-        workload,
-        what_if,
-        ..AdviceSettings::new(load.budget_bytes)
-    };
+    let settings = AdviceSettings { workload, what_if, ..AdviceSettings::from(&load) };
     let advice = advise(&header.shape, &remembered.profile, &settings)
         .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot be planned", header.name)))?;
     let text = if args.json {
