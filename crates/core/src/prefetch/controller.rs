@@ -12,7 +12,7 @@ pub enum Width {
     Off,
     /// The experts that the next layers will probably use.
     Likely,
-    /// Also the likeliest experts of layers further on, for a disk that runs out of guesses.
+    /// Also what is less likely, and a layer further on, for a disk that runs out of guesses.
     Deep,
 }
 
@@ -22,7 +22,7 @@ impl Width {
     pub const fn layers(self) -> u32 {
         match self {
             Self::Off => 0,
-            Self::Likely => 2,
+            Self::Likely => 3,
             Self::Deep => 4,
         }
     }

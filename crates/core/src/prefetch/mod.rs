@@ -4,8 +4,10 @@
 //! measured anything from +17% to −21%, so a controller compares token times with and without, again and again.
 
 mod controller;
+mod foresight;
 
 pub use controller::{Controller, Width};
+pub use foresight::{Foresight, HORIZON};
 use std::time::Duration;
 
 /// Work that the disk is given beyond what is waited for: guessed experts are read while it has less to do than it does in

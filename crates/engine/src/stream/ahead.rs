@@ -1,11 +1,11 @@
 //! Looking ahead: which experts the next layers will probably want, asked of their own routers.
 //!
 //! The hidden state changes little from layer to layer, so a later router applied to the state of today names most of
-//! its experts. Only decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at
+//! its experts. Routers are asked where a layer begins: all that its own router will see beyond that is its attention. Only decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at
 //! all is decided by token times ([`Controller`]).
 
-use hypura_core::prefetch::{Controller, Width, top_experts};
-use hypura_ggml::{ExecError, GraphRun, MatMul, WeightId};
+use hypura_core::prefetch::{Controller, Foresight, HORIZON, Width, top_experts};
+use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, WeightId};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -26,24 +26,10 @@ pub enum Prefetch {
     Off,
 }
 
-/// How many layers ahead at most.
-const HORIZON: usize = Width::Deep.layers() as usize;
-
-/// With forced routes, how many in a hundred guesses are right, by distance: what the routers of the demo model, which was
-/// trained on text, reach with as many guesses (docs/experiments.md, "How far routers see").
-const FORESEEN_PERCENT: [u32; HORIZON] = [68, 62, 54, 38];
-
-/// How many of a layer's experts are guessed `distance` layers ahead (from 1): all `used` of the next one, fewer of those
-/// behind it. A router's first choices are known early: with synthetic Qwen3 weights its best two of eight are right 97
-/// times in 100 five layers ahead, its last is right half the time in the next one.
-fn guesses_at(distance: usize, used: usize) -> usize {
-    let share = match distance {
-        0 | 1 => used,
-        2 => used / 2,
-        _ => used / 4,
-    };
-    share.max(1)
-}
+/// With forced routes, how many in a hundred choices of a router are right, by distance and by quarter of its ranks: what the
+/// routers of the demo model, which was trained on text, reach on text (docs/experiments.md, "Asked where a layer begins").
+const FORESEEN_PERCENT: [[u32; 4]; HORIZON] =
+    [[98, 88, 72, 52], [78, 61, 52, 40], [64, 49, 40, 33], [54, 44, 38, 30]];
 
 /// An expert that will probably be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,14 +39,56 @@ pub(crate) struct Guess {
     pub expert: u32,
 }
 
+/// What a router chooses for the hidden state of an earlier layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Choices {
+    /// Index of the expert layer.
+    layer: usize,
+    /// How many layers ahead it is; 1 is the nearest.
+    distance: usize,
+    /// Likeliest first.
+    ranked: Vec<u32>,
+    /// Those of one token: their ranks tell how likely they are.
+    single: bool,
+}
+
+/// A matrix of an expert layer: its router, or any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Landmark {
+    layer: usize,
+    router: bool,
+}
+
+/// Nodes of an expert layer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Nodes {
+    router: Option<MatMul>,
+    /// Its first product, where the input of that is the normalised hidden state.
+    entry: Option<MatMul>,
+    /// Whether its first product was looked for.
+    entered: bool,
+}
+
+/// From where layers are guessed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    /// The product whose input is the hidden state to go by; `None`: guesses at random.
+    from: Option<MatMul>,
+    /// The nearest layer to guess.
+    pub first: usize,
+}
+
 pub(crate) struct Ahead {
     kind: Prefetch,
     selections: Vec<Selection>,
     controller: Controller,
-    /// Index of the expert layer whose router a matrix is, as far as asked.
-    routers: HashMap<WeightId, Option<usize>>,
-    /// The routers of the graph in progress, by expert layer.
-    of_layer: Vec<Option<MatMul>>,
+    /// What a matrix is to us, as far as asked.
+    known: HashMap<WeightId, Option<Landmark>>,
+    /// The nodes of the graph in progress that matter, by expert layer.
+    of_layer: Vec<Nodes>,
+    foresight: Foresight,
+    /// Choices for layers that have not come yet, by expert layer.
+    pending: Vec<Vec<Choices>>,
     random: u64,
     width: Width,
 }
@@ -73,8 +101,10 @@ impl Ahead {
             kind,
             selections,
             controller: Controller::default(),
-            routers: HashMap::new(),
+            known: HashMap::new(),
             of_layer: Vec::new(),
+            foresight: Foresight::default(),
+            pending: Vec::new(),
             random,
             width: Width::Off,
         }
@@ -88,90 +118,145 @@ impl Ahead {
             Prefetch::Router | Prefetch::Random(_) => Width::Likely,
             Prefetch::Off => Width::Off,
         };
+        self.of_layer.clear();
+        self.pending.iter_mut().for_each(Vec::clear);
+        self.pending.resize(layout.layers.len(), Vec::new());
         if self.width == Width::Off || matches!(self.kind, Prefetch::Random(_)) {
             return;
         }
-        self.of_layer.clear();
-        self.of_layer.resize(layout.layers.len(), None);
+        self.of_layer.resize(layout.layers.len(), Nodes::default());
         for matmul in run.matmuls() {
-            let layer = *self
-                .routers
-                .entry(matmul.weight)
-                .or_insert_with(|| router_layer(&run.matrix_name(matmul), layout));
-            if let Some(layer) = layer {
-                self.of_layer[layer] = Some(matmul);
+            let known = self.known.entry(matmul.weight);
+            let Some(Landmark { layer, router }) =
+                *known.or_insert_with(|| landmark(&run.matrix_name(matmul), layout))
+            else {
+                continue;
+            };
+            let nodes = &mut self.of_layer[layer];
+            if router {
+                nodes.router = Some(matmul);
+            }
+            if !nodes.entered {
+                nodes.entered = true;
+                nodes.entry = run.is_normalised(matmul).then_some(matmul);
             }
         }
     }
 
-    /// The experts that the layers after `layer` will probably use: nearest layer first, within a layer likeliest first.
-    /// Called when the router of `layer` has run and its input is still there.
+    /// The entries of expert layers, in the order of the graph: nodes before which guesses know most, because all layers
+    /// before have been computed.
+    pub fn entries(&self) -> Vec<(usize, View)> {
+        if self.width == Width::Off {
+            return Vec::new();
+        }
+        let entry = |(first, nodes): (usize, &Nodes)| {
+            nodes.entry.map(|from| (from.node, View { from: Some(from), first }))
+        };
+        self.of_layer.iter().enumerate().filter_map(entry).collect()
+    }
+
+    /// What [`Ahead::predict`] asks when the ids of `layer` are known: the router of that layer, for layers whose entry it
+    /// cannot use.
+    pub fn after_router(&self, layer: usize) -> Option<View> {
+        if matches!(self.kind, Prefetch::Random(_)) && self.width != Width::Off {
+            return Some(View { from: None, first: layer + 1 });
+        }
+        let unknown = self.of_layer.get(layer + 1).is_some_and(|next| next.entry.is_none());
+        let router = self.of_layer.get(layer)?.router.filter(|_| unknown)?;
+        (self.width != Width::Off).then_some(View { from: Some(router), first: layer + 1 })
+    }
+
+    /// What the routers of the next layers choose for the hidden state of today, nearest layer first.
     pub fn predict(
         &mut self,
         run: &mut GraphRun<'_>,
         layout: &ExpertLayout,
-        layer: usize,
-    ) -> Result<Vec<Guess>, ExecError> {
-        if self.width == Width::Off {
-            return Ok(Vec::new());
-        }
-        let later = layer + 1..layout.layers.len().min(layer + 1 + self.width.layers() as usize);
-        if let Prefetch::Random(_) = self.kind {
-            return Ok(later.flat_map(|layer| self.random_guesses(layout, layer)).collect());
-        }
-        let Some(Some(now)) = self.of_layer.get(layer).copied() else {
-            // An architecture with another kind of router: nothing to go by.
-            return Ok(Vec::new());
+        view: View,
+    ) -> Result<Vec<Choices>, ExecError> {
+        let View { from, first } = view;
+        let later = first..layout.layers.len().min(first + self.width.layers() as usize);
+        let Some(from) = from else {
+            return Ok(later.map(|layer| self.random_choices(layout, layer, layer - first + 1)).collect());
         };
         let known: Vec<(usize, MatMul)> =
-            later.filter_map(|layer| self.of_layer[layer].map(|router| (layer, router))).collect();
+            later.filter_map(|layer| self.of_layer[layer].router.map(|router| (layer, router))).collect();
         if known.is_empty() {
+            // An architecture with another kind of router: nothing to go by.
             return Ok(Vec::new());
         }
         let routers: Vec<MatMul> = known.iter().map(|(_, router)| *router).collect();
-        let scores = run.lookahead(now, &routers)?;
-        let mut guesses = Vec::new();
+        let scores = run.lookahead(from, &routers)?;
+        let mut choices = Vec::with_capacity(known.len());
         for ((ahead, _), mut scores) in known.into_iter().zip(scores) {
             if let Some(selection) = self.selections.get(ahead) {
                 selection.apply(&mut scores);
             }
             let LayerLayout { experts, used, .. } = layout.layers[ahead];
-            let count = guesses_at(ahead - layer, used as usize);
-            let likely = top_experts(&scores, experts as usize, count);
-            guesses.extend(likely.into_iter().map(|expert| Guess { layer: ahead, expert }));
+            let (distance, used) = (ahead - first + 1, used as usize);
+            let tokens = scores.len() / (experts as usize).max(1);
+            // Of several tokens, as many of each as are read: their ranks tell nothing.
+            let count = if tokens > 1 { self.foresight.worth(distance, used, self.width) } else { used };
+            choices.push(Choices {
+                layer: ahead,
+                distance,
+                ranked: top_experts(&scores, experts as usize, count),
+                single: tokens == 1,
+            });
         }
-        Ok(guesses)
+        Ok(choices)
     }
 
-    /// With forced routes the model's own routers know nothing: their guesses are replaced by what the trace says, as often
+    /// With forced routes the model's own routers know nothing: their choices are replaced by what the trace says, as often
     /// right as routers are.
     pub fn foresee(
         &mut self,
-        guesses: &mut [Guess],
+        choices: &mut [Choices],
         layout: &ExpertLayout,
-        layer: usize,
         upcoming: impl Fn(u32) -> Option<Vec<u32>>,
     ) {
         if matches!(self.kind, Prefetch::Random(_)) {
             return;
         }
-        let mut rank = (usize::MAX, 0, Vec::new());
-        for guess in guesses {
-            let LayerLayout { layer: number, experts, .. } = layout.layers[guess.layer];
-            if rank.0 != guess.layer {
-                let Some(truth) = upcoming(number) else { return };
-                rank = (guess.layer, 0, truth);
+        for Choices { layer, distance, ranked, .. } in choices {
+            let LayerLayout { layer: number, experts, .. } = layout.layers[*layer];
+            let Some(truth) = upcoming(number) else { return };
+            let (of_distance, count) = (FORESEEN_PERCENT[(*distance - 1).min(HORIZON - 1)], ranked.len());
+            for (rank, expert) in ranked.iter_mut().enumerate() {
+                let right = self.draw(100) < of_distance[rank * of_distance.len() / count];
+                let truth = truth.get(rank).filter(|_| right).copied();
+                *expert = truth.unwrap_or_else(|| self.draw(experts));
             }
-            let right = self.draw(100) < FORESEEN_PERCENT[(guess.layer - layer - 1).min(HORIZON - 1)];
-            let truth = rank.2.get(rank.1).filter(|_| right).copied();
-            guess.expert = truth.unwrap_or_else(|| self.draw(experts));
-            rank.1 += 1;
         }
     }
 
-    fn random_guesses(&mut self, layout: &ExpertLayout, layer: usize) -> Vec<Guess> {
+    /// Which choices to read: as many of each layer as come true often enough. They are remembered until the layer comes.
+    pub fn choose(&mut self, choices: Vec<Choices>) -> Vec<Guess> {
+        let mut guesses = Vec::new();
+        for choice in choices {
+            let Choices { layer, distance, ranked, single } = &choice;
+            let worth = self.foresight.worth(*distance, ranked.len(), self.width);
+            let count = if *single { worth } else { ranked.len() };
+            guesses.extend(ranked.iter().take(count).map(|expert| Guess { layer: *layer, expert: *expert }));
+            if let Some(pending) = self.pending.get_mut(*layer).filter(|_| *single) {
+                pending.push(choice);
+            }
+        }
+        guesses
+    }
+
+    /// A layer uses these experts.
+    pub fn came(&mut self, layer: usize, ids: &MoeIds) {
+        let Some(pending) = self.pending.get_mut(layer) else { return };
+        for Choices { distance, ranked, .. } in pending.drain(..) {
+            let used = |expert: u32| ids.experts.iter().any(|id| u32::try_from(*id) == Ok(expert));
+            self.foresight.learn(distance, &ranked, used);
+        }
+    }
+
+    fn random_choices(&mut self, layout: &ExpertLayout, layer: usize, distance: usize) -> Choices {
         let LayerLayout { experts, used, .. } = layout.layers[layer];
-        (0..used).map(|_| Guess { layer, expert: self.draw(experts) }).collect()
+        let ranked = (0..used).map(|_| self.draw(experts)).collect();
+        Choices { layer, distance, ranked, single: false }
     }
 
     /// xorshift64 (Marsaglia 2003): a test's guesses need no better.
@@ -195,8 +280,10 @@ impl Ahead {
     }
 }
 
-/// `blk.N.ffn_gate_inp.weight` of an expert layer.
-fn router_layer(name: &str, layout: &ExpertLayout) -> Option<usize> {
-    let layer = name.strip_prefix("blk.")?.strip_suffix(".ffn_gate_inp.weight")?.parse::<u32>().ok()?;
-    layout.layers.iter().position(|known| known.layer == layer)
+/// `blk.N.ffn_gate_inp.weight`, or another matrix, of an expert layer.
+fn landmark(name: &str, layout: &ExpertLayout) -> Option<Landmark> {
+    let (number, rest) = name.strip_prefix("blk.")?.split_once('.')?;
+    let number = number.parse::<u32>().ok()?;
+    let layer = layout.layers.iter().position(|known| known.layer == number)?;
+    Some(Landmark { layer, router: rest == "ffn_gate_inp.weight" })
 }

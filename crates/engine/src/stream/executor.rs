@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, View};
 use super::dense::DenseStreamer;
 use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
 use super::io::Io;
@@ -30,15 +30,18 @@ pub(crate) struct ExpertSide {
 }
 
 impl ExpertSide {
-    /// The first expert node of a graph has come; returns the tokens of the step.
+    /// A graph whose first expert node is `op` begins; returns the tokens of the step.
     fn begin_graph(&mut self, run: &GraphRun<'_>, op: StreamedOp) -> Result<usize, ExecError> {
-        let tokens = run.moe_ids(op)?.tokens;
+        let tokens = run.moe_tokens(op)?;
         self.streamer.begin_graph(&self.io, tokens);
         self.ahead.begin_graph(run, self.streamer.layout(), tokens <= DECODE_TOKENS);
+        if let Some(tap) = &mut self.tap {
+            tap.begin_graph(tokens);
+        }
         Ok(tokens)
     }
 
-    /// The ids of a layer are known: start its reads, then guess the next layer's.
+    /// The ids of a layer are known: start its reads.
     fn begin_layer(
         &mut self,
         run: &mut GraphRun<'_>,
@@ -51,15 +54,25 @@ impl ExpertSide {
             tap.layer(run, op, layout.layer, layout.experts)?;
         }
         let ids = run.moe_ids(op)?;
+        self.ahead.came(layer, &ids);
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
+        match self.ahead.after_router(layer) {
+            Some(view) => self.look_ahead(run, view),
+            None => Ok(()),
+        }
+    }
+
+    /// Guesses what the next layers will use, and reads it while the disk has time.
+    fn look_ahead(&mut self, run: &mut GraphRun<'_>, view: View) -> Result<(), ExecError> {
         if self.streamer.holds_all() {
             return Ok(());
         }
         let layout = self.streamer.layout();
-        let mut guesses = self.ahead.predict(run, layout, layer)?;
+        let mut choices = self.ahead.predict(run, layout, view)?;
         if let Some(tap) = &self.tap {
-            self.ahead.foresee(&mut guesses, layout, layer, |layer| tap.upcoming(layer));
+            self.ahead.foresee(&mut choices, layout, |layer| tap.upcoming(layer));
         }
+        let guesses = self.ahead.choose(choices);
         self.streamer.expect(&mut self.io, guesses);
         Ok(())
     }
@@ -146,19 +159,22 @@ impl StreamExecutor {
                 dense.begin_graph(order);
             }
         }
+        let mut entries = self.begin_experts(run, &ops, &places)?.into_iter().peekable();
         let mut cursor = 0;
-        let mut begun = false;
         let mut at = 0;
         while let Some((op, place)) = ops.get(at).copied().zip(places.get(at).copied()) {
+            while let Some((node, view)) = entries.next_if(|(node, _)| *node < op.node) {
+                if let Some(side) = self.experts.as_mut().filter(|_| node >= cursor) {
+                    run.run(cursor..node)?;
+                    cursor = node;
+                    side.look_ahead(run, view)?;
+                }
+            }
             run.run(cursor..op.node)?;
             cursor = op.node + 1;
             at += 1;
             match (place, &mut self.experts, &mut self.dense) {
                 (Place::Expert { layer, part }, Some(side), _) => {
-                    if !begun {
-                        begun = true;
-                        self.single = side.begin_graph(run, op)? == 1;
-                    }
                     if side.streamer.is_new_layer(op, layer) {
                         let parts = side.streamer.layout().layers[layer].parts.len();
                         let layer_ops = ops_of_layer(&ops[at - 1..], &places[at - 1..], parts);
@@ -178,6 +194,19 @@ impl StreamExecutor {
             }
         }
         run.run(cursor..run.len())
+    }
+
+    /// Begins the experts' part of a graph; returns where to look ahead.
+    fn begin_experts(
+        &mut self,
+        run: &GraphRun<'_>,
+        ops: &[StreamedOp],
+        places: &[Place],
+    ) -> Result<Vec<(usize, View)>, ExecError> {
+        let first = ops.iter().zip(places).find(|(_, place)| matches!(place, Place::Expert { .. }));
+        let Some(((op, _), side)) = first.zip(self.experts.as_mut()) else { return Ok(Vec::new()) };
+        self.single = side.begin_graph(run, *op)? == 1;
+        Ok(side.ahead.entries())
     }
 
     /// Gives back everything that a failed or stopped graph holds.

@@ -80,6 +80,11 @@ impl RouteTap {
         Self { settings, position: 0, current: Vec::new() }
     }
 
+    /// A graph of so many tokens begins.
+    pub fn begin_graph(&mut self, tokens: usize) {
+        self.current.resize_with(tokens, || empty(tokens));
+    }
+
     /// The ids of a layer are known and nothing has used them yet.
     pub fn layer(
         &mut self,

@@ -249,6 +249,18 @@ impl<'a> GraphRun<'a> {
         }
     }
 
+    /// Tokens of a `MUL_MAT_ID`, whether or not its ids have been made.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when the node is not a `MUL_MAT_ID`.
+    pub fn moe_tokens(&self, op: StreamedOp) -> Result<usize, ExecError> {
+        if op.kind != StreamedKind::Experts {
+            return Err(ExecError::Misuse(format!("node {} has no expert ids", op.node)));
+        }
+        // SAFETY: a MUL_MAT_ID has an ids operand, which is alive; only its shape is read.
+        unsafe { to_usize((*(*self.node(op.node)).src[2]).ne[1]) }
+    }
+
     /// Bytes of one expert's slice (or of the whole matrix of a dense weight).
     #[must_use]
     pub fn slice_bytes(&self, op: StreamedOp) -> usize {

@@ -64,6 +64,19 @@ impl GraphRun<'_> {
         })
     }
 
+    /// Whether the input of a product with a resident matrix is the product of something normalised with the weights of its
+    /// norm, as `lookahead` can exchange them.
+    #[must_use]
+    pub fn is_normalised(&self, matmul: MatMul) -> bool {
+        let node = self.node(matmul.node);
+        // SAFETY: node and operands are alive; `norm_weights` checks what it reads.
+        unsafe {
+            let weight = &*(*node).src[0];
+            let columns = usize::try_from(weight.ne[0]).unwrap_or(0);
+            !crate::buffer_type::is_streamed(weight) && norm_weights((*node).src[1], columns).is_some()
+        }
+    }
+
     /// Overwrites the chosen experts. The node that makes them must have run, the nodes that use them not yet.
     ///
     /// # Errors
