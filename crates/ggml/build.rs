@@ -1,5 +1,6 @@
 //! Generates Rust bindings of ggml's backend interface (`ggml-backend-impl.h`) and graph layout (`ggml-impl.h`)
-//! from the headers of the very source that `llama-cpp-sys-4` compiled, so that they cannot drift from what is linked.
+//! from the headers of the very source that `llama-cpp-sys-4` compiled, so that they cannot drift from what is linked; and
+//! compiles its mtmd library and the C border to it.
 
 #![expect(clippy::expect_used, reason = "a build script has no caller: a panic is its error message")]
 
@@ -29,7 +30,9 @@ const FUNCTIONS: &[&str] = &["ggml_backend_buffer_init", "ggml_graph_view"];
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.toml");
-    let ggml = llama_source().join("ggml");
+    let llama = llama_source();
+    build_media(&llama);
+    let ggml = llama.join("ggml");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let header = out.join("abi.h");
     fs::write(&header, "#include \"ggml-backend-impl.h\"\n#include \"ggml-impl.h\"\n").expect("write abi.h");
@@ -54,6 +57,41 @@ fn main() {
     }
     let bindings = builder.generate().expect("bindgen could not read the backend interface of ggml");
     bindings.write_to_file(out.join("abi.rs")).expect("write abi.rs");
+}
+
+/// llama.cpp's mtmd library, and our C border to it (`src/media/shim.cpp`): its interface is C++ in part, and throws.
+///
+/// Compiled here and not by the sys crate, whose feature for it builds all of llama.cpp's programs too, and an mtmd that hands
+/// what it cannot read to an ffmpeg of the system: without `MTMD_VIDEO` it never starts a program.
+fn build_media(llama: &Path) {
+    const SHIM: &str = "src/media/shim.cpp";
+    println!("cargo:rerun-if-changed={SHIM}");
+    let mtmd = llama.join("tools/mtmd");
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").warnings(false).opt_level(3).define("NDEBUG", None).file(SHIM);
+    for folder in ["include", "ggml/include", "src", "tools/mtmd", "vendor"] {
+        build.include(llama.join(folder));
+    }
+    let name = |file: &Path| file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    // Everything of the library's folder but its programs.
+    let library = sources(&mtmd)
+        .into_iter()
+        .filter(|file| !matches!(name(file).as_str(), "mtmd-cli.cpp" | "deprecation-warning.cpp"));
+    build.files(library).files(sources(&mtmd.join("models"))).file(llama.join("vendor/hash/hash.cpp"));
+    build.compile("hypura_media");
+    let hash = llama.join("vendor/hash");
+    let mut build = cc::Build::new();
+    build.warnings(false).opt_level(3).include(&hash).file(hash.join("sha256/sha256.c"));
+    build.compile("hypura_media_hash");
+}
+
+/// The C++ files of a folder, in an order that is always the same.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("the source of llama.cpp has its mtmd library");
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.expect("a readable folder").path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "cpp"));
+    files.sort();
+    files
 }
 
 /// The llama.cpp that was compiled: the source folder in the CMake cache of the sys crate's build, whose place cargo

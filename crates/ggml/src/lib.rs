@@ -5,6 +5,7 @@
 //!   [`buffer_type`]s.
 //! - [`graph`] hands every computed graph to an [`Executor`] (the engine), which runs it in pieces on the inner
 //!   backend and binds streamed weights to the memory it chose.
+//! - [`media`] turns pictures and sounds into rows that models read in place of tokens.
 //! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
 //! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a callback
@@ -23,6 +24,7 @@ pub mod grammar;
 pub mod graph;
 mod guard;
 mod log;
+pub mod media;
 pub mod measure;
 pub mod model;
 pub mod sampler;
@@ -42,6 +44,9 @@ pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use graph::{
     ChainRow, Executor, ExpertChain, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind,
     StreamedOp, WeightId,
+};
+pub use media::{
+    MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece, RowPlaces,
 };
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
 pub use sampler::{SampleError, Sampler, SamplerOptions};

@@ -197,6 +197,13 @@ impl Model {
         usize::try_from(unsafe { sys::llama_model_n_embd_out(self.raw()) }).unwrap_or(0)
     }
 
+    /// Numbers in a row of embeddings that the model takes in place of a token.
+    #[must_use]
+    pub fn input_width(&self) -> usize {
+        // SAFETY: the model is alive.
+        usize::try_from(unsafe { sys::llama_model_n_embd_inp(self.raw()) }).unwrap_or(0)
+    }
+
     /// Whether the model has recurrent layers, whose state cannot be rewound token by token.
     #[must_use]
     pub fn is_recurrent(&self) -> bool {

@@ -27,6 +27,8 @@ impl Architecture {
         match self {
             Self::Llama => "llama",
             Self::Qwen2 => "qwen2",
+            Self::Qwen2Vl => "qwen2vl",
+            Self::Gemma3 => "gemma3",
             Self::Qwen3Moe => "qwen3moe",
             Self::GptOss => "gpt-oss",
             Self::DeepSeek2 => "deepseek2",
@@ -97,6 +99,11 @@ fn grouped_attention(keys: &mut Keys<'_>, dims: &Dims) {
     keys.set("attention.key_length", dims.head_len as u32);
     keys.set("attention.value_length", dims.head_len as u32);
     keys.set("rope.dimension_count", dims.head_len as u32);
+    if dims.architecture == Architecture::Qwen2Vl {
+        // Pairs of a head for time, height and width, in the proportion of Qwen2-VL's 16, 24, 24.
+        let quarter = dims.head_len as i32 / 8;
+        keys.set("rope.dimension_sections", vec![quarter, quarter * 3 / 2, quarter * 3 / 2, 0]);
+    }
 }
 
 /// The cache holds one latent vector (and the positional part of the key) for all heads, so llama.cpp sees

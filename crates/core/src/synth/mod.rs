@@ -7,6 +7,7 @@
 //! * [`shape`] the models, [`tensors`] and [`metadata`] what their architectures require
 //! * [`quant`] which type each tensor gets, [`blocks`] and [`content`] the bytes
 //! * [`vocab`] a tokenizer of the right size
+//! * [`projector`] what turns pictures into rows for a tiny model
 //! * [`plan`] files, shards, ranges; [`extents`] which ranges repeat
 //! * [`rng`], [`half`] small helpers
 
@@ -17,6 +18,7 @@ mod extents;
 mod half;
 mod metadata;
 mod plan;
+mod projector;
 mod quant;
 mod rng;
 mod shape;
@@ -26,6 +28,7 @@ mod vocab;
 pub use error::SynthError;
 pub use extents::{Extent, ExtentSource};
 pub use metadata::SYNTHETIC_NAME;
+pub use projector::ProjectorKind;
 pub use plan::{SynthOptions, SynthPlan, SynthShard};
 pub use quant::Quant;
 pub use shape::Shape;

@@ -23,6 +23,8 @@ pub enum Shape {
     TinyMixtral,
     TinyLlama,
     TinyQwen2,
+    TinyQwen2Vl,
+    TinyGemma3,
     TinyQwen3Moe,
     TinyGptOss,
     TinyKimiK2,
@@ -33,6 +35,8 @@ pub enum Shape {
 pub(super) enum Architecture {
     Llama,
     Qwen2,
+    Qwen2Vl,
+    Gemma3,
     Qwen3Moe,
     GptOss,
     DeepSeek2,
@@ -232,6 +236,25 @@ const TINY_QWEN2: Dims = Dims {
     ..TINY
 };
 
+const TINY_QWEN2_VL: Dims = Dims {
+    name: "tiny-qwen2-vl",
+    title: "tiny Qwen2-VL",
+    architecture: Architecture::Qwen2Vl,
+    rope_base: 1e6,
+    ..TINY_QWEN2
+};
+
+const TINY_GEMMA3: Dims = Dims {
+    name: "tiny-gemma3",
+    title: "tiny Gemma 3",
+    architecture: Architecture::Gemma3,
+    ffn: 768,
+    experts: None,
+    rope_base: 1e6,
+    rms_eps: 1e-6,
+    ..TINY
+};
+
 const TINY_QWEN3_MOE: Dims = Dims {
     name: "tiny-qwen3-moe",
     title: "tiny Qwen3 MoE",
@@ -278,6 +301,8 @@ impl Shape {
         Self::TinyMixtral,
         Self::TinyLlama,
         Self::TinyQwen2,
+        Self::TinyQwen2Vl,
+        Self::TinyGemma3,
         Self::TinyQwen3Moe,
         Self::TinyGptOss,
         Self::TinyKimiK2,
@@ -308,6 +333,8 @@ impl Shape {
             Self::TinyMixtral => &TINY_MIXTRAL,
             Self::TinyLlama => &TINY_LLAMA,
             Self::TinyQwen2 => &TINY_QWEN2,
+            Self::TinyQwen2Vl => &TINY_QWEN2_VL,
+            Self::TinyGemma3 => &TINY_GEMMA3,
             Self::TinyQwen3Moe => &TINY_QWEN3_MOE,
             Self::TinyGptOss => &TINY_GPT_OSS,
             Self::TinyKimiK2 => &TINY_KIMI,

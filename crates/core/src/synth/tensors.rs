@@ -1,6 +1,6 @@
 //! The tensors of each architecture: llama.cpp's names and shapes, and how their values are drawn.
 //!
-//! Names and shapes are those that `src/models/{llama,qwen2,qwen3moe,openai-moe,deepseek2}.cpp` create. Weights have a
+//! Names and shapes are those that `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create. Weights have a
 //! standard deviation of 1/√fan-in, so that every matrix keeps the scale of a normalised input and the residual stream
 //! grows only as the square root of the number of layers.
 
@@ -121,11 +121,14 @@ impl List<'_> {
             Some(latent) => self.latent_attention(latent),
             None => self.grouped_attention(),
         }
-        let norm = match self.dims.architecture {
-            Architecture::GptOss => "post_attention_norm",
-            _ => "ffn_norm",
+        let norms: &[&str] = match self.dims.architecture {
+            Architecture::GptOss => &["post_attention_norm"],
+            Architecture::Gemma3 => &["post_attention_norm", "ffn_norm", "post_ffw_norm"],
+            _ => &["ffn_norm"],
         };
-        self.norm(norm, self.dims.embedding);
+        for norm in norms {
+            self.norm(norm, self.dims.embedding);
+        }
     }
 
     fn grouped_attention(&mut self) {
@@ -136,11 +139,11 @@ impl List<'_> {
         self.matrix("attn_v", &[dims.embedding, keys], TensorClass::AttentionValue);
         self.residual("attn_output", &[queries, dims.embedding], TensorClass::Attention);
         match dims.architecture {
-            Architecture::Qwen3Moe => {
+            Architecture::Qwen3Moe | Architecture::Gemma3 => {
                 self.norm("attn_q_norm", dims.head_len);
                 self.norm("attn_k_norm", dims.head_len);
             }
-            Architecture::Qwen2 | Architecture::GptOss => {
+            Architecture::Qwen2 | Architecture::Qwen2Vl | Architecture::GptOss => {
                 self.bias("attn_q", &[queries], 0.2);
                 self.bias("attn_k", &[keys], 0.2);
                 self.bias("attn_v", &[keys], 0.2);

@@ -1,0 +1,311 @@
+// The border to llama.cpp's mtmd library, in C: what mtmd offers to C++ alone, and no exception beyond it.
+//
+// mtmd catches exceptions in most of its functions, not in all; ggml ends the program where a damaged projector breaks
+// one of its assertions. Loading, measuring and tokenizing run under `Guard`, which turns such an end into an
+// exception on the way out of ggml_abort: nothing computes meanwhile, so no other thread stands on that stack. Encoding
+// computes, and is therefore not under it; the graph that it builds was built once with the same weights while loading.
+//
+// `ffi.rs` declares the same functions.
+
+#include "clip.h"
+#include "clip-model.h"
+#include "ggml-backend.h"
+#include "ggml.h"
+#include "mtmd-helper.h"
+#include "mtmd.h"
+
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+extern "C" void ggml_print_backtrace(void);
+
+namespace {
+
+thread_local int guards = 0;
+
+void on_abort(const char * message) {
+    if (guards > 0) {
+        throw std::runtime_error(message);
+    }
+    fprintf(stderr, "%s\n", message);
+    ggml_print_backtrace();
+}
+
+struct Guard {
+    Guard() {
+        static std::once_flag once;
+        std::call_once(once, [] { ggml_set_abort_callback(on_abort); });
+        guards++;
+    }
+    ~Guard() { guards--; }
+};
+
+void tell(char * out, size_t room, const char * what) {
+    if (room > 0) {
+        snprintf(out, room, "%s", what);
+    }
+}
+
+// Runs `body`; what it throws becomes text, and the answer false.
+template <typename Body> bool caught(char * error, size_t room, Body && body) {
+    try {
+        return body();
+    } catch (const std::bad_alloc &) {
+        tell(error, room, "out of memory");
+    } catch (const std::exception & e) {
+        tell(error, room, e.what());
+    } catch (...) {
+        tell(error, room, "an exception without a message");
+    }
+    return false;
+}
+
+mtmd_context_params params_of(int threads) {
+    mtmd_context_params params = mtmd_context_params_default();
+    // Where the model is: on the CPU.
+    params.use_gpu       = false;
+    params.print_timings = false;
+    params.n_threads     = threads;
+    params.warmup        = true; // Builds the graph and reserves its memory; computes nothing.
+    return params;
+}
+
+} // namespace
+
+extern "C" {
+
+struct hypura_media_facts {
+    bool    vision;
+    bool    audio;
+    bool    mrope;
+    bool    image_non_causal;
+    int32_t audio_rate;
+};
+
+struct hypura_media_use {
+    // Weights, and compute buffers for a picture of `probe_pixels`.
+    uint64_t bytes;
+    // Numbers in a row of embeddings.
+    uint64_t width;
+    // Pixels of the picture that the compute buffers were reserved for, and of the largest one; 0: all are alike.
+    uint64_t probe_pixels;
+    uint64_t most_pixels;
+    // Rows of the largest picture that is known, or -1.
+    int32_t most_rows;
+    bool    image_non_causal;
+    bool    vision;
+    bool    audio;
+};
+
+struct hypura_media_part {
+    // Null for a picture or sound.
+    const char *        text;
+    size_t              length;
+    bool                control;
+    const mtmd_bitmap * bitmap;
+};
+
+void hypura_media_log(ggml_log_callback callback) {
+    mtmd_helper_log_set(callback, nullptr);
+}
+
+mtmd_context * hypura_media_load(const char * path, const llama_model * model, int threads,
+                                 mtmd_progress_callback watch, void * data, char * error, size_t room) {
+    mtmd_context * loaded = nullptr;
+    caught(error, room, [&] {
+        Guard guard;
+        mtmd_context_params params         = params_of(threads);
+        params.progress_callback           = watch;
+        params.progress_callback_user_data = data;
+        loaded = mtmd_init_from_file(path, model, params);
+        return loaded != nullptr;
+    });
+    return loaded;
+}
+
+void hypura_media_free(mtmd_context * context) {
+    mtmd_free(context);
+}
+
+hypura_media_facts hypura_media_facts_of(const mtmd_context * context) {
+    return {
+        mtmd_support_vision(context),
+        mtmd_support_audio(context),
+        mtmd_decode_use_mrope(context),
+        mtmd_support_vision(context) && mtmd_decode_use_non_causal(context, nullptr),
+        mtmd_get_audio_sample_rate(context),
+    };
+}
+
+// What a projector would take, without its weights being read.
+bool hypura_media_measure(const char * path, int threads, hypura_media_use * use, char * error, size_t room) {
+    return caught(error, room, [&] {
+        Guard guard;
+        mtmd_memory_usage found = mtmd_get_memory_usage(path, params_of(threads));
+        if (found.backend_mem_usage.empty()) {
+            return false;
+        }
+        *use = {};
+        for (const auto & [device, bytes] : found.backend_mem_usage) {
+            use->bytes += bytes;
+        }
+        use->most_rows        = found.image_max_tokens;
+        use->image_non_causal = found.use_non_causal;
+        clip_context_params params{};
+        params.flash_attn_type = CLIP_FLASH_ATTN_TYPE_AUTO;
+        params.no_alloc        = true;
+        clip_init_result clip  = clip_init(path, params);
+        clip_ctx *       any   = clip.ctx_v ? clip.ctx_v : clip.ctx_a;
+        use->vision            = clip.ctx_v != nullptr;
+        use->audio             = clip.ctx_a != nullptr;
+        if (any) {
+            use->width = clip_n_mmproj_embd(any);
+        }
+        if (clip.ctx_v) {
+            const clip_hparams * hparams = clip_get_hparams(clip.ctx_v);
+            const uint64_t side = hparams->warmup_image_size > 0 ? hparams->warmup_image_size : 0;
+            use->probe_pixels   = side * side;
+            use->most_pixels    = hparams->image_max_pixels > 0 ? hparams->image_max_pixels : 0;
+            clip_image_f32 probe;
+            probe.set_size({(int) side, (int) side}, false, false);
+            const int rows = clip_n_output_tokens(clip.ctx_v, &probe);
+            use->most_rows = rows > use->most_rows ? rows : use->most_rows;
+        }
+        clip_free(clip.ctx_v);
+        clip_free(clip.ctx_a);
+        clip_free(clip.ctx_gen_a);
+        return any != nullptr;
+    });
+}
+
+mtmd_bitmap * hypura_media_picture(uint32_t width, uint32_t height, const unsigned char * rgb, char * error, size_t room) {
+    mtmd_bitmap * bitmap = nullptr;
+    caught(error, room, [&] {
+        bitmap = mtmd_bitmap_init(width, height, rgb);
+        return bitmap != nullptr;
+    });
+    return bitmap;
+}
+
+// A sound: wav, mp3 or flac. Only bytes that begin like one may come here: mtmd hands others to an ffmpeg of the system.
+mtmd_bitmap * hypura_media_sound(const mtmd_context * context, const unsigned char * bytes, size_t length, char * error,
+                                 size_t room) {
+    mtmd_bitmap * bitmap = nullptr;
+    caught(error, room, [&] {
+        bitmap = mtmd_helper_bitmap_init_from_buf(context, bytes, length, false, mtmd_helper_init_opt_default()).bitmap;
+        return bitmap != nullptr;
+    });
+    return bitmap;
+}
+
+void hypura_media_bitmap_free(mtmd_bitmap * bitmap) {
+    mtmd_bitmap_free(bitmap);
+}
+
+mtmd_input_chunks * hypura_media_tokenize(const mtmd_context * context, const hypura_media_part * parts, size_t count,
+                                          char * error, size_t room) {
+    mtmd_input_chunks * chunks = nullptr;
+    const bool ok = caught(error, room, [&] {
+        Guard guard;
+        std::vector<mtmd_input_text> texts(count);
+        std::vector<mtmd_input_part> all(count);
+        std::vector<const mtmd_input_part *> pointers(count);
+        for (size_t i = 0; i < count; i++) {
+            texts[i]    = {parts[i].text, parts[i].length, false, parts[i].control};
+            all[i]      = {parts[i].text ? &texts[i] : nullptr, parts[i].text ? nullptr : parts[i].bitmap};
+            pointers[i] = &all[i];
+        }
+        chunks = mtmd_input_chunks_init();
+        return mtmd_tokenize_from_parts(context, chunks, pointers.data(), count, /* add_special */ true) == 0;
+    });
+    if (!ok) {
+        mtmd_input_chunks_free(chunks);
+        return nullptr;
+    }
+    return chunks;
+}
+
+size_t hypura_media_chunk_count(const mtmd_input_chunks * chunks) {
+    return mtmd_input_chunks_size(chunks);
+}
+
+void hypura_media_chunks_free(mtmd_input_chunks * chunks) {
+    mtmd_input_chunks_free(chunks);
+}
+
+// The tokens of chunk `at`, or null when it is a picture or sound.
+const llama_token * hypura_media_chunk_tokens(const mtmd_input_chunks * chunks, size_t at, size_t * count) {
+    const mtmd_input_chunk * chunk = mtmd_input_chunks_get(chunks, at);
+    *count = 0;
+    if (mtmd_input_chunk_get_type(chunk) != MTMD_INPUT_CHUNK_TYPE_TEXT) {
+        return nullptr;
+    }
+    return mtmd_input_chunk_get_tokens_text(chunk, count);
+}
+
+// A picture or sound on its own, to be freed.
+mtmd_input_chunk * hypura_media_chunk_take(const mtmd_input_chunks * chunks, size_t at) {
+    try {
+        return mtmd_input_chunk_copy(mtmd_input_chunks_get(chunks, at));
+    } catch (...) {
+        return nullptr;
+    }
+}
+
+void hypura_media_chunk_free(mtmd_input_chunk * chunk) {
+    mtmd_input_chunk_free(chunk);
+}
+
+bool hypura_media_chunk_non_causal(const mtmd_context * context, const mtmd_input_chunk * chunk) {
+    return mtmd_decode_use_non_causal(context, chunk);
+}
+
+size_t hypura_media_chunk_rows(const mtmd_input_chunk * chunk) {
+    return mtmd_input_chunk_get_n_tokens(chunk);
+}
+
+int32_t hypura_media_chunk_positions(const mtmd_input_chunk * chunk) {
+    return mtmd_input_chunk_get_n_pos(chunk);
+}
+
+// The four positions of each row of a chunk that begins at `first`, row by row: time, height, width, and one more.
+bool hypura_media_chunk_places(const mtmd_input_chunk * chunk, int32_t first, int32_t * out, char * error, size_t room) {
+    return caught(error, room, [&] {
+        Guard guard;
+        const mtmd_image_tokens * image = mtmd_input_chunk_get_tokens_image(chunk);
+        const size_t              rows  = mtmd_input_chunk_get_n_tokens(chunk);
+        for (size_t i = 0; i < rows; i++) {
+            int32_t * to = out + 4 * i;
+            if (image) {
+                const mtmd_decoder_pos place = mtmd_image_tokens_get_decoder_pos(image, first, i);
+                to[0] = (int32_t) place.t;
+                to[1] = (int32_t) place.y;
+                to[2] = (int32_t) place.x;
+                to[3] = (int32_t) place.z;
+            } else {
+                to[0] = to[1] = to[2] = to[3] = first + (int32_t) i;
+            }
+        }
+        return true;
+    });
+}
+
+bool hypura_media_encode(mtmd_context * context, const mtmd_input_chunk * chunk, float * out, size_t count, char * error,
+                         size_t room) {
+    return caught(error, room, [&] {
+        if (mtmd_encode_chunk(context, chunk) != 0) {
+            return false;
+        }
+        memcpy(out, mtmd_get_output_embd(context), count * sizeof(float));
+        return true;
+    });
+}
+
+} // extern "C"
