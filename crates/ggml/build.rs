@@ -61,8 +61,8 @@ fn main() {
 
 /// llama.cpp's mtmd library, and our C border to it (`src/media/shim.cpp`): its interface is C++ in part, and throws.
 ///
-/// Compiled here and not by the sys crate, whose feature for it builds all of llama.cpp's programs too, and an mtmd that hands
-/// what it cannot read to an ffmpeg of the system: without `MTMD_VIDEO` it never starts a program.
+/// Compiled here and not by the sys crate, whose feature for it builds all of llama.cpp's programs too, and helpers that hand
+/// what they cannot read to an ffmpeg of the system. Pictures are decoded in Rust (`engine::media`).
 fn build_media(llama: &Path) {
     const SHIM: &str = "src/media/shim.cpp";
     println!("cargo:rerun-if-changed={SHIM}");
@@ -72,17 +72,12 @@ fn build_media(llama: &Path) {
     for folder in ["include", "ggml/include", "src", "tools/mtmd", "vendor"] {
         build.include(llama.join(folder));
     }
-    let name = |file: &Path| file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-    // Everything of the library's folder but its programs.
-    let library = sources(&mtmd)
-        .into_iter()
-        .filter(|file| !matches!(name(file).as_str(), "mtmd-cli.cpp" | "deprecation-warning.cpp"));
-    build.files(library).files(sources(&mtmd.join("models"))).file(llama.join("vendor/hash/hash.cpp"));
+    // Without its helpers, which decode pictures and sounds in C, and its programs.
+    for file in ["clip.cpp", "mtmd.cpp", "mtmd-audio.cpp", "mtmd-image.cpp"] {
+        build.file(mtmd.join(file));
+    }
+    build.files(sources(&mtmd.join("models")));
     build.compile("hypura_media");
-    let hash = llama.join("vendor/hash");
-    let mut build = cc::Build::new();
-    build.warnings(false).opt_level(3).include(&hash).file(hash.join("sha256/sha256.c"));
-    build.compile("hypura_media_hash");
 }
 
 /// The C++ files of a folder, in an order that is always the same.

@@ -14,7 +14,8 @@ use hypura_core::synth::Shape;
 use plan_common::{cases, machine, model, model_of_layers};
 use proptest::prelude::*;
 
-const FIXED: Fixed = Fixed { kv_bytes: 300_000, compute_bytes: 500_000, process_bytes: 100_000 };
+const FIXED: Fixed =
+    Fixed { kv_bytes: 300_000, compute_bytes: 500_000, process_bytes: 100_000, media_bytes: 0 };
 
 fn request(budget_bytes: u64, choice: Choice) -> Request {
     Request { budget_bytes, fixed: FIXED, choice, cache: None }
@@ -292,7 +293,13 @@ fn streamable_weights_exist_in_every_shape() {
 
 /// A context of 8192 tokens, ubatches of 512 unless more are chosen.
 fn asked_context() -> ContextRequest {
-    ContextRequest { context_tokens: 8192, ubatch_tokens: SMALL_UBATCH, sequences: 1, kv: GgmlType::F16 }
+    ContextRequest {
+        context_tokens: 8192,
+        ubatch_tokens: SMALL_UBATCH,
+        sequences: 1,
+        kv: GgmlType::F16,
+        media_bytes: 0,
+    }
 }
 
 fn with_budget(budget_bytes: u64) -> impl Fn(Fixed) -> Request {

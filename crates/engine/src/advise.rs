@@ -45,6 +45,7 @@ impl AdviceSettings {
                 ubatch_tokens: workload.ubatch_tokens,
                 sequences: 1,
                 kv: GgmlType::F16,
+                media_bytes: 0,
             },
             kv_may_shrink: true,
             ubatch_may_grow: true,

@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, one enum per family of operations.
 
 use hypura_core::plan::PlanError;
-use hypura_ggml::{DecodeError, LoadError as GgmlError, SampleError};
+use hypura_ggml::{DecodeError, LoadError as GgmlError, MediaError, SampleError};
 use hypura_storage::{ArenaError, OpenError, ReadError};
 use std::path::PathBuf;
 
@@ -101,6 +101,9 @@ pub enum LoadError {
     /// Whoever watched the load stopped it.
     #[error("loading was stopped")]
     Stopped,
+    /// The projector for images cannot be used.
+    #[error(transparent)]
+    Projector(#[from] crate::media::projector::ProjectorError),
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),
@@ -135,6 +138,17 @@ pub enum GenerateError {
     /// Decoding failed.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// A picture could not be encoded.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// A picture whose rows must be in one graph has too many of them.
+    #[error("the image takes {rows} tokens that must be computed at once, and {most} can be: raise --ubatch")]
+    ImageTooLong {
+        /// Rows of the picture.
+        rows: usize,
+        /// Rows that one graph may have.
+        most: usize,
+    },
     /// The chat template refused the messages.
     #[error(transparent)]
     Template(#[from] GgmlError),

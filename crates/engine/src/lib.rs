@@ -7,6 +7,7 @@
 //! - [`iobench`]: raw reads, for measuring the disk
 //! - [`load`]: plan, load, and join model, reader and executor
 //! - [`machine`]: memory, disk and process, for budgets and reports
+//! - [`media`]: pictures in prompts
 //! - [`stream`]: graphs computed with weights that are not all in memory
 //! - [`session`]: the generation loop
 //! - [`serve`]: the same loop for many users: queue, scheduler thread, handles
@@ -24,6 +25,7 @@ mod fill;
 pub mod iobench;
 pub mod load;
 pub mod machine;
+pub mod media;
 pub mod profile;
 pub mod serve;
 pub mod session;

@@ -6,8 +6,11 @@
 pub use hypura_core::cache::PolicyKind;
 use hypura_core::gguf::GgmlType;
 use hypura_core::plan::{self, CacheSize, Choice, ContextRequest, ExpertLayout, Fixed, Mode, Plan, Request};
-use hypura_ggml::{Context, ContextOptions, KvType, LoadMode, LoadOptions, MemoryUse, Model};
+use hypura_ggml::{
+    Context, ContextOptions, KvType, LoadMode, LoadOptions, MediaError, MemoryUse, Model, Projector,
+};
 use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, open_reader};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -15,6 +18,8 @@ use std::time::{Duration, Instant};
 use crate::assemble::{Assembled, assemble};
 use crate::error::LoadError;
 use crate::fill::fill;
+use crate::media::projector::ProjectorError;
+use crate::media::{MediaTools, PlannedProjector, ProjectorLimits};
 use crate::source::ModelSource;
 use crate::stream::routes::check_fit;
 use crate::stream::{Prefetch, RouteSettings, SharedStats};
@@ -67,6 +72,8 @@ pub struct LoadSettings {
     pub synchronous_reads: bool,
     /// Take times and publish counters. Off only to measure what that costs.
     pub statistics: bool,
+    /// The projector for images, if there is one.
+    pub projector: Option<PathBuf>,
 }
 
 impl Default for LoadSettings {
@@ -93,6 +100,7 @@ impl Default for LoadSettings {
             poison: false,
             synchronous_reads: false,
             statistics: true,
+            projector: None,
         }
     }
 }
@@ -105,6 +113,7 @@ impl LoadSettings {
             context_tokens: self.context,
             ubatch_tokens: self.ubatch,
             sequences: self.sequences,
+            media_bytes: 0,
             kv: match self.kv {
                 KvType::F16 => GgmlType::F16,
                 KvType::Q8_0 => GgmlType::Q8_0,
@@ -140,6 +149,8 @@ pub struct Planned {
     pub settings: LoadSettings,
     /// What the plan decided that the user may want to know.
     pub notes: Vec<String>,
+    /// The projector for images.
+    pub projector: Option<PlannedProjector>,
 }
 
 /// A model that is ready to decode.
@@ -162,6 +173,8 @@ pub struct LoadedModel {
     pub reader: Option<&'static str>,
     /// What the user may want to know (a fallback that was taken).
     pub notes: Vec<String>,
+    /// What makes rows of pictures.
+    pub(crate) media: Option<MediaTools>,
 }
 
 /// Reads headers, measures llama.cpp's needs, and plans. Allocates nothing of size.
@@ -182,16 +195,23 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
         // It looks both ways: a text has to go through in one graph.
         settings.ubatch = settings.context;
     }
+    let projector = plan_projector(&settings)?;
+    if let Some(projector) = projector.as_ref().filter(|projector| projector.non_causal) {
+        // The rows of a picture see each other: they have to go through in one graph.
+        settings.ubatch = settings.ubatch.max(projector.most_rows).min(settings.context);
+    }
+    let media_bytes = projector.as_ref().map_or(0, |projector| projector.bytes);
     let layout = ExpertLayout::new(&source.shape);
     if settings.ubatch_may_grow && source.is_causal() {
-        let (context, request) = (settings.context_request(), |fixed| settings.request(fixed));
+        let context = ContextRequest { media_bytes, ..settings.context_request() };
+        let request = |fixed| settings.request(fixed);
         settings.ubatch = plan::choose_ubatch(&source.shape, &layout, &context, request);
     }
     let mut notes = Vec::new();
-    let (plan, idle_sequences) = match plan_as_asked(&source, &layout, &settings) {
+    let (plan, idle_sequences) = match plan_as_asked(&source, &layout, &settings, media_bytes) {
         Err(LoadError::Plan(too_little)) if settings.kv == KvType::F16 && settings.kv_may_shrink => {
             let smaller = LoadSettings { kv: KvType::Q8_0, ..settings.clone() };
-            let planned = match plan_as_asked(&source, &layout, &smaller) {
+            let planned = match plan_as_asked(&source, &layout, &smaller, media_bytes) {
                 Ok(planned) => planned,
                 // The least that works is what q8_0 needs; a model that cannot have it needs what f16 does.
                 Err(LoadError::Plan(still_too_little)) => return Err(still_too_little.into()),
@@ -204,7 +224,12 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
         planned => planned?,
     };
     settings.idle_sequences = idle_sequences;
-    Ok(Planned { source, layout, plan, settings, notes })
+    Ok(Planned { source, layout, plan, settings, notes, projector })
+}
+
+fn plan_projector(settings: &LoadSettings) -> Result<Option<PlannedProjector>, ProjectorError> {
+    let limits = ProjectorLimits { sequences: settings.sequences };
+    settings.projector.as_ref().map(|path| PlannedProjector::of(path, limits)).transpose()
 }
 
 /// A plan, and how many sequences may only remember: as many as were asked for where they take nothing (the cells of a KV cache
@@ -213,10 +238,13 @@ fn plan_as_asked(
     source: &ModelSource,
     layout: &ExpertLayout,
     settings: &LoadSettings,
+    media_bytes: u64,
 ) -> Result<(Plan, u32), LoadError> {
     let model = measured_model(source)?;
-    let fixed =
-        |idle_sequences| measure(&model, source, &LoadSettings { idle_sequences, ..settings.clone() });
+    let fixed = |idle_sequences| {
+        let settings = LoadSettings { idle_sequences, ..settings.clone() };
+        measure(&model, source, &settings).map(|fixed| Fixed { media_bytes, ..fixed })
+    };
     let plan = |fixed| plan::plan(&source.shape, layout, &settings.request(fixed));
     let bare = fixed(0)?;
     let idle = match settings.idle_sequences {
@@ -264,6 +292,7 @@ fn measure(model: &Model, source: &ModelSource, settings: &LoadSettings) -> Resu
         kv_bytes: used.context_bytes,
         compute_bytes: used.compute_bytes,
         process_bytes: plan::process_bytes(&source.shape, u64::from(settings.ubatch)),
+        media_bytes: 0,
     })
 }
 
@@ -338,6 +367,7 @@ pub fn load_watched(
     } else {
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
+    let media = load_projector(&planned, &model, watch)?;
     let context =
         Context::new(&model, &context_options(settings, &planned.source), executor, Arc::clone(&abort))?;
     let memory = context.memory_use();
@@ -352,8 +382,25 @@ pub fn load_watched(
         memory,
         reader: reader_name,
         notes,
+        media,
         planned,
     })
+}
+
+/// The projector of a plan. `watch` is told that the load gets on, and may stop it.
+fn load_projector(
+    planned: &Planned,
+    model: &Model,
+    watch: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Option<MediaTools>, LoadError> {
+    let Some(PlannedProjector { path, .. }) = &planned.projector else { return Ok(None) };
+    let total = planned.plan.resident_bytes;
+    let loaded = Projector::load(path, model, planned.settings.threads, &mut |_| watch(total, total));
+    match loaded {
+        Ok(projector) => Ok(Some(MediaTools::new(projector))),
+        Err(MediaError::Stopped) => Err(LoadError::Stopped),
+        Err(error) => Err(ProjectorError::Unusable { path: path.clone(), reason: error.to_string() }.into()),
+    }
 }
 
 fn load_mode(planned: &Planned) -> LoadMode {

@@ -12,8 +12,13 @@ use std::path::Path;
 
 fn both(path: &Path, context: u32, ubatch: u32) -> (Fixed, Fixed) {
     let source = ModelSource::open(path).unwrap();
-    let request =
-        ContextRequest { context_tokens: context, ubatch_tokens: ubatch, sequences: 1, kv: GgmlType::F16 };
+    let request = ContextRequest {
+        context_tokens: context,
+        ubatch_tokens: ubatch,
+        sequences: 1,
+        kv: GgmlType::F16,
+        media_bytes: 0,
+    };
     let estimated = estimate_fixed(&source.shape, &request).unwrap();
     let settings = LoadSettings { context, ubatch, ..LoadSettings::default() };
     (estimated, prepare(source, settings).unwrap().plan.fixed)

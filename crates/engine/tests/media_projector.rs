@@ -34,14 +34,14 @@ fn every_kind_loads_and_makes_rows_that_differ_by_picture() {
         let tiny = tiny(shape, Quant::Q4_K, 1);
         let model = model(&tiny.path);
         let path = written(&folder, &ProjectorKind::file_for(shape, 1).unwrap());
-        let found = media::measure(&path, 1).unwrap();
-        assert!(found.vision && !found.audio && found.width == 256 && found.bytes > 100_000, "{found:?}");
+        let found = media::measure(&path).unwrap();
+        assert!(found.vision && found.width == 256 && found.bytes > 100_000, "{found:?}");
         assert_eq!(found.non_causal, shape == Shape::TinyGemma3);
         let projector = load(&path, &model).unwrap();
         assert_eq!(projector.facts().mrope, shape == Shape::TinyQwen2Vl);
         let rows = |shade: u8| {
             let pixels: Vec<u8> = (0..100 * 60 * 3).map(|at: usize| (at % 251) as u8 ^ shade).collect();
-            let picture = Medium::picture(100, 60, &pixels).unwrap();
+            let picture = Medium::picture(100, 60, &pixels, "one").unwrap();
             let text = |text| PromptPart::Text { text, control: true };
             let pieces =
                 projector.tokenize(&[text("before"), PromptPart::Medium(&picture), text("after")]).unwrap();
@@ -50,6 +50,7 @@ fn every_kind_loads_and_makes_rows_that_differ_by_picture() {
                 PromptPiece::Tokens(_) => None,
             });
             let chunk = chunk.expect("a picture");
+            assert_eq!(chunk.id(), "one");
             let places = chunk.places(7).unwrap();
             match &places {
                 RowPlaces::One(places) => assert_eq!(places.len(), chunk.rows()),
@@ -93,7 +94,7 @@ fn damaged_projectors_are_errors_and_not_the_end() {
         ] {
             let bad = replaced(&good, from, to);
             let path = written(&folder, &bad);
-            assert!(load(&path, &model).is_err() && media::measure(&path, 1).is_err(), "{kind} {from}");
+            assert!(load(&path, &model).is_err() && media::measure(&path).is_err(), "{kind} {from}");
         }
         // A matrix of another shape ends llama.cpp's own programs while they build the graph.
         let swapped = swapped_shapes(&good);
@@ -101,7 +102,7 @@ fn damaged_projectors_are_errors_and_not_the_end() {
         let error = load(&path, &model).err().expect("refused").to_string();
         assert!(error.contains("GGML_ASSERT"), "{kind} {error}");
         assert!(!error.contains(&*path.to_string_lossy()));
-        assert!(media::measure(&path, 1).is_err());
+        assert!(media::measure(&path).is_err());
     }
 }
 

@@ -55,7 +55,10 @@ fn a_request_that_nobody_can_take_is_refused() {
     let runner = demo(1);
     let sink = || Box::new(|_: Event| true);
     let refused = |prompt: Vec<Token>, options: SequenceOptions| {
-        runner.submit(Request { prompt, options }, sink()).map(|handle| handle.id()).unwrap_err()
+        runner
+            .submit(Request { prompt: prompt.into(), options }, sink())
+            .map(|handle| handle.id())
+            .unwrap_err()
     };
     assert_eq!(refused(Vec::new(), greedy()), SubmitError::EmptyPrompt);
     assert!(matches!(refused(vec![5; 4000], greedy()), SubmitError::PromptTooLong { prompt: 4000, .. }));
@@ -148,7 +151,7 @@ fn a_larger_context_grows_without_losing_what_was_in_memory() {
     second.extend(tokens(300, 500));
     let wanted = SequenceOptions { num_ctx: Some(1500), ..greedy() };
     assert!(matches!(
-        runner.submit(Request { prompt: second.clone(), options: greedy() }, Box::new(|_| true)),
+        runner.submit(Request { prompt: second.clone().into(), options: greedy() }, Box::new(|_| true)),
         Err(SubmitError::PromptTooLong { context: 256, .. })
     ));
     let most = runner.context_most();

@@ -101,7 +101,7 @@ fn a_context_grows_only_into_memory_that_nobody_else_took() {
     assert_eq!(runner.context_most(), 256);
     let wide = SequenceOptions { num_ctx: Some(1024), ..greedy() };
     let refused =
-        runner.submit(Request { prompt: tokens(600, 400), options: wide.clone() }, Box::new(|_| true));
+        runner.submit(Request { prompt: tokens(600, 400).into(), options: wide.clone() }, Box::new(|_| true));
     assert!(matches!(refused.map(|_| ()), Err(SubmitError::PromptTooLong { context: 256, .. })));
     ask(&runner, chat(&runner, "What is a lynx?"), wide.clone());
     assert_eq!(settled(&runner).context_length, 256);
@@ -147,7 +147,7 @@ fn a_prompt_that_the_context_did_not_grow_for_fails_alone() {
         }
         true
     };
-    let request = Request { prompt: tokens(20, 300), options: greedy() };
+    let request = Request { prompt: tokens(20, 300).into(), options: greedy() };
     let _first = runner.submit(request, Box::new(first)).unwrap();
     let wide = SequenceOptions { num_ctx: Some(1024), ..greedy() };
     let (_second, events) = submit(&runner, tokens(600, 400), wide);
@@ -169,14 +169,15 @@ fn a_scheduler_that_panicked_says_so_and_leaves_nobody_waiting() {
         let _ = held.recv_timeout(PATIENCE);
         std::panic::resume_unwind(Box::new("a sink that panics"))
     };
-    let request = Request { prompt: tokens(20, 300), options: greedy() };
+    let request = Request { prompt: tokens(20, 300).into(), options: greedy() };
     let _first = runner.submit(request, Box::new(panicking)).unwrap();
     let (_second, events) = submit(&runner, tokens(20, 300), greedy());
     hold.send(()).unwrap();
     while events.recv_timeout(PATIENCE).is_ok() {}
     assert!(!runner.is_alive());
     assert_eq!(events.recv_timeout(PATIENCE).unwrap_err(), std::sync::mpsc::RecvTimeoutError::Disconnected);
-    let refused = runner.submit(Request { prompt: tokens(5, 300), options: greedy() }, Box::new(|_| true));
+    let refused =
+        runner.submit(Request { prompt: tokens(5, 300).into(), options: greedy() }, Box::new(|_| true));
     assert_eq!(refused.map(|_| ()).unwrap_err(), SubmitError::Stopped);
     runner.stop(true);
 }

@@ -36,7 +36,7 @@ fn together(runner: &Runner, prompts: Vec<Vec<Token>>, options: &SequenceOptions
             }
             sender.send(event).is_ok()
         };
-        let request = Request { prompt, options: options.clone() };
+        let request = Request { prompt: prompt.into(), options: options.clone() };
         running.push((runner.submit(request, Box::new(sink)).unwrap(), receiver));
         if at == 0 {
             // Before the others come: otherwise a scheduler that wakes late takes several into its first step.
@@ -155,7 +155,7 @@ fn a_cancelled_prompt_ends_at_once_and_the_others_go_on() {
     // A handle that is dropped cancels too, also while its request waits; a sink that says so likewise.
     let (handle, _events) = submit(&runner, tokens(1900, 400), greedy());
     drop(handle);
-    let request = Request { prompt: tokens(50, 400), options: greedy() };
+    let request = Request { prompt: tokens(50, 400).into(), options: greedy() };
     let _handle = runner.submit(request, Box::new(|_| false)).unwrap();
     let status = settled(&runner);
     assert!(status.slots.iter().all(|slot| slot.request.is_none()), "{status:?}");
@@ -167,7 +167,8 @@ fn the_queue_is_bounded_and_first_come_first_served() {
     let runner = runner_with(&demo_path(), wide(settings(Choice::Resident)), 1, serving);
     let (hold, held) = channel::<()>();
     let (started, starts) = channel();
-    let request = |runner: &Runner| Request { prompt: chat(runner, "What is Rust?"), options: greedy() };
+    let request =
+        |runner: &Runner| Request { prompt: chat(runner, "What is Rust?").into(), options: greedy() };
     let first_sink = {
         let (mut held, started) = (Some(held), started.clone());
         move |event| {
@@ -261,7 +262,7 @@ fn thousands_of_requests_that_come_and_go_leave_nothing_behind() {
             patience = patience.saturating_sub(1);
             patience > 0
         };
-        match runner.submit(Request { prompt, options }, Box::new(sink)) {
+        match runner.submit(Request { prompt: prompt.into(), options }, Box::new(sink)) {
             Ok(handle) => {
                 submitted += 1;
                 match random.below(4) {

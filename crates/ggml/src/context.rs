@@ -239,6 +239,7 @@ impl Context {
         if self.raw.is_null() {
             return Err(DecodeError::Refused { code: 0, reason: "there is no context any more".to_owned() });
         }
+        self.check_rows(batch)?;
         // llama.cpp aborts the program when there are more.
         let outputs = if self.embeds { batch.len() } else { batch.outputs() };
         if outputs > self.output_capacity() as usize {
@@ -247,8 +248,16 @@ impl Context {
         }
         log::clear();
         *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // SAFETY: the batch holds valid arrays for its token count.
+        if batch.non_causal() {
+            // SAFETY: the context is alive. Only masks change with it, not the size of a graph.
+            unsafe { sys::llama_set_causal_attn(self.raw, false) };
+        }
+        // SAFETY: the batch holds valid arrays for its token count, and rows as wide as the model takes them.
         let code = unsafe { sys::llama_decode(self.raw, batch.raw()) };
+        if batch.non_causal() {
+            // SAFETY: as above.
+            unsafe { sys::llama_set_causal_attn(self.raw, true) };
+        }
         let failure = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (failure, code) {
             (Some(failure), _) => Err(DecodeError::Exec(failure)),
@@ -258,6 +267,16 @@ impl Context {
             (None, _) if self.abort.load(Ordering::Relaxed) => Err(DecodeError::Aborted),
             (None, code) => Err(DecodeError::Refused { code, reason: log::take() }),
         }
+    }
+
+    /// llama.cpp reads as many numbers and positions of each row as the model has, whatever the batch holds.
+    fn check_rows(&self, batch: &Batch) -> Result<(), DecodeError> {
+        let positions = if self.model.has_mrope() { 4 } else { 1 };
+        let as_wide = batch.width().is_none_or(|width| width == self.model.input_width());
+        if as_wide && batch.positions_each().is_none_or(|each| each == positions) {
+            return Ok(());
+        }
+        Err(DecodeError::Refused { code: 0, reason: "the rows of an image do not fit the model".to_owned() })
     }
 
     /// The logits of batch entry `index` of the last decode (−1: the last), one per token of the vocabulary.

@@ -5,7 +5,7 @@
 //!   [`buffer_type`]s.
 //! - [`graph`] hands every computed graph to an [`Executor`] (the engine), which runs it in pieces on the inner
 //!   backend and binds streamed weights to the memory it chose.
-//! - [`media`] turns pictures and sounds into rows that models read in place of tokens.
+//! - [`media`] turns pictures into rows that models read in place of tokens.
 //! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
 //! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a callback
@@ -24,8 +24,8 @@ pub mod grammar;
 pub mod graph;
 mod guard;
 mod log;
-pub mod media;
 pub mod measure;
+pub mod media;
 pub mod model;
 pub mod sampler;
 mod sys;
@@ -33,7 +33,7 @@ pub mod system;
 mod threads;
 pub mod vocab;
 
-pub use batch::Batch;
+pub use batch::{Batch, RowsPart};
 pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
     ReasoningSplit, ToolChoice, check_grammar, json_schema_to_grammar,
@@ -46,7 +46,8 @@ pub use graph::{
     StreamedOp, WeightId,
 };
 pub use media::{
-    MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece, RowPlaces,
+    MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece,
+    RowPlaces,
 };
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
 pub use sampler::{SampleError, Sampler, SamplerOptions};

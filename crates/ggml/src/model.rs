@@ -204,6 +204,14 @@ impl Model {
         usize::try_from(unsafe { sys::llama_model_n_embd_inp(self.raw()) }).unwrap_or(0)
     }
 
+    /// Whether rows of embeddings have four positions each (M-RoPE).
+    #[must_use]
+    pub fn has_mrope(&self) -> bool {
+        // SAFETY: the model is alive.
+        let rope = unsafe { sys::llama_model_rope_type(self.raw()) };
+        rope == sys::LLAMA_ROPE_TYPE_MROPE || rope == sys::LLAMA_ROPE_TYPE_IMROPE
+    }
+
     /// Whether the model has recurrent layers, whose state cannot be rewound token by token.
     #[must_use]
     pub fn is_recurrent(&self) -> bool {

@@ -77,11 +77,13 @@ pub struct Fixed {
     pub compute_bytes: u64,
     /// The process itself: code, vocabulary, graphs, stacks.
     pub process_bytes: u64,
+    /// A projector: its weights, its compute buffers, and the picture that it is at.
+    pub media_bytes: u64,
 }
 
 impl Fixed {
     fn total(&self) -> u64 {
-        self.kv_bytes + self.compute_bytes + self.process_bytes
+        self.kv_bytes + self.compute_bytes + self.process_bytes + self.media_bytes
     }
 }
 
@@ -414,14 +416,18 @@ fn dense(shape: &ModelShape, request: &Request, full: Plan) -> Result<Plan, Plan
 }
 
 fn below_floor(floor_bytes: u64, resident: u64, request: &Request) -> PlanError {
-    let Fixed { kv_bytes, compute_bytes, process_bytes } = request.fixed;
-    let detail = format!(
+    let Fixed { kv_bytes, compute_bytes, process_bytes, media_bytes } = request.fixed;
+    let named = resident + kv_bytes + compute_bytes + media_bytes;
+    let mut detail = format!(
         "resident weights {}, context {}, compute {}, program and buffers {}",
         human_bytes(resident),
         human_bytes(kv_bytes),
         human_bytes(compute_bytes),
-        human_bytes(floor_bytes.saturating_sub(resident + kv_bytes + compute_bytes).max(process_bytes)),
+        human_bytes(floor_bytes.saturating_sub(named).max(process_bytes)),
     );
+    if media_bytes > 0 {
+        detail.push_str(&format!(", images {}", human_bytes(media_bytes)));
+    }
     PlanError::BelowFloor { floor_bytes, budget_bytes: request.budget_bytes, detail }
 }
 

@@ -29,6 +29,8 @@ pub struct ContextRequest {
     pub sequences: u32,
     /// Element type of the KV cache.
     pub kv: GgmlType,
+    /// What a projector takes; 0 without one.
+    pub media_bytes: u64,
 }
 
 /// Estimates KV cache, compute buffers and the process itself.
@@ -58,6 +60,7 @@ pub fn estimate_fixed(shape: &ModelShape, request: &ContextRequest) -> Result<Fi
             u64::from(request.sequences.max(OUTPUTS)).min(ubatch),
         ),
         process_bytes: process_bytes(shape, ubatch),
+        media_bytes: request.media_bytes,
     })
 }
 

@@ -28,7 +28,7 @@ mod vocab;
 pub use error::SynthError;
 pub use extents::{Extent, ExtentSource};
 pub use metadata::SYNTHETIC_NAME;
-pub use projector::ProjectorKind;
 pub use plan::{SynthOptions, SynthPlan, SynthShard};
+pub use projector::ProjectorKind;
 pub use quant::Quant;
 pub use shape::Shape;

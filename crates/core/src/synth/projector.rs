@@ -208,7 +208,6 @@ impl fmt::Display for ProjectorKind {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

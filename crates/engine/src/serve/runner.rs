@@ -48,7 +48,7 @@ impl Runner {
     pub fn start(loaded: LoadedModel, settings: RunnerSettings) -> Result<Self, LoadError> {
         let sequences = loaded.planned.settings.sequences.max(1) as usize;
         let parallel = settings.parallel.clamp(1, sequences);
-        let text = Arc::new(TextTools::new(&loaded.model));
+        let text = Arc::new(TextTools::new(&loaded.model, loaded.media.clone()));
         let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
         let mut batcher = Batcher::new(loaded);
         if let Some(dir) = &settings.kv_cache_dir {
@@ -97,9 +97,16 @@ impl Runner {
         let Request { prompt, options } = request;
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
         let most = self.context_for(options.num_ctx) as usize;
-        check(&prompt, &vocab, most.saturating_sub(1), most)?;
+        if !prompt.media.fits(&prompt.tokens) {
+            return Err(prompt
+                .tokens
+                .iter()
+                .find(|token| **token < 0 && prompt.media.is_empty())
+                .map_or(SubmitError::BadMedia, |token| SubmitError::BadToken(*token)));
+        }
+        check(&prompt.tokens, &vocab, most.saturating_sub(1), most)?;
         let mut sampler = sampler(&vocab, &options)?;
-        prompt.iter().for_each(|token| sampler.accept(*token));
+        prompt.tokens.iter().filter(|token| **token >= 0).for_each(|token| sampler.accept(*token));
         let setup = Setup { prompt, options, sampler, hash_logits: false, forced: None, every_token: false };
         self.queue(Task::Generate(Box::new(setup), sink))
     }
@@ -111,6 +118,9 @@ impl Runner {
     pub fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<RequestHandle, SubmitError> {
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
         let most = self.0.info.embed_most;
+        if let Some(token) = inputs.iter().flatten().find(|token| **token < 0) {
+            return Err(SubmitError::BadToken(*token));
+        }
         inputs.iter().try_for_each(|input| check(input, &vocab, most, most))?;
         self.queue(Task::Embed(EmbedWork::new(inputs), sink))
     }
@@ -213,7 +223,8 @@ fn check(prompt: &[Token], vocab: &Vocab, most: usize, context: usize) -> Result
     if prompt.len() > most {
         return Err(SubmitError::PromptTooLong { prompt: prompt.len(), context });
     }
-    let known = |token: &Token| usize::try_from(*token).is_ok_and(|token| token < vocab.len());
+    // Negative ones are pictures, which were looked at before.
+    let known = |token: &Token| usize::try_from(*token).is_ok_and(|token| token < vocab.len()) || *token < 0;
     match prompt.iter().find(|token| !known(token)) {
         Some(token) => Err(SubmitError::BadToken(*token)),
         None => Ok(()),
@@ -243,6 +254,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         bos: vocab.bos(),
         eos: vocab.eos(),
         adds_bos: vocab.adds_bos(),
+        vision: loaded.media.is_some(),
         is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
         mode: plan.mode,

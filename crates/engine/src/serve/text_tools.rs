@@ -8,11 +8,13 @@ use hypura_ggml::{
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::error::GenerateError;
-use crate::session::tokenize_chat;
+use crate::media::{MediaPrompt, MediaTools, SeeError, prompt};
+use crate::session::{chat_parts, tokenize_chat};
 
 struct Inner {
     vocab: Vocab,
     model: Model,
+    media: Option<MediaTools>,
     /// Parsed at first use; the reason where that failed.
     templates: OnceLock<Result<ChatTemplates, String>>,
 }
@@ -33,8 +35,9 @@ impl Inner {
 pub struct TextTools(RwLock<Option<Arc<Inner>>>);
 
 impl TextTools {
-    pub(crate) fn new(model: &Model) -> Self {
-        let inner = Inner { vocab: model.vocab(), model: model.clone(), templates: OnceLock::new() };
+    pub(crate) fn new(model: &Model, media: Option<MediaTools>) -> Self {
+        let (vocab, model) = (model.vocab(), model.clone());
+        let inner = Inner { vocab, model, media, templates: OnceLock::new() };
         Self(RwLock::new(Some(Arc::new(inner))))
     }
 
@@ -112,6 +115,29 @@ impl TextTools {
     #[must_use]
     pub fn infill(&self) -> Option<(Token, Token, Token)> {
         self.inner()?.vocab.infill()
+    }
+
+    /// Tokens of a rendered prompt with pictures: each [`crate::media::marker`] in it is the next of `images`, the bytes of
+    /// picture files. Takes its time.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn see_chat(&self, prompt: &ChatPrompt, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        self.see(&chat_parts(prompt), images)
+    }
+
+    /// The same of a text in which control tokens are read.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn see_text(&self, text: &str, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        self.see(&[(text.to_owned(), false)], images)
+    }
+
+    fn see(&self, parts: &[(String, bool)], images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+        let media = inner.media.as_ref().ok_or(SeeError::Blind)?;
+        prompt::see(media, &inner.vocab, parts, images)
     }
 
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.

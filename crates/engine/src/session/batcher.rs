@@ -4,6 +4,8 @@
 //! A sequence is its tokens; what of them is in memory is the KV cache's business. Whatever is missing is computed, be it a
 //! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
 //! what [`Memory`] says, also after a failed or stopped step, which counts as never having happened.
+//!
+//! Pictures are negative tokens (`crate::media`); what is special about their steps is in `pictures`.
 
 use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
 use std::sync::Arc;
@@ -12,10 +14,12 @@ use std::time::Duration;
 use super::Finish;
 use super::divide::{most_rows, share};
 use super::kv_disk::KvDisk;
-use super::memory::Memory;
+use super::memory::{Choice, Memory};
+use super::pictures::{Encoded, next_stretch};
 use super::sequence::{Sequence, Setup};
 use crate::error::GenerateError;
 use crate::load::LoadedModel;
+use crate::media::table::Places;
 use crate::serve::{Event, SharedMemory};
 
 /// Gets the events of a request; false means that nobody listens any more.
@@ -37,17 +41,12 @@ pub(crate) enum Step {
     },
 }
 
-struct Active {
-    id: u64,
-    row: usize,
-    sequence: Sequence,
-}
-
-impl Active {
-    /// Tokens that are not in memory yet.
-    fn missing(&self, memory: &Memory) -> usize {
-        self.sequence.tokens().len() - memory.row(self.row).cached.len()
-    }
+pub(super) struct Active {
+    pub id: u64,
+    pub row: usize,
+    pub sequence: Sequence,
+    /// The rows of the picture that it is at.
+    pub encoded: Option<Encoded>,
 }
 
 /// What one sequence has in a batch.
@@ -55,19 +54,23 @@ impl Active {
 pub(crate) struct Part {
     pub id: u64,
     /// Index into the running sequences.
-    active: usize,
+    pub(super) active: usize,
     pub tokens: usize,
     /// Batch entry with logits.
-    logits: Option<i32>,
+    pub(super) logits: Option<i32>,
+    /// Rows of a picture, which are alone in their step.
+    pub(super) is_picture: bool,
 }
 
 /// The running sequences of a loaded model.
 pub(crate) struct Batcher {
-    loaded: LoadedModel,
+    pub(super) loaded: LoadedModel,
     vocab: Vocab,
-    batch: Batch,
-    memory: Memory,
-    active: Vec<Active>,
+    pub(super) batch: Batch,
+    pub(super) memory: Memory,
+    pub(super) active: Vec<Active>,
+    /// Where tokens and pictures are.
+    pub(super) places: Places,
     /// Where idle conversations are kept, if anywhere.
     pub(super) disk: Option<KvDisk>,
     /// Most rows of a step in which every row adds experts.
@@ -79,7 +82,7 @@ pub(crate) struct Batcher {
     /// The memory that this model shares with others; `None`: what was planned for it is its own.
     pub(crate) shared_memory: Option<Arc<dyn SharedMemory>>,
     /// The sequence that gets the first share of a batch; moves on, so that none starves.
-    turn: usize,
+    pub(super) turn: usize,
 }
 
 impl Batcher {
@@ -89,6 +92,7 @@ impl Batcher {
         let batch = Batch::new(loaded.context.batch_capacity() as usize);
         let memory = Memory::new(loaded.context.sequences() as usize);
         let most_rows = most_rows(&loaded.planned);
+        let places = Places(loaded.media.as_ref().map(|media| Arc::clone(&media.table)));
         let dense_bytes = loaded.planned.plan.streamed_dense_bytes(&loaded.planned.source.shape);
         Self {
             loaded,
@@ -96,6 +100,7 @@ impl Batcher {
             batch,
             memory,
             active: Vec::new(),
+            places,
             disk: None,
             most_rows,
             saved_dense: 0,
@@ -191,7 +196,8 @@ impl Batcher {
 
     /// Lets a request join. The caller sees to it that a row is free.
     pub fn admit(&mut self, id: u64, setup: Setup, emit: &mut Emit<'_>) {
-        let (prompt, context) = (setup.prompt.len(), self.context());
+        let (prompt, context) = (setup.prompt.tokens.len(), self.context());
+        self.forget_pictures();
         if self.is_lost() {
             emit(id, Event::Failed(GenerateError::Unloaded));
             return;
@@ -203,7 +209,7 @@ impl Batcher {
         }
         let mut sequence = Sequence::new(setup, self.loaded.stats.get());
         self.recall(sequence.tokens());
-        let Some(choice) = self.memory.choose(sequence.tokens(), self.rewinds()) else {
+        let Some(choice) = self.choose(sequence.tokens()) else {
             emit(id, Event::Failed(GenerateError::NoSequence));
             return;
         };
@@ -218,7 +224,7 @@ impl Batcher {
             reused_tokens: count(reused),
             queued: Duration::ZERO,
         };
-        self.active.push(Active { id, row: choice.row, sequence });
+        self.active.push(Active { id, row: choice.row, sequence, encoded: None });
         if !emit(id, started) {
             self.remove(id);
         }
@@ -239,10 +245,17 @@ impl Batcher {
     /// The same for some of the requests.
     pub fn fill_with(&mut self, ids: &[u64]) -> Vec<Part> {
         let room = self.room();
+        if let Some(part) = self.fill_picture(ids) {
+            return vec![part];
+        }
+        let stretch = |active: &Active| {
+            let first = self.memory.row(active.row).cached.len();
+            next_stretch(&active.sequence.tokens()[first..])
+        };
         let wanted: Vec<usize> = self
             .active
             .iter()
-            .map(|active| if ids.contains(&active.id) { active.missing(&self.memory) } else { 0 })
+            .map(|active| if ids.contains(&active.id) { stretch(active) } else { 0 })
             .collect();
         let shares = share(&wanted, room, self.most_rows, self.turn);
         self.batch.clear();
@@ -254,21 +267,25 @@ impl Batcher {
             let first = self.memory.row(active.row).cached.len();
             let all = active.sequence.tokens();
             let mut logits = None;
-            for position in first..first + tokens {
-                let last = position + 1 == all.len();
-                let entry = self.batch.push(all[position], index(position), index(active.row), last);
+            let position = self.places.position(all, first);
+            for (offset, token) in all[first..first + tokens].iter().enumerate() {
+                let last = first + offset + 1 == all.len();
+                let entry = self.batch.push(*token, index(position + offset), index(active.row), last);
                 logits = entry.filter(|_| last);
             }
-            parts.push(Part { id: active.id, active: at, tokens, logits });
+            parts.push(Part { id: active.id, active: at, tokens, logits, is_picture: false });
         }
         self.turn = self.turn.wrapping_add(1);
         parts
     }
 
     /// Computes what was filled in.
-    pub fn compute(&mut self, parts: Vec<Part>, emit: &mut Emit<'_>) -> Step {
+    pub fn compute(&mut self, mut parts: Vec<Part>, emit: &mut Emit<'_>) -> Step {
         if parts.is_empty() {
             return Step::Done;
+        }
+        if let Err(error) = self.show_picture(&mut parts) {
+            return Step::Failed { error, requests: parts.iter().map(|part| part.id).collect() };
         }
         loop {
             match self.decode() {
@@ -293,6 +310,7 @@ impl Batcher {
             let first = cached.len();
             cached.extend_from_slice(&sequence.tokens()[first..first + part.tokens]);
         }
+        self.drop_read_pictures();
         // Sequences end while their logits are used: go by id, not by place.
         for part in parts {
             self.follow(part, emit);
@@ -391,35 +409,48 @@ impl Batcher {
         }
     }
 
-    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. Returns what is left.
+    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. A picture of which something
+    /// is to go goes as a whole. Returns what is left.
     fn keep(&mut self, row: usize, length: usize) -> usize {
-        if self.loaded.context.forget(index(row), index(length)) && self.holds(row, length) {
-            self.memory.cached_mut(row).truncate(length);
+        let mut tokens = std::mem::take(self.memory.cached_mut(row));
+        let length = self.places.whole(&tokens, length);
+        let from = index(self.places.position(&tokens, length));
+        tokens.truncate(length);
+        if self.loaded.context.forget(index(row), from) && self.holds(row, &tokens) {
+            *self.memory.cached_mut(row) = tokens;
             return length;
         }
         self.empty(row);
         0
     }
 
+    /// How a prompt gets a row.
+    pub(super) fn choose(&self, prompt: &[Token]) -> Option<Choice> {
+        self.memory.choose(prompt, self.rewinds(), |length| self.places.whole(prompt, length))
+    }
+
     /// Copies the beginning of a row to another.
     fn copy(&mut self, from: usize, to: usize, length: usize) -> usize {
         self.empty(to);
-        self.loaded.context.share(index(from), index(to), index(length));
-        if !self.holds(to, length) {
+        let tokens: Vec<Token> = self.memory.row(from).cached[..length].to_vec();
+        let end = index(self.places.position(&tokens, length));
+        self.loaded.context.share(index(from), index(to), end);
+        if !self.holds(to, &tokens) {
             self.empty(to);
             return 0;
         }
-        let tokens: Vec<Token> = self.memory.row(from).cached[..length].to_vec();
         *self.memory.cached_mut(to) = tokens;
         length
     }
 
-    /// Whether llama.cpp has exactly the first `length` positions of a row. A sliding window may have dropped some; of recurrent
+    /// Whether llama.cpp has exactly the positions of these tokens in a row. A sliding window may have dropped some; of recurrent
     /// state, which stands for all that came before, only the last position is told.
-    pub(super) fn holds(&self, row: usize, length: usize) -> bool {
+    pub(super) fn holds(&self, row: usize, tokens: &[Token]) -> bool {
         match self.loaded.context.positions(index(row)) {
-            None => length == 0,
-            Some((first, last)) => (first == 0 || !self.rewinds()) && last + 1 == index(length),
+            None => tokens.is_empty(),
+            Some((first, last)) => {
+                (first == 0 || !self.rewinds()) && self.places.last_position(tokens).map(index) == Some(last)
+            }
         }
     }
 

@@ -56,7 +56,8 @@ pub(crate) fn bucket(wanted: usize, most: usize) -> usize {
 /// Bytes that this plan's weights, slots, cells and process take, whatever the context.
 fn fixed_bytes(planned: &Planned) -> u64 {
     let plan = &planned.plan;
-    plan.resident_bytes + plan.slot_bytes + plan.buffer_bytes() + plan.fixed.process_bytes
+    let fixed = plan.fixed.process_bytes + plan.fixed.media_bytes;
+    plan.resident_bytes + plan.slot_bytes + plan.buffer_bytes() + fixed
 }
 
 impl Batcher {
@@ -161,9 +162,10 @@ impl Batcher {
             }
         }
         for (row, state) in kept {
-            let length = self.memory().row(*row).cached.len();
-            let back =
-                length > 0 && self.context_mut().restore(index(*row), state) && self.holds(*row, length);
+            let tokens = self.memory().row(*row).cached.clone();
+            let back = !tokens.is_empty()
+                && self.context_mut().restore(index(*row), state)
+                && self.holds(*row, &tokens);
             if !back {
                 self.empty(*row);
             }

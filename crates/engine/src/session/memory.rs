@@ -56,13 +56,14 @@ impl Memory {
     /// dropped from the end of a row and given to others; without that only a row that the prompt continues is of use.
     ///
     /// A row is taken over when most of it is of use; otherwise its conversation may come back, and the beginning is copied
-    /// to the row that nobody missed for longest.
-    pub fn choose(&self, prompt: &[Token], rewinds: bool) -> Option<Choice> {
+    /// to the row that nobody missed for longest. `whole` shortens a number of tokens so that it cuts no picture in two.
+    pub fn choose(&self, prompt: &[Token], rewinds: bool, whole: impl Fn(usize) -> usize) -> Option<Choice> {
         let most = prompt.len().saturating_sub(1);
         let common = |row: &Row| {
             let equal = row.cached.iter().zip(prompt).take_while(|(cached, wanted)| cached == wanted).count();
-            let usable = rewinds || equal == row.cached.len() && equal <= most;
-            if usable { equal.min(most) } else { 0 }
+            let common = whole(equal.min(most));
+            let usable = rewinds || common == row.cached.len();
+            if usable { common } else { 0 }
         };
         let all = || self.rows.iter().enumerate();
         let idle = || all().filter(|(_, row)| row.owner.is_none());
@@ -131,6 +132,11 @@ impl Memory {
 mod tests {
     use super::*;
 
+    /// There are no pictures.
+    fn all(length: usize) -> usize {
+        length
+    }
+
     fn memory(rows: &[(&[Token], bool)]) -> Memory {
         let mut memory = Memory::new(rows.len());
         for (at, (tokens, busy)) in rows.iter().enumerate() {
@@ -144,16 +150,16 @@ mod tests {
     #[test]
     fn the_longest_common_beginning_wins_and_the_last_token_is_computed_again() {
         let memory = memory(&[(&[1, 2, 9], false), (&[1, 2, 3, 4], false)]);
-        let choice = memory.choose(&[1, 2, 3, 4], true);
+        let choice = memory.choose(&[1, 2, 3, 4], true, all);
         assert_eq!(choice, Some(Choice { row: 1, common: 3, from: None }));
     }
 
     #[test]
     fn a_beginning_is_copied_from_a_busy_row() {
         let memory = memory(&[(&[1, 2, 3, 4], true), (&[], false)]);
-        let choice = memory.choose(&[1, 2, 3, 7, 8], true);
+        let choice = memory.choose(&[1, 2, 3, 7, 8], true, all);
         assert_eq!(choice, Some(Choice { row: 1, common: 3, from: Some(0) }));
-        assert_eq!(memory.choose(&[1, 2, 3, 7], false), Some(Choice { row: 1, common: 0, from: None }));
+        assert_eq!(memory.choose(&[1, 2, 3, 7], false, all), Some(Choice { row: 1, common: 0, from: None }));
     }
 
     #[test]
@@ -161,18 +167,34 @@ mod tests {
         let long: Vec<Token> = (0..40).collect();
         let prompt = [0, 1, 2, 90, 91];
         let with_room = memory(&[(&long, false), (&[], false)]);
-        assert_eq!(with_room.choose(&prompt, true), Some(Choice { row: 1, common: 3, from: Some(0) }));
+        assert_eq!(with_room.choose(&prompt, true, all), Some(Choice { row: 1, common: 3, from: Some(0) }));
         let without = memory(&[(&long, false), (&[5], true)]);
-        assert_eq!(without.choose(&prompt, true), Some(Choice { row: 0, common: 3, from: None }));
+        assert_eq!(without.choose(&prompt, true, all), Some(Choice { row: 0, common: 3, from: None }));
     }
 
     #[test]
     fn a_foreign_prompt_takes_an_empty_row_and_then_the_oldest() {
         let with_empty = memory(&[(&[1, 2], false), (&[], false), (&[3], false)]);
-        assert_eq!(with_empty.choose(&[7, 8], true).map(|choice| choice.row), Some(1));
+        assert_eq!(with_empty.choose(&[7, 8], true, all).map(|choice| choice.row), Some(1));
         let full = memory(&[(&[1, 2], true), (&[3, 4], false), (&[5, 6], false)]);
-        assert_eq!(full.choose(&[7, 8], true).map(|choice| choice.row), Some(1));
+        assert_eq!(full.choose(&[7, 8], true, all).map(|choice| choice.row), Some(1));
         let busy = memory(&[(&[1, 2], true)]);
-        assert_eq!(busy.choose(&[1, 2, 3], true), None);
+        assert_eq!(busy.choose(&[1, 2, 3], true, all), None);
+    }
+
+    #[test]
+    fn a_picture_is_reused_as_a_whole_or_not_at_all() {
+        // Three rows of a picture, which begin at 1.
+        let whole = |length: usize| if (2..4).contains(&length) { 1 } else { length };
+        let memory = memory(&[(&[5, -2, -2, -2, 6], false), (&[5, -3, -3, -3, 6], false)]);
+        let common = |prompt: &[Token]| memory.choose(prompt, true, whole).map(|choice| choice.common);
+        assert_eq!(common(&[5, -2, -2, -2, 6, 7]), Some(5));
+        assert_eq!(common(&[5, -3, -3, -3, 6, 7]), Some(5));
+        assert_eq!(common(&[5, -4, -4, -4, 6, 7]), Some(1), "another picture");
+        assert_eq!(
+            common(&[5, -2, -2, -2]),
+            Some(1),
+            "the last row is computed again, and with it the picture"
+        );
     }
 }

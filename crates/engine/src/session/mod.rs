@@ -3,6 +3,7 @@
 //! - `sequence`: one request while it runs
 //! - `memory`: who has which tokens in the KV cache
 //! - `batcher`: the loop: one step for all running sequences
+//! - `pictures`: steps of rows that are no tokens
 //! - `divide`: who gets how much of a step
 //! - `grow`: a larger context without loading anything again
 //! - `embed`: embeddings of texts
@@ -20,6 +21,7 @@ mod hash;
 mod kv_disk;
 mod logprobs;
 pub(crate) mod memory;
+mod pictures;
 mod recall;
 pub(crate) mod sequence;
 mod text;
@@ -34,6 +36,7 @@ use std::time::Duration;
 
 use crate::error::{GenerateError, LoadError};
 use crate::load::LoadedModel;
+use crate::media::{MediaPrompt, SeeError, prompt};
 use crate::serve::{Event, SequenceOptions};
 use crate::stream::StreamStats;
 use batcher::{Batcher, Step};
@@ -179,6 +182,37 @@ impl Session {
         tokenize_chat(self.vocab(), prompt)
     }
 
+    /// Whether pictures can be shown to the model.
+    #[must_use]
+    pub fn sees(&self) -> bool {
+        self.loaded().media.is_some()
+    }
+
+    /// Tokens of a rendered prompt with pictures: each [`crate::media::marker`] in it is the next of `images`, the bytes of
+    /// picture files.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn see(&self, prompt: &ChatPrompt, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        if images.is_empty() {
+            return Ok(self.tokenize_chat(prompt).into());
+        }
+        let media = self.loaded().media.as_ref().ok_or(SeeError::Blind)?;
+        prompt::see(media, self.vocab(), &chat_parts(prompt), images)
+    }
+
+    /// The same of a text in which control tokens are read.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn see_text(&self, text: &str, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        if images.is_empty() {
+            return Ok(self.vocab().tokenize(text, true, true).into());
+        }
+        let media = self.loaded().media.as_ref().ok_or(SeeError::Blind)?;
+        prompt::see(media, self.vocab(), &[(text.to_owned(), false)], images)
+    }
+
     /// Generates after `prompt`; `show` gets text as it becomes certain.
     ///
     /// # Errors
@@ -189,12 +223,25 @@ impl Session {
         options: &GenerateOptions,
         show: &mut dyn FnMut(&str) -> io::Result<()>,
     ) -> Result<Outcome, GenerateError> {
-        self.check(prompt)?;
+        self.generate_after(prompt.to_vec().into(), options, show)
+    }
+
+    /// The same after a prompt that may have pictures.
+    ///
+    /// # Errors
+    /// [`GenerateError`]; the session can go on afterwards.
+    pub fn generate_after(
+        &mut self,
+        prompt: MediaPrompt,
+        options: &GenerateOptions,
+        show: &mut dyn FnMut(&str) -> io::Result<()>,
+    ) -> Result<Outcome, GenerateError> {
+        self.check(&prompt.tokens)?;
         self.loaded().abort.store(false, Ordering::Relaxed);
         let mut sampler = Sampler::new(self.vocab(), &options.sampler);
-        prompt.iter().for_each(|token| sampler.accept(*token));
+        prompt.tokens.iter().filter(|token| **token >= 0).for_each(|token| sampler.accept(*token));
         let setup = Setup {
-            prompt: prompt.to_vec(),
+            prompt,
             options: SequenceOptions {
                 max_tokens: options.max_tokens,
                 stops: options.stops.clone(),
@@ -275,6 +322,11 @@ pub(crate) fn tokenize_chat(vocab: &Vocab, prompt: &ChatPrompt) -> Vec<Token> {
         tokens.remove(0);
     }
     tokens
+}
+
+/// The parts of a rendered prompt: texts, and whether they came from messages.
+pub(crate) fn chat_parts(prompt: &ChatPrompt) -> Vec<(String, bool)> {
+    if prompt.parts.is_empty() { vec![(prompt.text.clone(), false)] } else { prompt.parts.clone() }
 }
 
 /// Loads and wraps in one step, for callers with nothing to do in between.

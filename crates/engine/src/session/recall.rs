@@ -55,14 +55,13 @@ impl Batcher {
     /// Brings back what the disk has of a prompt, when that is a block more than what is in memory.
     pub(super) fn recall(&mut self, prompt: &[hypura_ggml::Token]) {
         let rewinds = self.rewinds();
-        let in_memory = self.memory().choose(prompt, rewinds).map_or(0, |choice| choice.common);
+        let in_memory = self.choose(prompt).map_or(0, |choice| choice.common);
         let most = self.context();
         let Some(disk) = &mut self.disk else { return };
         let Some((tokens, state)) = disk.find(prompt, in_memory + BLOCK, most, rewinds) else { return };
         let Some(row) = self.memory().idle_rows().first().copied() else { return };
         self.empty(row);
-        let length = tokens.len();
-        if self.context_mut().restore(index(row), &state) && self.holds(row, length) {
+        if self.context_mut().restore(index(row), &state) && self.holds(row, &tokens) {
             self.set_cached(row, tokens);
         } else {
             self.empty(row);
@@ -78,7 +77,9 @@ impl Batcher {
         let Some(mut disk) = self.disk.take() else { return Ok(()) };
         for row in self.memory().idle_rows() {
             let tokens = self.memory().row(row).cached.clone();
-            if tokens.len() < BLOCK || disk.has(&tokens) {
+            // The numbers of pictures mean nothing to another process.
+            let has_pictures = tokens.iter().any(|token| *token < 0);
+            if tokens.len() < BLOCK || has_pictures || disk.has(&tokens) {
                 continue;
             }
             if hurry() {

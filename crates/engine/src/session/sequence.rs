@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use super::logprobs::{Likely, Logprobs};
 use super::text::TextStream;
 use super::{Finish, LogitsHash, Outcome};
+use crate::media::prompt::Placed;
+use crate::media::{MediaPrompt, PromptMedia};
 use crate::serve::{SequenceOptions, TokenInfo};
 use crate::stream::StreamStats;
 
 /// What to run, and how.
 pub(crate) struct Setup {
     /// Prompt; not empty.
-    pub prompt: Vec<Token>,
+    pub prompt: MediaPrompt,
     /// The request's options.
     pub options: SequenceOptions,
     /// Chooses the tokens; has seen the prompt.
@@ -33,6 +35,7 @@ pub(crate) struct Sequence {
     /// Prompt and generated tokens.
     tokens: Vec<Token>,
     prompt: usize,
+    media: PromptMedia,
     options: SequenceOptions,
     sampler: Sampler,
     text: TextStream,
@@ -63,13 +66,19 @@ pub(crate) struct Advance {
 impl Sequence {
     /// Begins. `stats` are the counters of streaming now.
     pub fn new(setup: Setup, stats: StreamStats) -> Self {
-        let Setup { prompt, options, sampler, hash_logits, forced, every_token } = setup;
+        let Setup { prompt, mut options, sampler, hash_logits, forced, every_token } = setup;
+        let MediaPrompt { tokens: prompt, media } = prompt;
+        if !media.is_empty() {
+            // A picture cannot be left out in part, nor moved: the answer ends where the context is full.
+            options.shift = None;
+        }
         let now = Instant::now();
         Self {
             text: TextStream::new(&options.stops),
             prompt: prompt.len(),
             outcome: Outcome::new(prompt.len()),
             tokens: prompt,
+            media,
             options,
             sampler,
             forced,
@@ -86,6 +95,11 @@ impl Sequence {
     /// Prompt and generated tokens.
     pub fn tokens(&self) -> &[Token] {
         &self.tokens
+    }
+
+    /// The picture that row `at` is of.
+    pub fn picture_at(&self, at: usize) -> Option<&Placed> {
+        self.media.at(at)
     }
 
     /// Tokens of the prompt.

@@ -49,7 +49,7 @@ pub fn submit(
 ) -> (RequestHandle, Receiver<Event>) {
     let (sender, receiver): (Sender<Event>, _) = channel();
     let sink = Box::new(move |event| sender.send(event).is_ok());
-    (runner.submit(Request { prompt, options }, sink).unwrap(), receiver)
+    (runner.submit(Request { prompt: prompt.into(), options }, sink).unwrap(), receiver)
 }
 
 /// Text and end of a request.

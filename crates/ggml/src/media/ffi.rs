@@ -6,13 +6,13 @@ use std::ffi::{c_char, c_float, c_int, c_void};
 /// mtmd's context: a loaded projector.
 #[repr(C)]
 pub(super) struct Context(c_void);
-/// A picture or sound as numbers.
+/// A picture as numbers.
 #[repr(C)]
 pub(super) struct Bitmap(c_void);
 /// A prompt cut into texts and media.
 #[repr(C)]
 pub(super) struct Chunks(c_void);
-/// One picture or sound of a prompt.
+/// One picture of a prompt.
 #[repr(C)]
 pub(super) struct Chunk(c_void);
 
@@ -21,10 +21,7 @@ pub(super) struct Chunk(c_void);
 #[derive(Clone, Copy)]
 pub(super) struct Facts {
     pub vision: bool,
-    pub audio: bool,
     pub mrope: bool,
-    pub image_non_causal: bool,
-    pub audio_rate: i32,
 }
 
 /// `hypura_media_use`
@@ -38,7 +35,6 @@ pub(super) struct Use {
     pub most_rows: i32,
     pub image_non_causal: bool,
     pub vision: bool,
-    pub audio: bool,
 }
 
 /// `hypura_media_part`
@@ -68,7 +64,6 @@ unsafe extern "C" {
     pub(super) fn hypura_media_facts_of(context: *const Context) -> Facts;
     pub(super) fn hypura_media_measure(
         path: *const c_char,
-        threads: c_int,
         found: *mut Use,
         error: *mut c_char,
         room: usize,
@@ -77,13 +72,7 @@ unsafe extern "C" {
         width: u32,
         height: u32,
         rgb: *const u8,
-        error: *mut c_char,
-        room: usize,
-    ) -> *mut Bitmap;
-    pub(super) fn hypura_media_sound(
-        context: *const Context,
-        bytes: *const u8,
-        length: usize,
+        id: *const c_char,
         error: *mut c_char,
         room: usize,
     ) -> *mut Bitmap;
@@ -105,6 +94,7 @@ unsafe extern "C" {
     pub(super) fn hypura_media_chunk_take(chunks: *const Chunks, at: usize) -> *mut Chunk;
     pub(super) fn hypura_media_chunk_free(chunk: *mut Chunk);
     pub(super) fn hypura_media_chunk_non_causal(context: *const Context, chunk: *const Chunk) -> bool;
+    pub(super) fn hypura_media_chunk_id(chunk: *const Chunk) -> *const c_char;
     pub(super) fn hypura_media_chunk_rows(chunk: *const Chunk) -> usize;
     pub(super) fn hypura_media_chunk_positions(chunk: *const Chunk) -> i32;
     pub(super) fn hypura_media_chunk_places(

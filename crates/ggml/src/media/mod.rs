@@ -1,4 +1,4 @@
-//! Pictures and sounds: a projector turns them into rows of embeddings that a model reads in place of tokens.
+//! Pictures: a projector turns them into rows of embeddings that a model reads in place of tokens.
 //!
 //! Everything is llama.cpp's own `mtmd` library behind a C border of ours (`shim.cpp`), which lets no C++ exception through
 //! and turns ggml's abort into an error wherever nothing computes. Its choice of a device is made for it: the CPU's backend,
@@ -6,19 +6,19 @@
 //!
 //! - [`measure`]: what a projector file would take, without its weights being read
 //! - [`Projector`]: a loaded one: [`Projector::tokenize`] from any thread, [`Projector::encode`] one at a time
-//! - [`Medium`]: a decoded picture or sound; [`MediaChunk`]: its place in a prompt
+//! - [`Medium`]: a decoded picture; [`MediaChunk`]: its place in a prompt
 
 mod ffi;
 
+use crate::log;
 use crate::model::Model;
 use crate::vocab::Token;
-use crate::log;
 use std::ffi::{CStr, CString, c_char, c_float, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-/// What is wrong with a projector, a picture or a sound. The texts name no files.
+/// What is wrong with a projector or a picture. The texts name no files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MediaError {
     /// The projector cannot be used.
@@ -27,11 +27,11 @@ pub enum MediaError {
     /// Whoever watched the load stopped it.
     #[error("loading was stopped")]
     Stopped,
-    /// A picture or sound cannot be used.
-    #[error("the image or sound cannot be used: {0}")]
+    /// A picture cannot be used.
+    #[error("the image cannot be used: {0}")]
     Medium(String),
     /// The projector failed.
-    #[error("the image or sound could not be encoded: {0}")]
+    #[error("the image could not be encoded: {0}")]
     Encode(String),
 }
 
@@ -52,8 +52,6 @@ pub struct ProjectorUse {
     pub non_causal: bool,
     /// Takes pictures.
     pub vision: bool,
-    /// Takes sounds.
-    pub audio: bool,
 }
 
 /// What a loaded projector can do.
@@ -61,8 +59,6 @@ pub struct ProjectorUse {
 pub struct ProjectorFacts {
     /// Takes pictures.
     pub vision: bool,
-    /// Takes sounds.
-    pub audio: bool,
     /// The model gives each row four positions (M-RoPE), and a picture fewer positions than rows.
     pub mrope: bool,
 }
@@ -117,21 +113,14 @@ fn c_threads(threads: u32) -> i32 {
 ///
 /// # Errors
 /// [`MediaError::Projector`].
-pub fn measure(path: &Path, threads: u32) -> Result<ProjectorUse, MediaError> {
+pub fn measure(path: &Path) -> Result<ProjectorUse, MediaError> {
     init();
     let c_path = c_path(path)?;
     let mut reason = Reason::new();
     let mut found = ffi::Use::default();
     // SAFETY: the path is NUL-terminated, the result and the buffer are valid for the call; the shim catches exceptions.
-    let ok = unsafe {
-        ffi::hypura_media_measure(
-            c_path.as_ptr(),
-            c_threads(threads),
-            &raw mut found,
-            reason.pointer(),
-            Reason::ROOM,
-        )
-    };
+    let ok =
+        unsafe { ffi::hypura_media_measure(c_path.as_ptr(), &raw mut found, reason.pointer(), Reason::ROOM) };
     if !ok {
         return Err(MediaError::Projector(reason.text(Some(path))));
     }
@@ -143,7 +132,6 @@ pub fn measure(path: &Path, threads: u32) -> Result<ProjectorUse, MediaError> {
         most_rows: u32::try_from(found.most_rows).unwrap_or(0),
         non_causal: found.image_non_causal,
         vision: found.vision,
-        audio: found.audio,
     })
 }
 
@@ -231,29 +219,7 @@ impl Projector {
     pub fn facts(&self) -> ProjectorFacts {
         // SAFETY: the context is alive.
         let facts = unsafe { ffi::hypura_media_facts_of(self.raw()) };
-        ProjectorFacts { vision: facts.vision, audio: facts.audio, mrope: facts.mrope }
-    }
-
-    /// A sound: the bytes of a wav, mp3 or flac file.
-    ///
-    /// # Errors
-    /// [`MediaError::Medium`], also for bytes that do not begin like one of those.
-    pub fn sound(&self, bytes: &[u8]) -> Result<Medium, MediaError> {
-        if !is_sound(bytes) {
-            return Err(MediaError::Medium("not a wav, mp3 or flac file".to_owned()));
-        }
-        let mut reason = Reason::new();
-        // SAFETY: the context is alive, the bytes come with their length; the shim catches exceptions.
-        let bitmap = unsafe {
-            ffi::hypura_media_sound(
-                self.raw(),
-                bytes.as_ptr(),
-                bytes.len(),
-                reason.pointer(),
-                Reason::ROOM,
-            )
-        };
-        NonNull::new(bitmap).map(Medium).ok_or_else(|| MediaError::Medium(reason.text(None)))
+        ProjectorFacts { vision: facts.vision, mrope: facts.mrope }
     }
 
     /// Cuts a prompt into tokens and media, with the tokens that the model wants around a medium, and those that begin a text.
@@ -314,15 +280,7 @@ impl Projector {
     }
 }
 
-/// Whether bytes begin like a sound that mtmd can read.
-#[must_use]
-pub fn is_sound(bytes: &[u8]) -> bool {
-    let is_wav = bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE");
-    let is_mp3 = bytes.starts_with(b"ID3") || matches!(bytes, [0xff, second, ..] if second & 0xe0 == 0xe0);
-    bytes.len() >= 12 && (is_wav || is_mp3 || bytes.starts_with(b"fLaC"))
-}
-
-/// A decoded picture or sound.
+/// A decoded picture.
 pub struct Medium(NonNull<ffi::Bitmap>);
 // SAFETY: a block of numbers that nobody changes.
 unsafe impl Send for Medium {}
@@ -330,18 +288,26 @@ unsafe impl Send for Medium {}
 unsafe impl Sync for Medium {}
 
 impl Medium {
-    /// A picture of `width` × `height` pixels, three bytes each: red, green, blue.
+    /// A picture of `width` × `height` pixels, three bytes each: red, green, blue. `id` tells it from others.
     ///
     /// # Errors
     /// [`MediaError::Medium`] when the bytes are not as many.
-    pub fn picture(width: u32, height: u32, rgb: &[u8]) -> Result<Self, MediaError> {
+    pub fn picture(width: u32, height: u32, rgb: &[u8], id: &str) -> Result<Self, MediaError> {
         if width == 0 || height == 0 || rgb.len() as u128 != u128::from(width) * u128::from(height) * 3 {
             return Err(MediaError::Medium("its size is not that of its pixels".to_owned()));
         }
+        let id = CString::new(id).map_err(|_| MediaError::Medium("a NUL byte in its name".to_owned()))?;
         let mut reason = Reason::new();
-        // SAFETY: the bytes are as many as the picture has, which mtmd copies; the shim catches exceptions.
+        // SAFETY: the bytes are as many as the picture has; mtmd copies them and the name; the shim catches exceptions.
         let bitmap = unsafe {
-            ffi::hypura_media_picture(width, height, rgb.as_ptr(), reason.pointer(), Reason::ROOM)
+            ffi::hypura_media_picture(
+                width,
+                height,
+                rgb.as_ptr(),
+                id.as_ptr(),
+                reason.pointer(),
+                Reason::ROOM,
+            )
         };
         NonNull::new(bitmap).map(Self).ok_or_else(|| MediaError::Medium(reason.text(None)))
     }
@@ -363,7 +329,7 @@ pub enum PromptPart<'a> {
         /// Whether control tokens are read.
         control: bool,
     },
-    /// A picture or sound.
+    /// A picture.
     Medium(&'a Medium),
 }
 
@@ -376,12 +342,9 @@ impl PromptPart<'_> {
                 control: *control,
                 bitmap: std::ptr::null(),
             },
-            Self::Medium(medium) => ffi::Part {
-                text: std::ptr::null(),
-                length: 0,
-                control: false,
-                bitmap: medium.0.as_ptr(),
-            },
+            Self::Medium(medium) => {
+                ffi::Part { text: std::ptr::null(), length: 0, control: false, bitmap: medium.0.as_ptr() }
+            }
         }
     }
 }
@@ -391,7 +354,7 @@ impl PromptPart<'_> {
 pub enum PromptPiece {
     /// Tokens.
     Tokens(Vec<Token>),
-    /// A picture or sound, or a part of one.
+    /// A picture, or a part of one.
     Media(MediaChunk),
 }
 
@@ -419,7 +382,7 @@ impl Drop for Chunks {
     }
 }
 
-/// A picture or sound in a prompt, ready to be encoded: so many rows of the KV cache.
+/// A picture in a prompt, ready to be encoded: so many rows of the KV cache.
 #[derive(Debug)]
 pub struct MediaChunk {
     raw: NonNull<ffi::Chunk>,
@@ -432,6 +395,18 @@ unsafe impl Send for MediaChunk {}
 unsafe impl Sync for MediaChunk {}
 
 impl MediaChunk {
+    /// The `id` of the picture that it is, or is a part of.
+    #[must_use]
+    pub fn id(&self) -> String {
+        // SAFETY: the chunk is alive, and with it its name.
+        let id = unsafe { ffi::hypura_media_chunk_id(self.raw.as_ptr()) };
+        if id.is_null() {
+            return String::new();
+        }
+        // SAFETY: as above; it is NUL-terminated.
+        unsafe { CStr::from_ptr(id) }.to_string_lossy().into_owned()
+    }
+
     /// Rows of the KV cache that it takes.
     #[must_use]
     pub fn rows(&self) -> usize {
@@ -509,20 +484,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_bytes_that_begin_like_a_sound_are_one() {
-        assert!(is_sound(b"RIFF\0\0\0\0WAVEfmt "));
-        assert!(is_sound(b"fLaC\0\0\0\0\0\0\0\0") && is_sound(b"ID3\x04\0\0\0\0\0\0\0\0"));
-        for other in [&b"RIFF\0\0\0\0WEBPVP8 "[..], b"\x89PNG\r\n\x1a\n\0\0\0\0", b"RIFF", b"", b"\xff\xfb"] {
-            assert!(!is_sound(other));
-        }
-        assert!(!is_sound(b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01"), "a JPEG is no MP3");
-    }
-
-    #[test]
     fn a_picture_has_as_many_bytes_as_pixels() {
-        assert!(Medium::picture(2, 2, &[0; 12]).is_ok());
+        assert!(Medium::picture(2, 2, &[0; 12], "a").is_ok());
         for (width, height, bytes) in [(2, 2, 11), (0, 2, 0), (u32::MAX, u32::MAX, 3)] {
-            assert!(Medium::picture(width, height, &vec![0; bytes]).is_err());
+            assert!(Medium::picture(width, height, &vec![0; bytes], "a").is_err());
         }
     }
 }

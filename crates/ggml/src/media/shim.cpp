@@ -11,9 +11,9 @@
 #include "clip-model.h"
 #include "ggml-backend.h"
 #include "ggml.h"
-#include "mtmd-helper.h"
 #include "mtmd.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -77,16 +77,28 @@ mtmd_context_params params_of(int threads) {
     return params;
 }
 
+// mtmd_decode_use_non_causal, for a projector that no context of mtmd has yet.
+bool non_causal(projector_type type, uint64_t width) {
+    switch (type) {
+        case PROJECTOR_TYPE_GEMMA4V:
+            return width != 1536 && width != 2560;
+        case PROJECTOR_TYPE_GEMMA4UV:
+        case PROJECTOR_TYPE_GEMMA3:
+        case PROJECTOR_TYPE_SENSENOVA_U1:
+        case PROJECTOR_TYPE_DEEPSEEK4V:
+            return true;
+        default:
+            return false;
+    }
+}
+
 } // namespace
 
 extern "C" {
 
 struct hypura_media_facts {
-    bool    vision;
-    bool    audio;
-    bool    mrope;
-    bool    image_non_causal;
-    int32_t audio_rate;
+    bool vision;
+    bool mrope;
 };
 
 struct hypura_media_use {
@@ -101,11 +113,10 @@ struct hypura_media_use {
     int32_t most_rows;
     bool    image_non_causal;
     bool    vision;
-    bool    audio;
 };
 
 struct hypura_media_part {
-    // Null for a picture or sound.
+    // Null for a picture.
     const char *        text;
     size_t              length;
     bool                control;
@@ -113,7 +124,7 @@ struct hypura_media_part {
 };
 
 void hypura_media_log(ggml_log_callback callback) {
-    mtmd_helper_log_set(callback, nullptr);
+    mtmd_log_set(callback, nullptr);
 }
 
 mtmd_context * hypura_media_load(const char * path, const llama_model * model, int threads,
@@ -135,72 +146,54 @@ void hypura_media_free(mtmd_context * context) {
 }
 
 hypura_media_facts hypura_media_facts_of(const mtmd_context * context) {
-    return {
-        mtmd_support_vision(context),
-        mtmd_support_audio(context),
-        mtmd_decode_use_mrope(context),
-        mtmd_support_vision(context) && mtmd_decode_use_non_causal(context, nullptr),
-        mtmd_get_audio_sample_rate(context),
-    };
+    return {mtmd_support_vision(context), mtmd_decode_use_mrope(context)};
 }
 
-// What a projector would take, without its weights being read.
-bool hypura_media_measure(const char * path, int threads, hypura_media_use * use, char * error, size_t room) {
+// What a projector would take, without its weights being read. Not mtmd_get_memory_usage, which does the same: it exchanges
+// the log of all threads meanwhile.
+bool hypura_media_measure(const char * path, hypura_media_use * use, char * error, size_t room) {
     return caught(error, room, [&] {
         Guard guard;
-        mtmd_memory_usage found = mtmd_get_memory_usage(path, params_of(threads));
-        if (found.backend_mem_usage.empty()) {
-            return false;
-        }
         *use = {};
-        for (const auto & [device, bytes] : found.backend_mem_usage) {
-            use->bytes += bytes;
-        }
-        use->most_rows        = found.image_max_tokens;
-        use->image_non_causal = found.use_non_causal;
         clip_context_params params{};
         params.flash_attn_type = CLIP_FLASH_ATTN_TYPE_AUTO;
+        params.warmup          = true;
         params.no_alloc        = true;
-        clip_init_result clip  = clip_init(path, params);
-        clip_ctx *       any   = clip.ctx_v ? clip.ctx_v : clip.ctx_a;
-        use->vision            = clip.ctx_v != nullptr;
-        use->audio             = clip.ctx_a != nullptr;
-        if (any) {
-            use->width = clip_n_mmproj_embd(any);
+        const clip_init_result clip = clip_init(path, params);
+        for (const clip_ctx * part : {clip.ctx_v, clip.ctx_a, clip.ctx_gen_a}) {
+            if (part) {
+                for (const auto & [device, bytes] : clip_get_mem_usage(part)) {
+                    use->bytes += bytes;
+                }
+            }
         }
         if (clip.ctx_v) {
             const clip_hparams * hparams = clip_get_hparams(clip.ctx_v);
-            const uint64_t side = hparams->warmup_image_size > 0 ? hparams->warmup_image_size : 0;
-            use->probe_pixels   = side * side;
-            use->most_pixels    = hparams->image_max_pixels > 0 ? hparams->image_max_pixels : 0;
-            clip_image_f32 probe;
-            probe.set_size({(int) side, (int) side}, false, false);
-            const int rows = clip_n_output_tokens(clip.ctx_v, &probe);
-            use->most_rows = rows > use->most_rows ? rows : use->most_rows;
+            const int            side    = hparams->warmup_image_size;
+            clip_image_f32       probe;
+            probe.set_size({side, side}, false, false);
+            use->vision           = true;
+            use->width            = clip_n_mmproj_embd(clip.ctx_v);
+            use->image_non_causal = non_causal(clip_get_projector_type(clip.ctx_v), use->width);
+            use->probe_pixels     = (uint64_t) side * side;
+            use->most_pixels      = hparams->image_max_pixels > 0 ? hparams->image_max_pixels : 0;
+            use->most_rows = std::max(clip_get_image_max_tokens(clip.ctx_v), clip_n_output_tokens(clip.ctx_v, &probe));
         }
+        const bool found = clip.ctx_v || clip.ctx_a;
         clip_free(clip.ctx_v);
         clip_free(clip.ctx_a);
         clip_free(clip.ctx_gen_a);
-        return any != nullptr;
+        return found;
     });
 }
 
-mtmd_bitmap * hypura_media_picture(uint32_t width, uint32_t height, const unsigned char * rgb, char * error, size_t room) {
+mtmd_bitmap * hypura_media_picture(uint32_t width, uint32_t height, const unsigned char * rgb, const char * id,
+                                   char * error, size_t room) {
     mtmd_bitmap * bitmap = nullptr;
     caught(error, room, [&] {
         bitmap = mtmd_bitmap_init(width, height, rgb);
-        return bitmap != nullptr;
-    });
-    return bitmap;
-}
-
-// A sound: wav, mp3 or flac. Only bytes that begin like one may come here: mtmd hands others to an ffmpeg of the system.
-mtmd_bitmap * hypura_media_sound(const mtmd_context * context, const unsigned char * bytes, size_t length, char * error,
-                                 size_t room) {
-    mtmd_bitmap * bitmap = nullptr;
-    caught(error, room, [&] {
-        bitmap = mtmd_helper_bitmap_init_from_buf(context, bytes, length, false, mtmd_helper_init_opt_default()).bitmap;
-        return bitmap != nullptr;
+        mtmd_bitmap_set_id(bitmap, id);
+        return true;
     });
     return bitmap;
 }
@@ -240,7 +233,7 @@ void hypura_media_chunks_free(mtmd_input_chunks * chunks) {
     mtmd_input_chunks_free(chunks);
 }
 
-// The tokens of chunk `at`, or null when it is a picture or sound.
+// The tokens of chunk `at`, or null when it is a picture.
 const llama_token * hypura_media_chunk_tokens(const mtmd_input_chunks * chunks, size_t at, size_t * count) {
     const mtmd_input_chunk * chunk = mtmd_input_chunks_get(chunks, at);
     *count = 0;
@@ -250,7 +243,7 @@ const llama_token * hypura_media_chunk_tokens(const mtmd_input_chunks * chunks, 
     return mtmd_input_chunk_get_tokens_text(chunk, count);
 }
 
-// A picture or sound on its own, to be freed.
+// A picture on its own, to be freed.
 mtmd_input_chunk * hypura_media_chunk_take(const mtmd_input_chunks * chunks, size_t at) {
     try {
         return mtmd_input_chunk_copy(mtmd_input_chunks_get(chunks, at));
@@ -265,6 +258,11 @@ void hypura_media_chunk_free(mtmd_input_chunk * chunk) {
 
 bool hypura_media_chunk_non_causal(const mtmd_context * context, const mtmd_input_chunk * chunk) {
     return mtmd_decode_use_non_causal(context, chunk);
+}
+
+// The name of the picture that it comes from; lives as long as the chunk.
+const char * hypura_media_chunk_id(const mtmd_input_chunk * chunk) {
+    return mtmd_input_chunk_get_id(chunk);
 }
 
 size_t hypura_media_chunk_rows(const mtmd_input_chunk * chunk) {

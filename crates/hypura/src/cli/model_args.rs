@@ -9,7 +9,7 @@ use hypura_engine::{KvType, ReaderConfig, ReaderKind};
 use std::path::{Path, PathBuf};
 
 use super::{CacheSizeArg, MemorySize, UsageError};
-use crate::store::{ModelEntry, ModelName, Store, StoreError, demo_candidates};
+use crate::store::{ModelEntry, ModelName, Store, StoreError, demo_candidates, projector_beside};
 
 /// The word that stands for the model that comes with the program.
 const DEMO: &str = "demo";
@@ -24,6 +24,8 @@ pub struct NamedModel {
     pub path: PathBuf,
     /// What the store says of it, if it was named as a model of the store.
     pub entry: Option<ModelEntry>,
+    /// Its projector for images, if it has one.
+    pub projector: Option<PathBuf>,
 }
 
 /// Which model, and how to load it.
@@ -64,6 +66,10 @@ pub struct ModelArgs {
     /// Threads that compute [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = "Model")]
     pub threads: Option<u32>,
+
+    /// Projector with which the model sees images [default: the model's own, or the one beside its file]
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    pub mmproj: Option<PathBuf>,
 
     /// Element type of the KV cache; q8_0 takes half the memory, is slightly lossy, and is chosen only where f16 does not fit
     #[arg(long, value_enum, default_value_t, value_name = "TYPE", help_heading = "Model")]
@@ -153,10 +159,21 @@ impl ModelArgs {
     /// # Errors
     /// When there is neither.
     pub fn find(&self) -> anyhow::Result<NamedModel> {
-        if self.model == Path::new(DEMO) {
-            return Ok(NamedModel { path: demo()?, entry: None });
+        let mut named = self.find_model()?;
+        if self.mmproj.is_some() {
+            named.projector.clone_from(&self.mmproj);
         }
-        let as_file = || NamedModel { path: self.model.clone(), entry: None };
+        Ok(named)
+    }
+
+    fn find_model(&self) -> anyhow::Result<NamedModel> {
+        if self.model == Path::new(DEMO) {
+            return Ok(NamedModel { path: demo()?, entry: None, projector: None });
+        }
+        let as_file = || {
+            let projector = projector_beside(&self.model);
+            NamedModel { path: self.model.clone(), entry: None, projector }
+        };
         let Some(name) = self.model.to_str().filter(|_| !self.model.exists()) else { return Ok(as_file()) };
         let is_path =
             name.ends_with(".gguf") || name.starts_with(['.', '/', '~']) || ModelName::parse(name).is_err();
@@ -166,7 +183,10 @@ impl ModelArgs {
         }
         let store = Store::of_environment();
         match store.resolve(name) {
-            Ok(entry) => Ok(NamedModel { path: store.open_path(&entry)?, entry: Some(entry) }),
+            Ok(entry) => {
+                let projector = entry.seeing_projector().cloned();
+                Ok(NamedModel { path: store.open_path(&entry)?, entry: Some(entry), projector })
+            }
             Err(StoreError::NotFound(_)) => anyhow::bail!(
                 "there is no model and no file called {name}: `hypura list` shows the models of this machine"
             ),
@@ -191,6 +211,7 @@ impl ModelArgs {
             && self.reader == ReaderArg::default()
             && self.ubatch.is_none()
             && self.threads.is_none()
+            && self.mmproj.is_none()
             && self.kv == KvArg::default()
             && !self.poison
             && self.simulate_uring_refusal.is_none()
@@ -234,6 +255,7 @@ impl ModelArgs {
             },
             kv_may_shrink: self.kv == KvArg::Auto,
             poison: self.poison,
+            projector: self.mmproj.clone(),
             ..LoadSettings::default()
         })
     }

@@ -6,6 +6,7 @@
 use anyhow::Context as _;
 use hypura_engine::load::{LoadSettings, default_threads};
 use hypura_engine::machine;
+use hypura_engine::media::{PlannedProjector, ProjectorLimits};
 use hypura_engine::serve::RunnerSettings;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -85,6 +86,10 @@ pub struct Args {
     /// Most bytes in that folder [default: 8GiB]
     #[arg(long, value_name = "SIZE", requires = "kv_cache_dir")]
     kv_cache_quota: Option<MemorySize>,
+
+    /// Projector with which the GGUF file that is served sees images [default: the one beside it]
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
 
     /// Threads that compute [default: one for each processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
@@ -175,7 +180,16 @@ fn is_loopback(host: &str) -> bool {
 fn catalog(args: &Args) -> anyhow::Result<StoreCatalog> {
     let (files, names): (Vec<PathBuf>, Vec<PathBuf>) =
         args.models.iter().cloned().partition(|path| path.is_file());
-    let catalog = StoreCatalog::new(Arc::new(Store::of_environment().with_files(files)));
+    if let Some(projector) = &args.mmproj {
+        if files.len() != 1 {
+            let why = "--mmproj belongs to one GGUF file: name exactly one to serve";
+            return Err(UsageError(why.to_owned()).into());
+        }
+        // Better now than with the first picture.
+        PlannedProjector::of(projector, ProjectorLimits { sequences: 1 })?;
+    }
+    let store = Store::of_environment().with_files(files).with_projector(args.mmproj.clone());
+    let catalog = StoreCatalog::new(Arc::new(store));
     for name in names {
         let text = name.to_string_lossy();
         match catalog.resolve(&text) {

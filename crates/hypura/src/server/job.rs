@@ -5,11 +5,14 @@
 //! once (the request is valid, its model is loaded, it waits for its turn), then any number of `Progress`, `Text` and
 //! `ToolCall`, then `Done` or `Failed` as the last one. `Failed` may come at any time, also first.
 
+use hypura_engine::media::marker;
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::keep_alive::KeepAlive;
+use super::models::backend::Image;
 use super::options::Options;
 
 /// One message of a conversation.
@@ -21,8 +24,10 @@ pub struct Message {
     pub content: String,
     /// The reasoning of an earlier answer.
     pub thinking: Option<String>,
-    /// Pictures and sounds, decoded.
+    /// Pictures, decoded from base64.
     pub images: Vec<Vec<u8>>,
+    /// Where in the text each of them is, as far as that is known; the others come first of all.
+    pub image_places: Vec<usize>,
     /// The calls of an earlier answer.
     pub tool_calls: Vec<ToolCall>,
     /// Which tool this is the answer of.
@@ -38,12 +43,71 @@ impl Message {
         Self { role: role.to_owned(), content: content.into(), ..Self::default() }
     }
 
+    /// Adds a picture after the text that is there so far.
+    pub fn push_image(&mut self, bytes: Vec<u8>) {
+        self.images.push(bytes);
+        self.image_places.push(self.content.len());
+    }
+
+    /// Adds a text on a line of its own, or right after a picture.
+    pub fn push_text(&mut self, text: &str) {
+        let after_image = self.image_places.last() == Some(&self.content.len());
+        if !self.content.is_empty() && !after_image {
+            self.content.push('\n');
+        }
+        self.content.push_str(text);
+    }
+
+    /// Puts pictures where the text says `[img]`, as Ollama does; those that are left come first.
+    pub fn place_images(&mut self) {
+        const TAG: &str = "[img]";
+        if self.images.is_empty() || !self.content.contains(TAG) {
+            return;
+        }
+        let tags = self.content.matches(TAG).count().min(self.images.len());
+        let first = self.images.len() - tags;
+        self.image_places = vec![0; first];
+        for _ in 0..tags {
+            let Some(at) = self.content.find(TAG) else { break };
+            self.content.replace_range(at..at + TAG.len(), "");
+            self.image_places.push(at);
+        }
+        // Ollama gives the tags to the first pictures.
+        self.images.rotate_left(tags);
+    }
+
+    /// Its pictures, in the order of their places.
+    #[must_use]
+    pub fn into_images(self) -> Vec<Image> {
+        self.images.into_iter().map(Arc::new).collect()
+    }
+
+    /// Text and places of pictures as parts of a content.
+    fn parts(&self) -> Value {
+        let mut parts = Vec::new();
+        let mut from = 0;
+        let text = |from: usize, to: usize, parts: &mut Vec<Value>| {
+            if let Some(text) = self.content.get(from..to).filter(|text| !text.is_empty()) {
+                parts.push(serde_json::json!({"type": "text", "text": text}));
+            }
+        };
+        for at in 0..self.images.len() {
+            let place = self.image_places.get(at).copied().unwrap_or(0).max(from);
+            text(from, place, &mut parts);
+            from = place;
+            parts.push(serde_json::json!({"type": "media_marker", "text": marker()}));
+        }
+        text(from, self.content.len(), &mut parts);
+        Value::Array(parts)
+    }
+
     /// The message in OpenAI's shape, which chat templates read.
     #[must_use]
     pub fn to_openai(&self) -> Value {
         let mut out = Map::new();
         out.insert("role".to_owned(), self.role.clone().into());
-        out.insert("content".to_owned(), self.content.clone().into());
+        let content = if self.images.is_empty() { self.content.clone().into() } else { self.parts() };
+        out.insert("content".to_owned(), content);
         if let Some(thinking) = &self.thinking {
             out.insert("reasoning_content".to_owned(), thinking.clone().into());
         }
@@ -213,7 +277,7 @@ pub struct GenerateJob {
     pub context: Option<Vec<i32>>,
     /// Whether the answer ends with the tokens of this exchange.
     pub wants_context: bool,
-    /// Pictures and sounds, decoded.
+    /// Pictures, decoded from base64.
     pub images: Vec<Vec<u8>>,
     /// What the answer must look like.
     pub format: Format,
@@ -377,4 +441,47 @@ pub struct Summary {
     pub misses: u64,
     /// Tokens of prompt and answer, where asked for.
     pub context: Option<Vec<i32>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(message: &Message) -> String {
+        let content = &message.to_openai()["content"];
+        let part = |part: &Value| match part["type"].as_str() {
+            Some("media_marker") => "#".to_owned(),
+            _ => part["text"].as_str().unwrap_or_default().to_owned(),
+        };
+        let parts = content.as_array().map(|parts| parts.iter().map(part).collect());
+        parts.unwrap_or_else(|| content.as_str().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn chat_10_1_images_are_where_they_came() {
+        let mut message = Message::text("user", "");
+        message.push_text("one");
+        message.push_image(vec![1]);
+        message.push_text("two");
+        message.push_text("three");
+        message.push_image(vec![2]);
+        assert_eq!(shown(&message), "one#two\nthree#");
+        assert_eq!(shown(&Message::text("user", "plain")), "plain");
+    }
+
+    #[test]
+    fn chat_8_3_images_of_ollama_come_first_or_where_the_text_wants_them() {
+        let told = |content: &str, images: u8| {
+            let mut message = Message::text("user", content);
+            message.images = (0..images).map(|number| vec![number]).collect();
+            message.place_images();
+            let order: Vec<u8> = message.images.iter().map(|image| image[0]).collect();
+            (shown(&message), order)
+        };
+        assert_eq!(told("what?", 2), ("##what?".to_owned(), vec![0, 1]));
+        assert_eq!(told("a [img] b", 1), ("a # b".to_owned(), vec![0]));
+        assert_eq!(told("a [img] b [img]", 3), ("#a # b #".to_owned(), vec![2, 0, 1]));
+        assert_eq!(told("a [img] b [img]", 1), ("a # b [img]".to_owned(), vec![0]));
+        assert_eq!(told("a [img]", 0), ("a [img]".to_owned(), vec![]));
+    }
 }

@@ -133,6 +133,9 @@ struct Weights {
     name: Option<String>,
 }
 
+/// A file with the name that it was given, and its digest where that is known.
+type Blob = (String, PathBuf, Option<Digest>);
+
 impl Store {
     /// Makes a model. Hashes its file when that came from outside of any store, which takes as long as reading it.
     ///
@@ -165,7 +168,12 @@ impl Store {
         }
         if let Some(from) = request.from.as_deref().filter(|from| !from.is_empty()) {
             let entry = self.resolve(from)?;
-            return Ok(Parts { parent: Some(entry.name.to_string()), ..Parts::of_entry(&entry) });
+            let mut parts = Parts { parent: Some(entry.name.to_string()), ..Parts::of_entry(&entry) };
+            if let Some(files) = request.files.as_ref().filter(|files| !files.is_empty()) {
+                watch(Progress::status("parsing GGUF"));
+                parts.take_projector(self.blobs(files)?)?;
+            }
+            return Ok(parts);
         }
         let nothing = || StoreError::BadRequest("neither 'from' or 'files' was specified".to_owned());
         let files = request.files.as_ref().ok_or_else(nothing)?;
@@ -173,6 +181,11 @@ impl Store {
             return Err(StoreError::BadRequest("no files provided to convert".to_owned()));
         }
         watch(Progress::status("parsing GGUF"));
+        Parts::of_files(self.blobs(files)?)
+    }
+
+    /// The blobs of files that were uploaded before.
+    fn blobs(&self, files: &BTreeMap<String, String>) -> Result<Vec<Blob>, StoreError> {
         let mut blobs = Vec::new();
         for (name, digest) in files {
             if !is_relative(name) {
@@ -185,7 +198,7 @@ impl Store {
             let path = self.own()?.blob(&digest);
             blobs.push((shown_name(Path::new(name)), path, Some(digest)));
         }
-        Parts::of_files(blobs)
+        Ok(blobs)
     }
 }
 
@@ -248,8 +261,22 @@ impl Parts {
         }
     }
 
+    /// Takes a projector in place of the one that there may be.
+    fn take_projector(&mut self, files: Vec<Blob>) -> Result<(), StoreError> {
+        let bad = |why: &str| StoreError::BadRequest(why.to_owned());
+        let [(name, path, digest)] = <[Blob; 1]>::try_from(files)
+            .map_err(|_| bad("beside 'from' there can be one file: a projector"))?;
+        refuse_foreign_format(&name, &path)?;
+        let facts = facts_of(std::slice::from_ref(&path), false)?;
+        let facts = facts.filter(|facts| facts.is_projector);
+        facts.ok_or_else(|| bad("beside 'from' there can be one file: a projector"))?;
+        self.weights.retain(|weights| weights.kind != "projector");
+        self.weights.push(Weights { kind: "projector", path, digest, name: None });
+        Ok(())
+    }
+
     /// One model in files that are named as given: all its shards, and its projector if there is one.
-    fn of_files(mut files: Vec<(String, PathBuf, Option<Digest>)>) -> Result<Self, StoreError> {
+    fn of_files(mut files: Vec<Blob>) -> Result<Self, StoreError> {
         files.sort_by(|a, b| a.0.cmp(&b.0));
         let (mut weights, mut models) = (Vec::new(), Vec::new());
         for (name, path, digest) in files {
@@ -336,11 +363,17 @@ impl Parts {
         write_manifest(layout, name, &manifest)
     }
 
+    fn families(&self) -> Vec<String> {
+        let sees = self.weights.iter().any(|weights| weights.kind == "projector");
+        let clip = sees.then(|| "clip".to_owned());
+        std::iter::once(self.facts.architecture.clone()).chain(clip).collect()
+    }
+
     fn config(&self) -> Config {
         Config {
             model_format: "gguf".to_owned(),
             model_family: self.facts.architecture.clone(),
-            model_families: vec![self.facts.architecture.clone()],
+            model_families: self.families(),
             model_type: self.facts.parameter_size(),
             file_type: self.facts.quantization.clone(),
             renderer: self.renderer.clone(),

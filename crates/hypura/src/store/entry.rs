@@ -68,6 +68,8 @@ pub struct ModelEntry {
     pub files: Vec<PathBuf>,
     /// The projector for images, if it has one.
     pub projector: Option<PathBuf>,
+    /// What its header says; `None` where it cannot be read.
+    pub projector_facts: Option<Arc<Facts>>,
     /// LoRA adapters.
     pub adapters: Vec<PathBuf>,
     /// 64 hexadecimal digits: of the manifest, or of headers and sizes ([`Facts::digest`]).
@@ -106,7 +108,7 @@ impl ModelEntry {
             parent_model: self.parent.clone(),
             format: "gguf".to_owned(),
             family: self.facts.architecture.clone(),
-            families: vec![self.facts.architecture.clone()],
+            families: self.families(),
             parameter_size: self.facts.parameter_size(),
             quantization_level: self.facts.quantization.clone(),
             context_length: self.facts.context_length,
@@ -114,17 +116,34 @@ impl ModelEntry {
         }
     }
 
+    /// Its architecture, and `clip` where it sees: clients look for that.
+    pub(super) fn families(&self) -> Vec<String> {
+        let clip = self.projector.is_some().then(|| "clip".to_owned());
+        std::iter::once(self.facts.architecture.clone()).chain(clip).collect()
+    }
+
     /// What it can do, without loading it: as the template says that will be used, so that nothing is promised that
     /// only a template in another language could do.
     #[must_use]
     pub fn capabilities(&self) -> Vec<Capability> {
         let mut all = self.facts.capabilities.clone();
+        if self.seeing_projector().is_some() {
+            all.push(Capability::Vision);
+            all.sort_unstable();
+        }
         if let Some(template) = self.own_jinja() {
             all.retain(|capability| !matches!(capability, Capability::Tools | Capability::Thinking));
             all.extend(template_capabilities(template, &self.facts.architecture));
             all.sort_unstable();
         }
         all
+    }
+
+    /// The projector, if it is one for pictures.
+    #[must_use]
+    pub fn seeing_projector(&self) -> Option<&PathBuf> {
+        let sees = self.projector_facts.as_ref().is_some_and(|facts| facts.takes_images());
+        self.projector.as_ref().filter(|_| sees)
     }
 
     /// The template that its maker put over that of the GGUF, where it is one that can be used.
@@ -147,8 +166,23 @@ impl ModelEntry {
     }
 
     pub(super) fn open(found: &Found, cache: &FactCache) -> Result<Self, String> {
+        let mut entry = Self::read(found, cache)?;
+        if let Some(projector) = &entry.projector {
+            entry.projector_facts =
+                cache.facts(std::slice::from_ref(projector)).ok().filter(|facts| facts.is_projector);
+        }
+        Ok(entry)
+    }
+
+    fn read(found: &Found, cache: &FactCache) -> Result<Self, String> {
         match &found.source {
-            Source::Files(files) => Self::of_files(found, files, cache),
+            Source::Files(files) => {
+                let mut entry = Self::of_files(found, files, cache)?;
+                let about = found.projector.as_ref().and_then(|path| fs::metadata(path).ok());
+                entry.size += about.map_or(0, |about| about.len());
+                entry.projector.clone_from(&found.projector);
+                Ok(entry)
+            }
             Source::Manifest(layout, path) => {
                 let (manifest, digest) =
                     Layout::read(path).map_err(|error| format!("its manifest cannot be read: {error}"))?;
@@ -174,6 +208,7 @@ impl ModelEntry {
             origin: found.origin,
             files: files.to_vec(),
             projector: None,
+            projector_facts: None,
             adapters: Vec::new(),
             digest: facts.digest.clone(),
             size,

@@ -87,6 +87,13 @@ impl Facts {
         }
     }
 
+    /// Whether a projector takes pictures.
+    #[must_use]
+    pub fn takes_images(&self) -> bool {
+        let says = |key: &str| self.model_info.get(key).and_then(Json::as_bool);
+        self.is_projector && says("clip.has_vision_encoder").unwrap_or(false)
+    }
+
     /// The number of parameters for people: `8.0B`.
     #[must_use]
     pub fn parameter_size(&self) -> String {

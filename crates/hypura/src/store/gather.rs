@@ -9,6 +9,7 @@ use super::files::shown_name;
 use super::layout::{Layout, children};
 use super::name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName};
 use super::places::{Origin, Places};
+use super::projectors::{best_projector, is_projector_name, projector_beside};
 
 /// How deep snapshots of Hugging Face are searched.
 const MAX_SNAPSHOT_DEPTH: usize = 4;
@@ -19,6 +20,8 @@ pub(super) struct Found {
     pub name: ModelName,
     pub origin: Origin,
     pub source: Source,
+    /// The projector beside its files; one in a manifest is found there.
+    pub projector: Option<PathBuf>,
 }
 
 /// What it consists of.
@@ -64,7 +67,8 @@ impl Gathered {
             }
         }
         if let (Some(file), Ok(name)) = (&places.demo, ModelName::parse("demo")) {
-            all.found.push(Found { name, origin: Origin::Demo, source: Source::Files(vec![file.clone()]) });
+            let source = Source::Files(vec![file.clone()]);
+            all.found.push(Found { name, origin: Origin::Demo, source, projector: None });
         }
         all.drop_doubles();
         all
@@ -89,9 +93,15 @@ impl Gathered {
         self.skipped.push(Skipped { origin, path: path.into(), why: why.into() });
     }
 
-    fn add(&mut self, name: Option<ModelName>, origin: Origin, files: Vec<PathBuf>) {
+    fn add(
+        &mut self,
+        name: Option<ModelName>,
+        origin: Origin,
+        files: Vec<PathBuf>,
+        projector: Option<PathBuf>,
+    ) {
         match name {
-            Some(name) => self.found.push(Found { name, origin, source: Source::Files(files) }),
+            Some(name) => self.found.push(Found { name, origin, source: Source::Files(files), projector }),
             None => {
                 let path = files.into_iter().next().unwrap_or_default();
                 self.skip(origin, path, "its name cannot be made the name of a model");
@@ -104,7 +114,7 @@ impl Gathered {
             match manifest {
                 Ok((name, path)) => {
                     let source = Source::Manifest(layout.clone(), path);
-                    self.found.push(Found { name, origin, source });
+                    self.found.push(Found { name, origin, source, projector: None });
                 }
                 Err((path, why)) => self.skip(origin, path, why),
             }
@@ -117,7 +127,7 @@ impl Gathered {
         let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
         let name = ModelName::from_foreign(DEFAULT_HOST, DEFAULT_NAMESPACE, stem, DEFAULT_TAG);
         match shards_of(file) {
-            Ok(files) => self.add(name, origin, files),
+            Ok(files) => self.add(name, origin, files, projector_beside(file)),
             Err(why) => self.skip(origin, file, why),
         }
     }
@@ -151,12 +161,11 @@ impl Gathered {
     /// the name of the file.
     fn repository(&mut self, origin: Origin, files: Vec<PathBuf>, host: &str, owner: &str, repo: &str) {
         let mut by_tag: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        // Projectors are parts of models: of all models of their repository.
+        let (projectors, files): (Vec<PathBuf>, Vec<PathBuf>) =
+            files.into_iter().partition(|file| is_projector_name(&shown_name(file)));
         for file in files {
             let name = shown_name(&file);
-            if name.to_ascii_lowercase().contains("mmproj") {
-                // A projector is a part of a model.
-                continue;
-            }
             // A model of several shards is named by one of them, the first that is there.
             if ShardName::parse(&name).is_some_and(|shard| {
                 (0..shard.index).any(|index| file.with_file_name(shard.sibling(index)).exists())
@@ -174,7 +183,10 @@ impl Gathered {
                 let stem = stem.strip_suffix(".gguf").unwrap_or(&stem);
                 let name = ModelName::from_foreign(host, owner, repo, if several { stem } else { &tag });
                 match shards_of(&file) {
-                    Ok(files) => self.add(name, origin, files),
+                    Ok(files) => {
+                        let projector = best_projector(&projectors, &file);
+                        self.add(name, origin, files, projector);
+                    }
                     Err(why) => self.skip(origin, file, why),
                 }
             }

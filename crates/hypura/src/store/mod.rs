@@ -4,6 +4,7 @@
 //! - `places`: which folders
 //! - `layout`, `digest`, `files`: manifests and blobs on disk
 //! - `gather`: what is where, by file names
+//! - `projectors`: which projector belongs to which model, by the same
 //! - `facts`, `cache`: what headers say, remembered
 //! - `entry`, `show`: what is told of a model
 //! - `modelfile`: reading and writing Modelfiles
@@ -28,6 +29,7 @@ mod layout;
 mod modelfile;
 mod name;
 mod places;
+mod projectors;
 mod show;
 
 pub use blobs::{BlobWriter, Stored};
@@ -40,6 +42,7 @@ pub use gather::{Skipped, shards_of};
 pub use modelfile::{Modelfile, ModelfileError};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Locality, ModelName};
 pub use places::{Origin, Places, demo_candidates};
+pub use projectors::projector_beside;
 pub use show::{Show, parameter_lines};
 
 use std::path::{Path, PathBuf};
@@ -52,6 +55,8 @@ use layout::Layout;
 pub struct Store {
     places: Places,
     given: Vec<PathBuf>,
+    /// The projector of the files that were given, where one was given too.
+    given_projector: Option<PathBuf>,
     cache: FactCache,
 }
 
@@ -75,7 +80,7 @@ impl Store {
     #[must_use]
     pub fn new(places: Places) -> Self {
         let cache = FactCache::new(places.cache.clone());
-        Self { places, given: Vec::new(), cache }
+        Self { places, given: Vec::new(), given_projector: None, cache }
     }
 
     /// Also knows these files, under the names of the files (`/models/Mixtral.gguf` is `Mixtral:latest`), before all others.
@@ -83,6 +88,22 @@ impl Store {
     pub fn with_files(mut self, files: impl IntoIterator<Item = PathBuf>) -> Self {
         self.given.extend(files);
         self
+    }
+
+    /// The files that were given see by this projector, and by no other.
+    #[must_use]
+    pub fn with_projector(mut self, projector: Option<PathBuf>) -> Self {
+        self.given_projector = projector;
+        self
+    }
+
+    fn gathered(&self) -> Gathered {
+        let mut all = Gathered::from(&self.places, &self.given);
+        if let Some(projector) = &self.given_projector {
+            let given = all.found.iter_mut().filter(|found| found.origin == Origin::Given);
+            given.for_each(|found| found.projector = Some(projector.clone()));
+        }
+        all
     }
 
     /// The folders.
@@ -94,7 +115,7 @@ impl Store {
     /// Every model of every place.
     #[must_use]
     pub fn list(&self) -> Listing {
-        let Gathered { found, skipped } = Gathered::from(&self.places, &self.given);
+        let Gathered { found, skipped } = self.gathered();
         let mut listing = Listing { models: Vec::new(), skipped };
         for found in found {
             match ModelEntry::open(&found, &self.cache) {
@@ -178,7 +199,7 @@ impl Store {
         if let Some(found) = self.find_manifest(name) {
             return Some(found);
         }
-        let mut all = Gathered::from(&self.places, &self.given).found;
+        let mut all = self.gathered().found;
         if let Some(at) = all.iter().position(|found| found.name == *name) {
             return Some(all.swap_remove(at));
         }
@@ -206,7 +227,8 @@ impl Store {
             let layout = Layout::new(folder);
             if let Some(path) = layout.find(name) {
                 let name = name_of_manifest(&path).unwrap_or_else(|| name.clone());
-                return Some(Found { name, origin, source: Source::Manifest(layout, path) });
+                let source = Source::Manifest(layout, path);
+                return Some(Found { name, origin, source, projector: None });
             }
         }
         None

@@ -37,6 +37,9 @@ pub struct Show {
     pub messages: Vec<Message>,
     /// The metadata of the GGUF.
     pub model_info: Map<String, Json>,
+    /// The metadata of its projector.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projector_info: Option<Map<String, Json>>,
     /// The tensors, when everything was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tensors: Option<Vec<TensorRow>>,
@@ -74,6 +77,7 @@ impl Show {
             details: entry.details(),
             messages: entry.messages.clone(),
             model_info: info,
+            projector_info: entry.projector_facts.as_ref().map(|facts| facts.model_info.clone()),
             tensors,
             capabilities: entry.capabilities(),
             modified: entry.modified,

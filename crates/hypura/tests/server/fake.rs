@@ -9,12 +9,13 @@ use hypura::server::Failure;
 use hypura::server::job::{Format, ToolCall};
 use hypura::server::models::backend::{
     AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
-    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadHost,
-    LoadWish, Plan, Prompt, Sampling, Ticket, Token,
+    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, Image, LoadHost,
+    LoadWish, MediaHandle, Plan, Prompt, Sampling, Ticket, Token,
 };
 use hypura::server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 use hypura::server::options::Options;
 use hypura::store::{ModelName, Store};
+use hypura_engine::media::marker;
 use hypura_engine::serve::SharedMemory;
 
 /// A gate that tests hold shut and open.
@@ -94,6 +95,8 @@ pub struct Script {
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub text: String,
+    /// Its pictures.
+    pub images: Vec<Image>,
     pub stops: Vec<String>,
     pub max_tokens: Option<u32>,
     pub num_ctx: Option<u32>,
@@ -195,10 +198,20 @@ fn tokens_of(text: &str, begin: bool) -> Vec<Token> {
 fn text_of(chat: &ChatInput) -> String {
     let mut out = String::new();
     for message in &chat.messages {
-        let content = message["content"].as_str().unwrap_or_default();
+        let text = |part: &serde_json::Value| part["text"].as_str().unwrap_or_default().to_owned();
+        let content = match message["content"].as_array() {
+            Some(parts) => parts.iter().map(text).collect(),
+            None => message["content"].as_str().unwrap_or_default().to_owned(),
+        };
+        let content = content.replace(marker(), "#");
         out.push_str(&format!("<{}>{content}", message["role"].as_str().unwrap_or_default()));
     }
     out + if chat.continues { "" } else { "<assistant>" }
+}
+
+fn media_of<'a>(images: impl Iterator<Item = &'a Image>) -> Option<MediaHandle> {
+    let images: Vec<Image> = images.cloned().collect();
+    (!images.is_empty()).then(|| Box::new(images) as MediaHandle)
 }
 
 impl Engine for FakeEngine {
@@ -236,6 +249,7 @@ impl Engine for FakeEngine {
         let text = self.render_text(chat)?;
         Ok(Prompt {
             tokens: tokens_of(&text, true),
+            media: media_of(chat.images.iter().flatten()),
             stops: vec!["<end>".to_owned()],
             grammar: self.grammar(&chat.format)?,
             parser: Some(Box::new(FakeParser::default())),
@@ -250,6 +264,10 @@ impl Engine for FakeEngine {
 
     fn tokenize(&self, text: &str, begin: bool, _: bool) -> Vec<Token> {
         tokens_of(text, begin)
+    }
+
+    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+        Ok((tokens_of(&text.replace(marker(), "#"), true), media_of(images.iter())))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -277,6 +295,11 @@ impl Engine for FakeEngine {
         }
         self.script.requests.lock().unwrap().push(Seen {
             text: self.detokenize(&request.tokens),
+            images: request
+                .media
+                .as_ref()
+                .and_then(|media| media.downcast_ref::<Vec<Image>>().cloned())
+                .unwrap_or_default(),
             stops: request.stops.clone(),
             max_tokens: request.max_tokens,
             num_ctx: request.num_ctx,
@@ -435,6 +458,7 @@ pub fn entry(name: &str) -> ModelEntry {
         name: format!("{name}:latest"),
         path: format!("/secret/place/{name}.gguf").into(),
         weights: name.to_owned(),
+        projector: None,
         digest: "ab".repeat(32),
         size_bytes: 1234,
         modified: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),

@@ -15,6 +15,7 @@ mod fuzz;
 mod general;
 mod generate;
 mod hostile;
+mod images;
 mod life;
 mod memory;
 mod models;

@@ -19,6 +19,8 @@ pub(super) struct Header {
     pub name: String,
     /// The first file, if the model is on this machine.
     pub path: Option<PathBuf>,
+    /// Its projector for images, if that is on this machine.
+    pub projector: Option<PathBuf>,
     /// Size of the first file.
     pub first_file_bytes: u64,
     /// Files.
@@ -43,9 +45,11 @@ pub(super) fn find(args: &ModelArgs) -> anyhow::Result<Header> {
     if name.starts_with("http://") || name.starts_with("https://") {
         return of_url(&Client::new(), name.clone(), &name);
     }
-    let source = ModelSource::open(&args.path()?)?;
+    let named = args.find()?;
+    let source = ModelSource::open(&named.path)?;
     Ok(Header {
         name,
+        projector: named.projector,
         first_file_bytes: source.files.first().map_or(0, |file| file.len()),
         shards: source.files.len(),
         path: Some(source.path),
@@ -69,7 +73,7 @@ fn of_url(client: &Client, name: String, url: &str) -> anyhow::Result<Header> {
     let shards = headers.len();
     let set = gguf::merge(headers, sizes).with_context(|| url.to_owned())?;
     let shape = ModelShape::from_gguf(&set).with_context(|| url.to_owned())?;
-    Ok(Header { name, path: None, first_file_bytes, shards, shape })
+    Ok(Header { name, path: None, projector: None, first_file_bytes, shards, shape })
 }
 
 /// The URLs of all shards, whichever of them was named. What follows `?` stays.

@@ -54,6 +54,7 @@ pub(super) fn render(
             "notes": advice.notes,
             "compute_bytes": plan.fixed.compute_bytes,
             "process_bytes": plan.fixed.process_bytes,
+            "media_bytes": plan.fixed.media_bytes,
             "context_tokens": settings.context.context_tokens,
             "ubatch_tokens": advice.ubatch_tokens,
             "cached_fraction": plan.cached_fraction(shape, &advice.layout),

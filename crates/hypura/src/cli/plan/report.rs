@@ -67,6 +67,9 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     let ubatch = format!("estimated, for {} tokens of a prompt at once", advice.ubatch_tokens);
     line("compute", plan.fixed.compute_bytes, &ubatch)?;
     line("program", plan.fixed.process_bytes, "estimated")?;
+    if plan.fixed.media_bytes > 0 {
+        line("images", plan.fixed.media_bytes, "projector, and a picture on its way through it")?;
+    }
     line("together", plan.total_bytes(), &format!("of {} that may be used", human_bytes(plan.budget_bytes)))?;
     line("headroom", plan.budget_bytes.saturating_sub(plan.total_bytes()), "")?;
     line("floor", plan.floor_bytes, "the least that this works in")?;

@@ -1,24 +1,40 @@
 //! One generation: from a prompt to text on standard output, token by token, and the reports after it.
 
 use anyhow::Context as _;
+use hypura_engine::machine;
+use hypura_engine::media::{MediaPrompt, SeeError, marker};
 use hypura_engine::session::{GenerateOptions, Outcome, Session};
-use hypura_engine::{Token, machine};
-use serde::Serialize;
+use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::chat::Speaker;
+use super::picture::Image;
 use super::report;
 use super::stats::{Start, Stats};
 use super::stats_file::StatsFile;
 use crate::cli::{Interrupt, Style};
 
-/// A message of a conversation, as chat templates want it.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub role: &'static str,
     pub content: String,
+    /// Pictures, which come before the text.
+    pub images: Vec<Image>,
+}
+
+impl Message {
+    /// As chat templates want it.
+    fn to_json(&self) -> Value {
+        if self.images.is_empty() {
+            return json!({"role": self.role, "content": self.content});
+        }
+        let places = self.images.iter().map(|_| json!({"type": "media_marker", "text": marker()}));
+        let parts: Vec<Value> = places.chain([json!({"type": "text", "text": self.content})]).collect();
+        json!({"role": self.role, "content": parts})
+    }
 }
 
 /// What to answer.
@@ -26,8 +42,9 @@ pub(super) struct Message {
 pub(super) enum Prompt {
     /// A conversation for the model's chat template.
     Chat(Vec<Message>),
-    /// Text to go on with; control tokens in it are read as such, because whoever says `--raw` writes the template.
-    Raw(String),
+    /// Text to go on with, and its pictures at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
+    /// says `--raw` writes the template.
+    Raw(String, Vec<Image>),
 }
 
 /// A finished answer.
@@ -54,14 +71,17 @@ impl Answerer {
     /// # Errors
     /// When the prompt does not fit, decoding fails or the output is closed; the session can go on.
     pub fn answer(&mut self, prompt: &Prompt) -> anyhow::Result<Answer> {
-        let (tokens, stops) = self.tokens(prompt)?;
+        let (tokens, stops) = self.tokens(prompt).map_err(|error| match error.downcast::<SeeError>() {
+            Ok(error) => anyhow::Error::new(error).context("the images cannot be shown to the model"),
+            Err(error) => error,
+        })?;
         let stops = self.options.stops.iter().cloned().chain(stops).collect();
         let options = GenerateOptions { stops, ..self.options.clone() };
         let abort = Arc::clone(&self.session.loaded().abort);
         let (session, interrupt) = (&mut self.session, &self.interrupt);
         let mut out = Output::default();
         let result = interrupt.disarmed(|| {
-            session.generate(&tokens, &options, &mut |piece| {
+            session.generate_after(tokens, &options, &mut |piece| {
                 // The session lowers the flag when it begins; a Ctrl-C just before that must not be lost.
                 if interrupt.raised() {
                     abort.store(true, Ordering::Relaxed);
@@ -75,14 +95,22 @@ impl Answerer {
         Ok(Answer { outcome, text: out.text })
     }
 
-    fn tokens(&mut self, prompt: &Prompt) -> anyhow::Result<(Vec<Token>, Vec<String>)> {
+    fn tokens(&mut self, prompt: &Prompt) -> anyhow::Result<(MediaPrompt, Vec<String>)> {
         Ok(match prompt {
             Prompt::Chat(messages) => {
-                let messages: Vec<&Message> = self.beginning.iter().chain(messages).collect();
-                let rendered = self.session.render(&serde_json::to_string(&messages)?)?;
-                (self.session.tokenize_chat(&rendered), rendered.stops)
+                let all = || self.beginning.iter().chain(messages);
+                let json: Vec<Value> = all().map(Message::to_json).collect();
+                let images: Vec<Image> = all().flat_map(|message| message.images.clone()).collect();
+                let rendered = self.session.render(&serde_json::to_string(&json)?)?;
+                let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
+                (self.session.see(&rendered, &images)?, rendered.stops)
             }
-            Prompt::Raw(text) => (self.session.vocab().tokenize(text, true, true), Vec::new()),
+            Prompt::Raw(text, images) => {
+                let text = (0..images.len())
+                    .fold(text.clone(), |text, at| text.replace(&format!("[img-{at}]"), marker()));
+                let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
+                (self.session.see_text(&text, &images)?, Vec::new())
+            }
         })
     }
 
@@ -142,6 +170,10 @@ impl Speaker for Answerer {
 
     fn forget(&mut self) {
         self.session.clear();
+    }
+
+    fn sees(&self) -> bool {
+        self.session.sees()
     }
 }
 

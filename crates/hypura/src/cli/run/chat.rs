@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::answer::{Message, Prompt};
+use super::picture::{self, Image};
 use crate::cli::Style;
 use crate::cli::failure::{complain, is_closed_pipe, one_line};
 
@@ -23,9 +24,27 @@ const HISTORY_LINES: usize = 1000;
 /// Begins and ends a prompt of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// A message of the user.
-pub(super) fn user(content: String) -> Message {
-    Message { role: "user", content }
+/// The prompt that a text alone makes, with its pictures: those that were named beside it, and, for a model that `sees`, those
+/// that it names itself.
+///
+/// # Errors
+/// When a file that it names is no picture.
+pub(super) fn first(raw: bool, text: String, images: Vec<Image>, sees: bool) -> anyhow::Result<Prompt> {
+    let (text, images) = with_named(text, images, sees)?;
+    Ok(Conversation::new(raw).with(text, images).prompt())
+}
+
+/// A text without the names of pictures in it, and the pictures.
+fn with_named(text: String, mut images: Vec<Image>, sees: bool) -> anyhow::Result<(String, Vec<Image>)> {
+    if !sees {
+        return Ok((text, images));
+    }
+    let (text, paths) = picture::named_in(&text);
+    for path in paths {
+        images.push(picture::read(&path)?);
+        eprintln!("{}", Style::of_stderr().dim(&format!("Added image {}", path.display())));
+    }
+    Ok((text, images))
 }
 
 /// What a person typed.
@@ -52,13 +71,16 @@ pub(super) trait Speaker {
 
     /// Forgets what was said.
     fn forget(&mut self);
+
+    /// Whether pictures can be shown.
+    fn sees(&self) -> bool;
 }
 
-/// Talks until the person leaves.
+/// Talks until the person leaves. `images` are shown with the first thing that is said.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool, mut images: Vec<Image>) -> anyhow::Result<ExitCode> {
     let mut lines = Lines::open()?;
     let style = Style::of_stderr();
     eprintln!("{}", style.dim(&speaker.greeting()));
@@ -77,10 +99,14 @@ pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool) -> anyhow::Result<ExitC
                 eprintln!("{}", style.dim("A new conversation."));
             }
             Typed::Text(text) => {
-                let next = conversation.with(text);
-                match speaker.say(&next.prompt()) {
-                    Ok(text) => {
+                let said = with_named(text, images.clone(), speaker.sees()).and_then(|(text, images)| {
+                    let next = conversation.with(text, images);
+                    Ok((speaker.say(&next.prompt())?, next))
+                });
+                match said {
+                    Ok((text, next)) => {
                         conversation = next.answered(&text);
+                        images.clear();
                         eprintln!();
                     }
                     Err(error) if is_closed_pipe(&error) => return Err(error),
@@ -96,19 +122,26 @@ pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool) -> anyhow::Result<ExitC
 #[derive(Clone, Debug)]
 enum Conversation {
     Chat(Vec<Message>),
-    Raw(String),
+    Raw(String, Vec<Image>),
 }
 
 impl Conversation {
     fn new(raw: bool) -> Self {
-        if raw { Self::Raw(String::new()) } else { Self::Chat(Vec::new()) }
+        if raw { Self::Raw(String::new(), Vec::new()) } else { Self::Chat(Vec::new()) }
     }
 
-    fn with(&self, text: String) -> Self {
+    fn with(&self, text: String, images: Vec<Image>) -> Self {
         let mut next = self.clone();
         match &mut next {
-            Self::Chat(messages) => messages.push(user(text)),
-            Self::Raw(all) => all.push_str(&text),
+            Self::Chat(messages) => messages.push(Message { role: "user", content: text, images }),
+            Self::Raw(all, shown) => {
+                // Where the text does not say itself where its pictures are, they come first.
+                let tags = (0..images.len()).map(|at| format!("[img-{}]", shown.len() + at));
+                let placed = images.is_empty() || text.contains("[img-");
+                all.extend(tags.filter(|_| !placed));
+                all.push_str(&text);
+                shown.extend(images);
+            }
         }
         next
     }
@@ -116,9 +149,10 @@ impl Conversation {
     fn answered(mut self, text: &str) -> Self {
         match &mut self {
             Self::Chat(messages) => {
-                messages.push(Message { role: "assistant", content: text.to_owned() });
+                let (role, content) = ("assistant", text.to_owned());
+                messages.push(Message { role, content, images: Vec::new() });
             }
-            Self::Raw(all) => all.push_str(text),
+            Self::Raw(all, _) => all.push_str(text),
         }
         self
     }
@@ -126,7 +160,7 @@ impl Conversation {
     fn prompt(&self) -> Prompt {
         match self {
             Self::Chat(messages) => Prompt::Chat(messages.clone()),
-            Self::Raw(all) => Prompt::Raw(all.clone()),
+            Self::Raw(all, images) => Prompt::Raw(all.clone(), images.clone()),
         }
     }
 }
@@ -243,11 +277,25 @@ mod tests {
 
     #[test]
     fn a_prompt_that_failed_leaves_no_trace() {
-        let before = Conversation::new(false).with("a".to_owned()).answered("b");
-        let failed = before.with("c".to_owned());
+        let before = Conversation::new(false).with("a".to_owned(), Vec::new()).answered("b");
+        let failed = before.with("c".to_owned(), Vec::new());
         let (Prompt::Chat(before), Prompt::Chat(failed)) = (before.prompt(), failed.prompt()) else {
             panic!("a chat");
         };
         assert_eq!((before.len(), failed.len()), (2, 3));
+    }
+
+    #[test]
+    fn pictures_stay_with_what_was_said_when_they_were_shown() {
+        let image = |number: u8| Image::new(vec![number]);
+        let raw = Conversation::new(true).with("a".to_owned(), vec![image(1)]).answered("b");
+        let Prompt::Raw(text, images) = raw.with("c".to_owned(), vec![image(2)]).prompt() else {
+            panic!("raw");
+        };
+        assert_eq!((text.as_str(), images.len()), ("[img-0]ab[img-1]c", 2));
+        let Ok(Prompt::Chat(messages)) = first(false, "what?".to_owned(), vec![image(1)], false) else {
+            panic!("a chat");
+        };
+        assert_eq!((messages[0].content.as_str(), messages[0].images.len()), ("what?", 1));
     }
 }

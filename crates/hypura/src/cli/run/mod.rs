@@ -2,6 +2,7 @@
 //!
 //! - `sampling`: flags that say how tokens are chosen
 //! - `prompt`: where the prompt comes from
+//! - `picture`: images, by flag or by name in the prompt
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
 //! - `maker`: what the maker of a stored model said: system prompt, parameters, messages
@@ -12,6 +13,7 @@
 mod answer;
 mod chat;
 mod maker;
+mod picture;
 mod prompt;
 mod remote;
 mod report;
@@ -34,8 +36,9 @@ use std::sync::Arc;
 use super::failure::complain;
 use super::{Interrupt, ModelArgs, Style, progress_bar};
 use crate::bench::read_trace;
-use answer::{Answerer, Prompt};
+use answer::Answerer;
 use maker::Maker;
+use picture::Image;
 use prompt::Input;
 use stats::Start;
 use stats_file::StatsFile;
@@ -48,6 +51,11 @@ pub struct Args {
 
     /// What to answer [default: standard input; on a terminal, a chat]
     prompt: Option<String>,
+
+    /// Image to show with the prompt, for models with a projector; several times for several. Files that the prompt itself names
+    /// are shown too (./cat.png)
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
 
     /// Give the prompt to the model as it is, without its chat template
     #[arg(long)]
@@ -109,7 +117,9 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     let mut settings = args.model.settings()?;
     settings.routes = RouteSettings { log, ..args.forced_routes()? };
     let named = args.model.find()?;
+    settings.projector = named.projector;
     let (path, maker) = (named.path, Maker::of(named.entry));
+    let images = args.images(settings.projector.is_some())?;
     if args.model.ctx.is_none() {
         settings.context = maker.context.unwrap_or(settings.context);
     }
@@ -136,13 +146,13 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     };
     match input {
         Input::Text(text) => {
-            let prompt = if args.raw { Prompt::Raw(text) } else { Prompt::Chat(vec![chat::user(text)]) };
-            let outcome = answerer.answer(&prompt)?;
+            let prompt = chat::first(args.raw, text, images, answerer.session.sees());
+            let outcome = answerer.answer(&prompt?)?;
             answerer.report(&outcome)?;
             let stopped = outcome.outcome.finish == Finish::Stopped;
             Ok(if stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => chat::talk(&mut answerer, args.raw),
+        Input::Terminal => chat::talk(&mut answerer, args.raw, images),
     }
 }
 
@@ -178,6 +188,16 @@ impl Args {
     /// When the demo model is nowhere.
     pub(super) fn model_path(&self) -> anyhow::Result<PathBuf> {
         self.model.path()
+    }
+
+    /// The pictures that flags name.
+    fn images(&self, sees: bool) -> anyhow::Result<Vec<Image>> {
+        if !sees && !self.image.is_empty() {
+            anyhow::bail!(
+                "this model sees no images: it has no projector, or none that can be found (--mmproj FILE names one)"
+            );
+        }
+        self.image.iter().map(|path| picture::read(path)).collect()
     }
 
     fn forced_routes(&self) -> anyhow::Result<RouteSettings> {

@@ -4,13 +4,16 @@
 //! (`--memory`, `--residency`, `--stats-json` …, or `--local`).
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use super::Args;
-use super::answer::{Output, Prompt, harmless};
-use super::chat::{Speaker, talk, user};
+use super::answer::{Message, Output, Prompt, harmless};
+use super::chat::{Speaker, first, talk};
+use super::picture::Image;
 use super::prompt::{self, Input};
 use crate::cli::{Interrupt, Style};
 use crate::client::{Client, ClientError};
@@ -21,6 +24,8 @@ use crate::store::Store;
 pub(super) struct Remote {
     client: Client,
     model: String,
+    /// Whether it sees images there.
+    sees: bool,
 }
 
 /// Finds the server to use, if there is one to use.
@@ -32,8 +37,10 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
         return Ok(None);
     }
     let Some(client) = Client::find() else { return Ok(None) };
-    let model = served_name(&client, args)?;
-    Ok(model.map(|model| Remote { client, model }))
+    let Some(model) = served_name(&client, args)? else { return Ok(None) };
+    let show = client.post("/api/show", &json!({"model": model}))?;
+    let sees = show["capabilities"].as_array().is_some_and(|all| all.contains(&"vision".into()));
+    Ok(Some(Remote { client, model, sees }))
 }
 
 fn suits(args: &Args) -> bool {
@@ -69,6 +76,7 @@ fn served_name(client: &Client, args: &Args) -> anyhow::Result<Option<String>> {
 pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let input = prompt::input(args.prompt.as_deref())?;
+    let images = args.images(remote.sees)?;
     let mut options = args.sampling.api_options();
     for (key, value) in [("num_predict", args.max_tokens), ("num_ctx", args.model.ctx)] {
         if let Some(value) = value {
@@ -78,11 +86,11 @@ pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let mut speaker = Talker { remote, interrupt, options, verbose: args.verbose, stopped: false };
     match input {
         Input::Text(text) => {
-            let prompt = if args.raw { Prompt::Raw(text) } else { Prompt::Chat(vec![user(text)]) };
+            let prompt = first(args.raw, text, images, speaker.sees())?;
             speaker.say(&prompt)?;
             Ok(if speaker.stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => talk(&mut speaker, args.raw),
+        Input::Terminal => talk(&mut speaker, args.raw, images),
     }
 }
 
@@ -97,7 +105,7 @@ struct Talker {
 
 impl Speaker for Talker {
     fn greeting(&self) -> String {
-        let Remote { client, model } = &self.remote;
+        let Remote { client, model, .. } = &self.remote;
         format!("{model}, on the server at {}. /help says what there is, /bye leaves.", client.address())
     }
 
@@ -140,6 +148,10 @@ impl Speaker for Talker {
 
     /// The whole conversation goes with every request.
     fn forget(&mut self) {}
+
+    fn sees(&self) -> bool {
+        self.remote.sees
+    }
 }
 
 impl Talker {
@@ -150,16 +162,30 @@ impl Talker {
         }
         match prompt {
             Prompt::Chat(messages) => {
-                body["messages"] = json!(messages);
+                let message = |message: &Message| {
+                    let mut json = json!({"role": message.role, "content": message.content});
+                    if !message.images.is_empty() {
+                        json["images"] = encoded(&message.images);
+                    }
+                    json
+                };
+                body["messages"] = messages.iter().map(message).collect();
                 ("/api/chat", body)
             }
-            Prompt::Raw(text) => {
+            Prompt::Raw(text, images) => {
+                if !images.is_empty() {
+                    body["images"] = encoded(images);
+                }
                 body["prompt"] = text.as_str().into();
                 body["raw"] = true.into();
                 ("/api/generate", body)
             }
         }
     }
+}
+
+fn encoded(images: &[Image]) -> Value {
+    images.iter().map(|image| STANDARD.encode(image.as_slice())).collect()
 }
 
 /// Reasoning, which is shown on stderr: it is no part of the answer.

@@ -125,12 +125,9 @@ fn add_block(block: &Value, message: &mut Message) -> Result<(), Failure> {
     match block["type"].as_str().unwrap_or_default() {
         "text" => {
             let text = block["text"].as_str().ok_or_else(|| bad("a text block needs a text"))?;
-            if !message.content.is_empty() {
-                message.content.push('\n');
-            }
-            message.content.push_str(text);
+            message.push_text(text);
         }
-        "image" => message.images.push(image(block)?),
+        "image" => message.push_image(image(block)?),
         "thinking" => {
             let text = block["thinking"].as_str().unwrap_or_default();
             message.thinking.get_or_insert_default().push_str(text);
@@ -167,7 +164,9 @@ fn tool_result(block: &Value, earlier: &[Message]) -> Result<Message, Failure> {
         _ => return Err(bad("the content of a tool_result must be a string or blocks")),
     }
     if block["is_error"] == true {
-        message.content = format!("Error: {}", message.content);
+        const PREFIX: &str = "Error: ";
+        message.content.insert_str(0, PREFIX);
+        message.image_places.iter_mut().for_each(|place| *place += PREFIX.len());
     }
     message.tool_calls.clear();
     message.tool_name = name_of_call(earlier, Some(id));

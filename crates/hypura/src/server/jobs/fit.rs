@@ -34,8 +34,12 @@ pub(super) fn chat(
         .collect();
     let without = |count: usize| {
         let dropped = &droppable[..count];
-        let kept = input.messages.iter().enumerate().filter(|(at, _)| !dropped.contains(at));
-        ChatInput { messages: kept.map(|(_, message)| message.clone()).collect(), ..input.clone() }
+        let kept = || (0..input.messages.len()).filter(|at| !dropped.contains(at));
+        ChatInput {
+            messages: kept().map(|at| input.messages[at].clone()).collect(),
+            images: kept().filter_map(|at| input.images.get(at).cloned()).collect(),
+            ..input.clone()
+        }
     };
     // The fewest that must go: 0 do not suffice, all may.
     let (mut too_few, mut enough) = (0, droppable.len());
@@ -55,6 +59,10 @@ pub(super) fn chat(
         Some(prompt) => prompt,
         None => engine.render(&without(droppable.len()))?,
     };
+    if prompt.media.is_some() && prompt.tokens.len() > room {
+        // A picture cannot be cut.
+        return Err(too_long(prompt.tokens.len(), context));
+    }
     prompt.tokens = cut(prompt.tokens, room, keep_tokens);
     Ok(prompt)
 }

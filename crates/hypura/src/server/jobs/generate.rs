@@ -1,5 +1,6 @@
 //! Prompts.
 
+use hypura_engine::media::marker;
 use std::sync::Arc;
 
 use super::lookup::{self, Found};
@@ -7,7 +8,7 @@ use super::run::{self, Checked, Prepared};
 use super::{PieceStream, fit, go_template};
 use crate::server::Failure;
 use crate::server::job::{Format, GenerateJob, Message};
-use crate::server::models::backend::{ChatInput, Engine, LoadWish, Prompt, Token};
+use crate::server::models::backend::{ChatInput, Engine, Image, LoadWish, Prompt, Token};
 use crate::server::options::Options;
 use crate::server::request_log::RequestLine;
 use crate::server::state::Server;
@@ -29,6 +30,8 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
     let make = Box::new(move |engine: &dyn Engine, options: &Options| {
         let mut prompt = form.prompt(engine)?;
         let context = engine.context_for(options.context());
+        // A picture cannot be cut.
+        let truncate = truncate && prompt.media.is_none();
         prompt.tokens = fit::tokens(prompt.tokens, context, keep_tokens, truncate)?;
         Ok(Prepared { prompt, wants_context })
     });
@@ -51,7 +54,7 @@ pub async fn render_generate(server: &Arc<Server>, job: GenerateJob) -> Result<S
 /// How a prompt becomes what the model reads.
 enum Form {
     /// It is that already.
-    Text { text: String, format: Format, context: Vec<Token> },
+    Text { text: String, images: Vec<Image>, format: Format, context: Vec<Token> },
     /// Two texts with a gap.
     Gap { before: String, after: String, format: Format },
     /// A message in a conversation; with a template that the request brought, whose failures are the request's.
@@ -61,10 +64,20 @@ enum Form {
 impl Form {
     fn prompt(self, engine: &dyn Engine) -> Result<Prompt, Failure> {
         let plain = |tokens, format| {
-            Ok(Prompt { tokens, stops: Vec::new(), grammar: engine.grammar(&format)?, parser: None })
+            Ok(Prompt {
+                tokens,
+                media: None,
+                stops: Vec::new(),
+                grammar: engine.grammar(&format)?,
+                parser: None,
+            })
         };
         match self {
-            Self::Text { text, format, context } => {
+            Self::Text { text, images, format, .. } if !images.is_empty() => {
+                let (tokens, media) = engine.see(&text, &images)?;
+                Ok(Prompt { media, ..plain(tokens, format)? })
+            }
+            Self::Text { text, format, context, .. } => {
                 let begins = context.is_empty();
                 plain(joined(context, engine.tokenize(&text, begins, true)), format)
             }
@@ -88,7 +101,9 @@ impl Form {
 
     fn text(self, engine: &dyn Engine) -> Result<String, Failure> {
         match self {
-            Self::Text { text, context, .. } => Ok(engine.detokenize(&context) + &text),
+            Self::Text { text, context, .. } => {
+                Ok(engine.detokenize(&context) + &text.replace(marker(), "[img]"))
+            }
             Self::Gap { before, after, .. } => {
                 let tokens = engine.infill(&before, &after).unwrap_or_default();
                 Ok(engine.detokenize(&tokens))
@@ -114,18 +129,58 @@ fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
     before
 }
 
+/// A text for which no template says where its pictures are: at the tags that it has (`[img-0]`, `[img-1]` …), in front where it
+/// has none. Pictures without a tag are left out, as in Ollama.
+fn tagged(text: &str, images: &[Vec<u8>]) -> (String, Vec<Image>) {
+    let mut all: Vec<Image> = images.iter().map(|image| Arc::new(image.clone())).collect();
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut placed) = (text, Vec::new());
+    while let Some(at) = rest.find("[img-") {
+        let (before, tag) = rest.split_at(at);
+        let number = tag.strip_prefix("[img-").and_then(|tag| tag.split_once(']'));
+        let image = number.and_then(|(number, after)| Some((all.get(number.parse::<usize>().ok()?)?, after)));
+        out.push_str(before);
+        match image {
+            Some((image, after)) => {
+                out.push_str(marker());
+                placed.push(Arc::clone(image));
+                rest = after;
+            }
+            None => {
+                out.push_str(&tag[..1]);
+                rest = &tag[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    if placed.is_empty() {
+        placed.append(&mut all);
+        out.insert_str(0, &marker().repeat(placed.len()));
+    }
+    (out, placed)
+}
+
 fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "generate")?;
-    lookup::require_vision(entry, job.images.len())?;
+    lookup::require_vision(entry, job.images.iter())?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let context = job.context.clone().unwrap_or_default();
     let format = job.format.clone();
+    if !context.is_empty() && !job.images.is_empty() {
+        let why =
+            "context and images cannot be given together: use /api/chat, which has messages with images";
+        return Err(Failure::bad_request(why));
+    }
     if job.raw {
-        return Ok(Form::Text { text: job.prompt.clone(), format, context: Vec::new() });
+        let (text, images) = tagged(&job.prompt, &job.images);
+        return Ok(Form::Text { text, images, format, context: Vec::new() });
     }
     if let Some(after) = job.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
         lookup::require(entry, entry.capabilities.insert, "insert")?;
+        if !job.images.is_empty() {
+            return Err(Failure::bad_request("a gap in a text is filled without images"));
+        }
         return Ok(Form::Gap { before: job.prompt.clone(), after: after.clone(), format });
     }
     let system = job.system.clone().or_else(|| entry.system.clone()).filter(|text| !text.is_empty());
@@ -138,18 +193,40 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         };
         let text = go_template::render(template, &values)
             .map_err(|error| Failure::bad_request(format!("template error: {error}")))?;
-        return Ok(Form::Text { text, format, context });
+        let (text, images) = tagged(&text, &job.images);
+        return Ok(Form::Text { text, images, format, context });
     }
     let own = if job.context.is_none() { entry.messages.clone() } else { Vec::new() };
     let system = system.map(|text| Message::text("system", text));
-    let user = Message::text("user", job.prompt.clone());
-    let messages = system.into_iter().chain(own).chain([user]);
+    let mut user = Message::text("user", job.prompt.clone());
+    user.images.clone_from(&job.images);
+    user.place_images();
+    let messages: Vec<Message> = system.into_iter().chain(own).chain([user]).collect();
     let input = ChatInput {
-        messages: messages.map(|message| message.to_openai()).collect(),
+        messages: messages.iter().map(Message::to_openai).collect(),
+        images: messages.into_iter().map(Message::into_images).collect(),
         format,
         think,
         template: template.map(str::to_owned).or_else(|| entry.template.clone()),
         ..ChatInput::default()
     };
     Ok(Form::Chat { input, context, own_template: template.is_some() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gen_3_8_raw_prompts_have_their_images_at_their_tags_or_in_front() {
+        let images = [vec![1], vec![2]];
+        let told = |text: &str| {
+            let (text, placed) = tagged(text, &images);
+            (text.replace(marker(), "#"), placed.iter().map(|image| image[0]).collect::<Vec<_>>())
+        };
+        assert_eq!(told("a [img-1] b [img-0][img-1]"), ("a # b ##".to_owned(), vec![2, 1, 2]));
+        assert_eq!(told("plain"), ("##plain".to_owned(), vec![1, 2]));
+        assert_eq!(told("[img-7] [img-x] [img-1"), ("##[img-7] [img-x] [img-1".to_owned(), vec![1, 2]));
+        assert_eq!(tagged("no [img-0]", &[]).1.len(), 0);
+    }
 }

@@ -1,5 +1,6 @@
 //! Names and capabilities, checked before anything is loaded.
 
+use hypura_engine::media::picture;
 use std::sync::Arc;
 
 use crate::server::Failure;
@@ -82,9 +83,16 @@ pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> 
     Err(Failure::bad_request(format!("\"{name}\" does not support {what}")))
 }
 
-/// Pictures need a projector.
-pub(super) fn require_vision(entry: &ModelEntry, images: usize) -> Result<(), Failure> {
-    require(entry, images == 0 || entry.capabilities.vision, "images")
+/// Pictures need a projector, and must look like pictures: what their beginnings tell is known before a model is loaded.
+pub(super) fn require_vision<'a>(
+    entry: &ModelEntry,
+    images: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<(), Failure> {
+    for (at, image) in images.enumerate() {
+        require(entry, entry.capabilities.vision, "images")?;
+        picture::probe(image).map_err(|error| Failure::bad_request(format!("image {}: {error}", at + 1)))?;
+    }
+    Ok(())
 }
 
 /// What a wish to think means on this model: a thinking model thinks unless told otherwise.

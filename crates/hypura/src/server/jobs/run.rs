@@ -107,10 +107,13 @@ impl Work {
         let (lease, prepared) = self.prepare(lease, make).await?;
         let Prepared { prompt, wants_context } = prepared;
         let prompt_tokens = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
-        let context = wants_context.then(|| prompt.tokens.clone());
+        // Pictures are nothing that a later request could name.
+        let words = || prompt.tokens.iter().copied().filter(|token| *token >= 0).collect();
+        let context: Option<Vec<i32>> = wants_context.then(words);
         let parser = prompt.parser;
         let request = EngineRequest {
             tokens: prompt.tokens,
+            media: prompt.media,
             sampling: sampling(&self.found.options),
             max_tokens: Some(
                 self.found.options.most_tokens(lease.engine().context_for(self.found.options.context())),

@@ -158,11 +158,16 @@ pub struct EngineTotals {
     pub bytes_shared: u64,
 }
 
+/// The bytes of a picture file.
+pub type Image = Arc<Vec<u8>>;
+
 /// A conversation for the chat template.
 #[derive(Clone, Debug, Default)]
 pub struct ChatInput {
-    /// Messages in OpenAI's shape.
+    /// Messages in OpenAI's shape; where a picture is, there is a part of type `media_marker`.
     pub messages: Vec<Value>,
+    /// The pictures of each message, in the order of their places.
+    pub images: Vec<Vec<Image>>,
     /// Tools in OpenAI's shape.
     pub tools: Vec<Value>,
     /// Which may be called.
@@ -181,8 +186,10 @@ pub struct ChatInput {
 
 /// A prompt ready for [`Engine::submit`].
 pub struct Prompt {
-    /// Its tokens.
+    /// Its tokens; negative ones stand for pictures.
     pub tokens: Vec<Token>,
+    /// Its pictures, in the engine's own form.
+    pub media: Option<MediaHandle>,
     /// Strings that end the answer.
     pub stops: Vec<String>,
     /// What the answer must look like, in the engine's own form.
@@ -193,6 +200,8 @@ pub struct Prompt {
 
 /// A grammar made by the engine that will use it.
 pub type GrammarHandle = Box<dyn std::any::Any + Send>;
+/// Pictures read by the engine that will see them.
+pub type MediaHandle = Box<dyn std::any::Any + Send>;
 
 /// A part of an answer that a parser told apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,6 +242,8 @@ pub struct Sampling {
 pub struct EngineRequest {
     /// Its tokens.
     pub tokens: Vec<Token>,
+    /// Its pictures.
+    pub media: Option<MediaHandle>,
     /// How to choose tokens.
     pub sampling: Sampling,
     /// Most tokens of the answer.
@@ -365,6 +376,12 @@ pub trait Engine: Send + Sync {
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure>;
     /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens in it.
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token>;
+    /// Tokens of a text with pictures, as by [`Engine::tokenize`] with both wishes: each `hypura_engine::media::marker` in it is the
+    /// next of `images`. Decodes pictures.
+    ///
+    /// # Errors
+    /// 400 for pictures that cannot be used, and where the model sees none.
+    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure>;
     /// The text of tokens, control tokens included.
     fn detokenize(&self, tokens: &[Token]) -> String;
     /// The prompt that has the gap between two texts filled; `None` where the vocabulary cannot.

@@ -17,6 +17,8 @@ pub struct ModelEntry {
     pub name: String,
     /// The file to load (of several shards: the first).
     pub path: PathBuf,
+    /// The projector for images, where it has one that can be used.
+    pub projector: Option<PathBuf>,
     /// Changes when the weights do: place, size and time of the file. Two names of one file share it.
     pub weights: String,
     /// 64 hexadecimal digits.

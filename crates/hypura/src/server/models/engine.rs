@@ -8,25 +8,25 @@ use std::sync::Arc;
 use hypura_core::plan::Mode;
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{self, LoadSettings, Planned};
+use hypura_engine::media::{MediaPrompt, PromptMedia, SeeError, marker};
 use hypura_engine::serve::{
-    Event, Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SlotStatus, SubmitError,
-    TokenInfo,
+    Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SlotStatus, SubmitError,
 };
-use hypura_engine::session::{Finish, Outcome};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{
-    ChatDelta, ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, SamplerOptions,
+    ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, SamplerOptions,
     ToolChoice as EngineToolChoice, json_schema_to_grammar,
 };
 use serde_json::Value;
 
 use super::backend::{
-    AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
-    EngineFinish, EngineHeld, EngineRequest, EngineSequence, EngineStatus, EngineToken, EngineTotals,
-    EventSink, Fit, GrammarHandle, LoadHost, LoadWish, Plan, Prompt, Sampling, Ticket, Token,
+    Backend, ChatInput, EmbedSink, Engine, EngineFacts, EngineHeld, EngineRequest, EngineSequence,
+    EngineStatus, EngineTotals, EventSink, Fit, GrammarHandle, Image, LoadHost, LoadWish, MediaHandle, Plan,
+    Prompt, Sampling, Ticket, Token,
 };
 use super::catalog::ModelEntry;
-use crate::server::job::{Format, Think, ToolCall, ToolChoice};
+use super::engine_answer::{Parser, event_of};
+use crate::server::job::{Format, Think, ToolChoice};
 use crate::server::{Failure, without_paths};
 
 /// Conversations that a model remembers beyond those that run. They live in the cells that running ones leave, so that they
@@ -52,6 +52,7 @@ impl Backend for EngineBackend {
                 context,
                 sequences: u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1),
                 idle_sequences: REMEMBERED,
+                projector: model.projector.clone(),
                 ..self.settings.clone()
             };
             let source = ModelSource::open(&model.path).map_err(|error| load_failure(model, &error))?;
@@ -211,8 +212,15 @@ impl Engine for RunnerEngine {
     fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
         let prompt = self.apply(chat)?;
         let parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
+        let images: Vec<&[u8]> = chat.images.iter().flatten().map(|image| image.as_slice()).collect();
+        let (tokens, media) = if images.is_empty() {
+            (self.runner.text().tokenize_chat(&prompt), None)
+        } else {
+            seen(self.runner.text().see_chat(&prompt, &images))?
+        };
         Ok(Prompt {
-            tokens: self.runner.text().tokenize_chat(&prompt),
+            tokens,
+            media,
             stops: prompt.stops.clone(),
             grammar: prompt.grammar.map(|grammar| Box::new(grammar) as GrammarHandle),
             parser: Some(Box::new(Parser(parser))),
@@ -220,11 +228,16 @@ impl Engine for RunnerEngine {
     }
 
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
-        Ok(self.apply(chat)?.text)
+        Ok(with_tags(&self.apply(chat)?.text))
     }
 
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token> {
         self.runner.text().tokenize(text, begin, control)
+    }
+
+    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+        let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
+        seen(self.runner.text().see_text(text, &images))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -267,8 +280,10 @@ impl Engine for RunnerEngine {
         let mut sink = sink;
         let folder = self.folder.clone();
         let sink = Box::new(move |event| sink(event_of(event, &folder)));
-        let handle =
-            self.runner.submit(Request { prompt: request.tokens, options }, sink).map_err(refused)?;
+        let media = request.media.and_then(|media| media.downcast::<PromptMedia>().ok());
+        let media = media.map(|media| *media).unwrap_or_default();
+        let prompt = MediaPrompt { tokens: request.tokens, media };
+        let handle = self.runner.submit(Request { prompt, options }, sink).map_err(refused)?;
         Ok(Box::new(RunnerTicket(handle)))
     }
 
@@ -315,6 +330,21 @@ impl RunnerEngine {
         };
         applied.map_err(|error| chat_failure(&error))
     }
+}
+
+fn seen(prompt: Result<MediaPrompt, SeeError>) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+    let MediaPrompt { tokens, media } = prompt.map_err(|error| match error {
+        SeeError::Unloaded => Failure::internal(error.to_string()),
+        error => Failure::bad_request(without_paths(&error.to_string())),
+    })?;
+    Ok((tokens, Some(Box::new(media))))
+}
+
+/// A rendered prompt for people: pictures as Ollama writes them.
+fn with_tags(text: &str) -> String {
+    let mut pieces = text.split(marker());
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.enumerate().fold(first, |text, (at, piece)| format!("{text}[img-{at}]{piece}"))
 }
 
 fn count(number: usize) -> u32 {
@@ -382,80 +412,16 @@ fn refused(error: SubmitError) -> Failure {
     }
 }
 
-fn event_of(event: Event, folder: &Path) -> EngineEvent {
-    match event {
-        Event::Started { reused_tokens, .. } => EngineEvent::Started { reused: reused_tokens },
-        Event::Progress { processed, total, reused, elapsed } => {
-            EngineEvent::Progress { processed, total, reused, elapsed }
-        }
-        Event::Text { text, tokens } => {
-            EngineEvent::Text { text, tokens: tokens.into_iter().filter_map(token_of).collect() }
-        }
-        Event::Done(outcome) => EngineEvent::Done(Box::new(done_of(*outcome))),
-        Event::Failed(error) => EngineEvent::Failed(generate_failure(&error, folder)),
-    }
-}
-
-/// Tokens without a probability were not asked for theirs.
-fn token_of(token: TokenInfo) -> Option<EngineToken> {
-    let top = token.top.into_iter().map(|(_, bytes, logprob)| (bytes, logprob)).collect();
-    Some(EngineToken { bytes: token.bytes, logprob: token.logprob?, top })
-}
-
-fn done_of(outcome: Outcome) -> EngineDone {
-    let (prefill, decode) = (&outcome.prefill_stats, &outcome.decode_stats);
-    let lookups = [prefill.prefill, prefill.decode, decode.prefill, decode.decode];
-    EngineDone {
-        finish: match (outcome.finish, outcome.stop) {
-            (Finish::StopString, Some(stop)) => EngineFinish::StopString(stop),
-            (Finish::Length | Finish::ContextFull, _) => EngineFinish::Length,
-            _ => EngineFinish::End,
-        },
-        prompt_tokens: u32::try_from(outcome.prompt_tokens).unwrap_or(u32::MAX),
-        reused_tokens: u32::try_from(outcome.reused_tokens).unwrap_or(u32::MAX),
-        tokens: outcome.tokens,
-        prefill: outcome.prefill,
-        decode: outcome.token_times.iter().sum(),
-        bytes_read: prefill.bytes_read + decode.bytes_read,
-        hits: lookups.iter().map(|lookups| lookups.hits).sum(),
-        misses: lookups.iter().map(|lookups| lookups.misses).sum(),
-    }
-}
-
-fn generate_failure(error: &GenerateError, folder: &Path) -> Failure {
+pub(super) fn generate_failure(error: &GenerateError, folder: &Path) -> Failure {
     let message = public(error, folder);
     match error {
-        GenerateError::PromptTooLong { .. } | GenerateError::EmptyPrompt => Failure::bad_request(message),
+        GenerateError::PromptTooLong { .. }
+        | GenerateError::EmptyPrompt
+        | GenerateError::ImageTooLong { .. } => Failure::bad_request(message),
         _ => {
             tracing::error!(%error, "a generation failed");
             Failure::internal(message)
         }
-    }
-}
-
-/// llama.cpp's parser as an [`AnswerParser`].
-struct Parser(ChatParser);
-
-impl AnswerParser for Parser {
-    fn push(&mut self, text: &str) -> Vec<AnswerPart> {
-        self.0.push(text).into_iter().map(part_of).collect()
-    }
-
-    fn finish(&mut self, complete: bool) -> Vec<AnswerPart> {
-        self.0.finish(complete).into_iter().map(part_of).collect()
-    }
-}
-
-fn part_of(delta: ChatDelta) -> AnswerPart {
-    match delta {
-        ChatDelta::Content(text) => AnswerPart::Content(text),
-        ChatDelta::Reasoning(text) => AnswerPart::Thinking(text),
-        ChatDelta::ToolCall { index, id, name, arguments_json } => AnswerPart::ToolCall(ToolCall {
-            index: u32::try_from(index).unwrap_or(u32::MAX),
-            id,
-            name,
-            arguments: serde_json::from_str(&arguments_json).unwrap_or(Value::String(arguments_json)),
-        }),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The model store as the server's catalogue.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
@@ -38,8 +38,9 @@ impl StoreCatalog {
         });
         Ok(ModelEntry {
             name: entry.name.to_string(),
-            weights: weights(&path),
+            weights: weights(&path, entry.seeing_projector().map(PathBuf::as_path)),
             path,
+            projector: entry.seeing_projector().cloned(),
             digest: entry.digest.clone(),
             size_bytes: entry.size,
             modified: entry.modified,
@@ -57,8 +58,7 @@ impl StoreCatalog {
                 completion: can(Capability::Completion),
                 tools: can(Capability::Tools),
                 insert: can(Capability::Insert),
-                // The engine cannot load projectors yet, so no model sees.
-                vision: false,
+                vision: can(Capability::Vision),
                 embedding: can(Capability::Embedding),
                 thinking: can(Capability::Thinking),
             },
@@ -119,7 +119,7 @@ impl Catalog for StoreCatalog {
             template: show.template,
             model_info: show.model_info,
             tensors: self.tensors(entry)?.as_ref().clone(),
-            projector_info: None,
+            projector_info: show.projector_info,
             renderer: show.renderer,
             parser: show.parser,
             requires: show.requires,
@@ -142,8 +142,15 @@ pub fn failure_of_store(error: &StoreError) -> Failure {
     Failure::new(status, crate::server::without_paths(&error.public_message()))
 }
 
-/// Place, size and time of a file: what is loaded from it is good as long as they stay.
-fn weights(path: &Path) -> String {
+/// Place, size and time of the files: what is loaded from them is good as long as they stay.
+fn weights(path: &Path, projector: Option<&Path>) -> String {
+    match projector {
+        Some(projector) => format!("{}\n{}", stamp(path), stamp(projector)),
+        None => stamp(path),
+    }
+}
+
+fn stamp(path: &Path) -> String {
     let about = std::fs::metadata(path).ok();
     let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let bytes = about.as_ref().map_or(0, std::fs::Metadata::len);

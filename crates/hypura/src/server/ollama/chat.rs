@@ -106,7 +106,7 @@ fn message(wire: WireMessage) -> Result<Message, Failure> {
         other => return Err(Failure::bad_request(format!("invalid role: {other:?}"))),
     };
     let calls = wire.tool_calls.unwrap_or_default().into_iter().enumerate();
-    Ok(Message {
+    let mut message = Message {
         role,
         content: wire.content.unwrap_or_default(),
         thinking: wire.thinking.filter(|text| !text.is_empty()),
@@ -114,7 +114,10 @@ fn message(wire: WireMessage) -> Result<Message, Failure> {
         tool_calls: calls.map(|(at, call)| tool_call(at, call)).collect::<Result<_, _>>()?,
         tool_name: wire.tool_name.filter(|name| !name.is_empty()),
         tool_call_id: wire.tool_call_id.filter(|id| !id.is_empty()),
-    })
+        ..Message::default()
+    };
+    message.place_images();
+    Ok(message)
 }
 
 /// Arguments are an object; other protocols' text that holds one is taken too.

@@ -87,19 +87,13 @@ pub(in crate::server) fn part(part: &Value, message: &mut Message) -> Result<(),
         "text" | "input_text" | "output_text" | "refusal" | "summary_text" | "reasoning_text" => {
             let field = if kind == "refusal" { "refusal" } else { "text" };
             let text = part[field].as_str().ok_or_else(|| bad(format!("a {kind} part needs a {field}")))?;
-            if !message.content.is_empty() {
-                message.content.push('\n');
-            }
-            message.content.push_str(text);
+            message.push_text(text);
         }
         "image_url" | "input_image" => {
             let url = part["image_url"].as_str().or_else(|| part["image_url"]["url"].as_str());
-            message.images.push(picture(url.unwrap_or_default())?);
+            message.push_image(picture(url.unwrap_or_default())?);
         }
-        "input_audio" => {
-            let data = part["input_audio"]["data"].as_str().unwrap_or_default();
-            message.images.push(STANDARD.decode(data).map_err(|_| bad("invalid audio input: no base64"))?);
-        }
+        "input_audio" => return Err(bad("sounds are not supported as input")),
         "input_file" | "file" => return Err(bad("files are not supported as input")),
         other => return Err(bad(format!("unknown content part type {other:?}"))),
     }
@@ -239,11 +233,11 @@ mod tests {
         let parts = json!({"role": "user", "content": [
             {"type": "text", "text": "a"}, {"type": "text", "text": "b"},
             {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}},
-            {"type": "image_url", "image_url": "data:;base64,aGo="},
-            {"type": "input_audio", "input_audio": {"data": "aGs=", "format": "wav"}}]});
+            {"type": "image_url", "image_url": "data:;base64,aGo="}]});
         let message = one(parts).unwrap();
         assert_eq!(message.content, "a\nb");
-        assert_eq!(message.images, [b"hi".to_vec(), b"hj".to_vec(), b"hk".to_vec()]);
+        assert_eq!(message.images, [b"hi".to_vec(), b"hj".to_vec()]);
+        assert_eq!(message.image_places, [3, 3]);
     }
 
     #[test]
@@ -255,6 +249,7 @@ mod tests {
             json!({"role": "user", "content": 1}),
             json!({"role": "user", "content": [{"type": "video"}]}),
             json!({"role": "user", "content": [{"type": "text"}]}),
+            json!({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "aGs="}}]}),
             json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}),
             json!({"role": "user", "content": [{"type": "image_url", "image_url": "data:image/png;base64,%%"}]}),
             json!({"role": "assistant", "tool_calls": {}}),

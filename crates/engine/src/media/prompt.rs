@@ -1,0 +1,227 @@
+//! A prompt with pictures: tokens, of which the negative ones stand for rows that a projector makes.
+
+use hypura_ggml::{MediaChunk, MediaError, Medium, PromptPart, PromptPiece, Token, Vocab};
+use sha2::{Digest, Sha256};
+use std::collections::hash_map::RandomState;
+use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::{Arc, OnceLock};
+
+use super::MediaTools;
+use super::picture::{self, PictureError};
+use super::table::{Extent, Known};
+
+/// What stands in the name of a [`marker`].
+pub const MARKER_NAME: &str = "media";
+
+/// The text that stands for a picture in messages and prompts until they are cut into tokens. Different in every process, so
+/// that nobody writes one by accident or on purpose.
+#[must_use]
+pub fn marker() -> &'static str {
+    static MARKER: OnceLock<String> = OnceLock::new();
+    MARKER.get_or_init(|| {
+        // The standard library's source of random keys.
+        let random = || RandomState::new().build_hasher().finish();
+        format!("<__{MARKER_NAME}_{:016x}{:016x}__>", random(), random())
+    })
+}
+
+/// Why a prompt with pictures cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SeeError {
+    /// There is no projector.
+    #[error("this model does not support images")]
+    Blind,
+    /// A picture that cannot be used.
+    #[error("image {number}: {error}")]
+    Picture {
+        /// Which, counted from 1.
+        number: usize,
+        /// Why.
+        error: PictureError,
+    },
+    /// The template left pictures out, or shows them twice.
+    #[error("the chat template shows {shown} of {pictures} images")]
+    Template {
+        /// Places of pictures in the prompt.
+        shown: usize,
+        /// Pictures.
+        pictures: usize,
+    },
+    /// The projector refuses.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// The model is gone, or it has seen more pictures than there are numbers.
+    #[error("the model was unloaded")]
+    Unloaded,
+}
+
+/// A picture, or a part of one that is encoded by itself.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub known: Arc<Known>,
+    pub raw: MediaChunk,
+}
+
+/// Where one begins in a prompt.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub start: usize,
+    pub chunk: Arc<Chunk>,
+}
+
+impl Placed {
+    pub fn rows(&self) -> usize {
+        self.chunk.known.extent.rows
+    }
+}
+
+/// The pictures of a prompt. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct PromptMedia(Vec<Placed>);
+
+impl PromptMedia {
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Rows that pictures take.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.0.iter().map(Placed::rows).sum()
+    }
+
+    /// The picture that row `at` is of.
+    pub(crate) fn at(&self, at: usize) -> Option<&Placed> {
+        self.0.iter().find(|placed| (placed.start..placed.start + placed.rows()).contains(&at))
+    }
+
+    /// Whether these are the pictures of a prompt, where it has them.
+    pub(crate) fn fits(&self, prompt: &[Token]) -> bool {
+        let mut at = 0;
+        for placed in &self.0 {
+            let Some(before) = prompt.get(at..placed.start) else { return false };
+            let Some(rows) = prompt.get(placed.start..placed.start + placed.rows()) else { return false };
+            let is_its = |token: &Token| *token == placed.chunk.known.token;
+            if before.iter().any(|token| *token < 0) || rows.is_empty() || !rows.iter().all(is_its) {
+                return false;
+            }
+            at = placed.start + placed.rows();
+        }
+        prompt.get(at..).is_some_and(|rest| rest.iter().all(|token| *token >= 0))
+    }
+}
+
+/// A prompt ready for a sequence.
+#[derive(Clone, Debug, Default)]
+pub struct MediaPrompt {
+    /// Its tokens; a negative one is a row of a picture.
+    pub tokens: Vec<Token>,
+    /// Its pictures.
+    pub media: PromptMedia,
+}
+
+impl From<Vec<Token>> for MediaPrompt {
+    fn from(tokens: Vec<Token>) -> Self {
+        Self { tokens, media: PromptMedia::default() }
+    }
+}
+
+/// Cuts a prompt into tokens and rows of pictures. `parts` are texts and whether they came from outside, so that control
+/// tokens are not read in them; each [`marker`] in them is the next of `images`, the bytes of picture files. Decodes pictures:
+/// not for a thread that others wait for.
+///
+/// # Errors
+/// [`SeeError`].
+pub(crate) fn see(
+    tools: &MediaTools,
+    vocab: &Vocab,
+    parts: &[(String, bool)],
+    images: &[&[u8]],
+) -> Result<MediaPrompt, SeeError> {
+    let texts: Vec<(Vec<&str>, bool)> =
+        parts.iter().map(|(text, input)| (text.split(marker()).collect(), *input)).collect();
+    let shown: usize = texts.iter().map(|(texts, _)| texts.len() - 1).sum();
+    if shown != images.len() {
+        return Err(SeeError::Template { shown, pictures: images.len() });
+    }
+    let mut pictures = Vec::with_capacity(images.len());
+    for (at, bytes) in images.iter().enumerate() {
+        let decoded = picture::decode(bytes).map_err(|error| SeeError::Picture { number: at + 1, error })?;
+        pictures.push(Medium::picture(decoded.width, decoded.height, &decoded.rgb, &id(bytes))?);
+    }
+    let mut left = pictures.iter();
+    let mut all = Vec::new();
+    for (texts, input) in &texts {
+        for (at, text) in texts.iter().enumerate() {
+            if at > 0 {
+                all.extend(left.next().map(PromptPart::Medium));
+            }
+            if !text.is_empty() {
+                all.push(PromptPart::Text { text, control: !input });
+            }
+        }
+    }
+    let pieces = tools.projector.tokenize(&all)?;
+    placed(tools, vocab, pieces)
+}
+
+/// A name for the bytes of a picture.
+fn id(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result<MediaPrompt, SeeError> {
+    let mut prompt = MediaPrompt::default();
+    for (part, piece) in pieces.into_iter().enumerate() {
+        match piece {
+            PromptPiece::Tokens(tokens) => prompt.tokens.extend(tokens),
+            PromptPiece::Media(raw) => {
+                let last = usize::try_from(raw.places(0)?.last()).unwrap_or(0);
+                let extent = Extent { rows: raw.rows(), positions: raw.positions(), last };
+                // Which piece of the prompt it is tells the parts of one picture apart.
+                let mut key = Sha256::new();
+                key.update(raw.id());
+                for number in [part, extent.rows, extent.positions, last] {
+                    key.update((number as u64).to_le_bytes());
+                }
+                let known = tools.table.number(key.finalize().into(), extent).ok_or(SeeError::Unloaded)?;
+                let start = prompt.tokens.len();
+                prompt.tokens.extend(std::iter::repeat_n(known.token, extent.rows));
+                prompt.media.0.push(Placed { start, chunk: Arc::new(Chunk { known, raw }) });
+            }
+        }
+    }
+    // Templates that spell out BOS themselves would give two.
+    if let Some(bos) = vocab.bos()
+        && prompt.tokens.starts_with(&[bos, bos])
+    {
+        prompt.tokens.remove(0);
+        prompt.media.0.iter_mut().for_each(|placed| placed.start -= 1);
+    }
+    Ok(prompt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_long_and_always_the_same() {
+        assert_eq!(marker(), marker());
+        assert!(marker().len() > 40 && marker().starts_with("<__"));
+    }
+
+    #[test]
+    fn without_pictures_every_token_must_be_one() {
+        let none = PromptMedia::default();
+        assert!(none.fits(&[1, 2, 3]) && none.fits(&[]));
+        assert!(!none.fits(&[1, -2, 3]));
+        assert_eq!((none.rows(), none.is_empty()), (0, true));
+    }
+}

@@ -1,0 +1,113 @@
+//! Steps that read a picture: rows of embeddings in place of tokens.
+//!
+//! A picture is encoded when its sequence gets to it, on the thread that decodes: the others wait for that long. Its rows are
+//! then read in steps of their own, one sequence at a time, between the steps of the others. Rows that see each other are read
+//! in one step.
+
+use hypura_ggml::{RowsPart, Token};
+
+use super::batcher::{Active, Batcher, Part, index};
+use crate::error::GenerateError;
+
+/// The rows of a picture.
+pub(super) struct Encoded {
+    /// Where the picture begins in its sequence.
+    start: usize,
+    rows: Vec<f32>,
+}
+
+/// How many of these tokens, which are not in memory yet, come before the next picture.
+pub(super) fn next_stretch(missing: &[Token]) -> usize {
+    missing.iter().take_while(|token| **token >= 0).count()
+}
+
+impl Batcher {
+    /// The next step, if it is one of a picture: pictures and texts take turns, where there are both.
+    pub(super) fn fill_picture(&mut self, ids: &[u64]) -> Option<Part> {
+        self.places.0.as_ref()?;
+        let next = |active: &Active| {
+            let first = self.memory.row(active.row).cached.len();
+            active.sequence.tokens().get(first).copied()
+        };
+        let mine = || self.active.iter().enumerate().filter(|(_, active)| ids.contains(&active.id));
+        let waiting: Vec<usize> = mine()
+            .filter(|(_, active)| next(active).is_some_and(|token| token < 0))
+            .map(|(at, _)| at)
+            .collect();
+        let reads = mine().any(|(_, active)| next(active).is_some_and(|token| token >= 0));
+        if waiting.is_empty() || (reads && self.turn % 2 == 0) {
+            return None;
+        }
+        let at = waiting[(self.turn / 2) % waiting.len()];
+        self.turn = self.turn.wrapping_add(1);
+        let Active { id, row, sequence, .. } = &self.active[at];
+        let first = self.memory.row(*row).cached.len();
+        let picture = sequence.picture_at(first)?;
+        let left = picture.start + picture.rows() - first;
+        // Too many that must be in one step: an error when it is computed.
+        let tokens = if picture.chunk.raw.non_causal() { left } else { left.min(self.room()) };
+        Some(Part { id: *id, active: at, tokens, logits: None, is_picture: true })
+    }
+
+    /// Puts the rows of a picture into the batch, if the step is one of a picture.
+    pub(super) fn show_picture(&mut self, parts: &mut [Part]) -> Result<(), GenerateError> {
+        let [part] = parts else { return Ok(()) };
+        if !part.is_picture {
+            return Ok(());
+        }
+        let room = self.room();
+        let Active { row, sequence, encoded, .. } = &mut self.active[part.active];
+        let first = self.memory.row(*row).cached.len();
+        let (Some(picture), Some(media)) = (sequence.picture_at(first).cloned(), &self.loaded.media) else {
+            return Err(GenerateError::NoSequence);
+        };
+        if part.tokens > room {
+            return Err(GenerateError::ImageTooLong { rows: part.tokens, most: room });
+        }
+        let chunk = &picture.chunk.raw;
+        if encoded.as_ref().is_none_or(|encoded| encoded.start != picture.start) {
+            // First away with the one before: two are more than the plan counts.
+            *encoded = None;
+            let rows = media.projector.encode(chunk)?;
+            *encoded = Some(Encoded { start: picture.start, rows });
+        }
+        let position = self.places.position(sequence.tokens(), picture.start);
+        let places = chunk.places(index(position))?;
+        let (from, width) = (first - picture.start, media.projector.width());
+        let numbers =
+            encoded.as_ref().and_then(|encoded| encoded.rows.get(from * width..(from + part.tokens) * width));
+        let last = first + part.tokens == sequence.tokens().len();
+        let entry = self.batch.set_rows(&RowsPart {
+            numbers: numbers.unwrap_or_default(),
+            places: &places,
+            from,
+            rows: part.tokens,
+            sequence: index(*row),
+            non_causal: chunk.non_causal(),
+            logits: last,
+        });
+        let Some(entry) = entry else { return Err(GenerateError::NoSequence) };
+        part.logits = last.then_some(entry);
+        Ok(())
+    }
+
+    /// What was read of a picture is in memory: its numbers are of no use any more once that is all of it.
+    pub(super) fn drop_read_pictures(&mut self) {
+        for Active { row, sequence, encoded, .. } in &mut self.active {
+            let read = self.memory.row(*row).cached.len();
+            let needed = |encoded: &Encoded| {
+                sequence.picture_at(read).is_some_and(|picture| picture.start == encoded.start)
+            };
+            if !encoded.as_ref().is_none_or(needed) {
+                *encoded = None;
+            }
+        }
+    }
+
+    /// Numbers of pictures that neither a request nor the memory has may be forgotten.
+    pub(super) fn forget_pictures(&self) {
+        if let Some(table) = &self.places.0 {
+            table.tidy(|token| self.memory.rows().iter().any(|row| row.cached.contains(&token)));
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Pictures in prompts: files that a flag or the prompt itself names.
+
+use anyhow::Context as _;
+use hypura_engine::media::picture;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The bytes of a picture file.
+pub(super) type Image = Arc<Vec<u8>>;
+
+/// Larger files are no pictures.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// How the names of pictures end.
+const ENDINGS: [&str; 6] = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"];
+
+/// What paths begin with, so that they are told from other words.
+const BEGINNINGS: [&str; 4] = ["/", "./", "../", "~/"];
+
+/// Reads a picture, and looks whether it is one.
+///
+/// # Errors
+/// What is wrong with the file.
+pub(super) fn read(path: &Path) -> anyhow::Result<Image> {
+    let name = path.display();
+    let about = fs::metadata(path).with_context(|| format!("cannot read the image {name}"))?;
+    if about.len() > MOST_BYTES {
+        anyhow::bail!("{name} is larger than {} MiB: no image is", MOST_BYTES >> 20);
+    }
+    let bytes = fs::read(path).with_context(|| format!("cannot read the image {name}"))?;
+    picture::probe(&bytes).with_context(|| name.to_string())?;
+    Ok(Arc::new(bytes))
+}
+
+/// The pictures that a prompt names, and the prompt without their names, as Ollama's program has it. Only files that are there
+/// count: everything else is text. Blanks in names have a `\` before them, or the name is in quotes.
+pub(super) fn named_in(text: &str) -> (String, Vec<PathBuf>) {
+    let (mut rest, mut paths) = (String::with_capacity(text.len()), Vec::new());
+    let mut at = 0;
+    while let Some(character) = text[at..].chars().next() {
+        let before = text[..at].chars().next_back();
+        let begins_word = before.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '('));
+        match begins_word.then(|| path_at(&text[at..], before)).flatten() {
+            Some((length, path)) => {
+                let quote = before.filter(|c| matches!(c, '"' | '\''));
+                at += length;
+                if quote.is_some_and(|quote| rest.ends_with(quote) && text[at..].starts_with(quote)) {
+                    rest.pop();
+                    at += 1;
+                }
+                paths.push(path);
+            }
+            None => {
+                rest.push(character);
+                at += character.len_utf8();
+            }
+        }
+    }
+    if paths.is_empty() {
+        return (text.to_owned(), paths);
+    }
+    (rest.trim().to_owned(), paths)
+}
+
+/// The path of a picture file that a text begins with, and its length there.
+fn path_at(text: &str, quote: Option<char>) -> Option<(usize, PathBuf)> {
+    if !BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) {
+        return None;
+    }
+    let line = text.lines().next()?;
+    let quoted = quote.filter(|c| matches!(c, '"' | '\'')).and_then(|quote| line.find(quote));
+    let line = quoted.map_or(line, |end| &line[..end]);
+    let lower = line.to_ascii_lowercase();
+    let mut ends: Vec<usize> = ENDINGS
+        .iter()
+        .flat_map(|ending| lower.match_indices(ending).map(|(at, ending)| at + ending.len()))
+        .filter(|end| !line[*end..].starts_with(|c: char| c.is_alphanumeric()))
+        .collect();
+    ends.sort_unstable();
+    ends.into_iter().find_map(|end| {
+        let name = &line[..end];
+        let path = if quoted.is_some() { name.to_owned() } else { name.replace("\\ ", " ") };
+        let path = match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+            (Some(below), Some(home)) => Path::new(&home).join(below),
+            _ => PathBuf::from(path),
+        };
+        path.is_file().then_some((end, path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_there_are_taken_out_of_the_prompt() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, "x").unwrap();
+            path.display().to_string()
+        };
+        let (one, two) = (file("one.PNG"), file("two words.jpeg"));
+        let told = |text: &str| {
+            let (text, paths) = named_in(text);
+            (text, paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(told(&format!("what is {one}?")), ("what is ?".to_owned(), vec![one.clone()]));
+        let escaped = two.replace(' ', "\\ ");
+        assert_eq!(
+            told(&format!("{escaped} and {one} differ")),
+            ("and  differ".to_owned(), vec![two.clone(), one.clone()])
+        );
+        assert_eq!(told(&format!("look at '{two}' now")), ("look at  now".to_owned(), vec![two.clone()]));
+        let missing = format!("what is {one}x or /not/there.png or a/b.png?");
+        assert_eq!(told(&missing), (missing.clone(), vec![]));
+        assert_eq!(told("http://x/y.png"), ("http://x/y.png".to_owned(), vec![]));
+        assert_eq!(told("ünïcode ./ä.png /"), ("ünïcode ./ä.png /".to_owned(), vec![]));
+    }
+
+    #[test]
+    fn what_is_no_image_is_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        assert!(read(&path).unwrap_err().to_string().contains("a.png"));
+        fs::write(&path, "no picture").unwrap();
+        let error = format!("{:#}", read(&path).unwrap_err());
+        assert!(error.contains("a.png") && error.contains("jpeg"), "{error}");
+    }
+}
