@@ -9,6 +9,8 @@ mod errors;
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
+mod images;
+#[cfg(test)]
 mod kit;
 #[cfg(test)]
 mod machine;

@@ -108,6 +108,9 @@ fn done() -> Value {
 fn chatty(what: &str, body: &Value) -> Option<Vec<Value>> {
     let says = |key: &str, text: &str| json!({"message": {"role": "assistant", key: text}, "done": false});
     ours(what).or_else(|| match what {
+        "POST /api/show" if body["model"] == "eyes" => {
+            Some(vec![json!({"model_info": {}, "capabilities": ["completion", "vision"]})])
+        }
         "POST /api/show" => Some(vec![json!({"model_info": {}})]),
         "POST /api/chat" => {
             Some(vec![says("thinking", "Hmm."), says("content", "Hel"), says("content", "lo"), done()])
@@ -273,4 +276,31 @@ fn the_other_commands_ask_the_server() {
     );
     assert_eq!(asked[2].1, json!({"model": "x", "keep_alive": 0, "stream": false}));
     assert_eq!(asked[5].1, json!({"model": "y"}));
+}
+
+#[test]
+fn pictures_go_to_a_server_whose_model_sees() {
+    let server = Server::start(chatty);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a b.gif");
+    // The smallest picture that there is.
+    let gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+    std::fs::write(&path, gif).unwrap();
+    let path = path.to_str().unwrap();
+    let sent = |arguments: &[&str]| {
+        server.run(arguments).assert_success();
+        server.asked().into_iter().rev().find(|(what, _)| what != "POST /api/show").unwrap().1
+    };
+    let by_flag = sent(&["run", "eyes", "what?", "--image", path]);
+    assert_eq!(by_flag["messages"][0]["content"], "what?");
+    let encoded = by_flag["messages"][0]["images"][0].as_str().unwrap().to_owned();
+    assert!(encoded.starts_with("R0lGODlh"), "{encoded}");
+    let by_name = sent(&["run", "eyes", &format!("what is '{path}'")]);
+    assert_eq!(by_name["messages"][0]["images"][0], *encoded);
+    assert_eq!(by_name["messages"][0]["content"], "what is");
+    let raw = sent(&["run", "eyes", "look", "--image", path, "--raw"]);
+    assert_eq!((&raw["prompt"], &raw["images"][0]), (&json!("[img-0]look"), &json!(encoded)));
+    server.run(&["run", "x", "what?", "--image", path]).assert_error(1, &["sees no images"]);
+    let words = sent(&["run", "x", &format!("what is '{path}'")]);
+    assert!(words["messages"][0]["content"].as_str().unwrap().contains("a b.gif"));
 }

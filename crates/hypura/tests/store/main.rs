@@ -11,4 +11,6 @@ mod kit;
 #[cfg(test)]
 mod lists;
 #[cfg(test)]
+mod projectors;
+#[cfg(test)]
 mod show;

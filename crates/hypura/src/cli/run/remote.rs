@@ -37,8 +37,7 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
         return Ok(None);
     }
     let Some(client) = Client::find() else { return Ok(None) };
-    let Some(model) = served_name(&client, args)? else { return Ok(None) };
-    let show = client.post("/api/show", &json!({"model": model}))?;
+    let Some((model, show)) = served(&client, args)? else { return Ok(None) };
     let sees = show["capabilities"].as_array().is_some_and(|all| all.contains(&"vision".into()));
     Ok(Some(Remote { client, model, sees }))
 }
@@ -51,18 +50,20 @@ fn suits(args: &Args) -> bool {
         && args.routes.is_none()
 }
 
-/// What the server calls the model. A file is known by the digest of its header.
-fn served_name(client: &Client, args: &Args) -> anyhow::Result<Option<String>> {
+/// What the server calls the model, and says of it. A file is known by the digest of its header.
+fn served(client: &Client, args: &Args) -> anyhow::Result<Option<(String, Value)>> {
+    let show = |name: &str| client.post("/api/show", &json!({"model": name}));
     let path = &args.model.model;
     if path.is_file() {
         let Ok(digest) = Store::of_environment().file_digest(path) else { return Ok(None) };
         let tags = client.get("/api/tags")?;
         let model = tags["models"].as_array().into_iter().flatten().find(|model| model["digest"] == digest);
-        return Ok(model.and_then(|model| model["name"].as_str()).map(ToOwned::to_owned));
+        let Some(name) = model.and_then(|model| model["name"].as_str()) else { return Ok(None) };
+        return Ok(Some((name.to_owned(), show(name)?)));
     }
     let Some(name) = path.to_str() else { return Ok(None) };
-    match client.post("/api/show", &json!({"model": name})) {
-        Ok(_) => Ok(Some(name.to_owned())),
+    match show(name) {
+        Ok(said) => Ok(Some((name.to_owned(), said))),
         // It may still be a file, or the store may say what is wrong with it.
         Err(ClientError::Refused { status: 400 | 404, .. }) => Ok(None),
         Err(error) => Err(error.into()),

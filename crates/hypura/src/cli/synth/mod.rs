@@ -8,10 +8,11 @@ mod write;
 
 use anyhow::Context as _;
 use hypura_core::plan::human_bytes;
-use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
+use hypura_core::synth::{ProjectorKind, Quant, Shape, SynthOptions, SynthPlan};
 use hypura_engine::machine;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -51,6 +52,10 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     shards: u32,
 
+    /// Also write a tiny projector for images that suits the model
+    #[arg(long, value_name = "FILE")]
+    mmproj: Option<PathBuf>,
+
     /// Replace files that exist
     #[arg(long)]
     force: bool,
@@ -77,6 +82,9 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         SynthOptions { seed: args.seed, layers: args.layers, ..SynthOptions::new(shape, args.quant) };
     let options = SynthOptions { shards: args.shards, unique_bytes: args.unique, ..options };
     let plan = SynthPlan::new(&options)?;
+    if let Some(projector) = &args.mmproj {
+        write_projector(projector, shape, args)?;
+    }
     let files = OutFiles::create(&plan, out, args.force)?;
     let share = args.unique.is_some() && share_extents(&files)?;
     check_space(&plan, &files, share)?;
@@ -94,6 +102,15 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     }
     writeln!(out, "{}", summary(&plan, &written, seconds, args.unique.is_some()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn write_projector(path: &Path, shape: Shape, args: &Args) -> anyhow::Result<()> {
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true).create_new(!args.force);
+    let made = options.open(path).and_then(|mut file| {
+        file.write_all(&ProjectorKind::file_for(shape, args.seed).map_err(io::Error::other)?)
+    });
+    made.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn summary(plan: &SynthPlan, written: &Written, seconds: f64, unique: bool) -> String {

@@ -1,0 +1,135 @@
+//! Images on the command line: by flag, by name in the prompt, with the projector that is found or named.
+
+use hypura_core::synth::{ProjectorKind, Shape};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::kit::{finish, hypura, model, run};
+
+/// A folder with a model that sees, and two pictures.
+struct Sight {
+    folder: tempfile::TempDir,
+    model: PathBuf,
+}
+
+fn picture(seed: u8) -> Vec<u8> {
+    let (width, height) = (64u32, 48u32);
+    let size = 54 + width * 3 * height;
+    let mut file = b"BM".to_vec();
+    for number in [size, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend((54..size).map(|at| (at * 31 % 251) as u8 ^ seed));
+    file
+}
+
+impl Sight {
+    fn new(projector: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = model(folder.path(), Shape::TinyQwen2Vl, 1);
+        if projector {
+            let eyes = ProjectorKind::file_for(Shape::TinyQwen2Vl, 1).unwrap();
+            fs::write(folder.path().join("mmproj-F16.gguf"), eyes).unwrap();
+        }
+        for seed in [1, 2] {
+            fs::write(folder.path().join(format!("p{seed}.bmp")), picture(seed)).unwrap();
+        }
+        Self { folder, model }
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn answer(&self, flags: &[&str], prompt: &str) -> String {
+        let flags = [&["-n", "5", "--temperature", "0", "--ctx", "256"], flags].concat();
+        let model = self.model.to_str().unwrap();
+        let run = run([&["run", model, prompt], flags.as_slice()].concat()).assert_success();
+        run.stdout
+    }
+}
+
+fn stats(sight: &Sight, flags: &[&str], prompt: &str) -> Value {
+    let file = sight.at("stats.json");
+    sight.answer(&[flags, &["--logits-hash", "--stats-json", &file]].concat(), prompt);
+    serde_json::from_slice(&fs::read(&file).unwrap()).unwrap()
+}
+
+fn hash(stats: &Value) -> String {
+    fn find(value: &Value) -> Option<&Value> {
+        match value {
+            Value::Object(map) => map.get("logits_hash").or_else(|| map.values().find_map(find)),
+            _ => None,
+        }
+    }
+    find(stats).unwrap().to_string()
+}
+
+#[test]
+fn a_flag_and_a_name_in_the_prompt_show_the_same_picture() {
+    let sight = Sight::new(true);
+    let (one, two) = (sight.at("p1.bmp"), sight.at("p2.bmp"));
+    let by_flag = hash(&stats(&sight, &["--image", &one], "what is it?"));
+    let by_name = hash(&stats(&sight, &[], &format!("{one} what is it?")));
+    assert_eq!(by_flag, by_name);
+    assert_ne!(by_flag, hash(&stats(&sight, &["--image", &two], "what is it?")));
+    assert_ne!(by_flag, hash(&stats(&sight, &[], "what is it?")));
+    let streamed = ["--image", &one, "--residency", "stream", "--stream-cache", "0%"];
+    let resident = ["--image", &one, "--residency", "resident"];
+    assert_eq!(hash(&stats(&sight, &streamed, "what?")), hash(&stats(&sight, &resident, "what?")));
+    sight.answer(&["--image", &one, "--image", &two, "--raw"], "compare");
+}
+
+#[test]
+fn without_a_projector_a_picture_is_an_error_and_its_name_is_text() {
+    let sight = Sight::new(false);
+    let one = sight.at("p1.bmp");
+    let model = sight.model.to_str().unwrap();
+    run(["run", model, "what?", "--image", &one]).assert_error(1, &["sees no images", "--mmproj"]);
+    sight.answer(&[], &format!("{one} what is it?"));
+    let eyes = sight.at("eyes.gguf");
+    fs::write(&eyes, ProjectorKind::file_for(Shape::TinyQwen2Vl, 1).unwrap()).unwrap();
+    sight.answer(&["--mmproj", &eyes, "--image", &one], "what?");
+}
+
+#[test]
+fn bad_pictures_and_projectors_are_named() {
+    let sight = Sight::new(true);
+    let model = sight.model.to_str().unwrap();
+    let text = sight.at("text.png");
+    fs::write(&text, "no picture").unwrap();
+    run(["run", model, "what?", "--image", &text]).assert_error(1, &["text.png", "jpeg"]);
+    run(["run", model, "what?", "--image", "/nowhere/x.png"]).assert_error(1, &["/nowhere/x.png"]);
+    run(["run", model, "what?", "--mmproj", model]).assert_error(1, &["no projector"]);
+    let wrong = sight.at("wrong.gguf");
+    fs::write(&wrong, ProjectorKind::Qwen2Vl.file(128, 1).unwrap()).unwrap();
+    let refused = run(["run", model, "what?", "--mmproj", &wrong]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("mismatch"), "{refused:?}");
+}
+
+#[test]
+fn a_synthetic_model_can_have_a_projector() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let (model, eyes, picture_file) = (at("m.gguf"), at("mmproj.gguf"), at("p.bmp"));
+    let flags = ["synth", "tiny-gemma3", "--out", &model, "--mmproj", &eyes];
+    run(flags).assert_success();
+    run(flags).assert_error(1, &["mmproj.gguf"]);
+    fs::write(&picture_file, picture(1)).unwrap();
+    run(["run", &model, "what?", "-n", "3", "--image", &picture_file]).assert_success();
+}
+
+#[test]
+fn a_plan_counts_the_projector() {
+    let sight = Sight::new(true);
+    let plan = |model: &Path| {
+        let mut command = hypura();
+        command.arg("plan").arg(model).arg("--json").env("XDG_CACHE_HOME", sight.folder.path());
+        let text = finish(&mut command).assert_success().stdout;
+        serde_json::from_str::<Value>(&text).unwrap()["plan"]["media_bytes"].as_u64().unwrap()
+    };
+    assert!(plan(&sight.model) > 192 << 20);
+    let blind = Sight::new(false);
+    assert_eq!(plan(&blind.model), 0);
+}
