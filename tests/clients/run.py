@@ -23,6 +23,7 @@ def main() -> int:
     arguments = parse()
     work = arguments.work.resolve()
     models = write_all(work / "models")
+    models["sight"] = write_sight(arguments.binary.resolve(), work / "sight")
     started = time.monotonic()
     with Server(arguments.binary.resolve(), work / "home", [DEMO, *models.values()]) as server:
         print(f"{arguments.binary} listens on {server.url}")
@@ -54,6 +55,15 @@ def main() -> int:
             print("\n--- the server's last lines\n" + server.log())
     print(f"\n{'FAILED' if failed or leaks else 'passed'} in {time.monotonic() - started:.0f} s")
     return int(bool(failed or leaks))
+
+
+def write_sight(binary: Path, folder: Path) -> Path:
+    """A model of random weights that sees, with its projector beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "sight.gguf"
+    command = [binary, "synth", "tiny-qwen2-vl", "--out", model, "--mmproj", folder / "mmproj-sight.gguf", "--force"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return model
 
 
 def parse() -> argparse.Namespace:

@@ -1,5 +1,5 @@
 //! Pictures in prompts: exact also where weights stream, reused as a whole, in the way of nobody.
-#![expect(clippy::unwrap_used, clippy::panic, clippy::expect_used, reason = "a panic is how a test fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Projectors by themselves: what loads, what does not, and that nothing of it ends the program.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests: a panic is how they fail")]
+#![expect(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
 
 mod common;
 

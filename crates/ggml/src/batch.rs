@@ -98,7 +98,11 @@ impl Batch {
         self.clear();
         let RowsPart { from, rows, .. } = *part;
         let end = from.checked_add(rows)?;
-        if rows == 0 || rows > self.capacity || part.numbers.is_empty() || part.numbers.len() % rows != 0 {
+        if rows == 0
+            || rows > self.capacity
+            || part.numbers.is_empty()
+            || !part.numbers.len().is_multiple_of(rows)
+        {
             return None;
         }
         let positions = match part.places {

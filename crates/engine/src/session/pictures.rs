@@ -35,7 +35,7 @@ impl Batcher {
             .map(|(at, _)| at)
             .collect();
         let reads = mine().any(|(_, active)| next(active).is_some_and(|token| token >= 0));
-        if waiting.is_empty() || (reads && self.turn % 2 == 0) {
+        if waiting.is_empty() || (reads && self.turn.is_multiple_of(2)) {
             return None;
         }
         let at = waiting[(self.turn / 2) % waiting.len()];

@@ -258,7 +258,7 @@ async fn a_real_model_sees_through_every_front_end() {
 #[tokio::test]
 async fn a_damaged_picture_or_projector_is_told_and_the_server_goes_on() {
     let folder = tempfile::tempdir().unwrap();
-    let (router, server) = real(folder.path(), Some(&tiny_projector()));
+    let (router, _) = real(folder.path(), Some(&tiny_projector()));
     let mut cut = picture(1);
     cut.truncate(200);
     for (path, body) in requests("tiny-Q4_K", &[cut]) {
@@ -271,7 +271,7 @@ async fn a_damaged_picture_or_projector_is_told_and_the_server_goes_on() {
     let at = good.windows(name.len()).position(|window| window == name).unwrap();
     let mut bad = good;
     bad[at..at + other.len()].copy_from_slice(other);
-    let (router, server) = real(folder.path(), Some(&bad));
+    let (router, _) = real(folder.path(), Some(&bad));
     for _ in 0..2 {
         let (path, body) = requests("tiny-Q4_K", &[picture(1)]).remove(0);
         let answer = send(&router, path, body).await;
@@ -284,7 +284,7 @@ async fn a_damaged_picture_or_projector_is_told_and_the_server_goes_on() {
 #[tokio::test]
 async fn without_a_projector_the_model_is_blind() {
     let folder = tempfile::tempdir().unwrap();
-    let (router, server) = real(folder.path(), None);
+    let (router, _) = real(folder.path(), None);
     let show = send(&router, "/api/show", json!({"model": "tiny-Q4_K"})).await.json();
     assert!(!show["capabilities"].as_array().unwrap().contains(&json!("vision")));
     assert!(show["projector_info"].is_null());

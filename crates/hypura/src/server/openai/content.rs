@@ -8,11 +8,12 @@ use crate::server::Failure;
 use crate::server::job::{Format, Message, Think, ToolCall, ToolChoice};
 
 /// Kinds of pictures that a data URL may hold; an empty one is judged by its bytes.
-const PICTURES: [&str; 5] = [
+const PICTURES: [&str; 6] = [
     "data:image/jpeg;base64,",
     "data:image/jpg;base64,",
     "data:image/png;base64,",
     "data:image/webp;base64,",
+    "data:image/gif;base64,",
     "data:;base64,",
 ];
 
@@ -102,7 +103,7 @@ pub(in crate::server) fn part(part: &Value, message: &mut Message) -> Result<(),
 
 /// A picture out of a data URL.
 fn picture(url: &str) -> Result<Vec<u8>, Failure> {
-    let wrong = || bad("invalid image input: a data URL with a base64 jpeg, png or webp is wanted");
+    let wrong = || bad("invalid image input: a data URL with a base64 jpeg, png, gif or webp is wanted");
     let data = PICTURES.iter().find_map(|prefix| url.strip_prefix(prefix)).ok_or_else(wrong)?;
     STANDARD.decode(data.trim()).ok().filter(|bytes| !bytes.is_empty()).ok_or_else(wrong)
 }
