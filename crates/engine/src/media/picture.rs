@@ -71,7 +71,7 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, PictureError> {
     let decoded = DynamicImage::from_decoder(decoder);
     let mut picture = rgb(decoded.map_err(|error| PictureError::Damaged(error.to_string()))?);
     while u64::from(picture.width) * u64::from(picture.height) > MOST_PIXELS {
-        picture = halved(&picture);
+        halve(&mut picture);
     }
     Ok(picture)
 }
@@ -93,10 +93,11 @@ fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder, PictureError> {
     if pixels == 0 {
         return Err(PictureError::Empty);
     }
-    // What is decoded, and, where that is not red, green and blue already, those beside it.
+    // What is decoded, what its decoder needs, and, where that is not red, green and blue already, those beside it.
     let decoded = decoder.total_bytes();
     let plain = decoder.color_type() == image::ColorType::Rgb8;
-    let needed = if plain { decoded } else { decoded.saturating_add(pixels.saturating_mul(3)) };
+    let beside = working_bytes(format, bytes) + if plain { 0 } else { 3 };
+    let needed = decoded.saturating_add(pixels.saturating_mul(beside));
     if needed > WORK_BYTES {
         return Err(PictureError::TooLarge { width, height });
     }
@@ -135,23 +136,54 @@ fn rgb(image: DynamicImage) -> Picture {
     Picture { width, height, rgb }
 }
 
-/// Half as wide and as high: each pixel the mean of four. A last odd row or column is left out.
-fn halved(picture: &Picture) -> Picture {
+/// Half as wide and as high: each pixel the mean of four. A last odd row or column is left out. In place: what is written lies
+/// before what is still to be read, and a copy would be memory that the plan does not know.
+fn halve(picture: &mut Picture) {
     let (width, height) = ((picture.width / 2).max(1), (picture.height / 2).max(1));
     let row = picture.width as usize * 3;
-    let (right, below) = (if picture.width > 1 { 3 } else { 0 }, if picture.height > 1 { row } else { 0 });
-    let mut rgb = Vec::with_capacity(width as usize * height as usize * 3);
+    let right = if picture.width > 1 { 3 } else { 0 };
+    let below = if picture.height > 1 { row } else { 0 };
+    let mut to = 0;
     for y in 0..height as usize {
         for x in 0..width as usize {
             for channel in 0..3 {
                 let at = y * 2 * row + x * 6 + channel;
                 let value = |offset: usize| u32::from(picture.rgb.get(at + offset).copied().unwrap_or(0));
                 let sum = value(0) + value(right) + value(below) + value(right + below);
-                rgb.push(u8::try_from((sum + 2) / 4).unwrap_or(u8::MAX));
+                picture.rgb[to] = u8::try_from((sum + 2) / 4).unwrap_or(u8::MAX);
+                to += 1;
             }
         }
     }
-    Picture { width, height, rgb }
+    picture.rgb.truncate(to);
+    picture.rgb.shrink_to_fit();
+    (picture.width, picture.height) = (width, height);
+}
+
+/// Bytes for each pixel that a decoder takes beside the pixels themselves.
+fn working_bytes(format: ImageFormat, bytes: &[u8]) -> u64 {
+    match format {
+        // The coefficients of all components, in 16 bits each.
+        ImageFormat::Jpeg if is_progressive(bytes) => 6,
+        // Planes of another kind of pixels, or a frame to draw on.
+        ImageFormat::WebP | ImageFormat::Gif => 4,
+        _ => 0,
+    }
+}
+
+/// Whether a JPEG comes in several scans, which are all kept until the last one.
+fn is_progressive(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    // Segments: 0xff, what it is, and its length.
+    while let Some([0xff, kind, high, low]) = bytes.get(at..at + 4) {
+        match kind {
+            0xc2 | 0xc6 | 0xca | 0xce => return true,
+            0xc0 | 0xc1 | 0xda => return false,
+            0xff => at += 1,
+            _ => at += 2 + usize::from(u16::from_be_bytes([*high, *low])),
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -229,6 +261,27 @@ mod tests {
     }
 
     #[test]
+    fn the_working_memory_of_a_decoder_counts() {
+        let jpeg = encoded(ImageFormat::Jpeg, 16, 16);
+        assert!(!is_progressive(&jpeg));
+        let at = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        let mut progressive = jpeg.clone();
+        progressive[at + 1] = 0xc2;
+        assert!(is_progressive(&progressive));
+        assert_eq!(working_bytes(ImageFormat::Jpeg, &progressive), 6);
+        // As large as a picture of one scan may be, three times too large for one of several.
+        for (file, fits) in [(&jpeg, true), (&progressive, false)] {
+            let mut file = file.clone();
+            file[at + 5..at + 7].copy_from_slice(&8000u16.to_be_bytes());
+            file[at + 7..at + 9].copy_from_slice(&8000u16.to_be_bytes());
+            assert_eq!(probe(&file).is_ok(), fits);
+        }
+        for text in [&b""[..], b"\xff\xd8", b"\xff\xd8\xff\xff\xff\xff", b"\xff\xd8\xff\xe0\xff\xff"] {
+            assert!(!is_progressive(text));
+        }
+    }
+
+    #[test]
     fn transparent_pixels_are_white() {
         let mut out = Vec::new();
         image::codecs::png::PngEncoder::new(&mut out)
@@ -239,10 +292,15 @@ mod tests {
 
     #[test]
     fn large_pictures_are_halved_until_they_are_small_enough() {
-        let picture = Picture { width: 4, height: 2, rgb: (0..24).collect() };
-        assert_eq!(halved(&picture), Picture { width: 2, height: 1, rgb: vec![8, 9, 10, 14, 15, 16] });
-        let line = Picture { width: 5, height: 1, rgb: vec![8; 15] };
-        assert_eq!(halved(&line), Picture { width: 2, height: 1, rgb: vec![8; 6] });
+        let halved = |width, height, rgb| {
+            let mut picture = Picture { width, height, rgb };
+            halve(&mut picture);
+            picture
+        };
+        let picture = halved(4, 2, (0..24).collect());
+        assert_eq!(picture, Picture { width: 2, height: 1, rgb: vec![8, 9, 10, 14, 15, 16] });
+        assert_eq!(halved(5, 1, vec![8; 15]), Picture { width: 2, height: 1, rgb: vec![8; 6] });
+        assert_eq!(halved(1, 4, (0..12).collect()).rgb, [2, 3, 4, 8, 9, 10]);
         let photo = decode(&encoded(ImageFormat::Jpeg, 5200, 3400)).unwrap();
         assert_eq!((photo.width, photo.height), (2600, 1700));
     }

@@ -1,8 +1,11 @@
 //! Images on the command line: by flag, by name in the prompt, with the projector that is found or named.
 
+use flate2::write::ZlibEncoder;
+use flate2::{Compression, Crc};
 use hypura_core::synth::{ProjectorKind, Shape};
 use serde_json::Value;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::kit::{finish, hypura, model, run};
@@ -118,6 +121,47 @@ fn a_synthetic_model_can_have_a_projector() {
     run(flags).assert_error(1, &["mmproj.gguf"]);
     fs::write(&picture_file, picture(1)).unwrap();
     run(["run", &model, "what?", "-n", "3", "--image", &picture_file]).assert_success();
+}
+
+/// A PNG of one colour: small as a file, large as a picture.
+fn large_png(width: u32, height: u32) -> Vec<u8> {
+    let mut rows = ZlibEncoder::new(Vec::new(), Compression::fast());
+    let row = vec![0u8; 1 + width as usize * 3];
+    (0..height).for_each(|_| rows.write_all(&row).unwrap());
+    let head = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+    let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (kind, data) in [(b"IHDR", head), (b"IDAT", rows.finish().unwrap()), (b"IEND", Vec::new())] {
+        let mut crc = Crc::new();
+        crc.update(kind);
+        crc.update(&data);
+        file.extend(u32::try_from(data.len()).unwrap().to_be_bytes());
+        file.extend(kind);
+        file.extend(data);
+        file.extend(crc.sum().to_be_bytes());
+    }
+    file
+}
+
+#[test]
+fn the_largest_picture_stays_within_the_plan() {
+    let sight = Sight::new(true);
+    let large = sight.at("large.png");
+    fs::write(&large, large_png(8000, 8000)).unwrap();
+    let stats = stats(&sight, &["--image", &large], "what is it?");
+    fn find(value: &Value, key: &str) -> Option<u64> {
+        value
+            .get(key)
+            .and_then(Value::as_u64)
+            .or_else(|| value.as_object().into_iter().flatten().find_map(|(_, value)| find(value, key)))
+    }
+    let peak = find(&stats, "peak_rss_bytes").unwrap();
+    let planned = find(&stats, "planned_bytes").unwrap();
+    assert!(peak > 150 << 20, "the picture was decoded: {peak}");
+    assert!(peak as f64 <= planned as f64 * 1.03, "{peak} of {planned}");
+    let larger = sight.at("larger.png");
+    fs::write(&larger, large_png(9000, 9000)).unwrap();
+    let model = sight.model.to_str().unwrap();
+    run(["run", model, "what?", "--image", &larger]).assert_error(1, &["9000 x 9000", "scale it down"]);
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn summary(all: &Value, verbose: bool) -> String {
         "Model",
         rows.into_iter().filter_map(|(key, value)| Some(format!("{key:<20}{}", value?))),
     );
+    section(&mut out, "Projector", projector(&all["projector_info"]));
     let capabilities = all["capabilities"].as_array().into_iter().flatten();
     section(&mut out, "Capabilities", capabilities.filter_map(Value::as_str).map(ToOwned::to_owned));
     let lines = |key: &str, most: usize| {
@@ -121,6 +122,20 @@ fn summary(all: &Value, verbose: bool) -> String {
         section(&mut out, "Tensors", tensors.map(row));
     }
     out
+}
+
+/// What there is to say of what a model sees with.
+fn projector(info: &Value) -> impl Iterator<Item = String> {
+    let number = |key: &str| info[key].as_u64();
+    let parameters = number("general.parameter_count").map(crate::store::human_number);
+    let rows = [
+        ("architecture", info["general.architecture"].as_str().map(ToOwned::to_owned)),
+        ("type", info["clip.projector_type"].as_str().map(ToOwned::to_owned)),
+        ("parameters", parameters),
+        ("embedding length", number("clip.vision.embedding_length").map(|number| number.to_string())),
+        ("dimensions", number("clip.vision.projection_dim").map(|number| number.to_string())),
+    ];
+    rows.into_iter().filter_map(|(key, value)| Some(format!("{key:<20}{}", value?)))
 }
 
 /// Values of arrays are for `--json`.
