@@ -133,6 +133,13 @@ fn check(header: &GgufSet) -> Result<(), String> {
         }
     }
     let names: HashSet<&str> = header.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let text = |key| metadata.str(key).ok().flatten();
+    let projector_type = text("clip.projector_type").or_else(|| text("clip.vision.projector_type"));
+    for tensor in needed(projector_type.unwrap_or_default()) {
+        if !tensor.split('|').any(|name| names.contains(name)) {
+            return Err(format!("it lacks {tensor}"));
+        }
+    }
     for part in ["v", "a"] {
         let layers: HashSet<&str> = names.iter().filter_map(|name| layer_of(name, part)).collect();
         for layer in layers {
@@ -148,6 +155,20 @@ fn check(header: &GgufSet) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What the graphs of common projectors read although llama.cpp's loader takes its absence. Of two with `|` one will do.
+fn needed(projector_type: &str) -> &'static [&'static str] {
+    match projector_type {
+        "mlp" => &["v.patch_embd.weight", "v.position_embd.weight", "mm.0.weight", "mm.2.weight|mm.3.weight"],
+        "gemma3" | "idefics3" | "internvl" | "llama4" | "lfm2" => {
+            &["v.patch_embd.weight", "v.position_embd.weight"]
+        }
+        "qwen2vl_merger" | "qwen2.5vl_merger" => &["v.patch_embd.weight", "v.patch_embd.weight.1"],
+        "qwen3vl_merger" => &["v.patch_embd.weight", "v.patch_embd.weight.1", "v.position_embd.weight"],
+        "pixtral" => &["v.patch_embd.weight"],
+        _ => &[],
+    }
 }
 
 /// The number in `v.blk.7.attn_q.weight`.
@@ -200,6 +221,9 @@ mod tests {
         assert!(replaced("v.blk.1.attn_q.weight", "v.blk.1.attn_x.weight").contains("attention"));
         assert!(replaced("v.blk.0.ffn_up.weight", "v.blk.0.ffn_ux.weight").contains("feed-forward"));
         assert!(replaced("clip", "clap").contains("no projector"));
+        for tensor in ["mm.0.weight", "mm.2.weight", "v.position_embd.weight", "v.patch_embd.weight"] {
+            assert!(replaced(tensor, &tensor.replace("weight", "waight")).contains(tensor));
+        }
         assert!(planned(&good[..good.len() - 4096]).is_err(), "cut off");
         assert!(planned(b"not a gguf").is_err());
         let key = b"clip.vision.block_count";
