@@ -135,7 +135,17 @@ fn check(header: &GgufSet) -> Result<(), String> {
     let names: HashSet<&str> = header.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let text = |key| metadata.str(key).ok().flatten();
     let projector_type = text("clip.projector_type").or_else(|| text("clip.vision.projector_type"));
-    for tensor in needed(projector_type.unwrap_or_default()) {
+    let needed = needed(projector_type.unwrap_or_default());
+    if !needed.is_empty() {
+        // The layers of these are all alike.
+        let of = |part: &str| names.iter().filter(|name| name.ends_with(part)).count();
+        let parts: HashSet<&str> = names.iter().filter_map(|name| part_of(name)).collect();
+        let layers: HashSet<&str> = names.iter().filter_map(|name| layer_of(name, "v")).collect();
+        if let Some(part) = parts.iter().find(|part| of(&format!(".{part}")) < layers.len()) {
+            return Err(format!("not all of its layers have {part}"));
+        }
+    }
+    for tensor in needed {
         if !tensor.split('|').any(|name| names.contains(name)) {
             return Err(format!("it lacks {tensor}"));
         }
@@ -169,6 +179,11 @@ fn needed(projector_type: &str) -> &'static [&'static str] {
         "pixtral" => &["v.patch_embd.weight"],
         _ => &[],
     }
+}
+
+/// What follows the number in `v.blk.7.attn_q.weight`.
+fn part_of(name: &str) -> Option<&str> {
+    name.strip_prefix("v.blk.")?.split_once('.').map(|(_, part)| part)
 }
 
 /// The number in `v.blk.7.attn_q.weight`.
@@ -218,8 +233,9 @@ mod tests {
             bad[at..at + to.len()].copy_from_slice(to.as_bytes());
             planned(&bad).unwrap_err().to_string()
         };
-        assert!(replaced("v.blk.1.attn_q.weight", "v.blk.1.attn_x.weight").contains("attention"));
-        assert!(replaced("v.blk.0.ffn_up.weight", "v.blk.0.ffn_ux.weight").contains("feed-forward"));
+        assert!(replaced("v.blk.1.attn_q.weight", "v.blk.1.attn_x.weight").contains("attn_"));
+        assert!(replaced("v.blk.0.ffn_up.weight", "v.blk.0.ffn_ux.weight").contains("ffn_u"));
+        assert!(replaced("v.blk.1.attn_q.bias", "v.blk.1.attn_x.bias").contains(".bias"));
         assert!(replaced("clip", "clap").contains("no projector"));
         for tensor in ["mm.0.weight", "mm.2.weight", "v.position_embd.weight", "v.patch_embd.weight"] {
             assert!(replaced(tensor, &tensor.replace("weight", "waight")).contains(tensor));
