@@ -54,7 +54,7 @@ const KEEP_TOKENS: usize = 256;
 /// Most tokens with the winner between trials.
 const MOST_KEEP_TOKENS: usize = 1024;
 /// Reading more must make tokens this much faster, since it also wears on the disk and the battery.
-const MARGIN: f64 = 0.99;
+const MARGIN: f64 = 0.97;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
