@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another format is
 /// measured again.
-pub const PROFILE_FORMAT: u32 = 5;
+pub const PROFILE_FORMAT: u32 = 4;
 
 /// The reader that the program chooses where the system has it.
 const PREFERRED_READER: &str = "uring";
@@ -128,10 +128,6 @@ pub struct Memory {
     /// Bytes that the system had at hand, so that their first touch took next to no time.
     #[serde(default)]
     pub touch_ready_bytes: Option<u64>,
-    /// The same for memory that was given back a moment before: on a machine of its own as fast as the first touch, on a
-    /// virtual one perhaps much faster.
-    #[serde(default)]
-    pub retouch_bytes_per_s: Option<f64>,
 }
 
 /// A device as ggml reports it.
@@ -204,15 +200,6 @@ impl Profile {
 }
 
 impl Memory {
-    /// The same machine with all its free memory at hand.
-    #[must_use]
-    pub fn at_hand(self) -> Self {
-        match self.retouch_bytes_per_s {
-            Some(rate) => Self { touch_bytes_per_s: Some(rate), touch_ready_bytes: None, ..self },
-            None => self,
-        }
-    }
-
     /// Seconds of touching `bytes` for the first time, when `before` were touched already.
     #[must_use]
     pub fn touch_s(&self, before: f64, bytes: f64) -> f64 {

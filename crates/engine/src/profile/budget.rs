@@ -13,8 +13,6 @@ pub(super) const DISK_END: Duration = Duration::from_secs(7);
 const CPU_END: Duration = Duration::from_millis(12_500);
 /// The first touch of memory, which comes last.
 pub(super) const TOUCH: Duration = Duration::from_millis(800);
-/// The same memory again.
-pub(super) const RETOUCH: Duration = Duration::from_millis(200);
 /// When nothing is measured once more to be surer of it.
 const REPEATS_END: Duration = Duration::from_millis(13_800);
 /// The types that most models are made of are measured whatever it takes: without them nothing can be predicted.

@@ -90,7 +90,6 @@ pub(super) fn memory() -> Memory {
         read_bytes_per_s: None,
         touch_bytes_per_s: None,
         touch_ready_bytes: None,
-        retouch_bytes_per_s: None,
     }
 }
 

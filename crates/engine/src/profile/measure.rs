@@ -3,12 +3,14 @@
 use hypura_core::gguf::GgmlType;
 use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Profile};
 use hypura_ggml::measure::{Kernel, MeasureOptions, measure as measure_kernel, overhead, wake};
+use hypura_storage::{Arena, HugePages};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::facts::{self, CpuTimes};
 use super::store::Need;
-use super::{budget, disk, touch};
+use super::{budget, disk};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -77,14 +79,9 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
     progress(CPU_PART, "memory");
     let mut memory = facts::memory();
     memory.read_bytes_per_s = memory_bandwidth(options);
-    let most = memory.available_bytes.map_or(options.weight_bytes, |bytes| bytes / 4);
-    let touch = touch::first_touch((options.weight_bytes * 8).min(most), budget::TOUCH);
-    memory.touch_bytes_per_s = touch.map(|found| found.bytes_per_s);
-    memory.touch_ready_bytes = touch.map(|found| found.ready_bytes);
-    // What was just touched and given back: the machine has it at hand.
-    memory.retouch_bytes_per_s = touch
-        .and_then(|found| touch::first_touch(found.touched_bytes, budget::RETOUCH))
-        .map(|found| found.bytes_per_s);
+    let touch = touch_bandwidth(options, memory.available_bytes);
+    memory.touch_bytes_per_s = touch.map(|(rate, _)| rate);
+    memory.touch_ready_bytes = touch.map(|(_, ready)| ready);
     let attention = attention_rate(options);
     let overhead = least_overhead(options, start);
     progress(1.0, "done");
@@ -212,6 +209,36 @@ fn keep_better(best: &mut MatmulRate, other: &MatmulRate) {
     better(&mut best.expert_bytes_per_s, other.expert_bytes_per_s);
     better(&mut best.prefill_flops_per_s, other.prefill_flops_per_s);
     better(&mut best.expert_prefill_flops_per_s, other.expert_prefill_flops_per_s);
+}
+
+/// Touches fresh memory as slots are made of, page after page. Returns the rate of the later half, and how many bytes came
+/// much faster before: the system gives what was just freed first, and a virtual machine may have to ask its host for the
+/// rest.
+fn touch_bandwidth(options: &ProfileOptions, available_bytes: Option<u64>) -> Option<(f64, u64)> {
+    /// How much faster a part is that the system had at hand.
+    const READY: f64 = 4.0;
+    /// Bytes between two touches: the smallest page there is.
+    const STEP: usize = 4096;
+    /// Bytes between two looks at the clock.
+    const PART: usize = 8 << 20;
+    let most = available_bytes.map_or(options.weight_bytes, |bytes| bytes / 4);
+    let bytes = usize::try_from((options.weight_bytes * 8).min(most).max(PART as u64)).ok()?;
+    let arena = Arena::new(bytes, HugePages::Try).ok()?;
+    let start = Instant::now();
+    let mut times = vec![Duration::ZERO];
+    for part in arena.cells().chunks_exact(PART) {
+        part.iter().step_by(STEP).for_each(|cell| cell.store(1, Ordering::Relaxed));
+        times.push(start.elapsed());
+        if start.elapsed() > budget::TOUCH {
+            break;
+        }
+    }
+    let (parts, half) = (times.len() - 1, (times.len() - 1) / 2);
+    let took = times.last()?.saturating_sub(*times.get(half)?).as_secs_f64();
+    let usual_s = took / (parts - half).max(1) as f64;
+    let fast = |pair: &[Duration]| (pair[1] - pair[0]).as_secs_f64() * READY < usual_s;
+    let ready = times.windows(2).take_while(|pair| fast(pair)).count() * PART;
+    (took > 0.0).then(|| (PART as f64 / usual_s, ready as u64))
 }
 
 /// Sums memory with all threads, several times, and takes the fastest.

@@ -1,7 +1,6 @@
 //! Measures this machine, once, and remembers it.
 //!
 //! - `measure`: processor and memory, `disk`: the disk, both within `budget`
-//! - `touch`: what a first touch of memory takes
 //! - `facts`: what the system says without measuring
 //! - `store`: the file in the cache directory, and when it is still valid
 //!
@@ -12,9 +11,7 @@ mod disk;
 mod facts;
 mod measure;
 mod store;
-mod touch;
 
 pub use budget::MOST;
 pub use measure::{ProfileOptions, measure};
 pub use store::{DISTURBED_SHARE, Need, Origin, Remembered, Wanted, cache_folder, recall};
-pub use touch::have_at_hand;

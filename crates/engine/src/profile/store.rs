@@ -155,7 +155,7 @@ fn of_any_disk(folder: &Path, key: &ProfileKey, wanted: Wanted) -> Option<Profil
 
 /// The stored rates, with what the system says now in the place of what it said then.
 fn with_facts(stored: Profile, need: &Need<'_>) -> Profile {
-    let Memory { read_bytes_per_s, touch_bytes_per_s, touch_ready_bytes, retouch_bytes_per_s, .. } = stored.memory;
+    let Memory { read_bytes_per_s, touch_bytes_per_s, touch_ready_bytes, .. } = stored.memory;
     let storage = stored.storage.map(|stored| Storage {
         reads: stored.reads,
         obstacle: stored.obstacle,
@@ -163,13 +163,7 @@ fn with_facts(stored: Profile, need: &Need<'_>) -> Profile {
     });
     Profile {
         cpu: facts::cpu(need.threads),
-        memory: Memory {
-            read_bytes_per_s,
-            touch_bytes_per_s,
-            touch_ready_bytes,
-            retouch_bytes_per_s,
-            ..facts::memory()
-        },
+        memory: Memory { read_bytes_per_s, touch_bytes_per_s, touch_ready_bytes, ..facts::memory() },
         devices: facts::devices(),
         storage,
         ..stored

@@ -8,7 +8,7 @@ use hypura_core::plan::{ExpertLayout, human_bytes};
 use hypura_engine::iobench::{self, FileSystem};
 use hypura_engine::load::LoadSettings;
 use hypura_engine::source::ModelSource;
-use hypura_engine::{machine, profile, system};
+use hypura_engine::{machine, system};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -164,7 +164,6 @@ impl<'a> Campaign<'a> {
         let (guard, read_ahead) =
             if arm == Arm::Mmap { disk::usual_read_ahead(device) } else { (None, no_read_ahead()) };
         let name = device.map(|device| device.name.as_str());
-        let memory_at_hand_s = self.have_memory_at_hand();
         let finished = self.job.launcher.run(arm, name, self.cap_of(arm), stop)?;
         drop(guard);
         if arm == Arm::Mmap {
@@ -175,7 +174,6 @@ impl<'a> Campaign<'a> {
         let disk_bytes_per_s = (!around.is_empty()).then(|| around.iter().sum::<f64>() / around.len() as f64);
         let run = Run {
             round: turn.round,
-            memory_at_hand_s,
             disturbed: finished.run.decode.disturbance(),
             arm: finished.run,
             cgroup_peak_bytes: finished.cgroup_peak_bytes,
@@ -184,19 +182,6 @@ impl<'a> Campaign<'a> {
         let line = table::progress(arm, &run);
         self.runs[turn.arm].push((run, disk_bytes_per_s));
         Ok(line)
-    }
-
-    /// Equal loads take from 0.8 to 2.7 seconds on a virtual machine whose host takes back free memory, by how much of that an
-    /// arm before has just left. So every arm finds the same: all that it may use was touched a moment ago.
-    fn have_memory_at_hand(&self) -> Option<f64> {
-        /// KV cache, compute buffers, and what a process needs beside.
-        const BESIDE: u64 = 1 << 30;
-        /// Left to the rest of the machine.
-        const REST: u64 = 1 << 30;
-        let whole = self.source.file_bytes() + BESIDE;
-        let may = self.job.memcap_bytes.or(self.job.memory_bytes).unwrap_or(u64::MAX);
-        let room = machine::memory_available().ok()?.room_bytes().saturating_sub(REST);
-        profile::have_at_hand(whole.min(may).min(room)).map(|took| took.as_secs_f64())
     }
 
     /// A cap that an arm cannot fit under would only kill it.

@@ -174,9 +174,6 @@ pub struct ArmSummary {
 pub struct Run {
     /// Round, from 0.
     pub round: usize,
-    /// Seconds that the system took to have as much memory at hand as the process may use, before it started.
-    #[serde(default)]
-    pub memory_at_hand_s: Option<f64>,
     /// What the process said.
     #[serde(flatten)]
     pub arm: ArmRun,

@@ -42,7 +42,7 @@ pub(in super::super) fn run(round: usize, mode: &str, decode_tps: f64) -> Run {
         peak_rss_bytes: Some(1000 + round as u64),
         soak: None,
     };
-    Run { round, memory_at_hand_s: None, arm, cgroup_peak_bytes: None, roofline: None, disturbed: None }
+    Run { round, arm, cgroup_peak_bytes: None, roofline: None, disturbed: None }
 }
 
 const LIMITS: Limits = Limits { routed_bytes: 800_000, routed_experts: 10, resident_token_s: None };

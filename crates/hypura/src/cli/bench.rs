@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::machine;
-use hypura_core::profile::Profile;
 use hypura_engine::profile::{Need, Wanted};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -248,10 +247,7 @@ impl Args {
         if let (None, Some(cap)) = (self.model.memory, self.memcap) {
             asked.budget_bytes = machine::default_budget_bytes(cap).min(asked.budget_bytes);
         }
-        // As its arms find it.
-        let memory = remembered.profile.memory.at_hand();
-        let profile = Profile { memory, ..remembered.profile };
-        Ok(Predictor::new(profile, self.arm, &asked, self.work()))
+        Ok(Predictor::new(remembered.profile, self.arm, &asked, self.work()))
     }
 
     /// The measured arm, then the others.
