@@ -1,16 +1,17 @@
 //! Looking ahead: which experts the next layers will probably want, asked of their own routers.
 //!
 //! The hidden state changes little from layer to layer, so a later router applied to the state of today names most of
-//! its experts. Routers are asked where a layer begins: all that its own router will see beyond that is its attention. Only decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at
-//! all is decided by token times ([`Controller`]).
+//! its experts. Routers are asked where a layer begins: all that its own router will see beyond that is its attention. Only
+//! decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at all is decided by
+//! token times ([`Controller`]), and how much by what came true ([`Foresight`]).
 
+use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_core::prefetch::{Controller, Foresight, HORIZON, Width, top_experts};
 use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, WeightId};
 use std::collections::HashMap;
 use std::time::Duration;
 
 use super::selection::Selection;
-use hypura_core::plan::{ExpertLayout, LayerLayout};
 
 /// How to guess.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -286,4 +287,45 @@ fn landmark(name: &str, layout: &ExpertLayout) -> Option<Landmark> {
     let number = number.parse::<u32>().ok()?;
     let layer = layout.layers.iter().position(|known| known.layer == number)?;
     Some(Landmark { layer, router: rest == "ffn_gate_inp.weight" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choices(layer: usize, distance: usize, single: bool) -> Choices {
+        Choices { layer, distance, ranked: vec![3, 1, 4, 5], single }
+    }
+
+    fn guessed(ahead: &mut Ahead, distance: usize, single: bool) -> Vec<u32> {
+        let guesses = ahead.choose(vec![choices(distance, distance, single)]);
+        guesses.into_iter().map(|guess| guess.expert).collect()
+    }
+
+    #[test]
+    fn of_later_layers_what_came_true_is_read() {
+        let mut ahead = Ahead::new(Prefetch::Router, Vec::new());
+        ahead.width = Width::Likely;
+        ahead.pending.resize(4, Vec::new());
+        assert_eq!(guessed(&mut ahead, 1, true), [3, 1, 4, 5], "of the nearest layer all");
+        assert!(guessed(&mut ahead, 2, true).is_empty(), "nobody knows yet");
+        for _ in 0..200 {
+            let _ = guessed(&mut ahead, 2, true);
+            ahead.came(2, &MoeIds { used: 2, tokens: 1, experts: vec![1, 3] });
+        }
+        assert_eq!(guessed(&mut ahead, 2, true), [3, 1]);
+        assert_eq!(guessed(&mut ahead, 2, false), [3, 1, 4, 5], "of several tokens, what was asked for");
+    }
+
+    #[test]
+    fn what_was_said_of_several_tokens_teaches_nothing() {
+        let mut ahead = Ahead::new(Prefetch::Router, Vec::new());
+        ahead.width = Width::Likely;
+        ahead.pending.resize(4, Vec::new());
+        for _ in 0..200 {
+            let _ = guessed(&mut ahead, 2, false);
+            ahead.came(2, &MoeIds { used: 4, tokens: 1, experts: vec![1, 3, 4, 5] });
+        }
+        assert!(guessed(&mut ahead, 2, true).is_empty());
+    }
 }
