@@ -222,6 +222,12 @@ impl LayerWork<'_> {
         Some(pass)
     }
 
+    /// Seconds to read that many experts or fewer: more requests never take less time, whatever the noise of two measurements.
+    fn most_read_s(&self, missing: f64, disk: &Disk<'_>) -> Option<f64> {
+        let most = missing.ceil().max(1.0) as u32;
+        (1..=most).try_fold(0.0_f64, |most, count| Some(most.max(self.read_s(f64::from(count), disk)?)))
+    }
+
     /// With guesses: only the share of the missing experts that was not guessed is waited for, and the disk has the time of
     /// several layers for the reads of as many. Whichever of both takes longer decides, on average over how many are
     /// missing in those layers together, which is how far one layer's idle disk can make up for another's misses.
@@ -229,9 +235,8 @@ impl LayerWork<'_> {
         let layer = self.layer;
         let missing = f64::from(layer.used) * (1.0 - hit);
         // A read that nobody guessed waits for guesses before it: the busier the disk, the more of them.
-        let busy = (self.read_s(missing.max(1.0), disk)? * missing.min(1.0)
-            / (self.trunk_s + self.experts_s))
-            .min(1.0);
+        let busy_s = self.most_read_s(missing, disk)? * missing.min(1.0);
+        let busy = (busy_s / (self.trunk_s + self.experts_s)).min(1.0);
         let mut waiting =
             self.waiting(1.0 - (1.0 - hit) * (1.0 - lookahead), busy * QUEUE.as_secs_f64() / 2.0, disk)?;
         waiting.time_s += self.ask_s + missing * lookahead * self.start_s();
