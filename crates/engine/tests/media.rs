@@ -6,7 +6,7 @@ mod common;
 use common::serve::{PATIENCE, finish, greedy, runner, runner_with, settled};
 use common::{TinyModel, least_bytes, session, settings, streaming, tiny};
 use hypura_core::plan::Choice;
-use hypura_core::synth::{ProjectorKind, Quant, Shape};
+use hypura_core::synth::{self, ProjectorKind, Quant, Shape};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::media::{MediaPrompt, SeeError, marker};
@@ -49,19 +49,7 @@ impl Seeing {
 
 /// A picture file that no other `seed` makes.
 fn picture(seed: u8) -> Vec<u8> {
-    sized_picture(seed, 112, 84)
-}
-
-fn sized_picture(seed: u8, width: u32, height: u32) -> Vec<u8> {
-    // A BMP of 24 bits, which is a header and the pixels.
-    let row = (width as usize * 3).next_multiple_of(4);
-    let size = 54 + row * height as usize;
-    let mut file = b"BM".to_vec();
-    for number in [size as u32, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
-        file.extend(number.to_le_bytes());
-    }
-    file.extend((54..size).map(|at| (at * 31 % 251) as u8 ^ seed));
-    file
+    synth::picture(seed, 112, 84)
 }
 
 fn chat(text: &str) -> String {
@@ -307,14 +295,14 @@ fn a_cancelled_picture_leaves_others_and_the_memory_as_they_should_be() {
     let seeing = seeing(Shape::TinyQwen2Vl);
     let load = seeing.settings(LoadSettings { context: 512, ubatch: 4, ..settings(Choice::Resident) });
     let runner = runner(&seeing.model.path, load, 2);
-    let large = sized_picture(1, 220, 220);
+    let large = synth::picture(1, 220, 220);
     let prompt = see(&runner, "a long look at <picture> that nobody waits for", &[&large]);
     assert!(prompt.media.rows() > 40);
     let whole = finish(&ask(&runner, prompt.clone(), greedy())).0;
     for _ in 0..8 {
         let (sender, receiver) = channel();
         let sink = Box::new(move |event| sender.send(event).is_ok());
-        let other = see(&runner, "another long look at <picture>", &[&sized_picture(2, 220, 220)]);
+        let other = see(&runner, "another long look at <picture>", &[&synth::picture(2, 220, 220)]);
         let handle = runner
             .submit(Request { prompt: other, options: SequenceOptions { progress: true, ..greedy() } }, sink);
         let handle = handle.unwrap();
@@ -362,7 +350,7 @@ fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
 fn rows_count_in_the_context_and_nothing_is_shifted_out_of_it() {
     let seeing = seeing(Shape::TinyQwen2Vl);
     let load = |context| seeing.settings(LoadSettings { context, ubatch: 16, ..settings(Choice::Resident) });
-    let large = sized_picture(1, 220, 220);
+    let large = synth::picture(1, 220, 220);
     let runner = runner(&seeing.model.path, load(256), 1);
     let prompt = see(&runner, &"<picture>".repeat(6), &[large.as_slice(); 6]);
     assert!(prompt.media.rows() > 256);

@@ -202,6 +202,20 @@ impl ProjectorKind {
     }
 }
 
+/// A picture file that no other `seed` makes: a BMP of 24 bits, which is a header and the pixels.
+#[must_use]
+pub fn picture(seed: u8, width: u32, height: u32) -> Vec<u8> {
+    const HEADER: u32 = 54;
+    let row = (width * 3).next_multiple_of(4);
+    let size = HEADER + row * height;
+    let mut file = b"BM".to_vec();
+    for number in [size, 0, HEADER, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend((HEADER..size).map(|at| (u64::from(at) * 31 % 251) as u8 ^ seed));
+    file
+}
+
 impl fmt::Display for ProjectorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

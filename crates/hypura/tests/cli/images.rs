@@ -2,7 +2,7 @@
 
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
-use hypura_core::synth::{ProjectorKind, Shape};
+use hypura_core::synth::{self, ProjectorKind, Shape};
 use serde_json::Value;
 use std::fs;
 use std::io::Write as _;
@@ -17,14 +17,7 @@ struct Sight {
 }
 
 fn picture(seed: u8) -> Vec<u8> {
-    let (width, height) = (64u32, 48u32);
-    let size = 54 + width * 3 * height;
-    let mut file = b"BM".to_vec();
-    for number in [size, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
-        file.extend(number.to_le_bytes());
-    }
-    file.extend((54..size).map(|at| (at * 31 % 251) as u8 ^ seed));
-    file
+    synth::picture(seed, 64, 48)
 }
 
 impl Sight {

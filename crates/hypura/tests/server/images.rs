@@ -9,7 +9,7 @@ use hypura::server::models::{
 };
 use hypura::server::{HttpSettings, Server, router};
 use hypura::store::{Places, Store};
-use hypura_core::synth::{ProjectorKind, Quant, Shape, SynthOptions, SynthPlan};
+use hypura_core::synth::{self, ProjectorKind, Quant, Shape, SynthOptions, SynthPlan};
 use hypura_engine::load::LoadSettings;
 use hypura_engine::serve::RunnerSettings;
 use serde_json::{Value, json};
@@ -24,14 +24,7 @@ use tower::ServiceExt as _;
 
 /// A BMP of 24 bits that no other `seed` makes.
 fn picture(seed: u8) -> Vec<u8> {
-    let (width, height) = (64u32, 48u32);
-    let size = 54 + width * 3 * height;
-    let mut file = b"BM".to_vec();
-    for number in [size, 0, 54, 40, width, height, 1 | 24 << 16, 0, 0, 0, 0, 0, 0] {
-        file.extend(number.to_le_bytes());
-    }
-    file.extend((54..size).map(|at| (at * 31 % 251) as u8 ^ seed));
-    file
+    synth::picture(seed, 64, 48)
 }
 
 fn seeing() -> Kit {

@@ -17,15 +17,6 @@ fn create(machine: &Machine, body: Json) -> Result<(ModelEntry, Vec<String>), St
     Ok((machine.store().resolve(&name.to_string()).unwrap(), statuses))
 }
 
-fn upload(machine: &Machine, bytes: &[u8]) -> String {
-    let digest = Digest::of(bytes);
-    if let Some(mut blob) = machine.store().receive_blob(&digest).unwrap() {
-        blob.write(bytes).unwrap();
-        blob.finish().unwrap();
-    }
-    digest.to_string()
-}
-
 #[test]
 fn a_model_from_another_takes_over_what_is_not_said() {
     let machine = Machine::new();
@@ -50,7 +41,7 @@ fn a_model_from_another_takes_over_what_is_not_said() {
 #[test]
 fn a_model_from_a_blob_with_everything() {
     let machine = Machine::new();
-    let digest = upload(&machine, &gguf(&[]));
+    let digest = machine.upload(&gguf(&[]));
     let body = json!({
         "name": "new", "files": {"model.gguf": digest}, "template": JINJA, "system": "S", "license": ["A", "B"],
         "parameters": {"stop": ["x"]}, "messages": [{"role": "user", "content": "hi"}], "quantize": "",
@@ -72,7 +63,7 @@ fn a_model_from_a_blob_with_everything() {
 #[test]
 fn shards_are_one_model_and_open_under_their_names() {
     let machine = Machine::new();
-    let digests: Vec<String> = gguf_shards(2).iter().map(|bytes| upload(&machine, bytes)).collect();
+    let digests: Vec<String> = gguf_shards(2).iter().map(|bytes| machine.upload(bytes)).collect();
     let files = json!({"m-00002-of-00002.gguf": digests[1], "m-00001-of-00002.gguf": digests[0]});
     let (model, _) = create(&machine, json!({"model": "big", "files": files})).unwrap();
     assert_eq!(model.files.len(), 2);
@@ -85,7 +76,7 @@ fn shards_are_one_model_and_open_under_their_names() {
     machine.store().delete("big").unwrap();
     assert!(machine.contents("own").is_empty(), "{:?}", machine.contents("own"));
     let lone =
-        json!({"model": "half", "files": {"m-00001-of-00002.gguf": upload(&machine, &gguf_shards(2)[0])}});
+        json!({"model": "half", "files": {"m-00001-of-00002.gguf": machine.upload(&gguf_shards(2)[0])}});
     assert!(create(&machine, lone).unwrap_err().to_string().contains("not in GGUF format"));
 }
 
@@ -116,8 +107,8 @@ fn the_cache_of_hugging_face_is_not_hashed_again() {
 #[test]
 fn replacing_a_model_drops_what_only_it_used() {
     let machine = Machine::new();
-    let first = upload(&machine, &gguf(&[]));
-    let second = upload(&machine, &gguf(&[("x", Value::U32(1))]));
+    let first = machine.upload(&gguf(&[]));
+    let second = machine.upload(&gguf(&[("x", Value::U32(1))]));
     create(&machine, json!({"model": "m", "files": {"a.gguf": first}})).unwrap();
     create(&machine, json!({"model": "M", "files": {"a.gguf": second}})).unwrap();
     assert_eq!(machine.names(), ["m:latest"]);
@@ -130,9 +121,9 @@ fn replacing_a_model_drops_what_only_it_used() {
 fn requests_that_make_no_sense() {
     let machine = Machine::new();
     machine.ollama_llama();
-    let good = upload(&machine, &gguf(&[]));
-    let other = upload(&machine, &gguf(&[("x", Value::U32(1))]));
-    let text = upload(&machine, b"plain text");
+    let good = machine.upload(&gguf(&[]));
+    let other = machine.upload(&gguf(&[("x", Value::U32(1))]));
+    let text = machine.upload(b"plain text");
     let absent = format!("sha256:{}", "0".repeat(64));
     for (body, status, part) in [
         (json!({}), 400, "invalid model name"),

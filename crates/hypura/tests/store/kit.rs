@@ -127,6 +127,16 @@ impl Machine {
         text
     }
 
+    /// Uploads a blob, as `/api/blobs` does; its digest.
+    pub fn upload(&self, bytes: &[u8]) -> String {
+        let digest = Digest::of(bytes);
+        if let Some(mut blob) = self.store().receive_blob(&digest).unwrap() {
+            blob.write(bytes).unwrap();
+            blob.finish().unwrap();
+        }
+        digest.to_string()
+    }
+
     /// A usual model of Ollama's store, and its manifest.
     pub fn ollama_llama(&self) -> String {
         let layers: [(&str, &[u8]); 6] = [

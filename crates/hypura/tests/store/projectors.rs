@@ -1,6 +1,6 @@
 //! Projectors: attached to their models wherever those are, told of, and taken over.
 
-use hypura::store::{Capability, CreateRequest, Digest, ModelEntry};
+use hypura::store::{Capability, CreateRequest, ModelEntry};
 use hypura_core::gguf::Value;
 use hypura_core::synth::ProjectorKind;
 use serde_json::json;
@@ -77,21 +77,12 @@ fn a_model_of_ollama_has_its_projector_and_so_has_what_is_made_of_it() {
     assert_eq!(mine.seeing_projector().map(|path| std::fs::read(path).unwrap()), Some(bytes));
 }
 
-fn upload(machine: &Machine, bytes: &[u8]) -> String {
-    let digest = Digest::of(bytes);
-    if let Some(mut blob) = machine.store().receive_blob(&digest).unwrap() {
-        blob.write(bytes).unwrap();
-        blob.finish().unwrap();
-    }
-    digest.to_string()
-}
-
 #[test]
 fn a_projector_is_added_to_a_model_or_comes_with_its_files() {
     let machine = Machine::new();
     machine.ollama_llama();
     let model = gguf(&[("x", Value::U32(9))]);
-    let (model, eyes) = (upload(&machine, &model), upload(&machine, &projector(1)));
+    let (model, eyes) = (machine.upload(&model), machine.upload(&projector(1)));
     let make = |body: serde_json::Value| {
         let request: CreateRequest = serde_json::from_value(body).unwrap();
         let name = machine.store().create(&request, &mut |_| {})?;
