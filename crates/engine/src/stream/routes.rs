@@ -80,7 +80,7 @@ impl RouteTap {
         Self { settings, position: 0, current: Vec::new() }
     }
 
-    /// A graph of so many tokens begins.
+    /// A graph begins, whose first expert layer has so many tokens.
     pub fn begin_graph(&mut self, tokens: usize) {
         self.current.resize_with(tokens, || empty(tokens));
     }
@@ -94,7 +94,6 @@ impl RouteTap {
         experts: u32,
     ) -> Result<(), ExecError> {
         let mut ids = run.moe_ids(op)?;
-        self.current.resize_with(self.current.len().max(ids.tokens), || empty(ids.tokens));
         if let Some(trace) = self.settings.forced.clone() {
             self.force(&trace, layer, experts, &mut ids)?;
             run.set_moe_ids(op, &ids)?;
@@ -200,7 +199,11 @@ impl ObservedExecutor {
     fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
         let mut cursor = 0;
         let mut last = None;
-        for op in run.expert_ops() {
+        let ops = run.expert_ops();
+        if let Some(first) = ops.first() {
+            self.tap.begin_graph(run.moe_tokens(*first)?);
+        }
+        for op in ops {
             if last.replace(op.ids) == Some(op.ids) {
                 continue;
             }
