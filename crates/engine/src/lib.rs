@@ -22,6 +22,7 @@ pub mod baseline;
 pub mod doctor;
 pub mod error;
 mod fill;
+mod hex;
 pub mod iobench;
 pub mod load;
 pub mod machine;

@@ -19,7 +19,7 @@ use crate::assemble::{Assembled, assemble};
 use crate::error::LoadError;
 use crate::fill::fill;
 use crate::media::projector::ProjectorError;
-use crate::media::{MediaTools, PlannedProjector, ProjectorLimits};
+use crate::media::{MediaTools, PlannedProjector};
 use crate::source::ModelSource;
 use crate::stream::routes::check_fit;
 use crate::stream::{Prefetch, RouteSettings, SharedStats};
@@ -195,7 +195,8 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
         // It looks both ways: a text has to go through in one graph.
         settings.ubatch = settings.context;
     }
-    let projector = plan_projector(&settings)?;
+    let projector = settings.projector.as_ref().map(|path| PlannedProjector::of(path, settings.sequences));
+    let projector = projector.transpose()?;
     if let Some(projector) = projector.as_ref().filter(|projector| projector.non_causal) {
         // The rows of a picture see each other: they have to go through in one graph.
         settings.ubatch = settings.ubatch.max(projector.most_rows).min(settings.context);
@@ -225,11 +226,6 @@ pub fn prepare(source: ModelSource, mut settings: LoadSettings) -> Result<Planne
     };
     settings.idle_sequences = idle_sequences;
     Ok(Planned { source, layout, plan, settings, notes, projector })
-}
-
-fn plan_projector(settings: &LoadSettings) -> Result<Option<PlannedProjector>, ProjectorError> {
-    let limits = ProjectorLimits { sequences: settings.sequences };
-    settings.projector.as_ref().map(|path| PlannedProjector::of(path, limits)).transpose()
 }
 
 /// A plan, and how many sequences may only remember: as many as were asked for where they take nothing (the cells of a KV cache

@@ -14,8 +14,8 @@ pub mod projector;
 pub mod prompt;
 pub(crate) mod table;
 
-pub use projector::{PlannedProjector, ProjectorLimits};
-pub use prompt::{MARKER_NAME, MediaPrompt, PromptMedia, SeeError, marker};
+pub use projector::PlannedProjector;
+pub use prompt::{Image, MARKER_NAME, MediaPrompt, PromptMedia, SeeError, marker, marker_part, tagged};
 
 use hypura_ggml::Projector;
 use std::sync::Arc;

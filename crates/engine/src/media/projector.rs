@@ -57,19 +57,13 @@ pub struct PlannedProjector {
     pub non_causal: bool,
 }
 
-/// What the model that it is for is like.
-#[derive(Clone, Copy, Debug)]
-pub struct ProjectorLimits {
-    /// Sequences that may have a picture at the same time.
-    pub sequences: u32,
-}
-
 impl PlannedProjector {
-    /// Reads the header, checks it, and has llama.cpp build its graph without memory.
+    /// Reads the header, checks it, and has llama.cpp build its graph without memory. `sequences` may have a picture at the same
+    /// time.
     ///
     /// # Errors
     /// [`ProjectorError`].
-    pub fn of(path: &Path, limits: ProjectorLimits) -> Result<Self, ProjectorError> {
+    pub fn of(path: &Path, sequences: u32) -> Result<Self, ProjectorError> {
         let unusable = |reason: String| ProjectorError::Unusable { path: path.to_owned(), reason };
         let header = read(path)?;
         check(&header).map_err(unusable)?;
@@ -80,14 +74,14 @@ impl PlannedProjector {
         let weights: u64 = header.tensors.iter().map(|tensor| tensor.bytes).sum();
         Ok(Self {
             path: path.to_owned(),
-            bytes: bytes(&found, weights, limits),
+            bytes: bytes(&found, weights, sequences),
             most_rows: found.most_rows,
             non_causal: found.non_causal,
         })
     }
 }
 
-fn bytes(found: &ProjectorUse, weights: u64, limits: ProjectorLimits) -> u64 {
+fn bytes(found: &ProjectorUse, weights: u64, sequences: u32) -> u64 {
     /// Bytes of a number.
     const F32: u64 = 4;
     // Measured for a picture of the size that mtmd reserves memory for; larger ones need in proportion.
@@ -99,7 +93,7 @@ fn bytes(found: &ProjectorUse, weights: u64, limits: ProjectorLimits) -> u64 {
         _ => compute,
     };
     // mtmd's own copy, and one for each sequence that is in the middle of a picture.
-    let copies = u64::from(limits.sequences.max(1)).saturating_add(1);
+    let copies = u64::from(sequences.max(1)).saturating_add(1);
     let rows = u64::from(found.most_rows).saturating_mul(found.width).saturating_mul(F32);
     found
         .bytes
@@ -200,7 +194,7 @@ mod tests {
     fn planned(bytes: &[u8]) -> Result<PlannedProjector, ProjectorError> {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        PlannedProjector::of(file.path(), ProjectorLimits { sequences: 2 })
+        PlannedProjector::of(file.path(), 2)
     }
 
     #[test]
@@ -220,7 +214,7 @@ mod tests {
             most_rows: 3,
             ..ProjectorUse::default()
         };
-        let all = bytes(&found, 100, ProjectorLimits { sequences: 2 });
+        let all = bytes(&found, 100, 2);
         assert_eq!(all, 100 + 50 * 4 + 3 * 2 * 4 * 3 + WORK_BYTES);
     }
 

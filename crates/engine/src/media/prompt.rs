@@ -1,15 +1,20 @@
 //! A prompt with pictures: tokens, of which the negative ones stand for rows that a projector makes.
 
 use hypura_ggml::{MediaChunk, MediaError, Medium, PromptPart, PromptPiece, Token, Vocab};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::RandomState;
-use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, OnceLock};
 
 use super::MediaTools;
 use super::picture::{self, PictureError};
 use super::table::{Extent, Known};
+use crate::hex::hex;
+use crate::session::begins_twice;
+
+/// The bytes of a picture file.
+pub type Image = Arc<Vec<u8>>;
 
 /// What stands in the name of a [`marker`].
 pub const MARKER_NAME: &str = "media";
@@ -24,6 +29,44 @@ pub fn marker() -> &'static str {
         let random = || RandomState::new().build_hasher().finish();
         format!("<__{MARKER_NAME}_{:016x}{:016x}__>", random(), random())
     })
+}
+
+/// A part of a message's content, in OpenAI's shape, where a picture is: chat templates put a [`marker`] there.
+#[must_use]
+pub fn marker_part() -> Value {
+    json!({"type": "media_marker", "text": marker()})
+}
+
+/// A text for which no template says where its pictures are, with [`marker`]s: at the tags that it has (`[img-0]`, `[img-1]` …),
+/// in front where it has none. Returns the pictures in the order of the markers; those without a tag are left out, as in Ollama.
+#[must_use]
+pub fn tagged(text: &str, images: &[Image]) -> (String, Vec<Image>) {
+    let mut out = String::with_capacity(text.len());
+    let (mut rest, mut placed) = (text, Vec::new());
+    while let Some(at) = rest.find("[img-") {
+        let (before, tag) = rest.split_at(at);
+        let number = tag.strip_prefix("[img-").and_then(|tag| tag.split_once(']'));
+        let image =
+            number.and_then(|(number, after)| Some((images.get(number.parse::<usize>().ok()?)?, after)));
+        out.push_str(before);
+        match image {
+            Some((image, after)) => {
+                out.push_str(marker());
+                placed.push(Arc::clone(image));
+                rest = after;
+            }
+            None => {
+                out.push_str(&tag[..1]);
+                rest = &tag[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    if placed.is_empty() {
+        placed = images.to_vec();
+        out.insert_str(0, &marker().repeat(placed.len()));
+    }
+    (out, placed)
 }
 
 /// Why a prompt with pictures cannot be made.
@@ -123,6 +166,13 @@ pub struct MediaPrompt {
     pub media: PromptMedia,
 }
 
+impl MediaPrompt {
+    /// Its tokens without its pictures.
+    pub(crate) fn words(&self) -> impl Iterator<Item = Token> {
+        self.tokens.iter().copied().filter(|token| *token >= 0)
+    }
+}
+
 impl From<Vec<Token>> for MediaPrompt {
     fn from(tokens: Vec<Token>) -> Self {
         Self { tokens, media: PromptMedia::default() }
@@ -136,11 +186,12 @@ impl From<Vec<Token>> for MediaPrompt {
 /// # Errors
 /// [`SeeError`].
 pub(crate) fn see(
-    tools: &MediaTools,
+    tools: Option<&MediaTools>,
     vocab: &Vocab,
     parts: &[(String, bool)],
     images: &[&[u8]],
 ) -> Result<MediaPrompt, SeeError> {
+    let tools = tools.ok_or(SeeError::Blind)?;
     let texts: Vec<(Vec<&str>, bool)> =
         parts.iter().map(|(text, input)| (text.split(marker()).collect(), *input)).collect();
     let shown: usize = texts.iter().map(|(texts, _)| texts.len() - 1).sum();
@@ -150,7 +201,12 @@ pub(crate) fn see(
     let mut pictures = Vec::with_capacity(images.len());
     for (at, bytes) in images.iter().enumerate() {
         let decoded = picture::decode(bytes).map_err(|error| SeeError::Picture { number: at + 1, error })?;
-        pictures.push(Medium::picture(decoded.width, decoded.height, &decoded.rgb, &id(bytes))?);
+        pictures.push(Medium::picture(
+            decoded.width,
+            decoded.height,
+            &decoded.rgb,
+            &hex(&Sha256::digest(bytes)),
+        )?);
     }
     let mut left = pictures.iter();
     let mut all = Vec::new();
@@ -166,14 +222,6 @@ pub(crate) fn see(
     }
     let pieces = tools.projector.tokenize(&all)?;
     placed(tools, vocab, pieces)
-}
-
-/// A name for the bytes of a picture.
-fn id(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result<MediaPrompt, SeeError> {
@@ -197,10 +245,7 @@ fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result
             }
         }
     }
-    // Templates that spell out BOS themselves would give two.
-    if let Some(bos) = vocab.bos()
-        && prompt.tokens.starts_with(&[bos, bos])
-    {
+    if begins_twice(vocab, &prompt.tokens) {
         prompt.tokens.remove(0);
         prompt.media.0.iter_mut().for_each(|placed| placed.start -= 1);
     }
@@ -215,6 +260,19 @@ mod tests {
     fn a_marker_is_long_and_always_the_same() {
         assert_eq!(marker(), marker());
         assert!(marker().len() > 40 && marker().starts_with("<__"));
+    }
+
+    #[test]
+    fn gen_3_8_raw_prompts_have_their_images_at_their_tags_or_in_front() {
+        let images = [vec![1], vec![2]].map(Arc::new);
+        let told = |text: &str| {
+            let (text, placed) = tagged(text, &images);
+            (text.replace(marker(), "#"), placed.iter().map(|image| image[0]).collect::<Vec<_>>())
+        };
+        assert_eq!(told("a [img-1] b [img-0][img-1]"), ("a # b ##".to_owned(), vec![2, 1, 2]));
+        assert_eq!(told("plain"), ("##plain".to_owned(), vec![1, 2]));
+        assert_eq!(told("[img-7] [img-x] [img-1"), ("##[img-7] [img-x] [img-1".to_owned(), vec![1, 2]));
+        assert_eq!(tagged("no [img-0]", &[]).1.len(), 0);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::{disk, facts};
+use crate::hex::hex;
 
 /// Share of the processor that others may use without spoiling a measurement.
 pub const DISTURBED_SHARE: f64 = 0.1;
@@ -176,7 +177,7 @@ fn file_name(key: &ProfileKey) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = key.disk.chars().take(32).map(plain).collect();
     let hash = Sha256::digest(key.disk.as_bytes());
-    let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&hash[..4]);
     format!("profile-{name}-{hash}-{}-threads.json", key.threads)
 }
 

@@ -97,16 +97,13 @@ impl Runner {
         let Request { prompt, options } = request;
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
         let most = self.context_for(options.num_ctx) as usize;
-        if !prompt.media.fits(&prompt.tokens) {
-            return Err(prompt
-                .tokens
-                .iter()
-                .find(|token| **token < 0 && prompt.media.is_empty())
-                .map_or(SubmitError::BadMedia, |token| SubmitError::BadToken(*token)));
+        let has_pictures = !prompt.media.is_empty();
+        if has_pictures && !prompt.media.fits(&prompt.tokens) {
+            return Err(SubmitError::BadMedia);
         }
-        check(&prompt.tokens, &vocab, most.saturating_sub(1), most)?;
+        check(&prompt.tokens, has_pictures, &vocab, most.saturating_sub(1), most)?;
         let mut sampler = sampler(&vocab, &options)?;
-        prompt.tokens.iter().filter(|token| **token >= 0).for_each(|token| sampler.accept(*token));
+        prompt.words().for_each(|token| sampler.accept(token));
         let setup = Setup { prompt, options, sampler, hash_logits: false, forced: None, every_token: false };
         self.queue(Task::Generate(Box::new(setup), sink))
     }
@@ -118,10 +115,7 @@ impl Runner {
     pub fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<RequestHandle, SubmitError> {
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
         let most = self.0.info.embed_most;
-        if let Some(token) = inputs.iter().flatten().find(|token| **token < 0) {
-            return Err(SubmitError::BadToken(*token));
-        }
-        inputs.iter().try_for_each(|input| check(input, &vocab, most, most))?;
+        inputs.iter().try_for_each(|input| check(input, false, &vocab, most, most))?;
         self.queue(Task::Embed(EmbedWork::new(inputs), sink))
     }
 
@@ -215,16 +209,25 @@ impl Drop for Freed {
     }
 }
 
-/// Refuses prompts of no tokens, of more than `most`, or with tokens that there are not.
-fn check(prompt: &[Token], vocab: &Vocab, most: usize, context: usize) -> Result<(), SubmitError> {
+/// Refuses prompts of no tokens, of more than `most`, or with tokens that there are not. Where a prompt has pictures, negative
+/// tokens are theirs.
+fn check(
+    prompt: &[Token],
+    has_pictures: bool,
+    vocab: &Vocab,
+    most: usize,
+    context: usize,
+) -> Result<(), SubmitError> {
     if prompt.is_empty() {
         return Err(SubmitError::EmptyPrompt);
     }
     if prompt.len() > most {
         return Err(SubmitError::PromptTooLong { prompt: prompt.len(), context });
     }
-    // Negative ones are pictures, which were looked at before.
-    let known = |token: &Token| usize::try_from(*token).is_ok_and(|token| token < vocab.len()) || *token < 0;
+    let known = |token: &Token| match usize::try_from(*token) {
+        Ok(token) => token < vocab.len(),
+        Err(_) => has_pictures,
+    };
     match prompt.iter().find(|token| !known(token)) {
         Some(token) => Err(SubmitError::BadToken(*token)),
         None => Ok(()),

@@ -136,8 +136,7 @@ impl TextTools {
 
     fn see(&self, parts: &[(String, bool)], images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
         let inner = self.inner().ok_or(SeeError::Unloaded)?;
-        let media = inner.media.as_ref().ok_or(SeeError::Blind)?;
-        prompt::see(media, &inner.vocab, parts, images)
+        prompt::see(inner.media.as_ref(), &inner.vocab, parts, images)
     }
 
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.

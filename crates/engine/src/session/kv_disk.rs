@@ -12,6 +12,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::hex::hex;
+
 const MAGIC: &[u8; 8] = b"HYPURAKV";
 const VERSION: u32 = 1;
 /// Tokens of a block of the hash chain, and the least worth a file.
@@ -269,10 +271,6 @@ fn read_state(path: &Path, fingerprint: &Fingerprint) -> io::Result<Vec<u8>> {
     bytes.truncate(body);
     bytes.drain(..from);
     Ok(bytes)
-}
-
-fn hex(hash: &Fingerprint) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -197,8 +197,7 @@ impl Session {
         if images.is_empty() {
             return Ok(self.tokenize_chat(prompt).into());
         }
-        let media = self.loaded().media.as_ref().ok_or(SeeError::Blind)?;
-        prompt::see(media, self.vocab(), &chat_parts(prompt), images)
+        prompt::see(self.loaded().media.as_ref(), self.vocab(), &chat_parts(prompt), images)
     }
 
     /// The same of a text in which control tokens are read.
@@ -209,8 +208,7 @@ impl Session {
         if images.is_empty() {
             return Ok(self.vocab().tokenize(text, true, true).into());
         }
-        let media = self.loaded().media.as_ref().ok_or(SeeError::Blind)?;
-        prompt::see(media, self.vocab(), &[(text.to_owned(), false)], images)
+        prompt::see(self.loaded().media.as_ref(), self.vocab(), &[(text.to_owned(), false)], images)
     }
 
     /// Generates after `prompt`; `show` gets text as it becomes certain.
@@ -239,7 +237,7 @@ impl Session {
         self.check(&prompt.tokens)?;
         self.loaded().abort.store(false, Ordering::Relaxed);
         let mut sampler = Sampler::new(self.vocab(), &options.sampler);
-        prompt.tokens.iter().filter(|token| **token >= 0).for_each(|token| sampler.accept(*token));
+        prompt.words().for_each(|token| sampler.accept(token));
         let setup = Setup {
             prompt,
             options: SequenceOptions {
@@ -315,13 +313,15 @@ pub(crate) fn tokenize_chat(vocab: &Vocab, prompt: &ChatPrompt) -> Vec<Token> {
     for (at, (text, is_input)) in prompt.parts.iter().enumerate() {
         tokens.extend(vocab.tokenize(text, at == 0, !is_input));
     }
-    // Templates that spell out BOS themselves would give two.
-    if let Some(bos) = vocab.bos()
-        && tokens.starts_with(&[bos, bos])
-    {
+    if begins_twice(vocab, &tokens) {
         tokens.remove(0);
     }
     tokens
+}
+
+/// Whether a prompt has BOS twice: once from the vocabulary, and once from a template that spells it out itself.
+pub(crate) fn begins_twice(vocab: &Vocab, tokens: &[Token]) -> bool {
+    vocab.bos().is_some_and(|bos| tokens.starts_with(&[bos, bos]))
 }
 
 /// The parts of a rendered prompt: texts, and whether they came from messages.

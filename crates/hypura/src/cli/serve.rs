@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use hypura_engine::load::{LoadSettings, default_threads};
 use hypura_engine::machine;
-use hypura_engine::media::{PlannedProjector, ProjectorLimits};
+use hypura_engine::media::PlannedProjector;
 use hypura_engine::serve::RunnerSettings;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -186,7 +186,7 @@ fn catalog(args: &Args) -> anyhow::Result<StoreCatalog> {
             return Err(UsageError(why.to_owned()).into());
         }
         // Better now than with the first picture.
-        PlannedProjector::of(projector, ProjectorLimits { sequences: 1 })?;
+        PlannedProjector::of(projector, 1)?;
     }
     let store = Store::of_environment().with_files(files).with_projector(args.mmproj.clone());
     let catalog = StoreCatalog::new(Arc::new(store));

@@ -5,14 +5,13 @@
 //! once (the request is valid, its model is loaded, it waits for its turn), then any number of `Progress`, `Text` and
 //! `ToolCall`, then `Done` or `Failed` as the last one. `Failed` may come at any time, also first.
 
-use hypura_engine::media::marker;
+use hypura_engine::media::{Image, marker_part};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Failure;
 use super::keep_alive::KeepAlive;
-use super::models::backend::Image;
 use super::options::Options;
 
 /// One message of a conversation.
@@ -25,7 +24,7 @@ pub struct Message {
     /// The reasoning of an earlier answer.
     pub thinking: Option<String>,
     /// Pictures, decoded from base64.
-    pub images: Vec<Vec<u8>>,
+    pub images: Vec<Image>,
     /// Where in the text each of them is, as far as that is known; the others come first of all.
     pub image_places: Vec<usize>,
     /// The calls of an earlier answer.
@@ -45,7 +44,7 @@ impl Message {
 
     /// Adds a picture after the text that is there so far.
     pub fn push_image(&mut self, bytes: Vec<u8>) {
-        self.images.push(bytes);
+        self.images.push(Arc::new(bytes));
         self.image_places.push(self.content.len());
     }
 
@@ -76,12 +75,6 @@ impl Message {
         self.images.rotate_left(tags);
     }
 
-    /// Its pictures, in the order of their places.
-    #[must_use]
-    pub fn into_images(self) -> Vec<Image> {
-        self.images.into_iter().map(Arc::new).collect()
-    }
-
     /// Text and places of pictures as parts of a content.
     fn parts(&self) -> Value {
         let mut parts = Vec::new();
@@ -95,7 +88,7 @@ impl Message {
             let place = self.image_places.get(at).copied().unwrap_or(0).max(from);
             text(from, place, &mut parts);
             from = place;
-            parts.push(serde_json::json!({"type": "media_marker", "text": marker()}));
+            parts.push(marker_part());
         }
         text(from, self.content.len(), &mut parts);
         Value::Array(parts)
@@ -278,7 +271,7 @@ pub struct GenerateJob {
     /// Whether the answer ends with the tokens of this exchange.
     pub wants_context: bool,
     /// Pictures, decoded from base64.
-    pub images: Vec<Vec<u8>>,
+    pub images: Vec<Image>,
     /// What the answer must look like.
     pub format: Format,
     /// `None`: as the model does by itself.
@@ -473,7 +466,7 @@ mod tests {
     fn chat_8_3_images_of_ollama_come_first_or_where_the_text_wants_them() {
         let told = |content: &str, images: u8| {
             let mut message = Message::text("user", content);
-            message.images = (0..images).map(|number| vec![number]).collect();
+            message.images = (0..images).map(|number| Arc::new(vec![number])).collect();
             message.place_images();
             let order: Vec<u8> = message.images.iter().map(|image| image[0]).collect();
             (shown(&message), order)

@@ -363,17 +363,12 @@ impl Parts {
         write_manifest(layout, name, &manifest)
     }
 
-    fn families(&self) -> Vec<String> {
-        let sees = self.weights.iter().any(|weights| weights.kind == "projector");
-        let clip = sees.then(|| "clip".to_owned());
-        std::iter::once(self.facts.architecture.clone()).chain(clip).collect()
-    }
-
     fn config(&self) -> Config {
+        let has_projector = self.weights.iter().any(|weights| weights.kind == "projector");
         Config {
             model_format: "gguf".to_owned(),
             model_family: self.facts.architecture.clone(),
-            model_families: self.families(),
+            model_families: self.facts.families(has_projector),
             model_type: self.facts.parameter_size(),
             file_type: self.facts.quantization.clone(),
             renderer: self.renderer.clone(),

@@ -108,18 +108,12 @@ impl ModelEntry {
             parent_model: self.parent.clone(),
             format: "gguf".to_owned(),
             family: self.facts.architecture.clone(),
-            families: self.families(),
+            families: self.facts.families(self.projector.is_some()),
             parameter_size: self.facts.parameter_size(),
             quantization_level: self.facts.quantization.clone(),
             context_length: self.facts.context_length,
             embedding_length: self.facts.embedding_length,
         }
-    }
-
-    /// Its architecture, and `clip` where it sees: clients look for that.
-    pub(super) fn families(&self) -> Vec<String> {
-        let clip = self.projector.is_some().then(|| "clip".to_owned());
-        std::iter::once(self.facts.architecture.clone()).chain(clip).collect()
     }
 
     /// What it can do, without loading it: as the template says that will be used, so that nothing is promised that

@@ -94,6 +94,12 @@ impl Facts {
         self.is_projector && says("clip.has_vision_encoder").unwrap_or(false)
     }
 
+    /// Its architecture, and `clip` where it has a projector: clients look for that.
+    pub(super) fn families(&self, has_projector: bool) -> Vec<String> {
+        let clip = has_projector.then(|| "clip".to_owned());
+        std::iter::once(self.architecture.clone()).chain(clip).collect()
+    }
+
     /// The number of parameters for people: `8.0B`.
     #[must_use]
     pub fn parameter_size(&self) -> String {

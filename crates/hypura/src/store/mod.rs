@@ -42,7 +42,7 @@ pub use gather::{Skipped, shards_of};
 pub use modelfile::{Modelfile, ModelfileError};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Locality, ModelName};
 pub use places::{Origin, Places, demo_candidates};
-pub use projectors::projector_beside;
+pub use projectors::{is_projector_name, projector_beside};
 pub use show::{Show, parameter_lines};
 
 use std::path::{Path, PathBuf};

@@ -18,7 +18,8 @@ use hypura_core::gguf::ShardName;
 const PREFERRED: [&str; 5] = ["F16", "FP16", "BF16", "Q8_0", "F32"];
 
 /// Whether a file of this name is a projector.
-pub(super) fn is_projector_name(name: &str) -> bool {
+#[must_use]
+pub fn is_projector_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.ends_with(".gguf") && name.contains("mmproj")
 }

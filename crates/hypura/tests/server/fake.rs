@@ -9,12 +9,13 @@ use hypura::server::Failure;
 use hypura::server::job::{Format, ToolCall};
 use hypura::server::models::backend::{
     AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
-    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, Image, LoadHost,
+    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadHost,
     LoadWish, MediaHandle, Plan, Prompt, Sampling, Ticket, Token,
 };
 use hypura::server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 use hypura::server::options::Options;
 use hypura::store::{ModelName, Store};
+use hypura_engine::media::Image;
 use hypura_engine::media::marker;
 use hypura_engine::serve::SharedMemory;
 

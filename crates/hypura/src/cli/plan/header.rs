@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::http::{self, Client};
 use crate::cli::{ModelArgs, UsageError};
+use crate::store::is_projector_name;
 
 /// Where Hugging Face is, unless `HF_ENDPOINT` names a mirror, as with its own tools.
 const HUGGING_FACE: &str = "https://huggingface.co";
@@ -120,7 +121,7 @@ fn choose<'a>(files: &[&'a str], repo: &str, quant: Option<&str>) -> anyhow::Res
     let models: Vec<&str> = files
         .iter()
         .copied()
-        .filter(|file| file.ends_with(".gguf") && !file.contains("mmproj"))
+        .filter(|file| file.ends_with(".gguf") && !is_projector_name(file))
         .filter(is_first)
         .collect();
     if models.is_empty() {

@@ -13,7 +13,7 @@ mod what_if;
 
 use hypura_core::plan::{Routing, Workload};
 use hypura_engine::advise::{AdviceSettings, advise};
-use hypura_engine::media::{PlannedProjector, ProjectorLimits};
+use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -70,8 +70,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
     let mut settings = AdviceSettings { workload, what_if, ..AdviceSettings::from(&load) };
     if let Some(projector) = header.projector.as_ref().or(load.projector.as_ref()) {
-        let limits = ProjectorLimits { sequences: load.sequences };
-        settings.context.media_bytes = PlannedProjector::of(projector, limits)?.bytes;
+        settings.context.media_bytes = PlannedProjector::of(projector, load.sequences)?.bytes;
     }
     let advice = advise(&header.shape, &remembered.profile, &settings)
         .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot be planned", header.name)))?;

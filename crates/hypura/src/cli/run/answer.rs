@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use hypura_engine::machine;
-use hypura_engine::media::{MediaPrompt, SeeError, marker};
+use hypura_engine::media::{Image, MediaPrompt, SeeError, marker_part, tagged};
 use hypura_engine::session::{GenerateOptions, Outcome, Session};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::chat::Speaker;
-use super::picture::Image;
 use super::report;
 use super::stats::{Start, Stats};
 use super::stats_file::StatsFile;
@@ -31,7 +30,7 @@ impl Message {
         if self.images.is_empty() {
             return json!({"role": self.role, "content": self.content});
         }
-        let places = self.images.iter().map(|_| json!({"type": "media_marker", "text": marker()}));
+        let places = self.images.iter().map(|_| marker_part());
         let parts: Vec<Value> = places.chain([json!({"type": "text", "text": self.content})]).collect();
         json!({"role": self.role, "content": parts})
     }
@@ -106,8 +105,7 @@ impl Answerer {
                 (self.session.see(&rendered, &images)?, rendered.stops)
             }
             Prompt::Raw(text, images) => {
-                let text = (0..images.len())
-                    .fold(text.clone(), |text, at| text.replace(&format!("[img-{at}]"), marker()));
+                let (text, images) = tagged(text, images);
                 let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
                 (self.session.see_text(&text, &images)?, Vec::new())
             }

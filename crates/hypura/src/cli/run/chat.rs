@@ -2,6 +2,7 @@
 //!
 //! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
 
+use hypura_engine::media::Image;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
@@ -9,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::answer::{Message, Prompt};
-use super::picture::{self, Image};
+use super::picture;
 use crate::cli::Style;
 use crate::cli::failure::{complain, is_closed_pipe, one_line};
 

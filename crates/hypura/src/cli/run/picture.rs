@@ -1,13 +1,10 @@
 //! Pictures in prompts: files that a flag or the prompt itself names.
 
 use anyhow::Context as _;
-use hypura_engine::media::picture;
+use hypura_engine::media::{Image, picture};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// The bytes of a picture file.
-pub(super) type Image = Arc<Vec<u8>>;
 
 /// Larger files are no pictures.
 const MOST_BYTES: u64 = 256 << 20;

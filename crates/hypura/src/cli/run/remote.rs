@@ -6,6 +6,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hypura_engine::media::Image;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -13,7 +14,6 @@ use std::process::ExitCode;
 use super::Args;
 use super::answer::{Message, Output, Prompt, harmless};
 use super::chat::{Speaker, first, talk};
-use super::picture::Image;
 use super::prompt::{self, Input};
 use crate::cli::{Interrupt, Style};
 use crate::client::{Client, ClientError};

@@ -59,7 +59,7 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
         messages.last().is_some_and(|last| last.role == "assistant" && last.tool_calls.is_empty());
     Ok(ChatInput {
         messages: messages.iter().map(Message::to_openai).collect(),
-        images: messages.into_iter().map(Message::into_images).collect(),
+        images: messages.into_iter().map(|message| message.images).collect(),
         tools: job.tools.clone(),
         tool_choice: job.tool_choice,
         parallel_tool_calls: job.parallel_tool_calls,

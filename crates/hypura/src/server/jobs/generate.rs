@@ -1,6 +1,6 @@
 //! Prompts.
 
-use hypura_engine::media::marker;
+use hypura_engine::media::{Image, marker, tagged};
 use std::sync::Arc;
 
 use super::lookup::{self, Found};
@@ -8,7 +8,7 @@ use super::run::{self, Checked, Prepared};
 use super::{PieceStream, fit, go_template};
 use crate::server::Failure;
 use crate::server::job::{Format, GenerateJob, Message};
-use crate::server::models::backend::{ChatInput, Engine, Image, LoadWish, Prompt, Token};
+use crate::server::models::backend::{ChatInput, Engine, LoadWish, Prompt, Token};
 use crate::server::options::Options;
 use crate::server::request_log::RequestLine;
 use crate::server::state::Server;
@@ -129,41 +129,10 @@ fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
     before
 }
 
-/// A text for which no template says where its pictures are: at the tags that it has (`[img-0]`, `[img-1]` …), in front where it
-/// has none. Pictures without a tag are left out, as in Ollama.
-fn tagged(text: &str, images: &[Vec<u8>]) -> (String, Vec<Image>) {
-    let mut all: Vec<Image> = images.iter().map(|image| Arc::new(image.clone())).collect();
-    let mut out = String::with_capacity(text.len());
-    let (mut rest, mut placed) = (text, Vec::new());
-    while let Some(at) = rest.find("[img-") {
-        let (before, tag) = rest.split_at(at);
-        let number = tag.strip_prefix("[img-").and_then(|tag| tag.split_once(']'));
-        let image = number.and_then(|(number, after)| Some((all.get(number.parse::<usize>().ok()?)?, after)));
-        out.push_str(before);
-        match image {
-            Some((image, after)) => {
-                out.push_str(marker());
-                placed.push(Arc::clone(image));
-                rest = after;
-            }
-            None => {
-                out.push_str(&tag[..1]);
-                rest = &tag[1..];
-            }
-        }
-    }
-    out.push_str(rest);
-    if placed.is_empty() {
-        placed.append(&mut all);
-        out.insert_str(0, &marker().repeat(placed.len()));
-    }
-    (out, placed)
-}
-
 fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "generate")?;
-    lookup::require_vision(entry, job.images.iter())?;
+    lookup::require_vision(entry, &job.images)?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let context = job.context.clone().unwrap_or_default();
     let format = job.format.clone();
@@ -204,29 +173,11 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     let messages: Vec<Message> = system.into_iter().chain(own).chain([user]).collect();
     let input = ChatInput {
         messages: messages.iter().map(Message::to_openai).collect(),
-        images: messages.into_iter().map(Message::into_images).collect(),
+        images: messages.into_iter().map(|message| message.images).collect(),
         format,
         think,
         template: template.map(str::to_owned).or_else(|| entry.template.clone()),
         ..ChatInput::default()
     };
     Ok(Form::Chat { input, context, own_template: template.is_some() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gen_3_8_raw_prompts_have_their_images_at_their_tags_or_in_front() {
-        let images = [vec![1], vec![2]];
-        let told = |text: &str| {
-            let (text, placed) = tagged(text, &images);
-            (text.replace(marker(), "#"), placed.iter().map(|image| image[0]).collect::<Vec<_>>())
-        };
-        assert_eq!(told("a [img-1] b [img-0][img-1]"), ("a # b ##".to_owned(), vec![2, 1, 2]));
-        assert_eq!(told("plain"), ("##plain".to_owned(), vec![1, 2]));
-        assert_eq!(told("[img-7] [img-x] [img-1"), ("##[img-7] [img-x] [img-1".to_owned(), vec![1, 2]));
-        assert_eq!(tagged("no [img-0]", &[]).1.len(), 0);
-    }
 }

@@ -1,6 +1,6 @@
 //! Names and capabilities, checked before anything is loaded.
 
-use hypura_engine::media::picture;
+use hypura_engine::media::{Image, picture};
 use std::sync::Arc;
 
 use crate::server::Failure;
@@ -86,9 +86,9 @@ pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> 
 /// Pictures need a projector, and must look like pictures: what their beginnings tell is known before a model is loaded.
 pub(super) fn require_vision<'a>(
     entry: &ModelEntry,
-    images: impl Iterator<Item = &'a Vec<u8>>,
+    images: impl IntoIterator<Item = &'a Image>,
 ) -> Result<(), Failure> {
-    for (at, image) in images.enumerate() {
+    for (at, image) in images.into_iter().enumerate() {
         require(entry, entry.capabilities.vision, "images")?;
         picture::probe(image).map_err(|error| Failure::bad_request(format!("image {}: {error}", at + 1)))?;
     }

@@ -4,6 +4,7 @@
 //! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
 //! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
 
+use hypura_engine::media::Image;
 use hypura_engine::serve::SharedMemory;
 use serde_json::Value;
 use std::sync::Arc;
@@ -157,9 +158,6 @@ pub struct EngineTotals {
     /// Bytes that did not have to be read because sequences shared experts.
     pub bytes_shared: u64,
 }
-
-/// The bytes of a picture file.
-pub type Image = Arc<Vec<u8>>;
 
 /// A conversation for the chat template.
 #[derive(Clone, Debug, Default)]

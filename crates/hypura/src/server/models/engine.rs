@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hypura_core::plan::Mode;
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{self, LoadSettings, Planned};
-use hypura_engine::media::{MediaPrompt, PromptMedia, SeeError, marker};
+use hypura_engine::media::{Image, MediaPrompt, PromptMedia, SeeError, marker};
 use hypura_engine::serve::{
     Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SlotStatus, SubmitError,
 };
@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::backend::{
     Backend, ChatInput, EmbedSink, Engine, EngineFacts, EngineHeld, EngineRequest, EngineSequence,
-    EngineStatus, EngineTotals, EventSink, Fit, GrammarHandle, Image, LoadHost, LoadWish, MediaHandle, Plan,
-    Prompt, Sampling, Ticket, Token,
+    EngineStatus, EngineTotals, EventSink, Fit, GrammarHandle, LoadHost, LoadWish, MediaHandle, Plan, Prompt,
+    Sampling, Ticket, Token,
 };
 use super::catalog::ModelEntry;
 use super::engine_answer::{Parser, event_of};

@@ -8,6 +8,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
+use hypura_engine::media::Image;
 use serde_json::{Map, Value, json};
 
 use crate::server::job::{Format, JobBase, Think};
@@ -99,9 +100,9 @@ impl Common {
 }
 
 /// Pictures and sounds out of base64.
-pub(super) fn images(encoded: &[String]) -> Result<Vec<Vec<u8>>, Failure> {
+pub(super) fn images(encoded: &[String]) -> Result<Vec<Image>, Failure> {
     let decode = |text: &String| {
-        STANDARD.decode(text.trim()).map_err(|error| {
+        STANDARD.decode(text.trim()).map(Arc::new).map_err(|error| {
             Failure::bad_request(format!(
                 "illegal base64 data in images: {error} (no data: prefix, standard alphabet)"
             ))

@@ -221,6 +221,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+    use std::sync::Arc;
 
     fn one(value: Value) -> Result<Message, Failure> {
         messages(&[value]).map(|mut all| all.remove(0))
@@ -237,7 +238,7 @@ mod tests {
             {"type": "image_url", "image_url": "data:;base64,aGo="}]});
         let message = one(parts).unwrap();
         assert_eq!(message.content, "a\nb");
-        assert_eq!(message.images, [b"hi".to_vec(), b"hj".to_vec()]);
+        assert_eq!(message.images, [b"hi".to_vec(), b"hj".to_vec()].map(Arc::new));
         assert_eq!(message.image_places, [3, 3]);
     }
 
