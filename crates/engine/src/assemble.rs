@@ -3,6 +3,7 @@
 use hypura_ggml::Executor;
 use hypura_storage::{Arena, Reader, ReaderKind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use hypura_core::plan::Mode;
 
@@ -33,6 +34,7 @@ pub(crate) struct Assembled {
 pub(crate) fn assemble(
     planned: &Planned,
     stats: &Arc<SharedStats>,
+    abort: &Arc<AtomicBool>,
     open: &mut Open<'_>,
 ) -> Result<Assembled, LoadError> {
     let Planned { plan, settings, .. } = planned;
@@ -42,14 +44,19 @@ pub(crate) fn assemble(
         return Ok(Assembled { executor, slots: None });
     }
     let kind = settings.stream_reader.as_ref().unwrap_or(&settings.reader);
-    let experts = if plan.mode.streams_experts() { Some(expert_side(planned, open(kind)?)?) } else { None };
+    let experts =
+        if plan.mode.streams_experts() { Some(expert_side(planned, open(kind)?, abort)?) } else { None };
     let slots = experts.as_ref().and_then(|side| side.streamer.memory().cloned());
-    let dense = if plan.mode.streams_dense() { Some(dense_side(planned, open(kind)?)?) } else { None };
+    let dense = if plan.mode.streams_dense() { Some(dense_side(planned, open(kind)?, abort)?) } else { None };
     let publishes = settings.statistics.then(|| Arc::clone(stats));
     Ok(Assembled { executor: Some(Box::new(StreamExecutor::new(experts, dense, publishes))), slots })
 }
 
-fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide, LoadError> {
+fn expert_side(
+    planned: &Planned,
+    reader: Box<dyn Reader>,
+    abort: &Arc<AtomicBool>,
+) -> Result<ExpertSide, LoadError> {
     let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.policy.build(slots, source.shape.layers);
     let slabs = make_slabs(layout, &plan.slots, policy, settings.poison)?;
@@ -59,7 +66,8 @@ fn expert_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<ExpertSide,
         memory.populate();
     }
     let streamer = if settings.synchronous_reads { streamer.synchronous() } else { streamer };
-    let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
+    let io =
+        Io::new(reader, source.files.clone()).with_clock(settings.statistics).with_abort(Arc::clone(abort));
     let selections = layout.layers.iter().map(|layer| Selection::of(source, layer)).collect();
     let ahead = Ahead::new(settings.prefetch, selections);
     let tap = settings.routes.is_active().then(|| RouteTap::new(settings.routes.clone()));
@@ -72,7 +80,11 @@ fn observed_executor(planned: &Planned) -> ObservedExecutor {
     ObservedExecutor::new(planned.settings.routes.clone(), experts)
 }
 
-fn dense_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<DenseStreamer, LoadError> {
+fn dense_side(
+    planned: &Planned,
+    reader: Box<dyn Reader>,
+    abort: &Arc<AtomicBool>,
+) -> Result<DenseStreamer, LoadError> {
     let Planned { source, plan, settings, .. } = planned;
     let weight = |index: &usize| {
         let info = &source.shape.tensors[*index].info;
@@ -85,6 +97,7 @@ fn dense_side(planned: &Planned, reader: Box<dyn Reader>) -> Result<DenseStreame
     };
     let weights = plan.streamed_dense.iter().map(weight).collect();
     let cells = Cells::new(plan.ring_cells, plan.ring_cell_bytes, settings.poison)?;
-    let io = Io::new(reader, source.files.clone()).with_clock(settings.statistics);
+    let io =
+        Io::new(reader, source.files.clone()).with_clock(settings.statistics).with_abort(Arc::clone(abort));
     Ok(DenseStreamer::new(weights, cells, io))
 }

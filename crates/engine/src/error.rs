@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, one enum per family of operations.
 
 use hypura_core::plan::PlanError;
-use hypura_ggml::{DecodeError, LoadError as GgmlError, MediaError, SampleError};
+use hypura_ggml::{DecodeError, ExecError, LoadError as GgmlError, MediaError, SampleError};
 use hypura_storage::{ArenaError, OpenError, ReadError};
 use std::path::PathBuf;
 
@@ -22,6 +22,12 @@ pub enum StreamError {
     /// The graph uses a weight that the plan does not know.
     #[error("tensor {0} is not in the plan of this model")]
     UnknownTensor(String),
+    /// The abort flag was raised during a wait.
+    #[error("stopped")]
+    Stopped,
+    /// An earlier request was stopped while the disk hung, and this one needs what was then being read.
+    #[error("the disk did not answer in time for an earlier request; try again")]
+    TakenBack,
     /// The reader lost a request; a bug of ours.
     #[error("a read was never answered")]
     LostRead,
@@ -37,6 +43,12 @@ pub enum StreamError {
         /// Experts used by a token there.
         used: u32,
     },
+}
+
+impl From<StreamError> for ExecError {
+    fn from(error: StreamError) -> Self {
+        if matches!(error, StreamError::Stopped) { Self::Stopped } else { Self::engine(error) }
+    }
 }
 
 /// Why a model could not be made ready.

@@ -355,7 +355,7 @@ pub fn load_watched(
         }
         Ok(opened.reader)
     };
-    let Assembled { executor, slots } = assemble(&planned, &stats, &mut open)?;
+    let Assembled { executor, slots } = assemble(&planned, &stats, &abort, &mut open)?;
     let model = if decorated {
         let mut reader = open(&settings.reader)?;
         let total = pending.resident_bytes();

@@ -13,7 +13,7 @@ use hypura_engine::load::LoadSettings;
 use hypura_engine::sim::{Eio, Latency, SimConfig, Stall};
 use hypura_engine::stream::{Held, Prefetch};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Loads through a healthy reader and streams through a simulated one.
 fn simulated(percent: f64, sim: SimConfig) -> LoadSettings {
@@ -304,4 +304,58 @@ fn a_stop_in_the_middle_gives_everything_back() {
     // change the hash.
     let outcome = forced_run(&mut session, 40, 8).unwrap();
     assert_eq!(outcome.logits_hash.unwrap().to_string(), resident);
+}
+
+/// Stops a prompt while the disk hangs; the next one must be exact once it answers.
+fn stop_while_the_disk_hangs(model: &TinyModel, settings: LoadSettings, at: u64, what: &str) {
+    let resident = hash(&model.path, common::settings(Choice::Resident));
+    let mut session = session(&model.path, settings);
+    let (abort, stats) = (session.loaded().abort.clone(), session.loaded().stats.clone());
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        abort.store(true, Ordering::Relaxed);
+    });
+    let start = Instant::now();
+    let outcome = forced_run(&mut session, 40, 8).unwrap();
+    assert_eq!(outcome.finish, hypura_engine::session::Finish::Stopped, "{what}, read {at}");
+    assert!(start.elapsed() < HANG / 2, "{what}, read {at}: the hanging read was waited for");
+    stopper.join().unwrap();
+    assert!(stats.held().reads > 0, "{what}, read {at}: the hanging read is still out");
+    assert_eq!(stats.held().pins, 0, "{what}, read {at}");
+    session.loaded().abort.store(false, Ordering::Relaxed);
+    let mut exact = || loop {
+        session.clear();
+        match forced_run(&mut session, 40, 8) {
+            Ok(outcome) => break outcome.logits_hash.unwrap().to_string(),
+            // An expert of which only a part was being read.
+            Err(error) => assert!(error.to_string().contains("did not answer in time"), "{error}"),
+        }
+    };
+    // First beside the read that still hangs or behind it, then with what it brought.
+    assert_eq!(exact(), resident, "{what}, read {at}");
+    std::thread::sleep(HANG.saturating_sub(start.elapsed()));
+    assert_eq!(exact(), resident, "{what}, read {at}, after the disk answered");
+    assert_eq!(stats.held().pins, 0, "{what}, read {at}");
+}
+
+/// How long the simulated disk hangs.
+const HANG: Duration = Duration::from_secs(4);
+
+#[test]
+fn a_stop_while_the_disk_hangs_ends_the_request_and_the_next_one_is_exact() {
+    let hangs = |at| SimConfig {
+        latency: Latency::Fixed(Duration::from_micros(20)),
+        stall: Some(Stall { at, delay: HANG }),
+        real_time: true,
+        ..rough(at)
+    };
+    let experts = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let dense = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    for at in [0, 9] {
+        stop_while_the_disk_hangs(&experts, simulated(0.0, hangs(at)), at, "cells");
+        stop_while_the_disk_hangs(&experts, simulated(40.0, hangs(at)), at, "slots");
+        stop_while_the_disk_hangs(&dense, simulated(20.0, hangs(at)), at, "dense");
+    }
+    let both = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
+    stop_while_the_disk_hangs(&both, simulated_trunk(&both, 20.0, hangs(5)), 5, "trunk and experts");
 }

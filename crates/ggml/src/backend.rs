@@ -119,7 +119,7 @@ pub(crate) unsafe extern "C" fn graph_compute(
         };
     match outcome {
         Ok(()) => buffer::STATUS_OK,
-        Err(ExecError::Backend(buffer::STATUS_ABORTED)) => buffer::STATUS_ABORTED,
+        Err(ExecError::Stopped | ExecError::Backend(buffer::STATUS_ABORTED)) => buffer::STATUS_ABORTED,
         Err(failure) => {
             *error.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             buffer::STATUS_FAILED

@@ -60,6 +60,9 @@ pub enum ExecError {
     /// The engine failed (a read, a full cache).
     #[error(transparent)]
     Engine(std::sync::Arc<dyn std::error::Error + Send + Sync>),
+    /// The engine was waiting when the abort flag was raised.
+    #[error("stopped")]
+    Stopped,
     /// The inner backend failed.
     #[error("the compute backend failed with status {0}")]
     Backend(i32),

@@ -74,7 +74,7 @@ impl ExpertStreamer {
                     (0..progress.len()).filter(|want| progress[*want] != Progress::Done).collect();
                 self.check(step, &waiting)?;
                 self.keep_busy(io);
-                let landed = io.wait().map_err(ExecError::engine)?;
+                let landed = io.wait()?;
                 self.absorb(landed);
             } else {
                 let slabs = self.bindings(step, parts)?;

@@ -97,17 +97,13 @@ impl DenseStreamer {
             self.next = self.order.iter().position(|entry| *entry == weight).unwrap_or(0);
             self.feed();
         }
-        let cell = match self.window.front() {
-            Some((first, cell)) if *first == weight => *cell,
-            _ => return Err(ExecError::engine(StreamError::LostRead)),
-        };
+        let cell = self.front(weight)?;
         while !self.cells.ready(cell) {
-            let landed = self.io.wait().map_err(ExecError::engine)?;
+            let landed = self.io.wait()?;
             self.absorb(landed)?;
         }
         let bytes = self.weights[weight].bytes;
-        let binding =
-            self.cells.slice(cell, bytes).ok_or_else(|| ExecError::engine(StreamError::LostRead))?;
+        let binding = self.cells.slice(cell, bytes).ok_or(StreamError::LostRead)?;
         run.run_dense(op, binding.memory)?;
         self.used += 1;
         self.window.pop_front();
@@ -115,6 +111,22 @@ impl DenseStreamer {
         self.feed();
         let landed = self.io.poll();
         self.absorb(landed)
+    }
+
+    /// The cell of the weight that is used next.
+    fn front(&mut self, weight: usize) -> Result<usize, ExecError> {
+        loop {
+            match self.window.front() {
+                Some((first, cell)) if *first == weight => return Ok(*cell),
+                Some(_) => return Err(StreamError::LostRead.into()),
+                // A stopped graph left all cells to a disk that hung.
+                None => {
+                    let landed = self.io.wait()?;
+                    self.absorb(landed)?;
+                    self.feed();
+                }
+            }
+        }
     }
 
     /// Reads the next weights of the cycle into all free cells.
@@ -141,18 +153,26 @@ impl DenseStreamer {
         for Landed { target, result } in landed {
             match result {
                 Ok(()) => self.cells.land(target.cell, target.shift),
-                Err(failure) => super::slab::keep_first(&mut self.failure, failure),
+                Err(failure) => {
+                    if self.cells.fail(target.cell) {
+                        super::slab::keep_first(&mut self.failure, failure);
+                    }
+                }
             }
         }
         match self.failure.take() {
-            Some(failure) => Err(ExecError::engine(StreamError::Read(failure))),
+            Some(failure) => Err(StreamError::Read(failure).into()),
             None => Ok(()),
         }
     }
 
-    /// Waits for all reads and empties the ring: after a failure, a stop, or a change of order.
+    /// Waits for all reads, as long as the disk answers, and empties the ring: after a failure, a stop, or a change of order.
     pub fn reset(&mut self) {
-        let _ = self.io.quiesce();
+        let (landed, taken_back) = self.io.quiesce();
+        for Landed { target, .. } in landed {
+            self.cells.land(target.cell, target.shift);
+        }
+        taken_back.iter().for_each(|target| self.cells.give_up(target.cell));
         self.failure = None;
         self.window.clear();
         self.next = 0;

@@ -305,8 +305,10 @@ impl ExpertStreamer {
             todo = rest;
             if ready.is_empty() {
                 self.check(step, &todo)?;
-                let landed = io.wait().map_err(ExecError::engine)?;
+                let landed = io.wait()?;
                 self.absorb(landed);
+                // A stopped step may have left cells behind that are free only now.
+                feed_cells(io, &self.layout, &mut self.cells, step);
                 self.keep_busy(io);
             } else {
                 self.run_ready(run, op, part, step, &ready)?;
@@ -415,7 +417,11 @@ impl ExpertStreamer {
             }
             Target::Cell { cell, shift } => match result {
                 Ok(()) => self.cells.land(cell, shift),
-                Err(failure) => keep_first(&mut self.failure, failure),
+                Err(failure) => {
+                    if self.cells.fail(cell) {
+                        keep_first(&mut self.failure, failure);
+                    }
+                }
             },
         }
     }
@@ -428,8 +434,8 @@ impl ExpertStreamer {
             Place::Slot(slot) => slab.failure(slot),
             Place::Cells(_) => None,
         });
-        match failed.or(self.failure.as_ref()) {
-            Some(failure) => Err(ExecError::engine(StreamError::Read(failure.clone()))),
+        match failed.or_else(|| self.failure.clone().map(StreamError::Read)) {
+            Some(failure) => Err(failure.into()),
             None => Ok(()),
         }
     }
@@ -443,14 +449,18 @@ impl ExpertStreamer {
         }
     }
 
-    /// Ends a step that failed or was stopped: waits for its reads, then gives back pins and cells.
+    /// Ends a step that failed or was stopped: waits for its reads as long as the disk answers, then gives back pins and
+    /// cells. What is still being read lands later, as a guess would.
     pub fn abandon(&mut self, io: &mut Io<Target>) {
         let (landed, taken_back) = io.quiesce();
         self.absorb(landed);
         for target in taken_back {
-            if let Target::Slot { layer, slot, part, .. } = target {
-                let layer = &self.layout.layers[layer];
-                self.slabs[layer.class].give_up(slot, part);
+            match target {
+                Target::Slot { layer, slot, part, .. } => {
+                    let layer = &self.layout.layers[layer];
+                    self.slabs[layer.class].give_up(slot, part);
+                }
+                Target::Cell { cell, .. } => self.cells.give_up(cell),
             }
         }
         self.failure = None;

@@ -7,9 +7,13 @@ use hypura_core::plan::PartRead;
 use hypura_storage::{Arena, Completion, Priority, ReadError, ReadRequest, Reader, SourceFile};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::StreamError;
+
+/// How long to sleep before looking whether the answer is still wanted. A disk that hangs takes a minute to say so.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// One finished read.
 pub(crate) struct Landed<T> {
@@ -36,6 +40,8 @@ pub(crate) struct Io<T> {
     completions: Vec<Completion>,
     stall: Duration,
     clock: bool,
+    /// Raised when nobody wants the answer any more.
+    abort: Arc<AtomicBool>,
 }
 
 impl<T: Copy> Io<T> {
@@ -48,12 +54,18 @@ impl<T: Copy> Io<T> {
             completions: Vec::new(),
             stall: Duration::ZERO,
             clock: true,
+            abort: Arc::default(),
         }
     }
 
     /// Whether waiting is timed.
     pub fn with_clock(self, clock: bool) -> Self {
         Self { clock, ..self }
+    }
+
+    /// The flag that ends waits.
+    pub fn with_abort(self, abort: Arc<AtomicBool>) -> Self {
+        Self { abort, ..self }
     }
 
     /// Starts reads; never blocks.
@@ -107,21 +119,50 @@ impl<T: Copy> Io<T> {
     /// Waits for at least one read.
     ///
     /// # Errors
-    /// [`StreamError::LostRead`] when nothing is in flight.
+    /// [`StreamError::Stopped`] when the abort flag is up; [`StreamError::LostRead`] when nothing is in flight.
     pub fn wait(&mut self) -> Result<Vec<Landed<T>>, StreamError> {
         let start = self.clock.then(Instant::now);
-        self.reader.wait(&mut self.completions);
+        let landed = self.first_landed();
         self.stall += start.map_or(Duration::ZERO, |start| start.elapsed());
-        let landed = self.collect();
-        if landed.is_empty() { Err(StreamError::LostRead) } else { Ok(landed) }
+        landed
     }
 
-    /// Takes back what has not started, waits for the rest, and returns both (what was taken back as failed reads are
-    /// not errors of anybody: `None`).
+    fn first_landed(&mut self) -> Result<Vec<Landed<T>>, StreamError> {
+        loop {
+            if self.is_aborted() {
+                return Err(StreamError::Stopped);
+            }
+            self.reader.wait_for(&mut self.completions, PATIENCE);
+            let landed = self.collect();
+            if !landed.is_empty() {
+                return Ok(landed);
+            }
+            if self.reader.in_flight() == 0 {
+                return Err(StreamError::LostRead);
+            }
+        }
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.abort.load(Ordering::Relaxed)
+    }
+
+    /// Takes back what has not started, waits for the rest, and returns both. While the abort flag is up a disk that does not
+    /// answer is not waited for: its reads stay in flight, and land later.
     pub fn quiesce(&mut self) -> (Vec<Landed<T>>, Vec<T>) {
-        let cancelled = self.reader.quiesce(&mut self.completions);
+        let tags: Vec<u64> = self.targets.keys().copied().collect();
+        let cancelled = self.reader.cancel_queued(&tags);
         let taken_back = cancelled.iter().filter_map(|tag| self.targets.remove(tag)).collect();
-        (self.collect(), taken_back)
+        let mut landed = self.poll();
+        while self.reader.in_flight() > 0 {
+            self.reader.wait_for(&mut self.completions, PATIENCE);
+            let came = self.collect();
+            if came.is_empty() && self.is_aborted() {
+                break;
+            }
+            landed.extend(came);
+        }
+        (landed, taken_back)
     }
 
     /// Reads that were asked for and have not been answered.

@@ -8,6 +8,7 @@ use hypura_ggml::SlabBinding;
 use hypura_storage::{Arena, ArenaError, HugePages, ReadError};
 use std::sync::Arc;
 
+use crate::error::StreamError;
 use hypura_core::plan::{ClassLayout, ExpertLayout, PartLayout, PartRead};
 
 /// A byte pattern that decodes to NaN or huge values in every quantisation, so that stale bytes cannot go unnoticed.
@@ -134,8 +135,9 @@ impl Slab {
     }
 
     /// Why the expert in a slot will never be whole.
-    pub fn failure(&self, slot: SlotId) -> Option<&ReadError> {
-        self.reads[slot.index()].failed.as_ref()?.as_ref()
+    pub fn failure(&self, slot: SlotId) -> Option<StreamError> {
+        let failed = self.reads[slot.index()].failed.as_ref()?;
+        Some(failed.clone().map_or(StreamError::TakenBack, StreamError::Read))
     }
 
     /// Whether a part of a slot can be computed with.
@@ -157,6 +159,10 @@ pub(crate) struct Cells {
 enum CellState {
     Free,
     Reading,
+    /// A read is out that nobody waits for any more.
+    Forsaken,
+    /// The read failed.
+    Failed,
     /// Where the slice begins in the cell.
     Ready(usize),
 }
@@ -189,7 +195,27 @@ impl Cells {
 
     /// The read of a cell succeeded; the slice begins at `shift`.
     pub fn land(&mut self, cell: usize, shift: usize) {
-        self.states[cell] = CellState::Ready(shift);
+        self.settle(cell, CellState::Ready(shift));
+    }
+
+    /// The read of a cell failed; returns whether somebody waits for it.
+    pub fn fail(&mut self, cell: usize) -> bool {
+        self.settle(cell, CellState::Failed)
+    }
+
+    /// The read of a cell was taken back before it started.
+    pub fn give_up(&mut self, cell: usize) {
+        self.settle(cell, CellState::Failed);
+    }
+
+    /// The read of a cell is no longer out.
+    fn settle(&mut self, cell: usize, wanted: CellState) -> bool {
+        let is_wanted = self.states[cell] != CellState::Forsaken;
+        self.states[cell] = wanted;
+        if !is_wanted {
+            self.free(cell);
+        }
+        is_wanted
     }
 
     /// Whether the slice is there.
@@ -205,8 +231,12 @@ impl Cells {
         Some(SlabBinding { memory, stride: bytes, slots: 1 })
     }
 
-    /// Gives a cell back. No read into it may be out.
+    /// Gives a cell back. One that is being read into is free once the read has ended.
     pub fn free(&mut self, cell: usize) {
+        if matches!(self.states[cell], CellState::Reading | CellState::Forsaken) {
+            self.states[cell] = CellState::Forsaken;
+            return;
+        }
         if self.poison {
             let start = cell * self.cell_bytes;
             self.memory.fill(start..start + self.cell_bytes, POISON);

@@ -127,11 +127,10 @@ impl Reader for ThreadedReader {
         self.hub.lock().schedule.deliver(out);
     }
 
-    fn wait(&mut self, out: &mut Vec<Completion>) {
-        let mut state = self.hub.lock();
-        while !state.schedule.has_done() && state.schedule.in_flight() > 0 {
-            state = self.hub.delivered.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    fn wait_for(&mut self, out: &mut Vec<Completion>, patience: Duration) {
+        let nothing = |state: &mut State| !state.schedule.has_done() && state.schedule.in_flight() > 0;
+        let waited = self.hub.delivered.wait_timeout_while(self.hub.lock(), patience, nothing);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         state.schedule.deliver(out);
     }
 

@@ -36,6 +36,8 @@ pub use sim::{Eio, Injected, Latency, SimConfig, SimReader, Stall};
 #[cfg(target_os = "linux")]
 pub use uring::{UringReader, open_uring};
 
+use std::time::Duration;
+
 /// Moves bytes from files into arenas, asynchronously.
 ///
 /// Every submitted request is answered exactly once: by a [`Completion`], or by its tag in the answer of
@@ -51,8 +53,22 @@ pub trait Reader: Send {
     /// Appends the completions that are there, without waiting.
     fn poll(&mut self, out: &mut Vec<Completion>);
 
+    /// Appends completions, sleeping until there is at least one, none can come because nothing is in flight, or about
+    /// `patience` is over. A kernel without timed waits (Linux before 5.11) sleeps on.
+    fn wait_for(&mut self, out: &mut Vec<Completion>, patience: Duration);
+
     /// Appends completions, sleeping until there is at least one, or none can come because nothing is in flight.
-    fn wait(&mut self, out: &mut Vec<Completion>);
+    fn wait(&mut self, out: &mut Vec<Completion>) {
+        /// No disk takes longer, and every clock can count it.
+        const LONG: Duration = Duration::from_secs(3600);
+        let before = out.len();
+        loop {
+            self.wait_for(out, LONG);
+            if out.len() > before || self.in_flight() == 0 {
+                return;
+            }
+        }
+    }
 
     /// Requests submitted and not yet answered.
     fn in_flight(&self) -> usize;

@@ -282,12 +282,14 @@ impl Reader for SimReader {
         self.schedule.deliver(out);
     }
 
-    fn wait(&mut self, out: &mut Vec<Completion>) {
+    fn wait_for(&mut self, out: &mut Vec<Completion>, patience: Duration) {
         self.end_due_calls();
+        let until = self.now + patience;
         while !self.schedule.has_done()
+            && self.now < until
             && let Some(index) = self.earliest()
         {
-            let ends = self.calls[index].ends;
+            let ends = self.calls[index].ends.min(until);
             if self.sim.real_time {
                 std::thread::sleep(ends.saturating_sub(self.opened.elapsed()));
             }

@@ -85,7 +85,7 @@ impl UringReader {
     /// Sleeps until the kernel is done with everything that was started.
     fn empty_ring(&mut self) {
         while !self.ring.is_idle() {
-            let outcome = self.ring.sleep().and_then(|()| self.exchange());
+            let outcome = self.ring.sleep(None).and_then(|()| self.exchange());
             self.settle(outcome);
         }
     }
@@ -113,11 +113,14 @@ impl Reader for UringReader {
         self.schedule.deliver(out);
     }
 
-    fn wait(&mut self, out: &mut Vec<Completion>) {
+    fn wait_for(&mut self, out: &mut Vec<Completion>, patience: Duration) {
         self.turn();
-        while !self.schedule.has_done() && self.schedule.in_flight() > 0 {
-            let outcome = self.ring.sleep().and_then(|()| self.exchange());
+        let start = Instant::now();
+        let mut left = patience;
+        while !self.schedule.has_done() && self.schedule.in_flight() > 0 && !left.is_zero() {
+            let outcome = self.ring.sleep(Some(left)).and_then(|()| self.exchange());
             self.settle(outcome);
+            left = patience.saturating_sub(start.elapsed());
         }
         // What took the place of the ended chunks is not left lying until the next call.
         let flushed = self.ring.flush();

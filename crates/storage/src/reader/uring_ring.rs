@@ -109,35 +109,41 @@ impl Ring {
         let queue = self.ring.submission();
         if queue.taskrun() || queue.cq_overflow() {
             drop(queue);
-            self.enter(0)?;
+            self.enter(0, None)?;
         }
         Ok(())
     }
 
     /// Hands what was pushed to the kernel, without sleeping.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        if self.unsubmitted.is_empty() { Ok(()) } else { self.enter(0).map(drop) }
+        if self.unsubmitted.is_empty() { Ok(()) } else { self.enter(0, None).map(drop) }
     }
 
-    /// Hands what was pushed to the kernel and sleeps there until there is a completion (or a signal).
-    pub(super) fn sleep(&mut self) -> io::Result<()> {
-        if self.enter(1)? == Entered::NotNow {
+    /// Hands what was pushed to the kernel and sleeps there until there is a completion, a signal, or `patience` is over.
+    pub(super) fn sleep(&mut self, patience: Option<Duration>) -> io::Result<()> {
+        if self.enter(1, patience)? == Entered::NotNow {
             thread::sleep(PAUSE);
         }
         Ok(())
     }
 
-    fn enter(&mut self, want: usize) -> io::Result<Entered> {
+    fn enter(&mut self, want: usize, patience: Option<Duration>) -> io::Result<Entered> {
         if self.given_up {
             return Err(io::Error::other("the ring was given up"));
         }
-        let outcome = self.ring.submit_and_wait(want);
+        let outcome = match patience.filter(|_| self.ring.params().is_feature_ext_arg()) {
+            Some(patience) => {
+                let patience = types::Timespec::from(patience);
+                self.ring.submitter().submit_with_args(want, &types::SubmitArgs::new().timespec(&patience))
+            }
+            None => self.ring.submit_and_wait(want),
+        };
         let left = self.ring.submission().len();
         self.unsubmitted.drain(..self.unsubmitted.len().saturating_sub(left));
         match outcome {
             Ok(_) => Ok(Entered::Done),
             Err(error) => match error.raw_os_error() {
-                Some(libc::EINTR) => Ok(Entered::Done),
+                Some(libc::EINTR | libc::ETIME) => Ok(Entered::Done),
                 // Short of kernel memory, or completions to be reaped first: both pass.
                 Some(libc::EAGAIN | libc::EBUSY) => Ok(Entered::NotNow),
                 _ => Err(error),

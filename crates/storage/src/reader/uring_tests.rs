@@ -70,7 +70,7 @@ fn a_ring_that_was_given_up_is_never_entered() {
     let Some((mut reader, memory)) = loaded_reader() else { return };
     reader.settle(Err(io::Error::other("a test broke it")));
     // The entries that the kernel never took still lie in the queue; their memory is ours again.
-    assert!(reader.ring.sleep().is_err());
+    assert!(reader.ring.sleep(None).is_err());
     reader.promote(&[0]);
     reader.poll(&mut Vec::new());
     drop(reader);
@@ -93,4 +93,17 @@ fn a_forgotten_reader_keeps_the_memory_that_is_read_into() {
     let memory = Arc::downgrade(&memory);
     std::mem::forget(reader);
     assert!(memory.strong_count() > 0);
+}
+
+#[test]
+fn a_wait_with_little_patience_loses_nothing() {
+    let Some((mut reader, _memory)) = loaded_reader() else { return };
+    let mut completions = Vec::new();
+    while reader.in_flight() > 0 {
+        reader.wait_for(&mut completions, Duration::from_nanos(1));
+    }
+    let mut tags: Vec<u64> = completions.iter().map(|completion| completion.tag).collect();
+    tags.sort_unstable();
+    assert_eq!(tags, [0, 1, 2, 3, 4, 5]);
+    assert!(completions.iter().all(|completion| completion.result.is_ok()));
 }

@@ -202,3 +202,23 @@ fn a_destination_is_poisoned_until_its_read_ends() {
     assert_eq!(answers(&mut reader)[&0], Ok(()));
     assert!(bytes_of(&memory, 0, PAGE) == bytes);
 }
+
+#[test]
+fn a_wait_ends_when_its_patience_does_and_the_read_lands_later() {
+    let (_keep, file) = file_of(&content(8 * PAGE));
+    let memory = arena(8 * PAGE);
+    let sim =
+        SimConfig { stall: Some(Stall { at: 0, delay: Duration::from_secs(60) }), ..SimConfig::default() };
+    let mut reader = SimReader::new(sim, &one_at_a_time());
+    reader.submit(pages(&file, &memory, 1));
+    let mut completions = Vec::new();
+    for second in 1..=59 {
+        reader.wait_for(&mut completions, Duration::from_secs(1));
+        assert_eq!((completions.len(), reader.in_flight()), (0, 1), "after {second} s");
+    }
+    reader.wait(&mut completions);
+    assert_eq!((completions.len(), reader.in_flight()), (1, 0));
+    // Nothing is in flight: no reason to sleep.
+    reader.wait_for(&mut completions, Duration::from_secs(3600));
+    assert!(reader.now() < Duration::from_secs(62));
+}
