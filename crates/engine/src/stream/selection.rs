@@ -1,8 +1,7 @@
 //! How a layer chooses experts from its router's scores, as far as it decides who comes first: biases of the scores
-//! (gpt-oss) and of the probabilities (DeepSeek).
+//! (gpt-oss) and of the probabilities, and groups of experts of which only the best may be chosen from (both DeepSeek-V3).
 //!
-//! Only for guessing. Groups of experts (DeepSeek-V3's `expert_group_count`) are left out: a guess that the groups forbid is
-//! a wrong guess.
+//! Only for guessing: what is left out here makes guesses worse and nothing wrong.
 
 use hypura_core::gguf::GgmlType;
 use hypura_core::plan::LayerLayout;
@@ -14,6 +13,17 @@ use crate::source::ModelSource;
 /// `expert_gating_func` of a router whose scores go through a sigmoid each (llama.cpp's number).
 const SIGMOID: u32 = 2;
 
+/// Experts that speak for their group: the sum of their probabilities is the group's (DeepSeek-V3, section 2.1.2; llama.cpp
+/// does the same).
+const SPEAKERS: usize = 2;
+
+/// Experts are divided evenly into groups, and chosen from the best of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Groups {
+    count: usize,
+    used: usize,
+}
+
 /// What happens to the scores of one layer.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Selection {
@@ -22,6 +32,8 @@ pub(crate) struct Selection {
     /// Added to the probabilities.
     correction: Vec<f32>,
     sigmoid: bool,
+    groups: Option<Groups>,
+    experts: usize,
 }
 
 impl Selection {
@@ -31,34 +43,74 @@ impl Selection {
             let name = format!("blk.{}.{name}.bias", layer.layer);
             floats(source, &name, layer.experts as usize).unwrap_or_default()
         };
-        let gating = source.metadata.u32(&format!("{}.expert_gating_func", source.shape.architecture));
+        let number =
+            |key: &str| source.metadata.u32(&format!("{}.{key}", source.shape.architecture)).ok().flatten();
         Self {
             bias: vector("ffn_gate_inp"),
             correction: vector("exp_probs_b"),
-            sigmoid: gating.ok().flatten() == Some(SIGMOID),
+            sigmoid: number("expert_gating_func") == Some(SIGMOID),
+            groups: groups(
+                layer.experts as usize,
+                number("expert_group_count"),
+                number("expert_group_used_count"),
+            ),
+            experts: layer.experts as usize,
         }
     }
 
     /// Turns rows of scores into what the layer sorts by; softmax and sigmoid alone change no order.
     pub fn apply(&self, scores: &mut [f32]) {
-        let experts = self.bias.len().max(self.correction.len());
-        if experts == 0 {
+        if self.experts == 0 {
             return;
         }
-        for row in scores.chunks_exact_mut(experts) {
+        for row in scores.chunks_exact_mut(self.experts) {
             row.iter_mut().zip(&self.bias).for_each(|(score, bias)| *score += bias);
-            if self.correction.is_empty() {
+            if self.correction.is_empty() && self.groups.is_none() {
                 continue;
             }
-            let highest = row.iter().copied().fold(f32::MIN, f32::max);
-            let sum: f32 = row.iter().map(|score| (score - highest).exp()).sum();
-            for (score, correction) in row.iter_mut().zip(&self.correction) {
-                let likely =
-                    if self.sigmoid { 1.0 / (1.0 + (-*score).exp()) } else { (*score - highest).exp() / sum };
-                *score = likely + correction;
+            self.gate(row);
+            row.iter_mut().zip(&self.correction).for_each(|(likely, correction)| *likely += correction);
+            if let Some(groups) = self.groups {
+                groups.forbid(row);
             }
         }
     }
+
+    /// Turns scores into probabilities.
+    fn gate(&self, row: &mut [f32]) {
+        let highest = row.iter().copied().fold(f32::MIN, f32::max);
+        let sum: f32 = row.iter().map(|score| (score - highest).exp()).sum();
+        for score in row {
+            *score =
+                if self.sigmoid { 1.0 / (1.0 + (-*score).exp()) } else { (*score - highest).exp() / sum };
+        }
+    }
+}
+
+/// The groups of a layer of `experts`; `None` where they decide nothing.
+fn groups(experts: usize, count: Option<u32>, used: Option<u32>) -> Option<Groups> {
+    let (count, used) = (usize::try_from(count?).ok()?, usize::try_from(used?).ok()?);
+    let sound = count > 1 && used > 0 && used < count && experts.is_multiple_of(count);
+    sound.then_some(Groups { count, used })
+}
+
+impl Groups {
+    /// Puts the experts of all but the best groups behind every other.
+    fn forbid(self, row: &mut [f32]) {
+        let size = row.len() / self.count;
+        let mut best: Vec<(f32, usize)> = row.chunks_exact(size).map(voice).zip(0..self.count).collect();
+        best.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+        for (_, group) in best.into_iter().skip(self.used) {
+            row[group * size..(group + 1) * size].fill(f32::NEG_INFINITY);
+        }
+    }
+}
+
+/// The sum of the highest probabilities of a group.
+fn voice(group: &[f32]) -> f32 {
+    let mut sorted = group.to_vec();
+    sorted.sort_by(|one, other| other.total_cmp(one));
+    sorted.iter().take(SPEAKERS).sum()
 }
 
 /// A vector of the model; `None` when there is none of that name, type and length.
@@ -85,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_bias_of_scores_is_added_to_each_row() {
-        let selection = Selection { bias: vec![0.0, 1.0], ..Selection::default() };
+        let selection = Selection { bias: vec![0.0, 1.0], experts: 2, ..Selection::default() };
         assert_eq!(applied(&selection, &[2.0, 1.5, 0.0, 0.0]), [2.0, 2.5, 0.0, 1.0]);
         assert_eq!(applied(&Selection::default(), &[2.0, 1.5]), [2.0, 1.5]);
     }
@@ -93,11 +145,41 @@ mod tests {
     #[test]
     fn a_bias_of_probabilities_is_added_after_the_gate() {
         let correction = vec![0.0, 0.2];
-        let sigmoid = Selection { correction: correction.clone(), sigmoid: true, ..Selection::default() };
+        let sigmoid =
+            Selection { correction: correction.clone(), sigmoid: true, experts: 2, ..Selection::default() };
         let scores = applied(&sigmoid, &[0.0, 0.0]);
         assert!((scores[0] - 0.5).abs() < 1e-6 && (scores[1] - 0.7).abs() < 1e-6, "{scores:?}");
-        let softmax = Selection { correction, ..Selection::default() };
+        let softmax = Selection { correction, experts: 2, ..Selection::default() };
         let scores = applied(&softmax, &[1000.0, 1000.0]);
         assert!((scores[0] - 0.5).abs() < 1e-6 && (scores[1] - 0.7).abs() < 1e-6, "{scores:?}");
+    }
+
+    #[test]
+    fn of_groups_the_best_two_experts_decide() {
+        // The first group has the best expert of all, the second the best two.
+        let scores = [3.0, -9.0, 2.0, 2.0, 1.0, 1.0];
+        let selection = |used| Selection {
+            sigmoid: true,
+            groups: groups(6, Some(3), Some(used)),
+            experts: 6,
+            ..Selection::default()
+        };
+        let allowed = |used| -> Vec<bool> {
+            applied(&selection(used), &scores).iter().map(|score| score.is_finite()).collect()
+        };
+        assert_eq!(allowed(1), [false, false, true, true, false, false]);
+        assert_eq!(allowed(2), [false, false, true, true, true, true]);
+        // Both tokens of a batch, each by itself.
+        let two = applied(&selection(1), &[scores, [9.0, 9.0, 0.0, 0.0, 0.0, 0.0]].concat());
+        assert!(two[2].is_finite() && two[6].is_finite() && !two[8].is_finite());
+    }
+
+    #[test]
+    fn groups_that_decide_nothing_are_none() {
+        assert_eq!(groups(8, None, Some(1)), None);
+        assert_eq!(groups(8, Some(1), Some(1)), None, "Kimi-K2");
+        assert_eq!(groups(8, Some(3), Some(1)), None, "uneven");
+        assert_eq!(groups(8, Some(4), Some(4)), None, "all of them");
+        assert_eq!(groups(256, Some(8), Some(4)), Some(Groups { count: 8, used: 4 }), "DeepSeek-V3");
     }
 }
