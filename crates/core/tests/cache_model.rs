@@ -47,6 +47,10 @@ enum Call {
     Advance {
         tokens: u64,
     },
+    /// All slots but these go.
+    Shrink {
+        keep: u32,
+    },
 }
 
 fn experts() -> impl Strategy<Value = Vec<u32>> {
@@ -65,6 +69,7 @@ fn call() -> impl Strategy<Value = Call> {
         1 => any::<usize>().prop_map(|nth| Call::ReleaseLoading { nth }),
         7 => any::<usize>().prop_map(|nth| Call::Unpin { nth }),
         2 => (1..3_u64).prop_map(|tokens| Call::Advance { tokens }),
+        1 => (0..9_u32).prop_map(|keep| Call::Shrink { keep }),
     ]
 }
 
@@ -301,6 +306,20 @@ impl Rig {
         }
     }
 
+    fn shrink(&mut self, keep: u32) {
+        let keep = keep.min(u32::try_from(self.model.capacity).unwrap());
+        let beyond = |cell: &&Cell| cell.slot.0 >= keep;
+        let in_use = |cell: &Cell| cell.pins > 0 || cell.state == Residency::Loading;
+        let may = !self.model.cells.values().filter(beyond).any(in_use);
+        assert_eq!(self.both(|cache| cache.shrink(keep)), may);
+        if may {
+            let gone = self.model.cells.values().filter(beyond).count();
+            self.model.notice_evictions(&self.cache, gone, |cell| cell.slot.0 >= keep);
+            self.model.capacity = keep as usize;
+        }
+        assert_eq!(self.cache.capacity(), self.model.capacity);
+    }
+
     fn run(&mut self, call: &Call) {
         let loading = self.model.loading();
         match call {
@@ -324,6 +343,7 @@ impl Rig {
             }
             Call::Unpin { nth } if !self.model.pins.is_empty() => self.unpin(nth % self.model.pins.len()),
             Call::Advance { tokens } => self.model.now += tokens,
+            Call::Shrink { keep } => self.shrink(*keep),
             Call::Complete { .. } | Call::ReleaseLoading { .. } | Call::Unpin { .. } => {}
         }
         self.model.check(&self.cache);

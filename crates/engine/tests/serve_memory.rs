@@ -273,3 +273,38 @@ fn more_sequences_than_a_graph_has_tokens_are_no_reason_to_abort() {
     let wide = SequenceOptions { num_ctx: Some(512), ..options };
     assert_eq!(ask(&runner, tokens(100, 300), wide).1.tokens.len(), 1);
 }
+
+#[test]
+fn a_larger_context_takes_slots_from_a_streamed_model_whose_budget_is_full() {
+    for shared in [false, true] {
+        let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+        let settings = LoadSettings { context: 256, poison: true, ..streaming(60.0) };
+        let resident = runner(&model.path, LoadSettings { context: 1024, ..small(1024) }, 1);
+        let settings = {
+            // All of the budget is slots, as where a model is larger than memory.
+            let planned = prepare(ModelSource::open(&model.path).unwrap(), settings.clone()).unwrap();
+            LoadSettings { budget_bytes: planned.plan.total_bytes(), ..settings }
+        };
+        let pool: Arc<dyn SharedMemory> = Arc::new(Pool::default());
+        let serving = RunnerSettings { memory: shared.then_some(pool), ..RunnerSettings::default() };
+        let runner = runner_with(&model.path, settings, 1, serving);
+        let first = tokens(100, 250);
+        let (_, finished) = ask(&runner, first.clone(), greedy());
+        let before = settled(&runner);
+        assert_eq!(before.context_length, 256);
+        let most = runner.context_most();
+        assert!(most > 256, "{most}");
+        let mut second = [first, finished.tokens].concat();
+        second.extend(tokens(300, 250));
+        let wide = SequenceOptions { num_ctx: Some(512), max_tokens: Some(24), ..greedy() };
+        let (_, streamed) = ask(&runner, second.clone(), wide.clone());
+        let after = settled(&runner);
+        assert!(after.context_length >= 512, "{after:?}");
+        assert!(after.kv_bytes > before.kv_bytes, "{after:?}");
+        assert!(after.weights_on_disk_bytes > before.weights_on_disk_bytes, "fewer slots: {after:?}");
+        assert!(after.memory_bytes <= before.memory_bytes, "{before:?} {after:?}");
+        // What was in memory stayed there, and fewer slots change no token.
+        assert!(streamed.reused_tokens > 100, "{}", streamed.reused_tokens);
+        assert_eq!(streamed.tokens, ask(&resident, second, wide).1.tokens, "shared: {shared}");
+    }
+}

@@ -121,6 +121,29 @@ impl Context {
         Ok(context)
     }
 
+    /// The executor's slots of each size class.
+    #[must_use]
+    pub fn slots(&self) -> Vec<u32> {
+        self.with_executor(|executor| executor.slots())
+    }
+
+    /// Bytes of memory that the executor could do without.
+    #[must_use]
+    pub fn spare_bytes(&self) -> u64 {
+        self.with_executor(|executor| executor.spare_bytes())
+    }
+
+    /// Has the executor give up at least so many bytes of memory, as far as it can; returns how many.
+    pub fn give_back(&mut self, bytes: u64) -> u64 {
+        self.with_executor(|executor| executor.give_back(bytes))
+    }
+
+    /// Nothing computes meanwhile: that takes `&mut self`.
+    fn with_executor<T: Default>(&self, call: impl FnOnce(&mut dyn Executor) -> T) -> T {
+        let Some(executor) = &self.executor else { return T::default() };
+        call(executor.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
+    }
+
     /// Makes the context anew with another number of tokens; the model, its weights and the executor stay. All sequences are
     /// lost: save them before. The old memory is freed first.
     ///

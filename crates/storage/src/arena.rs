@@ -98,7 +98,7 @@ impl Arena {
             platform::yield_to_others();
             let mut at = 0;
             while let Some(arena) = arena.upgrade() {
-                if !arena.populate_at(at) {
+                if !arena.is_populating() || !arena.populate_at(at) {
                     arena.populating.store(false, Ordering::Relaxed);
                     return;
                 }
@@ -109,6 +109,18 @@ impl Arena {
         if std::thread::Builder::new().name("hypura-pages".to_owned()).spawn(work).is_err() {
             // Pages come when they are written to.
             self.populating.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the whole pages of a range back to the system. What was in them is lost: whoever writes there again gets new
+    /// pages, and whoever reads there before gets zeros or what was there. Ends [`Self::populate_behind`], which would
+    /// take them again.
+    pub fn discard(&self, range: Range<usize>) {
+        self.populating.store(false, Ordering::Relaxed);
+        let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.len) / PAGE * PAGE);
+        if start < end && matches!(self.backing, Backing::Mapped { .. }) {
+            // SAFETY: start < len.
+            platform::discard(unsafe { self.base.add(start) }, end - start);
         }
     }
 

@@ -394,6 +394,23 @@ impl ExpertCache {
         Some(slot)
     }
 
+    /// Gives up all slots but the first `keep`, with the experts in them. Refused (`false`), and nothing changed, while one of
+    /// them is pinned or Loading.
+    pub fn shrink(&mut self, keep: u32) -> bool {
+        let keep = (keep as usize).min(self.slots.len());
+        let in_use = |cell: &Slot| cell.pins > 0 || matches!(cell.state, State::Loading(_));
+        if self.slots[keep..].iter().any(in_use) {
+            return false;
+        }
+        for index in keep..self.slots.len() {
+            self.drop_resident(SlotId(u32::try_from(index).unwrap_or(u32::MAX)));
+        }
+        self.slots.truncate(keep);
+        self.free.retain(|slot| slot.index() < keep);
+        self.debug_check();
+        true
+    }
+
     /// Where `key` stands. Not a lookup: nothing is counted or recorded.
     pub fn peek(&self, key: ExpertKey) -> Residency {
         match self.of_key.get(&key).map(|slot| self.slots[slot.index()].state) {

@@ -177,6 +177,19 @@ impl Batcher {
         self.loaded.memory = self.loaded.context.memory_use();
     }
 
+    /// Has the cache of experts give up at least so many bytes, as far as it can; returns how many.
+    pub(super) fn give_back(&mut self, bytes: u64) -> u64 {
+        if bytes == 0 {
+            return 0;
+        }
+        let freed = self.loaded.context.give_back(bytes);
+        let plan = &mut self.loaded.planned.plan;
+        plan.slot_bytes = plan.slot_bytes.saturating_sub(freed);
+        plan.slots = self.loaded.context.slots();
+        self.most_rows = most_rows(&self.loaded.planned);
+        freed
+    }
+
     /// Running sequences.
     pub fn active(&self) -> usize {
         self.active.len()

@@ -2,7 +2,8 @@
 //! is put back.
 //!
 //! Nothing is taken that was not promised first: memory is shared with other models, which may have come since this one
-//! was planned. What a larger context takes is measured, not estimated, and the states that are kept meanwhile count too.
+//! was planned. What a larger context takes is measured, not estimated, and the states that are kept meanwhile count too. A
+//! model that streams experts has filled its budget with slots: what is not free comes from them.
 
 use super::batcher::{Batcher, index};
 use crate::load::{self, Planned};
@@ -34,11 +35,14 @@ pub(crate) struct ContextFacts {
     pub kv_bytes: u64,
     /// Tokens of context in training.
     pub trained: u32,
+    /// Bytes of slots that a larger context may have.
+    pub spare_bytes: u64,
 }
 
 impl ContextFacts {
     /// Most tokens of context that each sequence can get while so much memory is free, about.
     pub fn most(&self, free_bytes: u64) -> u32 {
+        let free_bytes = free_bytes.saturating_add(self.spare_bytes);
         let per_token = self.kv_bytes as f64 / f64::from(self.cells.max(1));
         let more = free_bytes as f64 * SHARE / per_token / f64::from(self.sequences.max(1));
         // Casts saturate: a budget without end gives the trained length, and so does a model without a KV cache.
@@ -84,6 +88,7 @@ impl Batcher {
             sequences: loaded.planned.settings.sequences,
             kv_bytes: loaded.memory.context_bytes,
             trained: u32::try_from(loaded.planned.source.shape.context_train).unwrap_or(u32::MAX),
+            spare_bytes: loaded.context.spare_bytes(),
         }
     }
 
@@ -99,10 +104,24 @@ impl Batcher {
         let rows = self.memory().rows().len();
         let states: u64 = (0..rows).map(|row| self.context_mut().state_bytes(index(row))).sum();
         let more = self.more_bytes(tokens)?;
+        let free = self.free_bytes();
+        let spare = self.loaded().context.spare_bytes();
+        let all = free.saturating_add(spare);
+        // Rather a context that is just large enough than one that its own conversation is not kept for.
+        let beside_states = self.fitting(tokens, more, all.saturating_sub(states));
+        let (tokens, more) = beside_states
+            .filter(|(tokens, _)| *tokens >= wanted)
+            .or_else(|| self.fitting(tokens, more, all))?;
         let wanted_bytes = more.saturating_add(states);
-        let reserved = Reserved::new(self.shared_memory.as_ref(), self.free_bytes(), wanted_bytes);
-        let (tokens, more) = self.fitting(tokens, more, reserved.bytes)?;
-        let kept = self.save_rows(reserved.bytes - more);
+        // Experts are read again sooner than a conversation is computed again.
+        let given = self.give_back(wanted_bytes.saturating_sub(free));
+        // Where memory is shared, nobody else knows yet of what was given up.
+        let own = if self.shared_memory.is_some() { given } else { 0 };
+        let asked = wanted_bytes.saturating_sub(own);
+        let reserved = Reserved::new(self.shared_memory.as_ref(), self.free_bytes(), asked);
+        let room = reserved.bytes.saturating_add(own);
+        let (tokens, more) = self.fitting(tokens, more, room)?;
+        let kept = self.save_rows(room - more);
         let sequences = self.loaded().planned.settings.sequences.max(1);
         let cells = u32::try_from(tokens).unwrap_or(u32::MAX).saturating_mul(sequences);
         let grown = self.context_mut().rebuild(cells);
@@ -188,10 +207,18 @@ mod tests {
 
     #[test]
     fn what_is_free_now_bounds_the_context() {
-        let facts = ContextFacts { tokens: 1000, cells: 2000, sequences: 2, kv_bytes: 20_000, trained: 5000 };
+        let facts = ContextFacts {
+            tokens: 1000,
+            cells: 2000,
+            sequences: 2,
+            kv_bytes: 20_000,
+            trained: 5000,
+            spare_bytes: 0,
+        };
         // Ten bytes a token, two sequences, four fifths of what is free.
         assert_eq!(facts.most(25_000), 2000);
         assert_eq!(facts.most(0), 1000);
+        assert_eq!(ContextFacts { spare_bytes: 15_000, ..facts }.most(10_000), 2000);
         assert_eq!(facts.most(u64::MAX), 5000);
         assert_eq!(ContextFacts { trained: 500, ..facts }.most(u64::MAX), 1000, "it never shrinks");
     }

@@ -293,6 +293,22 @@ impl Executor for StreamExecutor {
         self.publish(start.elapsed());
         outcome
     }
+
+    fn slots(&self) -> Vec<u32> {
+        self.experts.as_ref().map(|side| side.streamer.slot_counts()).unwrap_or_default()
+    }
+
+    fn spare_bytes(&self) -> u64 {
+        self.experts.as_ref().map_or(0, |side| side.streamer.spare_bytes())
+    }
+
+    fn give_back(&mut self, bytes: u64) -> u64 {
+        let freed = self.experts.as_mut().map_or(0, |side| side.streamer.give_back(&mut side.io, bytes));
+        if let Some(shared) = &self.shared {
+            shared.set_held(self.held());
+        }
+        freed
+    }
 }
 
 /// The nodes from here on that belong to the same layer and ids as the first, and the order in which they need parts.

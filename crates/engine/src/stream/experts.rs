@@ -59,6 +59,8 @@ pub struct Lookups {
 pub(crate) struct ExpertStreamer {
     pub(super) layout: ExpertLayout,
     pub(super) slabs: Vec<Slab>,
+    /// Slots of each slab at first.
+    pub(super) planned: Vec<u32>,
     cells: Cells,
     pub(super) step: Option<Step>,
     clock: TokenClock,
@@ -77,6 +79,7 @@ impl ExpertStreamer {
     pub fn new(layout: ExpertLayout, slabs: Vec<Slab>, cells: Cells) -> Self {
         Self {
             layout,
+            planned: slabs.iter().map(Slab::slots).collect(),
             slabs,
             cells,
             step: None,

@@ -6,6 +6,7 @@
 //! - `chain`: a layer of a decode step, expert by expert as they land
 //! - `step`: what one layer of one step needs
 //! - `wishes`: the reads of a layer
+//! - `give_back`: slots for something else
 //! - `ahead`: guessing the next layer's experts
 //! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
@@ -18,6 +19,7 @@ mod chain;
 pub(crate) mod dense;
 pub(crate) mod executor;
 pub(crate) mod experts;
+mod give_back;
 pub(crate) mod io;
 pub(crate) mod routes;
 pub(crate) mod selection;

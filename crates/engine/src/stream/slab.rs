@@ -62,6 +62,28 @@ pub(crate) fn make_slabs(
 }
 
 impl Slab {
+    /// Slots.
+    pub fn slots(&self) -> u32 {
+        u32::try_from(self.reads.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Bytes of a slot.
+    pub fn slot_bytes(&self) -> u64 {
+        self.slot_bytes as u64
+    }
+
+    /// Gives up all slots but the first `keep` and their memory, unless one of them is in use.
+    pub fn shrink(&mut self, keep: u32) {
+        let (keep, before) = ((keep as usize).min(self.reads.len()), self.reads.len());
+        if !self.cache.shrink(u32::try_from(keep).unwrap_or(u32::MAX)) {
+            return;
+        }
+        self.reads.truncate(keep);
+        if let Some(memory) = &self.memory {
+            memory.discard(self.base + keep * self.slot_bytes..self.base + before * self.slot_bytes);
+        }
+    }
+
     /// The memory of all slabs.
     pub fn memory(&self) -> Option<&Arc<Arena>> {
         self.memory.as_ref()

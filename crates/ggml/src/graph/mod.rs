@@ -37,6 +37,21 @@ pub trait Executor: Send {
     /// # Errors
     /// Any error voids the decode in progress and is returned from it.
     fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError>;
+
+    /// Slots of each size class that there are now.
+    fn slots(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
+    /// Bytes of memory that it could do without.
+    fn spare_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Gives up at least so many bytes of memory, as far as it can do without them; returns how many.
+    fn give_back(&mut self, _bytes: u64) -> u64 {
+        0
+    }
 }
 
 /// Identifies a streamed weight as long as its model lives.

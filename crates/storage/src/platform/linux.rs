@@ -34,6 +34,14 @@ pub(crate) fn populate(base: NonNull<u8>, len: usize) -> bool {
     unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) == 0 }
 }
 
+/// Gives a range of anonymous memory back to the system; the next touch finds zeros.
+pub(crate) fn discard(base: NonNull<u8>, len: usize) {
+    // SAFETY: the range is a private anonymous mapping of ours whose contents nobody needs.
+    unsafe {
+        libc::madvise(base.as_ptr().cast(), len, libc::MADV_DONTNEED);
+    }
+}
+
 /// Lets other threads go before this one (Linux gives each thread its own niceness).
 pub(crate) fn yield_to_others() {
     const NICE: libc::c_int = 10;

@@ -30,6 +30,14 @@ pub(crate) fn populate(_base: NonNull<u8>, _len: usize) -> bool {
     false
 }
 
+/// Lets the system take a range of anonymous memory, which it does when it needs pages.
+pub(crate) fn discard(base: NonNull<u8>, len: usize) {
+    // SAFETY: the range is a private anonymous mapping of ours whose contents nobody needs.
+    unsafe {
+        libc::madvise(base.as_ptr().cast(), len, libc::MADV_FREE);
+    }
+}
+
 /// Nothing is done in advance here, so that there is nothing to let others go before.
 pub(crate) fn yield_to_others() {}
 
