@@ -107,6 +107,9 @@ async def talk(url: str, path: str, body: dict, leave_after: int | None = None) 
                 if leave_after is not None and answer.tokens >= leave_after:
                     answer.gone = True
                     return answer
+        if rest.strip():
+            # An answer in one piece ends without a new line.
+            answer.last = json.loads(rest)
         return answer
     finally:
         client.close()
@@ -140,8 +143,9 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def overhead(server: Server, model: Path, tokens: int, pairs: int, flags: list[str]) -> dict:
-    """Time of a token after the first: what a client of the server sees against what `hypura run` measures of itself, in pairs."""
-    ratios, served, ran = [], [], []
+    """Time of a token after the first: what a client of the server sees against what `hypura run` measures of itself, in pairs. And
+    what the server measures where nothing is sent before the end: what is left then is not sending and receiving."""
+    ratios, served, ran, unsent = [], [], [], []
     for pair in range(pairs):
         text = prompt(random.Random(1000 + pair), 40)
         report = server.folder / "run.json"
@@ -156,15 +160,20 @@ def overhead(server: Server, model: Path, tokens: int, pairs: int, flags: list[s
         # Loads the model, as `run` just did.
         asyncio.run(talk(server.url, "/api/generate", {"model": model.stem, "prompt": ""}))
         arrived, last = listen(server.url, "/api/generate", body)
+        # Another prompt of the same length: the same one would be found in memory.
+        text = prompt(random.Random(2000 + pair), 40)
+        whole = asyncio.run(talk(server.url, "/api/generate", {**body, "prompt": text, "stream": False})).last
         count = last["eval_count"]
         if min(count, run["generated_tokens"]) < 8:
             continue
         served.append((arrived[-1] - arrived[0]) * 1e3 / (count - 1))
         ran.append(run["decode_ms"] / (run["generated_tokens"] - 1))
         ratios.append(served[-1] / ran[-1])
+        if whole["eval_count"] >= 8:
+            unsent.append(whole["eval_duration"] / 1e6 / (whole["eval_count"] - 1) / ran[-1])
     if not ratios:
         raise SystemExit("serve-load.py: the model's answers are too short to measure the time of a token")
-    return {"pairs": len(ratios), "server_ms": median(served), "run_ms": median(ran), "ratios": ratios, "overhead": median(ratios) - 1}
+    return {"pairs": len(ratios), "server_ms": median(served), "run_ms": median(ran), "ratios": ratios, "overhead": median(ratios) - 1, "overhead_unsent": median(unsent) - 1 if unsent else None}
 
 
 async def metadata(url: str, name: str, seconds: float) -> dict:

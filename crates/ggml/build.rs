@@ -31,6 +31,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.toml");
     let llama = llama_source();
+    build_without_amx(&llama);
     build_media(&llama);
     let ggml = llama.join("ggml");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -57,6 +58,14 @@ fn main() {
     }
     let bindings = builder.generate().expect("bindgen could not read the backend interface of ggml");
     bindings.write_to_file(out.join("abi.rs")).expect("write abi.rs");
+}
+
+/// What keeps ggml from AMX: `src/amx.cpp` says why.
+fn build_without_amx(llama: &Path) {
+    const SOURCE: &str = "src/amx.cpp";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").file(SOURCE).include(llama.join("ggml/include")).compile("hypura_amx");
 }
 
 /// llama.cpp's mtmd library, and our C border to it (`src/media/shim.cpp`): its interface is C++ in part, and throws.

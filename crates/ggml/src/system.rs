@@ -4,14 +4,22 @@ use crate::{device, log, sys};
 use std::ffi::CStr;
 use std::sync::{Once, OnceLock};
 
+unsafe extern "C" {
+    /// Does nothing. That it is called links the object file that it is in: `amx.cpp`.
+    fn hypura_without_amx();
+}
+
 static INIT: Once = Once::new();
 
 /// Initialises llama.cpp once; every entry point calls it.
 pub(crate) fn init() {
     INIT.call_once(|| {
         log::install();
-        // SAFETY: called once, before any other use.
-        unsafe { sys::llama_backend_init() };
+        // SAFETY: the first does nothing; the second is called once, before any other use.
+        unsafe {
+            hypura_without_amx();
+            sys::llama_backend_init();
+        }
     });
 }
 
@@ -100,7 +108,7 @@ pub fn backends() -> Vec<String> {
     }
 }
 
-/// What the linked llama.cpp was compiled for (`AVX2 = 1 | …`).
+/// What the linked llama.cpp was compiled for and uses (`AVX2 = 1 | …`).
 #[must_use]
 pub fn compiled_features() -> String {
     /// llama.cpp writes its answer to one string for all threads, so it is asked once.
@@ -108,7 +116,9 @@ pub fn compiled_features() -> String {
     let ask = || {
         init();
         // SAFETY: nobody else asks (`OnceLock`), so that the string is not written to while it is read.
-        unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().trim().to_owned()
+        let all = unsafe { CStr::from_ptr(sys::llama_print_system_info()) }.to_string_lossy().into_owned();
+        // It is compiled in and kept from being used: `amx.cpp`.
+        all.replace("AMX_INT8 = 1 | ", "").trim().to_owned()
     };
     ANSWER.get_or_init(ask).clone()
 }
