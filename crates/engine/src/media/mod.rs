@@ -15,7 +15,7 @@ pub mod prompt;
 pub(crate) mod table;
 
 pub use projector::PlannedProjector;
-pub use prompt::{Image, MARKER_NAME, MediaPrompt, PromptMedia, SeeError, marker, marker_part, tagged};
+pub use prompt::{MARKER_NAME, MediaFile, MediaPrompt, PromptMedia, SeeError, marker, marker_part, tagged};
 
 use hypura_ggml::Projector;
 use std::sync::Arc;

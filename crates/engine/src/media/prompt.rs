@@ -14,7 +14,7 @@ use crate::hex::hex;
 use crate::session::begins_twice;
 
 /// The bytes of a picture file.
-pub type Image = Arc<Vec<u8>>;
+pub type MediaFile = Arc<Vec<u8>>;
 
 /// What stands in the name of a [`marker`].
 pub const MARKER_NAME: &str = "media";
@@ -40,7 +40,7 @@ pub fn marker_part() -> Value {
 /// A text for which no template says where its pictures are, with [`marker`]s: at the tags that it has (`[img-0]`, `[img-1]` …),
 /// in front where it has none. Returns the pictures in the order of the markers; those without a tag are left out, as in Ollama.
 #[must_use]
-pub fn tagged(text: &str, images: &[Image]) -> (String, Vec<Image>) {
+pub fn tagged(text: &str, images: &[MediaFile]) -> (String, Vec<MediaFile>) {
     let mut out = String::with_capacity(text.len());
     let (mut rest, mut placed) = (text, Vec::new());
     while let Some(at) = rest.find("[img-") {

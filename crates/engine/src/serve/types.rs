@@ -68,7 +68,7 @@ pub struct SequenceOptions {
     /// At least this many tokens of context; clamped to what the plan has room for.
     pub num_ctx: Option<u32>,
     /// Where the context is full, go on without half of what comes after so many tokens of the beginning; otherwise, and after a
-    /// prompt with pictures, the answer ends there.
+    /// prompt with media, the answer ends there.
     pub shift: Option<u32>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,
@@ -150,7 +150,7 @@ pub enum SubmitError {
     /// The prompt has no tokens.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// The prompt has places of pictures that it does not have.
+    /// The prompt has places of media that it does not have.
     #[error("the prompt and its images do not fit each other")]
     BadMedia,
     /// A token that the vocabulary does not have.

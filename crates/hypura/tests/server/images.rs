@@ -95,7 +95,7 @@ async fn images_reach_the_model_from_every_front_end_where_they_were() {
         assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);
         assert_eq!(text_of(&answer), "a cat", "{path}");
         let seen = kit.script.last();
-        let images: Vec<Vec<u8>> = seen.images.iter().map(|image| image.to_vec()).collect();
+        let images: Vec<Vec<u8>> = seen.media.iter().map(|image| image.to_vec()).collect();
         assert_eq!(images, pictures, "{path}");
         let expected = match path {
             "/api/generate" | "/api/chat" => "<user>##what is it?<assistant>",
@@ -150,7 +150,7 @@ async fn raw_prompts_say_themselves_where_their_images_are() {
     assert_eq!(kit.post("/api/generate", body).await.status, StatusCode::OK);
     let seen = kit.script.last();
     assert_eq!(seen.text, "<u>#?#");
-    assert_eq!(seen.images.iter().map(|image| image.to_vec()).collect::<Vec<_>>(), [picture(1), picture(0)]);
+    assert_eq!(seen.media.iter().map(|image| image.to_vec()).collect::<Vec<_>>(), [picture(1), picture(0)]);
     // The context of an answer has no numbers that mean nothing to anybody else.
     let template = json!({"model": "m", "prompt": "see", "template": "{{ .Prompt }}!", "images": images, "stream": false});
     let answer = kit.post("/api/generate", template).await.json();

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::machine;
-use hypura_engine::media::Image;
+use hypura_engine::media::MediaFile;
 use hypura_engine::session::{Finish, GenerateOptions, Session, open};
 use hypura_engine::source::ModelSource;
 use hypura_engine::stream::{RouteLog, RouteSettings};
@@ -119,7 +119,7 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     let named = args.model.find()?;
     settings.projector = named.projector;
     let (path, maker) = (named.path, Maker::of(named.entry));
-    let images = args.images(settings.projector.is_some())?;
+    let media = args.media(settings.projector.is_some())?;
     if args.model.ctx.is_none() {
         settings.context = maker.context.unwrap_or(settings.context);
     }
@@ -146,13 +146,13 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     };
     match input {
         Input::Text(text) => {
-            let prompt = chat::first(args.raw, text, images, answerer.session.sees());
+            let prompt = chat::first(args.raw, text, media, answerer.session.sees());
             let outcome = answerer.answer(&prompt?)?;
             answerer.report(&outcome)?;
             let stopped = outcome.outcome.finish == Finish::Stopped;
             Ok(if stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => chat::talk(&mut answerer, args.raw, images),
+        Input::Terminal => chat::talk(&mut answerer, args.raw, media),
     }
 }
 
@@ -191,7 +191,7 @@ impl Args {
     }
 
     /// The pictures that flags name.
-    fn images(&self, sees: bool) -> anyhow::Result<Vec<Image>> {
+    fn media(&self, sees: bool) -> anyhow::Result<Vec<MediaFile>> {
         if !sees && !self.image.is_empty() {
             anyhow::bail!(
                 "this model sees no images: it has no projector, or none that can be found (--mmproj FILE names one)"

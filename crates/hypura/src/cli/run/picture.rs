@@ -1,7 +1,7 @@
 //! Pictures in prompts: files that a flag or the prompt itself names.
 
 use anyhow::Context as _;
-use hypura_engine::media::{Image, picture};
+use hypura_engine::media::{MediaFile, picture};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const BEGINNINGS: [&str; 4] = ["/", "./", "../", "~/"];
 ///
 /// # Errors
 /// What is wrong with the file.
-pub(super) fn read(path: &Path) -> anyhow::Result<Image> {
+pub(super) fn read(path: &Path) -> anyhow::Result<MediaFile> {
     let name = path.display();
     let about = fs::metadata(path).with_context(|| format!("cannot read the image {name}"))?;
     if about.len() > MOST_BYTES {

@@ -37,7 +37,7 @@ pub(super) fn chat(
         let kept = || (0..input.messages.len()).filter(|at| !dropped.contains(at));
         ChatInput {
             messages: kept().map(|at| input.messages[at].clone()).collect(),
-            images: kept().filter_map(|at| input.images.get(at).cloned()).collect(),
+            media: kept().filter_map(|at| input.media.get(at).cloned()).collect(),
             ..input.clone()
         }
     };

@@ -1,6 +1,6 @@
 //! Names and capabilities, checked before anything is loaded.
 
-use hypura_engine::media::{Image, picture};
+use hypura_engine::media::{MediaFile, picture};
 use std::sync::Arc;
 
 use crate::server::Failure;
@@ -86,7 +86,7 @@ pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> 
 /// Pictures need a projector, and must look like pictures: what their beginnings tell is known before a model is loaded.
 pub(super) fn require_vision<'a>(
     entry: &ModelEntry,
-    images: impl IntoIterator<Item = &'a Image>,
+    images: impl IntoIterator<Item = &'a MediaFile>,
 ) -> Result<(), Failure> {
     for (at, image) in images.into_iter().enumerate() {
         require(entry, entry.capabilities.vision, "images")?;

@@ -4,7 +4,7 @@
 //! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
 //! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
 
-use hypura_engine::media::Image;
+use hypura_engine::media::MediaFile;
 use hypura_engine::serve::SharedMemory;
 use serde_json::Value;
 use std::sync::Arc;
@@ -165,7 +165,7 @@ pub struct ChatInput {
     /// Messages in OpenAI's shape; where a picture is, there is a part of type `media_marker`.
     pub messages: Vec<Value>,
     /// The pictures of each message, in the order of their places.
-    pub images: Vec<Vec<Image>>,
+    pub media: Vec<Vec<MediaFile>>,
     /// Tools in OpenAI's shape.
     pub tools: Vec<Value>,
     /// Which may be called.
@@ -375,11 +375,11 @@ pub trait Engine: Send + Sync {
     /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens in it.
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token>;
     /// Tokens of a text with pictures, as by [`Engine::tokenize`] with both wishes: each `hypura_engine::media::marker` in it is the
-    /// next of `images`. Decodes pictures.
+    /// next of `media`. Decodes pictures.
     ///
     /// # Errors
     /// 400 for pictures that cannot be used, and where the model sees none.
-    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure>;
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure>;
     /// The text of tokens, control tokens included.
     fn detokenize(&self, tokens: &[Token]) -> String;
     /// The prompt that has the gap between two texts filled; `None` where the vocabulary cannot.

@@ -92,7 +92,7 @@ pub(in crate::server) fn part(part: &Value, message: &mut Message) -> Result<(),
         }
         "image_url" | "input_image" => {
             let url = part["image_url"].as_str().or_else(|| part["image_url"]["url"].as_str());
-            message.push_image(picture(url.unwrap_or_default())?);
+            message.push_media(picture(url.unwrap_or_default())?);
         }
         "input_audio" => return Err(bad("sounds are not supported as input")),
         "input_file" | "file" => return Err(bad("files are not supported as input")),
@@ -238,8 +238,8 @@ mod tests {
             {"type": "image_url", "image_url": "data:;base64,aGo="}]});
         let message = one(parts).unwrap();
         assert_eq!(message.content, "a\nb");
-        assert_eq!(message.images, [b"hi".to_vec(), b"hj".to_vec()].map(Arc::new));
-        assert_eq!(message.image_places, [3, 3]);
+        assert_eq!(message.media, [b"hi".to_vec(), b"hj".to_vec()].map(Arc::new));
+        assert_eq!(message.media_places, [3, 3]);
     }
 
     #[test]
