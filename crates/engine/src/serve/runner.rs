@@ -257,7 +257,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         bos: vocab.bos(),
         eos: vocab.eos(),
         adds_bos: vocab.adds_bos(),
-        vision: loaded.media.is_some(),
+        senses: loaded.media.as_ref().map(|media| media.senses).unwrap_or_default(),
         is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
         mode: plan.mode,

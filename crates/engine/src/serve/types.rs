@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::shared_memory::SharedMemory;
 use crate::error::GenerateError;
-use crate::media::MediaPrompt;
+use crate::media::{MediaPrompt, Senses};
 use crate::session::Outcome;
 use crate::session::grow::ContextFacts;
 use crate::stream::{Held, StreamStats};
@@ -151,7 +151,7 @@ pub enum SubmitError {
     #[error("the prompt is empty")]
     EmptyPrompt,
     /// The prompt has places of media that it does not have.
-    #[error("the prompt and its images do not fit each other")]
+    #[error("the prompt and its media do not fit each other")]
     BadMedia,
     /// A token that the vocabulary does not have.
     #[error("the vocabulary has no token {0}")]
@@ -177,8 +177,8 @@ pub struct RunnerInfo {
     pub eos: Option<Token>,
     /// Whether texts begin with BOS.
     pub adds_bos: bool,
-    /// Whether it sees pictures.
-    pub vision: bool,
+    /// What it can be shown.
+    pub senses: Senses,
     /// Whether it is made for embeddings (its metadata names a pooling).
     pub is_embedding_model: bool,
     /// Requests at once.

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use crate::error::{GenerateError, LoadError};
 use crate::load::LoadedModel;
-use crate::media::{MediaPrompt, SeeError, prompt};
+use crate::media::{MediaPrompt, SeeError, Senses, prompt};
 use crate::serve::{Event, SequenceOptions};
 use crate::stream::StreamStats;
 use batcher::{Batcher, Step};
@@ -182,10 +182,10 @@ impl Session {
         tokenize_chat(self.vocab(), prompt)
     }
 
-    /// Whether pictures can be shown to the model.
+    /// Which media the model can be shown.
     #[must_use]
-    pub fn sees(&self) -> bool {
-        self.loaded().media.is_some()
+    pub fn senses(&self) -> Senses {
+        self.loaded().media.as_ref().map(|media| media.senses).unwrap_or_default()
     }
 
     /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`, the bytes of

@@ -23,7 +23,7 @@ pub struct Message {
     pub content: String,
     /// The reasoning of an earlier answer.
     pub thinking: Option<String>,
-    /// Pictures, decoded from base64.
+    /// Pictures and sounds, decoded from base64.
     pub media: Vec<MediaFile>,
     /// Where in the text each of them is, as far as that is known; the others come first of all.
     pub media_places: Vec<usize>,
@@ -42,13 +42,13 @@ impl Message {
         Self { role: role.to_owned(), content: content.into(), ..Self::default() }
     }
 
-    /// Adds a picture after the text that is there so far.
+    /// Adds a picture or a sound after the text that is there so far.
     pub fn push_media(&mut self, bytes: Vec<u8>) {
         self.media.push(Arc::new(bytes));
         self.media_places.push(self.content.len());
     }
 
-    /// Adds a text on a line of its own, or right after a picture.
+    /// Adds a text on a line of its own, or right after a medium.
     pub fn push_text(&mut self, text: &str) {
         let after_media = self.media_places.last() == Some(&self.content.len());
         if !self.content.is_empty() && !after_media {
@@ -57,7 +57,7 @@ impl Message {
         self.content.push_str(text);
     }
 
-    /// Puts pictures where the text says `[img]`, as Ollama does; those that are left come first.
+    /// Puts media where the text says `[img]`, as Ollama does; those that are left come first.
     pub fn place_media(&mut self) {
         const TAG: &str = "[img]";
         if self.media.is_empty() || !self.content.contains(TAG) {
@@ -71,11 +71,11 @@ impl Message {
             self.content.replace_range(at..at + TAG.len(), "");
             self.media_places.push(at);
         }
-        // Ollama gives the tags to the first pictures.
+        // Ollama gives the tags to the first of them.
         self.media.rotate_left(tags);
     }
 
-    /// Text and places of pictures as parts of a content.
+    /// Text and places of media as parts of a content.
     fn parts(&self) -> Value {
         let mut parts = Vec::new();
         let mut from = 0;
@@ -270,7 +270,7 @@ pub struct GenerateJob {
     pub context: Option<Vec<i32>>,
     /// Whether the answer ends with the tokens of this exchange.
     pub wants_context: bool,
-    /// Pictures, decoded from base64.
+    /// Pictures and sounds, decoded from base64.
     pub media: Vec<MediaFile>,
     /// What the answer must look like.
     pub format: Format,

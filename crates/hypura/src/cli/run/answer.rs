@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use hypura_engine::machine;
-use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, marker_part, tagged};
+use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, Senses, marker_part, tagged};
 use hypura_engine::session::{GenerateOptions, Outcome, Session};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -20,7 +20,7 @@ use crate::cli::{Interrupt, Style};
 pub(super) struct Message {
     pub role: &'static str,
     pub content: String,
-    /// Pictures, which come before the text.
+    /// Media, which come before the text.
     pub media: Vec<MediaFile>,
 }
 
@@ -41,7 +41,7 @@ impl Message {
 pub(super) enum Prompt {
     /// A conversation for the model's chat template.
     Chat(Vec<Message>),
-    /// Text to go on with, and its pictures at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
+    /// Text to go on with, and its media at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
     /// says `--raw` writes the template.
     Raw(String, Vec<MediaFile>),
 }
@@ -71,7 +71,9 @@ impl Answerer {
     /// When the prompt does not fit, decoding fails or the output is closed; the session can go on.
     pub fn answer(&mut self, prompt: &Prompt) -> anyhow::Result<Answer> {
         let (tokens, stops) = self.tokens(prompt).map_err(|error| match error.downcast::<SeeError>() {
-            Ok(error) => anyhow::Error::new(error).context("the images cannot be shown to the model"),
+            Ok(error) => {
+                anyhow::Error::new(error).context("the images and sounds cannot be shown to the model")
+            }
             Err(error) => error,
         })?;
         let stops = self.options.stops.iter().cloned().chain(stops).collect();
@@ -170,8 +172,8 @@ impl Speaker for Answerer {
         self.session.clear();
     }
 
-    fn sees(&self) -> bool {
-        self.session.sees()
+    fn senses(&self) -> Senses {
+        self.session.senses()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
 
-use hypura_engine::media::MediaFile;
+use hypura_engine::media::{MediaFile, MediaKind, Senses};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::answer::{Message, Prompt};
-use super::picture;
+use super::media;
 use crate::cli::Style;
 use crate::cli::failure::{complain, is_closed_pipe, one_line};
 
@@ -25,29 +25,31 @@ const HISTORY_LINES: usize = 1000;
 /// Begins and ends a prompt of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// The prompt that a text alone makes, with its pictures: those that were named beside it, and, for a model that `sees`, those
-/// that it names itself.
+/// The prompt that a text alone makes, with its media: those that were named beside it, and those that it names itself, as far
+/// as the model has the senses for them.
 ///
 /// # Errors
-/// When a file that it names is no picture.
-pub(super) fn first(raw: bool, text: String, media: Vec<MediaFile>, sees: bool) -> anyhow::Result<Prompt> {
-    let (text, media) = with_named(text, media, sees)?;
+/// When a file that it names is not what its name says.
+pub(super) fn first(
+    raw: bool,
+    text: String,
+    media: Vec<MediaFile>,
+    senses: Senses,
+) -> anyhow::Result<Prompt> {
+    let (text, media) = with_named(text, media, senses)?;
     Ok(Conversation::new(raw).with(text, media).prompt())
 }
 
-/// A text without the names of pictures in it, and the pictures.
+/// A text without the names of media in it, and the media.
 fn with_named(
     text: String,
     mut media: Vec<MediaFile>,
-    sees: bool,
+    senses: Senses,
 ) -> anyhow::Result<(String, Vec<MediaFile>)> {
-    if !sees {
-        return Ok((text, media));
-    }
-    let (text, paths) = picture::named_in(&text);
-    for path in paths {
-        media.push(picture::read(&path)?);
-        eprintln!("{}", Style::of_stderr().dim(&format!("Added image {}", path.display())));
+    let (text, paths) = media::named_in(&text, senses);
+    for (path, kind) in paths {
+        media.push(media::read(&path, kind)?);
+        eprintln!("{}", Style::of_stderr().dim(&format!("Added {} {}", kind.name(), path.display())));
     }
     Ok((text, media))
 }
@@ -77,8 +79,8 @@ pub(super) trait Speaker {
     /// Forgets what was said.
     fn forget(&mut self);
 
-    /// Whether pictures can be shown.
-    fn sees(&self) -> bool;
+    /// Which media can be shown.
+    fn senses(&self) -> Senses;
 }
 
 /// Talks until the person leaves. `media` are shown with the first thing that is said.
@@ -108,7 +110,7 @@ pub(super) fn talk(
                 eprintln!("{}", style.dim("A new conversation."));
             }
             Typed::Text(text) => {
-                let said = with_named(text, media.clone(), speaker.sees()).and_then(|(text, media)| {
+                let said = with_named(text, media.clone(), speaker.senses()).and_then(|(text, media)| {
                     let next = conversation.with(text, media);
                     Ok((speaker.say(&next.prompt())?, next))
                 });
@@ -144,7 +146,7 @@ impl Conversation {
         match &mut next {
             Self::Chat(messages) => messages.push(Message { role: "user", content: text, media }),
             Self::Raw(all, shown) => {
-                // Where the text does not say itself where its pictures are, they come first.
+                // Where the text does not say itself where its media are, they come first.
                 let tags = (0..media.len()).map(|at| format!("[img-{}]", shown.len() + at));
                 let placed = media.is_empty() || text.contains("[img-");
                 all.extend(tags.filter(|_| !placed));
@@ -302,7 +304,8 @@ mod tests {
             panic!("raw");
         };
         assert_eq!((text.as_str(), media.len()), ("[img-0]ab[img-1]c", 2));
-        let Ok(Prompt::Chat(messages)) = first(false, "what?".to_owned(), vec![image(1)], false) else {
+        let Ok(Prompt::Chat(messages)) = first(false, "what?".to_owned(), vec![image(1)], Senses::default())
+        else {
             panic!("a chat");
         };
         assert_eq!((messages[0].content.as_str(), messages[0].media.len()), ("what?", 1));

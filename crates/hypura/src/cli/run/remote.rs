@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hypura_engine::media::MediaFile;
+use hypura_engine::media::{MediaFile, Senses};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -24,8 +24,8 @@ use crate::store::Store;
 pub(super) struct Remote {
     client: Client,
     model: String,
-    /// Whether it sees images there.
-    sees: bool,
+    /// What it can be shown there.
+    senses: Senses,
 }
 
 /// Finds the server to use, if there is one to use.
@@ -38,8 +38,9 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
     }
     let Some(client) = Client::find() else { return Ok(None) };
     let Some((model, show)) = served(&client, args)? else { return Ok(None) };
-    let sees = show["capabilities"].as_array().is_some_and(|all| all.contains(&"vision".into()));
-    Ok(Some(Remote { client, model, sees }))
+    let can = |what: &str| show["capabilities"].as_array().is_some_and(|all| all.contains(&what.into()));
+    let senses = Senses { pictures: can("vision"), sounds: can("audio") };
+    Ok(Some(Remote { client, model, senses }))
 }
 
 fn suits(args: &Args) -> bool {
@@ -77,7 +78,7 @@ fn served(client: &Client, args: &Args) -> anyhow::Result<Option<(String, Value)
 pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let input = prompt::input(args.prompt.as_deref())?;
-    let media = args.media(remote.sees)?;
+    let media = args.media(remote.senses)?;
     let mut options = args.sampling.api_options();
     for (key, value) in [("num_predict", args.max_tokens), ("num_ctx", args.model.ctx)] {
         if let Some(value) = value {
@@ -87,7 +88,7 @@ pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let mut speaker = Talker { remote, interrupt, options, verbose: args.verbose, stopped: false };
     match input {
         Input::Text(text) => {
-            let prompt = first(args.raw, text, media, speaker.sees())?;
+            let prompt = first(args.raw, text, media, speaker.senses())?;
             speaker.say(&prompt)?;
             Ok(if speaker.stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
@@ -150,8 +151,8 @@ impl Speaker for Talker {
     /// The whole conversation goes with every request.
     fn forget(&mut self) {}
 
-    fn sees(&self) -> bool {
-        self.remote.sees
+    fn senses(&self) -> Senses {
+        self.remote.senses
     }
 }
 

@@ -52,7 +52,7 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "chat")?;
     lookup::require(entry, job.tools.is_empty() || entry.capabilities.tools, "tools")?;
-    lookup::require_vision(entry, job.messages.iter().flat_map(|message| &message.media))?;
+    lookup::require_senses(entry, job.messages.iter().flat_map(|message| &message.media))?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let messages = with_the_models_own(entry, &job.messages);
     let continues =

@@ -60,7 +60,7 @@ pub(super) fn chat(
         None => engine.render(&without(droppable.len()))?,
     };
     if prompt.media.is_some() && prompt.tokens.len() > room {
-        // A picture cannot be cut.
+        // A picture or a sound cannot be cut.
         return Err(too_long(prompt.tokens.len(), context));
     }
     prompt.tokens = cut(prompt.tokens, room, keep_tokens);

@@ -132,13 +132,12 @@ fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
 fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "generate")?;
-    lookup::require_vision(entry, &job.media)?;
+    lookup::require_senses(entry, &job.media)?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let context = job.context.clone().unwrap_or_default();
     let format = job.format.clone();
     if !context.is_empty() && !job.media.is_empty() {
-        let why =
-            "context and images cannot be given together: use /api/chat, which has messages with images";
+        let why = "context and images or audio cannot be given together: use /api/chat, which has messages with images";
         return Err(Failure::bad_request(why));
     }
     if job.raw {
@@ -148,7 +147,7 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     if let Some(after) = job.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
         lookup::require(entry, entry.capabilities.insert, "insert")?;
         if !job.media.is_empty() {
-            return Err(Failure::bad_request("a gap in a text is filled without images"));
+            return Err(Failure::bad_request("a gap in a text is filled without images and audio"));
         }
         return Ok(Form::Gap { before: job.prompt.clone(), after: after.clone(), format });
     }

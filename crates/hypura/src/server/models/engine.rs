@@ -340,7 +340,7 @@ fn seen(prompt: Result<MediaPrompt, SeeError>) -> Result<(Vec<Token>, Option<Med
     Ok((tokens, Some(Box::new(media))))
 }
 
-/// A rendered prompt for people: pictures as Ollama writes them.
+/// A rendered prompt for people: media as Ollama writes them.
 fn with_tags(text: &str) -> String {
     let mut pieces = text.split(marker());
     let first = pieces.next().unwrap_or_default().to_owned();
