@@ -69,7 +69,7 @@ fn requests(model: &str, pictures: &[Vec<u8>]) -> Vec<(&'static str, Value)> {
 }
 
 /// The text of an answer, whatever protocol it is in.
-fn text_of(answer: &Answer) -> String {
+pub(crate) fn text_of(answer: &Answer) -> String {
     fn find(value: &Value) -> Option<String> {
         match value {
             Value::Object(map) => ["response", "content", "text", "output", "message", "choices"]
@@ -159,7 +159,7 @@ async fn raw_prompts_say_themselves_where_their_images_are() {
 }
 
 /// A tiny model, its projector, and a server that loads them.
-fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Arc<Server>) {
+pub(crate) fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Arc<Server>) {
     let shape = Shape::TinyQwen2Vl;
     let plan = SynthPlan::new(&SynthOptions::new(shape, Quant::Q4_K)).unwrap();
     let mut bytes = vec![0; plan.shards()[0].file_bytes as usize];
@@ -195,7 +195,7 @@ fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Arc<Server>) 
     (router(Arc::clone(&server)), server)
 }
 
-async fn send(router: &axum::Router, path: &str, body: Value) -> Answer {
+pub(crate) async fn send(router: &axum::Router, path: &str, body: Value) -> Answer {
     read(router.clone().oneshot(post(path, body)).await.unwrap()).await
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
 
-use hypura_engine::media::{MediaFile, MediaKind, Senses};
+use hypura_engine::media::{MediaFile, Senses};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
