@@ -4,7 +4,7 @@
 //! and turns ggml's abort into an error wherever nothing computes. Its choice of a device is made for it: the CPU's backend,
 //! which is the decorated one where it was installed, without an executor: a plain pass-through.
 //!
-//! - [`measure`]: what a projector file would take, without its weights being read
+//! - [`measure()`]: what a projector file would take, without its weights being read
 //! - [`Projector`]: a loaded one: [`Projector::tokenize`] from any thread, [`Projector::encode`] one at a time
 //! - [`Medium`]: a decoded picture or sound; [`MediaChunk`]: its place in a prompt
 

@@ -1,3 +1,5 @@
+//! Sounds of all kinds, good and bad, in bounds.
+
 use super::*;
 use hypura_core::synth;
 use proptest::prelude::*;
