@@ -421,7 +421,7 @@ fn the_plan_counts_the_projector_before_anything_is_loaded() {
         ..seeing.settings(settings(Choice::Auto))
     };
     match prepare(ModelSource::open(path).unwrap(), too_little) {
-        Err(LoadError::Plan(error)) => assert!(error.to_string().contains("images"), "{error}"),
+        Err(LoadError::Plan(error)) => assert!(error.to_string().contains("media "), "{error}"),
         other => panic!("{:?}", other.map(|planned| planned.plan)),
     }
     let runner = runner(path, seeing.settings(wide(Choice::Resident)), 1);
