@@ -58,10 +58,11 @@ def main() -> int:
 
 
 def write_sight(binary: Path, folder: Path) -> Path:
-    """A model of random weights that sees, with its projector beside it."""
+    """A model of random weights that sees and hears, with its projector beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "sight.gguf"
-    command = [binary, "synth", "tiny-qwen2-vl", "--out", model, "--mmproj", folder / "mmproj-sight.gguf", "--force"]
+    projector = ["--mmproj", folder / "mmproj-sight.gguf", "--mmproj-kind", "omni"]
+    command = [binary, "synth", "tiny-qwen2-vl", "--out", model, *projector, "--force"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return model
 

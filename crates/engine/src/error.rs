@@ -113,7 +113,7 @@ pub enum LoadError {
     /// Whoever watched the load stopped it.
     #[error("loading was stopped")]
     Stopped,
-    /// The projector for images cannot be used.
+    /// The projector for images and sounds cannot be used.
     #[error(transparent)]
     Projector(#[from] crate::media::projector::ProjectorError),
     /// A weight that llama.cpp wants is not in the file.
@@ -150,7 +150,7 @@ pub enum GenerateError {
     /// Decoding failed.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A picture could not be encoded.
+    /// A picture or a sound could not be encoded.
     #[error(transparent)]
     Media(#[from] MediaError),
     /// A picture whose rows must be in one graph has too many of them.

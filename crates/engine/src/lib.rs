@@ -7,7 +7,7 @@
 //! - [`iobench`]: raw reads, for measuring the disk
 //! - [`load`]: plan, load, and join model, reader and executor
 //! - [`machine`]: memory, disk and process, for budgets and reports
-//! - [`media`]: pictures in prompts
+//! - [`media`]: pictures and sounds in prompts
 //! - [`stream`]: graphs computed with weights that are not all in memory
 //! - [`session`]: the generation loop
 //! - [`serve`]: the same loop for many users: queue, scheduler thread, handles

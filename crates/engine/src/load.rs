@@ -72,7 +72,7 @@ pub struct LoadSettings {
     pub synchronous_reads: bool,
     /// Take times and publish counters. Off only to measure what that costs.
     pub statistics: bool,
-    /// The projector for images, if there is one.
+    /// The projector for images and sounds, if there is one.
     pub projector: Option<PathBuf>,
 }
 
@@ -149,7 +149,7 @@ pub struct Planned {
     pub settings: LoadSettings,
     /// What the plan decided that the user may want to know.
     pub notes: Vec<String>,
-    /// The projector for images.
+    /// The projector for images and sounds.
     pub projector: Option<PlannedProjector>,
 }
 
@@ -173,7 +173,7 @@ pub struct LoadedModel {
     pub reader: Option<&'static str>,
     /// What the user may want to know (a fallback that was taken).
     pub notes: Vec<String>,
-    /// What makes rows of pictures.
+    /// What makes rows of media.
     pub(crate) media: Option<MediaTools>,
 }
 
@@ -389,11 +389,12 @@ fn load_projector(
     model: &Model,
     watch: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<Option<MediaTools>, LoadError> {
-    let Some(PlannedProjector { path, .. }) = &planned.projector else { return Ok(None) };
+    let Some(projector) = &planned.projector else { return Ok(None) };
+    let path = &projector.path;
     let total = planned.plan.resident_bytes;
     let loaded = Projector::load(path, model, planned.settings.threads, &mut |_| watch(total, total));
     match loaded {
-        Ok(projector) => Ok(Some(MediaTools::new(projector))),
+        Ok(loaded) => Ok(Some(MediaTools::new(loaded, projector))),
         Err(MediaError::Stopped) => Err(LoadError::Stopped),
         Err(error) => Err(ProjectorError::Unusable { path: path.clone(), reason: error.to_string() }.into()),
     }

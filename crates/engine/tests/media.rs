@@ -332,10 +332,10 @@ fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
     assert!(matches!(see(&seeing_runner, "<picture>", &[b"x"]), Err(SeeError::Picture { number: 1, .. })));
     let good = picture(1);
     let missing = see(&seeing_runner, "<picture> <picture>", &[&good]);
-    assert_eq!(missing.err(), Some(SeeError::Template { shown: 2, pictures: 1 }));
+    assert_eq!(missing.err(), Some(SeeError::Template { shown: 2, media: 1 }));
     let blind = runner(&seeing.model.path, wide(Choice::Resident), 1);
     assert_eq!(see(&blind, "<picture>", &[&good]).err(), Some(SeeError::Blind));
-    assert!(seeing_runner.info().vision && !blind.info().vision);
+    assert!(seeing_runner.info().senses.pictures && !blind.info().senses.any());
     // Numbers of pictures without the pictures.
     let prompt = see(&seeing_runner, "<picture> x", &[&good]).unwrap();
     let bare = MediaPrompt::from(prompt.tokens.clone());
@@ -421,7 +421,7 @@ fn the_plan_counts_the_projector_before_anything_is_loaded() {
         ..seeing.settings(settings(Choice::Auto))
     };
     match prepare(ModelSource::open(path).unwrap(), too_little) {
-        Err(LoadError::Plan(error)) => assert!(error.to_string().contains("images"), "{error}"),
+        Err(LoadError::Plan(error)) => assert!(error.to_string().contains("media "), "{error}"),
         other => panic!("{:?}", other.map(|planned| planned.plan)),
     }
     let runner = runner(path, seeing.settings(wide(Choice::Resident)), 1);

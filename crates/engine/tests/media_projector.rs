@@ -35,7 +35,7 @@ fn every_kind_loads_and_makes_rows_that_differ_by_picture() {
         let model = model(&tiny.path);
         let path = written(&folder, &ProjectorKind::file_for(shape, 1).unwrap());
         let found = media::measure(&path).unwrap();
-        assert!(found.vision && found.width == 256 && found.bytes > 100_000, "{found:?}");
+        assert!(found.vision && found.width == 256 && found.vision_bytes > 100_000, "{found:?}");
         assert_eq!(found.non_causal, shape == Shape::TinyGemma3);
         let projector = load(&path, &model).unwrap();
         assert_eq!(projector.facts().mrope, shape == Shape::TinyQwen2Vl);
@@ -71,6 +71,26 @@ fn every_kind_loads_and_makes_rows_that_differ_by_picture() {
 }
 
 #[test]
+fn what_hears_is_measured_beside_what_sees() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ProjectorKind::ALL {
+        let path = written(&folder, &kind.file(256, 1).unwrap());
+        let found = media::measure(&path).unwrap();
+        assert_eq!((found.vision, found.audio), (kind.sees(), kind.hears()), "{kind} {found:?}");
+        assert_eq!((found.vision_bytes > 0, found.audio_bytes > 0), (kind.sees(), kind.hears()), "{found:?}");
+        assert_eq!((found.width, found.other_bytes), (256, 0));
+        if kind.hears() {
+            assert!(found.audio_any_length && found.probe_steps == 3000, "{found:?}");
+            assert!(found.most_steps >= 3000 && found.most_steps < 3100, "{found:?}");
+            // 40 bands, 100 times a second.
+            assert!((4000..4100).contains(&found.sound_numbers), "{found:?}");
+            let rows = if *kind == ProjectorKind::Omni { 750 } else { 25 };
+            assert!(found.sound_rows >= rows && found.sound_rows <= rows + 10, "{found:?}");
+        }
+    }
+}
+
+#[test]
 fn a_projector_for_wider_rows_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let tiny = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
@@ -86,18 +106,25 @@ fn damaged_projectors_are_errors_and_not_the_end() {
     let model = model(&tiny.path);
     for kind in ProjectorKind::ALL {
         let good = kind.file(256, 1).unwrap();
+        let (part, prefix) = if kind.sees() { ("vision", "v") } else { ("audio", "a") };
+        let key = |name: &str| format!("clip.{part}.{name}");
         for (from, to) in [
-            ("clip.vision.block_count", "clip.vision.block_c0unt"),
-            ("clip.projector_type", "clip.projector_tipe"),
-            ("clip.has_vision_encoder", "clip.has_vision_enc0der"),
-            ("GGUF", "GGUX"),
+            (key("block_count"), key("block_c0unt")),
+            ("projector_type".to_owned(), "projector_tipe".to_owned()),
+            (format!("clip.has_{part}_encoder"), format!("clip.has_{part}_enc0der")),
+            ("GGUF".to_owned(), "GGUX".to_owned()),
         ] {
-            let bad = replaced(&good, from, to);
+            let bad = replaced(&good, &from, &to);
             let path = written(&folder, &bad);
-            assert!(load(&path, &model).is_err() && media::measure(&path).is_err(), "{kind} {from}");
+            let refused = load(&path, &model).is_err() && media::measure(&path).is_err();
+            // Without its eyes it still hears.
+            assert!(
+                refused || (*kind == ProjectorKind::Omni && from.contains("has_vision")),
+                "{kind} {from}"
+            );
         }
         // A matrix of another shape ends llama.cpp's own programs while they build the graph.
-        let swapped = swapped_shapes(&good);
+        let swapped = swapped_shapes(&good, prefix);
         let path = written(&folder, &swapped);
         let error = load(&path, &model).err().expect("refused").to_string();
         assert!(error.contains("GGML_ASSERT"), "{kind} {error}");
@@ -115,9 +142,9 @@ fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 }
 
 /// The dimensions of the first `ffn_up` exchanged: 32 × 64 becomes 64 × 32.
-fn swapped_shapes(bytes: &[u8]) -> Vec<u8> {
-    let name = b"v.blk.0.ffn_up.weight";
-    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4;
+fn swapped_shapes(bytes: &[u8], prefix: &str) -> Vec<u8> {
+    let name = format!("{prefix}.blk.0.ffn_up.weight");
+    let at = bytes.windows(name.len()).position(|window| window == name.as_bytes()).unwrap() + name.len() + 4;
     let mut bytes = bytes.to_vec();
     let dims: Vec<u8> = [&bytes[at + 8..at + 16], &bytes[at..at + 8]].concat();
     bytes[at..at + 16].copy_from_slice(&dims);

@@ -77,7 +77,7 @@ pub struct Fixed {
     pub compute_bytes: u64,
     /// The process itself: code, vocabulary, graphs, stacks.
     pub process_bytes: u64,
-    /// A projector: its weights, its compute buffers, and the picture that it is at.
+    /// A projector: its weights, its compute buffers, and the pictures and sounds that are on their way through it.
     pub media_bytes: u64,
 }
 
@@ -426,7 +426,7 @@ fn below_floor(floor_bytes: u64, resident: u64, request: &Request) -> PlanError 
         human_bytes(floor_bytes.saturating_sub(named).max(process_bytes)),
     );
     if media_bytes > 0 {
-        detail.push_str(&format!(", images {}", human_bytes(media_bytes)));
+        detail.push_str(&format!(", media {}", human_bytes(media_bytes)));
     }
     PlanError::BelowFloor { floor_bytes, budget_bytes: request.budget_bytes, detail }
 }

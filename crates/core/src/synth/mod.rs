@@ -29,6 +29,6 @@ pub use error::SynthError;
 pub use extents::{Extent, ExtentSource};
 pub use metadata::SYNTHETIC_NAME;
 pub use plan::{SynthOptions, SynthPlan, SynthShard};
-pub use projector::{ProjectorKind, picture};
+pub use projector::{ProjectorKind, picture, sound};
 pub use quant::Quant;
 pub use shape::Shape;

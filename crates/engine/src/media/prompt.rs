@@ -1,25 +1,26 @@
-//! A prompt with pictures: tokens, of which the negative ones stand for rows that a projector makes.
+//! A prompt with pictures and sounds: tokens, of which the negative ones stand for rows that a projector makes.
 
 use hypura_ggml::{MediaChunk, MediaError, Medium, PromptPart, PromptPiece, Token, Vocab};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::MediaTools;
 use super::picture::{self, PictureError};
+use super::sound::{self, SoundError};
 use super::table::{Extent, Known};
+use super::{MediaKind, MediaTools};
 use crate::hex::hex;
 use crate::session::begins_twice;
 
-/// The bytes of a picture file.
-pub type Image = Arc<Vec<u8>>;
+/// The bytes of a picture or sound file.
+pub type MediaFile = Arc<Vec<u8>>;
 
 /// What stands in the name of a [`marker`].
 pub const MARKER_NAME: &str = "media";
 
-/// The text that stands for a picture in messages and prompts until they are cut into tokens. Different in every process, so
+/// The text that stands for a medium in messages and prompts until they are cut into tokens. Different in every process, so
 /// that nobody writes one by accident or on purpose.
 #[must_use]
 pub fn marker() -> &'static str {
@@ -31,28 +32,28 @@ pub fn marker() -> &'static str {
     })
 }
 
-/// A part of a message's content, in OpenAI's shape, where a picture is: chat templates put a [`marker`] there.
+/// A part of a message's content, in OpenAI's shape, where a medium is: chat templates put a [`marker`] there.
 #[must_use]
 pub fn marker_part() -> Value {
     json!({"type": "media_marker", "text": marker()})
 }
 
-/// A text for which no template says where its pictures are, with [`marker`]s: at the tags that it has (`[img-0]`, `[img-1]` …),
-/// in front where it has none. Returns the pictures in the order of the markers; those without a tag are left out, as in Ollama.
+/// A text for which no template says where its media are, with [`marker`]s: at the tags that it has (`[img-0]`, `[img-1]` …),
+/// in front where it has none. Returns the media in the order of the markers; those without a tag are left out, as in Ollama.
 #[must_use]
-pub fn tagged(text: &str, images: &[Image]) -> (String, Vec<Image>) {
+pub fn tagged(text: &str, media: &[MediaFile]) -> (String, Vec<MediaFile>) {
     let mut out = String::with_capacity(text.len());
     let (mut rest, mut placed) = (text, Vec::new());
     while let Some(at) = rest.find("[img-") {
         let (before, tag) = rest.split_at(at);
         let number = tag.strip_prefix("[img-").and_then(|tag| tag.split_once(']'));
-        let image =
-            number.and_then(|(number, after)| Some((images.get(number.parse::<usize>().ok()?)?, after)));
+        let medium =
+            number.and_then(|(number, after)| Some((media.get(number.parse::<usize>().ok()?)?, after)));
         out.push_str(before);
-        match image {
-            Some((image, after)) => {
+        match medium {
+            Some((medium, after)) => {
                 out.push_str(marker());
-                placed.push(Arc::clone(image));
+                placed.push(Arc::clone(medium));
                 rest = after;
             }
             None => {
@@ -63,43 +64,64 @@ pub fn tagged(text: &str, images: &[Image]) -> (String, Vec<Image>) {
     }
     out.push_str(rest);
     if placed.is_empty() {
-        placed = images.to_vec();
+        placed = media.to_vec();
         out.insert_str(0, &marker().repeat(placed.len()));
     }
     (out, placed)
 }
 
-/// Why a prompt with pictures cannot be made.
+/// Why a prompt with media cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SeeError {
-    /// There is no projector.
+    /// There is no projector, or it takes no pictures.
     #[error("this model does not support images")]
     Blind,
+    /// There is no projector, or it takes no sounds.
+    #[error("this model does not support audio")]
+    Deaf,
     /// A picture that cannot be used.
     #[error("image {number}: {error}")]
     Picture {
-        /// Which, counted from 1.
+        /// Which of the media, counted from 1.
         number: usize,
         /// Why.
         error: PictureError,
     },
-    /// The template left pictures out, or shows them twice.
-    #[error("the chat template shows {shown} of {pictures} images")]
+    /// A sound that cannot be used.
+    #[error("audio {number}: {error}")]
+    Sound {
+        /// Which of the media, counted from 1.
+        number: usize,
+        /// Why.
+        error: SoundError,
+    },
+    /// The template left media out, or shows them twice.
+    #[error("the chat template shows {shown} of {media} images and sounds")]
     Template {
-        /// Places of pictures in the prompt.
+        /// Places of media in the prompt.
         shown: usize,
-        /// Pictures.
-        pictures: usize,
+        /// Media.
+        media: usize,
     },
     /// The projector refuses.
     #[error(transparent)]
     Media(#[from] MediaError),
-    /// The model is gone, or it has seen more pictures than there are numbers.
+    /// The model is gone, or it has seen more media than there are numbers.
     #[error("the model was unloaded")]
     Unloaded,
 }
 
-/// A picture, or a part of one that is encoded by itself.
+impl SeeError {
+    /// The sense that is missing for a medium.
+    const fn without(kind: MediaKind) -> Self {
+        match kind {
+            MediaKind::Picture => Self::Blind,
+            MediaKind::Sound => Self::Deaf,
+        }
+    }
+}
+
+/// A picture or a sound, or a part of one that is encoded by itself.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     pub known: Arc<Known>,
@@ -119,7 +141,7 @@ impl Placed {
     }
 }
 
-/// The pictures of a prompt. Cheap to clone.
+/// The media of a prompt. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct PromptMedia(Vec<Placed>);
 
@@ -130,18 +152,18 @@ impl PromptMedia {
         self.0.is_empty()
     }
 
-    /// Rows that pictures take.
+    /// Rows that media take.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.0.iter().map(Placed::rows).sum()
     }
 
-    /// The picture that row `at` is of.
+    /// The medium that row `at` is of.
     pub(crate) fn at(&self, at: usize) -> Option<&Placed> {
         self.0.iter().find(|placed| (placed.start..placed.start + placed.rows()).contains(&at))
     }
 
-    /// Whether these are the pictures of a prompt, where it has them.
+    /// Whether these are the media of a prompt, where it has them.
     pub(crate) fn fits(&self, prompt: &[Token]) -> bool {
         let mut at = 0;
         for placed in &self.0 {
@@ -160,14 +182,14 @@ impl PromptMedia {
 /// A prompt ready for a sequence.
 #[derive(Clone, Debug, Default)]
 pub struct MediaPrompt {
-    /// Its tokens; a negative one is a row of a picture.
+    /// Its tokens; a negative one is a row of a medium.
     pub tokens: Vec<Token>,
-    /// Its pictures.
+    /// Its media.
     pub media: PromptMedia,
 }
 
 impl MediaPrompt {
-    /// Its tokens without its pictures.
+    /// Its tokens without its media.
     pub(crate) fn words(&self) -> impl Iterator<Item = Token> {
         self.tokens.iter().copied().filter(|token| *token >= 0)
     }
@@ -179,9 +201,12 @@ impl From<Vec<Token>> for MediaPrompt {
     }
 }
 
-/// Cuts a prompt into tokens and rows of pictures. `parts` are texts and whether they came from outside, so that control
-/// tokens are not read in them; each [`marker`] in them is the next of `images`, the bytes of picture files. Decodes pictures:
-/// not for a thread that others wait for.
+/// Decoded sounds exist in one prompt at a time: the plan counts them once.
+static HEARING: Mutex<()> = Mutex::new(());
+
+/// Cuts a prompt into tokens and rows of media. `parts` are texts and whether they came from outside, so that control
+/// tokens are not read in them; each [`marker`] in them is the next of `media`, the bytes of picture and sound files. Decodes
+/// them: not for a thread that others wait for.
 ///
 /// # Errors
 /// [`SeeError`].
@@ -189,26 +214,25 @@ pub(crate) fn see(
     tools: Option<&MediaTools>,
     vocab: &Vocab,
     parts: &[(String, bool)],
-    images: &[&[u8]],
+    media: &[&[u8]],
 ) -> Result<MediaPrompt, SeeError> {
-    let tools = tools.ok_or(SeeError::Blind)?;
+    let kinds: Vec<MediaKind> = media.iter().map(|bytes| MediaKind::of(bytes)).collect();
+    let Some(tools) = tools else {
+        return Err(SeeError::without(kinds.first().copied().unwrap_or(MediaKind::Picture)));
+    };
+    if let Some(kind) = kinds.iter().find(|kind| !tools.senses.has(**kind)) {
+        return Err(SeeError::without(*kind));
+    }
     let texts: Vec<(Vec<&str>, bool)> =
         parts.iter().map(|(text, input)| (text.split(marker()).collect(), *input)).collect();
     let shown: usize = texts.iter().map(|(texts, _)| texts.len() - 1).sum();
-    if shown != images.len() {
-        return Err(SeeError::Template { shown, pictures: images.len() });
+    if shown != media.len() {
+        return Err(SeeError::Template { shown, media: media.len() });
     }
-    let mut pictures = Vec::with_capacity(images.len());
-    for (at, bytes) in images.iter().enumerate() {
-        let decoded = picture::decode(bytes).map_err(|error| SeeError::Picture { number: at + 1, error })?;
-        pictures.push(Medium::picture(
-            decoded.width,
-            decoded.height,
-            &decoded.rgb,
-            &hex(&Sha256::digest(bytes)),
-        )?);
-    }
-    let mut left = pictures.iter();
+    let hears = kinds.contains(&MediaKind::Sound);
+    let _one_at_a_time = hears.then(|| HEARING.lock().unwrap_or_else(PoisonError::into_inner));
+    let media = decoded(tools, &kinds, media)?;
+    let mut left = media.iter();
     let mut all = Vec::new();
     for (texts, input) in &texts {
         for (at, text) in texts.iter().enumerate() {
@@ -224,6 +248,28 @@ pub(crate) fn see(
     placed(tools, vocab, pieces)
 }
 
+fn decoded(tools: &MediaTools, kinds: &[MediaKind], media: &[&[u8]]) -> Result<Vec<Medium>, SeeError> {
+    let mut left_seconds = sound::MOST_SECONDS;
+    let decode = |(at, (kind, bytes)): (usize, (&MediaKind, &&[u8]))| {
+        let (number, id) = (at + 1, hex(&Sha256::digest(bytes)));
+        match kind {
+            MediaKind::Picture => {
+                let decoded = picture::decode(bytes).map_err(|error| SeeError::Picture { number, error })?;
+                Ok(Medium::picture(decoded.width, decoded.height, &decoded.rgb, &id)?)
+            }
+            MediaKind::Sound => {
+                let (rate, most) = (tools.sample_rate, tools.most_sound_seconds.min(left_seconds));
+                let samples =
+                    sound::decode(bytes, rate, most).map_err(|error| SeeError::Sound { number, error })?;
+                let seconds = samples.len().div_ceil(rate.max(1) as usize);
+                left_seconds = left_seconds.saturating_sub(u32::try_from(seconds).unwrap_or(u32::MAX));
+                Ok(Medium::sound(&samples, &id)?)
+            }
+        }
+    };
+    kinds.iter().zip(media).enumerate().map(decode).collect()
+}
+
 fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result<MediaPrompt, SeeError> {
     let mut prompt = MediaPrompt::default();
     for (part, piece) in pieces.into_iter().enumerate() {
@@ -232,7 +278,7 @@ fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result
             PromptPiece::Media(raw) => {
                 let last = usize::try_from(raw.places(0)?.last()).unwrap_or(0);
                 let extent = Extent { rows: raw.rows(), positions: raw.positions(), last };
-                // Which piece of the prompt it is tells the parts of one picture apart.
+                // Which piece of the prompt it is tells the parts of one medium apart.
                 let mut key = Sha256::new();
                 key.update(raw.id());
                 for number in [part, extent.rows, extent.positions, last] {

@@ -1,22 +1,22 @@
 //! What the negative tokens of prompts stand for, and where rows of the KV cache are.
 //!
-//! A picture, or a part of one that is encoded by itself, is known by a hash of everything that decides its rows. Its number
+//! A picture or a piece of a sound is known by a hash of everything that decides its rows. Its number
 //! is a negative token that nothing else ever gets. Only what the table forgets may be numbered anew.
 
 use hypura_ggml::Token;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What decides the rows of a picture, hashed.
+/// What decides the rows of a medium, hashed.
 pub(crate) type Key = [u8; 32];
 
-/// From so many pictures on the table forgets those that nobody has any more.
+/// From so many media on the table forgets those that nobody has any more.
 const MANY: usize = 1024;
 
 /// llama.cpp has a meaning for −1.
 const FIRST: Token = -2;
 
-/// The rows of a picture, or of a part of one.
+/// The rows of a picture, or of a piece of a sound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// Rows of the KV cache.
@@ -41,10 +41,10 @@ struct Inner {
     given: Token,
 }
 
-/// All pictures that a loaded model has seen and may still have in memory.
+/// All media that a loaded model was shown and may still have in memory.
 pub(crate) struct MediaTable {
     inner: Mutex<Inner>,
-    /// Pictures take fewer positions than rows.
+    /// Pictures take fewer positions than rows; sounds take as many.
     mrope: bool,
 }
 
@@ -57,7 +57,7 @@ impl MediaTable {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number of a picture; a new one for one that is not known. `None` when there are no numbers left.
+    /// The number of a medium; a new one for one that is not known. `None` when there are no numbers left.
     pub fn number(&self, key: Key, extent: Extent) -> Option<Arc<Known>> {
         let mut inner = self.lock();
         if let Some(known) = inner.by_key.get(&key) {
@@ -71,7 +71,7 @@ impl MediaTable {
         Some(known)
     }
 
-    /// Forgets pictures that no request has and of which `is_held` says that no memory has them, where there are many.
+    /// Forgets media that no request has and of which `is_held` says that no memory has them, where there are many.
     pub fn tidy(&self, is_held: impl Fn(Token) -> bool) {
         /// The two maps of the table.
         const OWN: usize = 2;
@@ -91,16 +91,16 @@ impl MediaTable {
         inner.by_token.get(&token).map_or(Extent { rows: 1, positions: 1, last: 0 }, |known| known.extent)
     }
 
-    /// Where the picture begins that row `at` is of, and its extent.
+    /// Where the medium begins that row `at` is of, and its extent.
     fn around(&self, inner: &Inner, tokens: &[Token], at: usize) -> (usize, Extent) {
         let token = tokens[at];
         let run = tokens[..at].iter().rev().take_while(|other| **other == token).count();
         let extent = self.extent(inner, token);
-        // The same picture may follow itself.
+        // The same medium may follow itself.
         (at - run % extent.rows.max(1), extent)
     }
 
-    /// The largest length up to `length` that cuts no picture in two.
+    /// The largest length up to `length` that cuts no medium in two.
     pub fn whole(&self, tokens: &[Token], length: usize) -> usize {
         let Some(last) =
             length.checked_sub(1).filter(|last| tokens.get(*last).is_some_and(|token| *token < 0))
@@ -112,7 +112,7 @@ impl MediaTable {
         if length - start == extent.rows { length } else { start }
     }
 
-    /// The position of row `at`; of a row within a picture that of the picture's beginning.
+    /// The position of row `at`; of a row within a medium that of the medium's beginning.
     pub fn position(&self, tokens: &[Token], at: usize) -> usize {
         if !self.mrope {
             return at;
@@ -135,7 +135,7 @@ impl MediaTable {
         position
     }
 
-    /// The largest position of these rows, which hold pictures as a whole; `None` without rows.
+    /// The largest position of these rows, which hold media as a whole; `None` without rows.
     pub fn last_position(&self, tokens: &[Token]) -> Option<usize> {
         let last = tokens.len().checked_sub(1)?;
         if !self.mrope || tokens[last] >= 0 {

@@ -97,11 +97,11 @@ impl Runner {
         let Request { prompt, options } = request;
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
         let most = self.context_for(options.num_ctx) as usize;
-        let has_pictures = !prompt.media.is_empty();
-        if has_pictures && !prompt.media.fits(&prompt.tokens) {
+        let has_media = !prompt.media.is_empty();
+        if has_media && !prompt.media.fits(&prompt.tokens) {
             return Err(SubmitError::BadMedia);
         }
-        check(&prompt.tokens, has_pictures, &vocab, most.saturating_sub(1), most)?;
+        check(&prompt.tokens, has_media, &vocab, most.saturating_sub(1), most)?;
         let mut sampler = sampler(&vocab, &options)?;
         prompt.words().for_each(|token| sampler.accept(token));
         let setup = Setup { prompt, options, sampler, hash_logits: false, forced: None, every_token: false };
@@ -213,7 +213,7 @@ impl Drop for Freed {
 /// tokens are theirs.
 fn check(
     prompt: &[Token],
-    has_pictures: bool,
+    has_media: bool,
     vocab: &Vocab,
     most: usize,
     context: usize,
@@ -226,7 +226,7 @@ fn check(
     }
     let known = |token: &Token| match usize::try_from(*token) {
         Ok(token) => token < vocab.len(),
-        Err(_) => has_pictures,
+        Err(_) => has_media,
     };
     match prompt.iter().find(|token| !known(token)) {
         Some(token) => Err(SubmitError::BadToken(*token)),
@@ -257,7 +257,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         bos: vocab.bos(),
         eos: vocab.eos(),
         adds_bos: vocab.adds_bos(),
-        vision: loaded.media.is_some(),
+        senses: loaded.media.as_ref().map(|media| media.senses).unwrap_or_default(),
         is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
         mode: plan.mode,

@@ -117,26 +117,26 @@ impl TextTools {
         self.inner()?.vocab.infill()
     }
 
-    /// Tokens of a rendered prompt with pictures: each [`crate::media::marker`] in it is the next of `images`, the bytes of
-    /// picture files. Takes its time.
+    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`, the bytes of
+    /// media files. Takes its time.
     ///
     /// # Errors
     /// [`SeeError`].
-    pub fn see_chat(&self, prompt: &ChatPrompt, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        self.see(&chat_parts(prompt), images)
+    pub fn see_chat(&self, prompt: &ChatPrompt, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        self.see(&chat_parts(prompt), media)
     }
 
     /// The same of a text in which control tokens are read.
     ///
     /// # Errors
     /// [`SeeError`].
-    pub fn see_text(&self, text: &str, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        self.see(&[(text.to_owned(), false)], images)
+    pub fn see_text(&self, text: &str, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        self.see(&[(text.to_owned(), false)], media)
     }
 
-    fn see(&self, parts: &[(String, bool)], images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+    fn see(&self, parts: &[(String, bool)], media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
         let inner = self.inner().ok_or(SeeError::Unloaded)?;
-        prompt::see(inner.media.as_ref(), &inner.vocab, parts, images)
+        prompt::see(inner.media.as_ref(), &inner.vocab, parts, media)
     }
 
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::shared_memory::SharedMemory;
 use crate::error::GenerateError;
-use crate::media::MediaPrompt;
+use crate::media::{MediaPrompt, Senses};
 use crate::session::Outcome;
 use crate::session::grow::ContextFacts;
 use crate::stream::{Held, StreamStats};
@@ -68,7 +68,7 @@ pub struct SequenceOptions {
     /// At least this many tokens of context; clamped to what the plan has room for.
     pub num_ctx: Option<u32>,
     /// Where the context is full, go on without half of what comes after so many tokens of the beginning; otherwise, and after a
-    /// prompt with pictures, the answer ends there.
+    /// prompt with media, the answer ends there.
     pub shift: Option<u32>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,
@@ -150,8 +150,8 @@ pub enum SubmitError {
     /// The prompt has no tokens.
     #[error("the prompt is empty")]
     EmptyPrompt,
-    /// The prompt has places of pictures that it does not have.
-    #[error("the prompt and its images do not fit each other")]
+    /// The prompt has places of media that it does not have.
+    #[error("the prompt and its media do not fit each other")]
     BadMedia,
     /// A token that the vocabulary does not have.
     #[error("the vocabulary has no token {0}")]
@@ -177,8 +177,8 @@ pub struct RunnerInfo {
     pub eos: Option<Token>,
     /// Whether texts begin with BOS.
     pub adds_bos: bool,
-    /// Whether it sees pictures.
-    pub vision: bool,
+    /// What it can be shown.
+    pub senses: Senses,
     /// Whether it is made for embeddings (its metadata names a pooling).
     pub is_embedding_model: bool,
     /// Requests at once.

@@ -5,7 +5,7 @@
 //! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
 //! what [`Memory`] says, also after a failed or stopped step, which counts as never having happened.
 //!
-//! Pictures are negative tokens (`crate::media`); what is special about their steps is in `pictures`.
+//! Media are negative tokens (`crate::media`); what is special about their steps is in `media`.
 
 use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use super::Finish;
 use super::divide::{most_rows, share};
 use super::kv_disk::KvDisk;
+use super::media::{Encoded, next_stretch};
 use super::memory::{Choice, Memory};
-use super::pictures::{Encoded, next_stretch};
 use super::sequence::{Sequence, Setup};
 use crate::error::GenerateError;
 use crate::load::LoadedModel;
@@ -45,7 +45,7 @@ pub(super) struct Active {
     pub id: u64,
     pub row: usize,
     pub sequence: Sequence,
-    /// The rows of the picture that it is at.
+    /// The rows of the medium that it is at.
     pub encoded: Option<Encoded>,
 }
 
@@ -58,8 +58,8 @@ pub(crate) struct Part {
     pub tokens: usize,
     /// Batch entry with logits.
     pub(super) logits: Option<i32>,
-    /// Rows of a picture, which are alone in their step.
-    pub(super) is_picture: bool,
+    /// Rows of a medium, which are alone in their step.
+    pub(super) is_media: bool,
 }
 
 /// The running sequences of a loaded model.
@@ -69,7 +69,7 @@ pub(crate) struct Batcher {
     pub(super) batch: Batch,
     pub(super) memory: Memory,
     pub(super) active: Vec<Active>,
-    /// Where tokens and pictures are.
+    /// Where tokens and media are.
     pub(super) places: Places,
     /// Where idle conversations are kept, if anywhere.
     pub(super) disk: Option<KvDisk>,
@@ -210,7 +210,7 @@ impl Batcher {
     /// Lets a request join. The caller sees to it that a row is free.
     pub fn admit(&mut self, id: u64, setup: Setup, emit: &mut Emit<'_>) {
         let (prompt, context) = (setup.prompt.tokens.len(), self.context());
-        self.forget_pictures();
+        self.forget_media();
         if self.is_lost() {
             emit(id, Event::Failed(GenerateError::Unloaded));
             return;
@@ -258,7 +258,7 @@ impl Batcher {
     /// The same for some of the requests.
     pub fn fill_with(&mut self, ids: &[u64]) -> Vec<Part> {
         let room = self.room();
-        if let Some(part) = self.fill_picture(ids) {
+        if let Some(part) = self.fill_media(ids) {
             return vec![part];
         }
         let stretch = |active: &Active| {
@@ -286,7 +286,7 @@ impl Batcher {
                 let entry = self.batch.push(*token, index(position + offset), index(active.row), last);
                 logits = entry.filter(|_| last);
             }
-            parts.push(Part { id: active.id, active: at, tokens, logits, is_picture: false });
+            parts.push(Part { id: active.id, active: at, tokens, logits, is_media: false });
         }
         self.turn = self.turn.wrapping_add(1);
         parts
@@ -297,7 +297,7 @@ impl Batcher {
         if parts.is_empty() {
             return Step::Done;
         }
-        if let Err(error) = self.show_picture(&mut parts) {
+        if let Err(error) = self.place_media(&mut parts) {
             return Step::Failed { error, requests: parts.iter().map(|part| part.id).collect() };
         }
         loop {
@@ -323,7 +323,7 @@ impl Batcher {
             let first = cached.len();
             cached.extend_from_slice(&sequence.tokens()[first..first + part.tokens]);
         }
-        self.drop_read_pictures();
+        self.drop_read_media();
         // Sequences end while their logits are used: go by id, not by place.
         for part in parts {
             self.follow(part, emit);
@@ -422,7 +422,7 @@ impl Batcher {
         }
     }
 
-    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. A picture of which something
+    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. A medium of which something
     /// is to go goes as a whole. Returns what is left.
     fn keep(&mut self, row: usize, length: usize) -> usize {
         let mut tokens = std::mem::take(self.memory.cached_mut(row));

@@ -56,7 +56,7 @@ impl Memory {
     /// dropped from the end of a row and given to others; without that only a row that the prompt continues is of use.
     ///
     /// A row is taken over when most of it is of use; otherwise its conversation may come back, and the beginning is copied
-    /// to the row that nobody missed for longest. `whole` shortens a number of tokens so that it cuts no picture in two.
+    /// to the row that nobody missed for longest. `whole` shortens a number of tokens so that it cuts no medium in two.
     pub fn choose(&self, prompt: &[Token], rewinds: bool, whole: impl Fn(usize) -> usize) -> Option<Choice> {
         let most = prompt.len().saturating_sub(1);
         let common = |row: &Row| {

@@ -3,7 +3,7 @@
 //! - `sequence`: one request while it runs
 //! - `memory`: who has which tokens in the KV cache
 //! - `batcher`: the loop: one step for all running sequences
-//! - `pictures`: steps of rows that are no tokens
+//! - `media`: steps of rows that are no tokens
 //! - `divide`: who gets how much of a step
 //! - `grow`: a larger context without loading anything again
 //! - `embed`: embeddings of texts
@@ -20,8 +20,8 @@ pub(crate) mod grow;
 mod hash;
 mod kv_disk;
 mod logprobs;
+mod media;
 pub(crate) mod memory;
-mod pictures;
 mod recall;
 pub(crate) mod sequence;
 mod text;
@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use crate::error::{GenerateError, LoadError};
 use crate::load::LoadedModel;
-use crate::media::{MediaPrompt, SeeError, prompt};
+use crate::media::{MediaPrompt, SeeError, Senses, prompt};
 use crate::serve::{Event, SequenceOptions};
 use crate::stream::StreamStats;
 use batcher::{Batcher, Step};
@@ -182,33 +182,33 @@ impl Session {
         tokenize_chat(self.vocab(), prompt)
     }
 
-    /// Whether pictures can be shown to the model.
+    /// Which media the model can be shown.
     #[must_use]
-    pub fn sees(&self) -> bool {
-        self.loaded().media.is_some()
+    pub fn senses(&self) -> Senses {
+        self.loaded().media.as_ref().map(|media| media.senses).unwrap_or_default()
     }
 
-    /// Tokens of a rendered prompt with pictures: each [`crate::media::marker`] in it is the next of `images`, the bytes of
-    /// picture files.
+    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`, the bytes of
+    /// media files.
     ///
     /// # Errors
     /// [`SeeError`].
-    pub fn see(&self, prompt: &ChatPrompt, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        if images.is_empty() {
+    pub fn see(&self, prompt: &ChatPrompt, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        if media.is_empty() {
             return Ok(self.tokenize_chat(prompt).into());
         }
-        prompt::see(self.loaded().media.as_ref(), self.vocab(), &chat_parts(prompt), images)
+        prompt::see(self.loaded().media.as_ref(), self.vocab(), &chat_parts(prompt), media)
     }
 
     /// The same of a text in which control tokens are read.
     ///
     /// # Errors
     /// [`SeeError`].
-    pub fn see_text(&self, text: &str, images: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        if images.is_empty() {
+    pub fn see_text(&self, text: &str, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+        if media.is_empty() {
             return Ok(self.vocab().tokenize(text, true, true).into());
         }
-        prompt::see(self.loaded().media.as_ref(), self.vocab(), &[(text.to_owned(), false)], images)
+        prompt::see(self.loaded().media.as_ref(), self.vocab(), &[(text.to_owned(), false)], media)
     }
 
     /// Generates after `prompt`; `show` gets text as it becomes certain.
@@ -224,7 +224,7 @@ impl Session {
         self.generate_after(prompt.to_vec().into(), options, show)
     }
 
-    /// The same after a prompt that may have pictures.
+    /// The same after a prompt that may have media.
     ///
     /// # Errors
     /// [`GenerateError`]; the session can go on afterwards.

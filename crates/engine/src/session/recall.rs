@@ -77,9 +77,9 @@ impl Batcher {
         let Some(mut disk) = self.disk.take() else { return Ok(()) };
         for row in self.memory().idle_rows() {
             let tokens = self.memory().row(row).cached.clone();
-            // The numbers of pictures mean nothing to another process.
-            let has_pictures = tokens.iter().any(|token| *token < 0);
-            if tokens.len() < BLOCK || has_pictures || disk.has(&tokens) {
+            // The numbers of media mean nothing to another process.
+            let has_media = tokens.iter().any(|token| *token < 0);
+            if tokens.len() < BLOCK || has_media || disk.has(&tokens) {
                 continue;
             }
             if hurry() {

@@ -69,7 +69,7 @@ impl Sequence {
         let Setup { prompt, mut options, sampler, hash_logits, forced, every_token } = setup;
         let MediaPrompt { tokens: prompt, media } = prompt;
         if !media.is_empty() {
-            // A picture cannot be left out in part, nor moved: the answer ends where the context is full.
+            // A medium cannot be left out in part, nor moved: the answer ends where the context is full.
             options.shift = None;
         }
         let now = Instant::now();
@@ -97,8 +97,8 @@ impl Sequence {
         &self.tokens
     }
 
-    /// The picture that row `at` is of.
-    pub fn picture_at(&self, at: usize) -> Option<&Placed> {
+    /// The medium that row `at` is of.
+    pub fn media_at(&self, at: usize) -> Option<&Placed> {
         self.media.at(at)
     }
 

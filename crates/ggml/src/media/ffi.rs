@@ -6,13 +6,13 @@ use std::ffi::{c_char, c_float, c_int, c_void};
 /// mtmd's context: a loaded projector.
 #[repr(C)]
 pub(super) struct Context(c_void);
-/// A picture as numbers.
+/// A picture or a sound as numbers.
 #[repr(C)]
 pub(super) struct Bitmap(c_void);
 /// A prompt cut into texts and media.
 #[repr(C)]
 pub(super) struct Chunks(c_void);
-/// One picture of a prompt.
+/// One medium of a prompt.
 #[repr(C)]
 pub(super) struct Chunk(c_void);
 
@@ -21,20 +21,30 @@ pub(super) struct Chunk(c_void);
 #[derive(Clone, Copy)]
 pub(super) struct Facts {
     pub vision: bool,
+    pub audio: bool,
     pub mrope: bool,
+    pub sample_rate: i32,
 }
 
 /// `hypura_media_use`
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub(super) struct Use {
-    pub bytes: u64,
+    pub vision_bytes: u64,
+    pub audio_bytes: u64,
+    pub other_bytes: u64,
     pub width: u64,
     pub probe_pixels: u64,
     pub most_pixels: u64,
     pub most_rows: i32,
+    pub probe_steps: u64,
+    pub most_steps: u64,
+    pub sound_numbers: u64,
+    pub sound_rows: i32,
     pub image_non_causal: bool,
     pub vision: bool,
+    pub audio: bool,
+    pub audio_any_length: bool,
 }
 
 /// `hypura_media_part`
@@ -72,6 +82,13 @@ unsafe extern "C" {
         width: u32,
         height: u32,
         rgb: *const u8,
+        id: *const c_char,
+        error: *mut c_char,
+        room: usize,
+    ) -> *mut Bitmap;
+    pub(super) fn hypura_media_sound(
+        samples: *const c_float,
+        count: usize,
         id: *const c_char,
         error: *mut c_char,
         room: usize,

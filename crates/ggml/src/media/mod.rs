@@ -1,14 +1,19 @@
-//! Pictures: a projector turns them into rows of embeddings that a model reads in place of tokens.
+//! Pictures and sounds: a projector turns them into rows of embeddings that a model reads in place of tokens.
 //!
 //! Everything is llama.cpp's own `mtmd` library behind a C border of ours (`shim.cpp`), which lets no C++ exception through
 //! and turns ggml's abort into an error wherever nothing computes. Its choice of a device is made for it: the CPU's backend,
 //! which is the decorated one where it was installed, without an executor: a plain pass-through.
 //!
-//! - [`measure`]: what a projector file would take, without its weights being read
+//! - [`measure()`]: what a projector file would take, without its weights being read
 //! - [`Projector`]: a loaded one: [`Projector::tokenize`] from any thread, [`Projector::encode`] one at a time
-//! - [`Medium`]: a decoded picture; [`MediaChunk`]: its place in a prompt
+//! - [`Medium`]: a decoded picture or sound; [`MediaChunk`]: its place in a prompt
 
 mod ffi;
+mod measure;
+mod medium;
+
+pub use measure::{PIECE_SECONDS, ProjectorUse, measure};
+pub use medium::Medium;
 
 use crate::log;
 use crate::model::Model;
@@ -18,7 +23,7 @@ use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-/// What is wrong with a projector or a picture. The texts name no files.
+/// What is wrong with a projector, a picture or a sound. The texts name no files.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MediaError {
     /// The projector cannot be used.
@@ -27,31 +32,12 @@ pub enum MediaError {
     /// Whoever watched the load stopped it.
     #[error("loading was stopped")]
     Stopped,
-    /// A picture cannot be used.
-    #[error("the image cannot be used: {0}")]
+    /// A picture or a sound cannot be used.
+    #[error("the image or audio cannot be used: {0}")]
     Medium(String),
     /// The projector failed.
-    #[error("the image could not be encoded: {0}")]
+    #[error("the image or audio could not be encoded: {0}")]
     Encode(String),
-}
-
-/// What a projector takes and can do, found out without its weights being read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProjectorUse {
-    /// Bytes of weights, and of compute buffers for a picture of `probe_pixels`.
-    pub bytes: u64,
-    /// Numbers in a row of embeddings: the model's must be as many.
-    pub width: u64,
-    /// Pixels of the picture that the compute buffers are for.
-    pub probe_pixels: u64,
-    /// Pixels of the largest picture that the projector takes unshrunk; 0 where all are scaled to one size.
-    pub most_pixels: u64,
-    /// Rows of the largest picture, as far as mtmd tells.
-    pub most_rows: u32,
-    /// Whether the rows of a picture see each other, so that they must be in one graph.
-    pub non_causal: bool,
-    /// Takes pictures.
-    pub vision: bool,
 }
 
 /// What a loaded projector can do.
@@ -59,6 +45,8 @@ pub struct ProjectorUse {
 pub struct ProjectorFacts {
     /// Takes pictures.
     pub vision: bool,
+    /// The samples a second that sounds must have, where it has an encoder for them.
+    pub sample_rate: Option<u32>,
     /// The model gives each row four positions (M-RoPE), and a picture fewer positions than rows.
     pub mrope: bool,
 }
@@ -107,32 +95,6 @@ fn c_path(path: &Path) -> Result<CString, MediaError> {
 
 fn c_threads(threads: u32) -> i32 {
     i32::try_from(threads.max(1)).unwrap_or(i32::MAX)
-}
-
-/// What a projector would take. Its graph is built, its weights are not read.
-///
-/// # Errors
-/// [`MediaError::Projector`].
-pub fn measure(path: &Path) -> Result<ProjectorUse, MediaError> {
-    init();
-    let c_path = c_path(path)?;
-    let mut reason = Reason::new();
-    let mut found = ffi::Use::default();
-    // SAFETY: the path is NUL-terminated, the result and the buffer are valid for the call; the shim catches exceptions.
-    let ok =
-        unsafe { ffi::hypura_media_measure(c_path.as_ptr(), &raw mut found, reason.pointer(), Reason::ROOM) };
-    if !ok {
-        return Err(MediaError::Projector(reason.text(Some(path))));
-    }
-    Ok(ProjectorUse {
-        bytes: found.bytes,
-        width: found.width,
-        probe_pixels: found.probe_pixels,
-        most_pixels: found.most_pixels,
-        most_rows: u32::try_from(found.most_rows).unwrap_or(0),
-        non_causal: found.image_non_causal,
-        vision: found.vision,
-    })
 }
 
 struct Handle {
@@ -219,7 +181,8 @@ impl Projector {
     pub fn facts(&self) -> ProjectorFacts {
         // SAFETY: the context is alive.
         let facts = unsafe { ffi::hypura_media_facts_of(self.raw()) };
-        ProjectorFacts { vision: facts.vision, mrope: facts.mrope }
+        let sample_rate = u32::try_from(facts.sample_rate).ok().filter(|rate| facts.audio && *rate > 0);
+        ProjectorFacts { vision: facts.vision, sample_rate, mrope: facts.mrope }
     }
 
     /// Cuts a prompt into tokens and media, with the tokens that the model wants around a medium, and those that begin a text.
@@ -280,46 +243,6 @@ impl Projector {
     }
 }
 
-/// A decoded picture.
-pub struct Medium(NonNull<ffi::Bitmap>);
-// SAFETY: a block of numbers that nobody changes.
-unsafe impl Send for Medium {}
-// SAFETY: as above.
-unsafe impl Sync for Medium {}
-
-impl Medium {
-    /// A picture of `width` × `height` pixels, three bytes each: red, green, blue. `id` tells it from others.
-    ///
-    /// # Errors
-    /// [`MediaError::Medium`] when the bytes are not as many.
-    pub fn picture(width: u32, height: u32, rgb: &[u8], id: &str) -> Result<Self, MediaError> {
-        if width == 0 || height == 0 || rgb.len() as u128 != u128::from(width) * u128::from(height) * 3 {
-            return Err(MediaError::Medium("its size is not that of its pixels".to_owned()));
-        }
-        let id = CString::new(id).map_err(|_| MediaError::Medium("a NUL byte in its name".to_owned()))?;
-        let mut reason = Reason::new();
-        // SAFETY: the bytes are as many as the picture has; mtmd copies them and the name; the shim catches exceptions.
-        let bitmap = unsafe {
-            ffi::hypura_media_picture(
-                width,
-                height,
-                rgb.as_ptr(),
-                id.as_ptr(),
-                reason.pointer(),
-                Reason::ROOM,
-            )
-        };
-        NonNull::new(bitmap).map(Self).ok_or_else(|| MediaError::Medium(reason.text(None)))
-    }
-}
-
-impl Drop for Medium {
-    fn drop(&mut self) {
-        // SAFETY: made by the shim, freed once.
-        unsafe { ffi::hypura_media_bitmap_free(self.0.as_ptr()) };
-    }
-}
-
 /// A part of a prompt.
 pub enum PromptPart<'a> {
     /// A text; `control` reads control tokens in it (never do that with what a user typed).
@@ -329,7 +252,7 @@ pub enum PromptPart<'a> {
         /// Whether control tokens are read.
         control: bool,
     },
-    /// A picture.
+    /// A picture or a sound.
     Medium(&'a Medium),
 }
 
@@ -343,7 +266,7 @@ impl PromptPart<'_> {
                 bitmap: std::ptr::null(),
             },
             Self::Medium(medium) => {
-                ffi::Part { text: std::ptr::null(), length: 0, control: false, bitmap: medium.0.as_ptr() }
+                ffi::Part { text: std::ptr::null(), length: 0, control: false, bitmap: medium.raw() }
             }
         }
     }
@@ -354,7 +277,7 @@ impl PromptPart<'_> {
 pub enum PromptPiece {
     /// Tokens.
     Tokens(Vec<Token>),
-    /// A picture, or a part of one.
+    /// A picture or a sound, or a part of one.
     Media(MediaChunk),
 }
 
@@ -382,7 +305,7 @@ impl Drop for Chunks {
     }
 }
 
-/// A picture in a prompt, ready to be encoded: so many rows of the KV cache.
+/// A picture or a piece of a sound in a prompt, ready to be encoded: so many rows of the KV cache.
 #[derive(Debug)]
 pub struct MediaChunk {
     raw: NonNull<ffi::Chunk>,
@@ -395,7 +318,7 @@ unsafe impl Send for MediaChunk {}
 unsafe impl Sync for MediaChunk {}
 
 impl MediaChunk {
-    /// The `id` of the picture that it is, or is a part of.
+    /// The `id` of the medium that it is, or is a part of.
     #[must_use]
     pub fn id(&self) -> String {
         // SAFETY: the chunk is alive, and with it its name.
@@ -476,18 +399,5 @@ impl Drop for MediaChunk {
     fn drop(&mut self) {
         // SAFETY: owned, freed once.
         unsafe { ffi::hypura_media_chunk_free(self.raw.as_ptr()) };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_picture_has_as_many_bytes_as_pixels() {
-        assert!(Medium::picture(2, 2, &[0; 12], "a").is_ok());
-        for (width, height, bytes) in [(2, 2, 11), (0, 2, 0), (u32::MAX, u32::MAX, 3)] {
-            assert!(Medium::picture(width, height, &vec![0; bytes], "a").is_err());
-        }
     }
 }

@@ -92,18 +92,77 @@ bool non_causal(projector_type type, uint64_t width) {
     }
 }
 
+// Seconds of the longest piece of a sound that compute buffers are reserved for; longer sounds are for encoders that get
+// them in pieces.
+constexpr int64_t piece_seconds = 30;
+
+// Whether an encoder takes sounds of prompts. Others listen to a stream beside the text, or to the voice that is to be spoken
+// with: mtmd has them in the same place, and asserts that they are not asked for this.
+bool hears(projector_type type) {
+    switch (type) {
+        case PROJECTOR_TYPE_VOXTRAL_RT:
+        case PROJECTOR_TYPE_QWEN3TTS_SPKENC:
+        case PROJECTOR_TYPE_POCKETTTS_SPKENC:
+            return false;
+        default:
+            return true;
+    }
+}
+
+// Whether mtmd cuts a sound of any length into pieces of at most `piece_seconds` (its preprocessors in mtmd-audio.cpp). The
+// others get it as a whole, which they need memory for, or lose what comes later.
+bool cuts_sounds(projector_type type) {
+    switch (type) {
+        case PROJECTOR_TYPE_QWEN2A:
+        case PROJECTOR_TYPE_QWEN3A:
+        case PROJECTOR_TYPE_ULTRAVOX:
+        case PROJECTOR_TYPE_VOXTRAL:
+        case PROJECTOR_TYPE_MUSIC_FLAMINGO:
+        case PROJECTOR_TYPE_GLMA:
+        case PROJECTOR_TYPE_MERALION:
+            return true;
+        default:
+            return false;
+    }
+}
+
+// Steps of a second of sound and numbers of a step, as the encoder's graph reads them.
+struct steps {
+    int64_t per_second;
+    int64_t numbers;
+};
+
+steps steps_of(projector_type type, const clip_hparams * hparams) {
+    const int64_t rate = hparams->audio_sample_rate;
+    switch (type) {
+        case PROJECTOR_TYPE_GEMMA4UA: // Samples themselves, so many a row.
+            return {rate / std::max(hparams->n_mel_bins, 1) + 1, hparams->n_mel_bins};
+        case PROJECTOR_TYPE_MUSE_SPARK_AUDIO: // Samples themselves.
+            return {rate, 1};
+        default:
+            return {rate / std::max(hparams->audio_hop_len, 1) + 1, hparams->n_mel_bins};
+    }
+}
+
 } // namespace
 
 extern "C" {
 
 struct hypura_media_facts {
     bool vision;
+    bool audio;
     bool mrope;
+    // Samples a second that sounds must have.
+    int32_t sample_rate;
 };
 
 struct hypura_media_use {
     // Weights, and compute buffers for a picture of `probe_pixels`.
-    uint64_t bytes;
+    uint64_t vision_bytes;
+    // Weights, and compute buffers for `probe_steps` of sound.
+    uint64_t audio_bytes;
+    // Weights of what speaks, which is not used.
+    uint64_t other_bytes;
     // Numbers in a row of embeddings.
     uint64_t width;
     // Pixels of the picture that the compute buffers were reserved for, and of the largest one; 0: all are alike.
@@ -111,12 +170,22 @@ struct hypura_media_use {
     uint64_t most_pixels;
     // Rows of the largest picture that is known, or -1.
     int32_t most_rows;
+    // Steps of sound that the compute buffers were reserved for, and of the longest piece.
+    uint64_t probe_steps;
+    uint64_t most_steps;
+    // Numbers that a second of sound becomes before it is encoded.
+    uint64_t sound_numbers;
+    // Rows of the longest piece of a sound.
+    int32_t sound_rows;
     bool    image_non_causal;
     bool    vision;
+    bool    audio;
+    // Whether sounds of any length are taken; otherwise those of one piece.
+    bool    audio_any_length;
 };
 
 struct hypura_media_part {
-    // Null for a picture.
+    // Null for a medium.
     const char *        text;
     size_t              length;
     bool                control;
@@ -146,7 +215,47 @@ void hypura_media_free(mtmd_context * context) {
 }
 
 hypura_media_facts hypura_media_facts_of(const mtmd_context * context) {
-    return {mtmd_support_vision(context), mtmd_decode_use_mrope(context)};
+    return {mtmd_support_vision(context), mtmd_support_audio(context), mtmd_decode_use_mrope(context),
+            mtmd_get_audio_sample_rate(context)};
+}
+
+static uint64_t bytes_of(const clip_ctx * part) {
+    uint64_t sum = 0;
+    if (part) {
+        for (const auto & [device, bytes] : clip_get_mem_usage(part)) {
+            sum += bytes;
+        }
+    }
+    return sum;
+}
+
+static void measure_vision(const clip_ctx * vision, hypura_media_use * use) {
+    const clip_hparams * hparams = clip_get_hparams(vision);
+    const int            side    = hparams->warmup_image_size;
+    clip_image_f32       probe;
+    probe.set_size({side, side}, false, false);
+    use->vision           = true;
+    use->width            = clip_n_mmproj_embd(vision);
+    use->image_non_causal = non_causal(clip_get_projector_type(vision), use->width);
+    use->probe_pixels     = (uint64_t) side * side;
+    use->most_pixels      = hparams->image_max_pixels > 0 ? hparams->image_max_pixels : 0;
+    use->most_rows        = std::max(clip_get_image_max_tokens(vision), clip_n_output_tokens(vision, &probe));
+}
+
+static void measure_audio(const clip_ctx * audio, hypura_media_use * use) {
+    const clip_hparams * hparams = clip_get_hparams(audio);
+    const projector_type type    = clip_get_projector_type(audio);
+    const steps          steps   = steps_of(type, hparams);
+    const int64_t        most    = std::max<int64_t>(steps.per_second * piece_seconds, hparams->warmup_audio_size);
+    clip_image_f32       longest;
+    longest.set_size({(int) most, hparams->n_mel_bins}, true, true);
+    use->audio            = hears(type);
+    use->audio_any_length = cuts_sounds(type);
+    use->width            = clip_n_mmproj_embd(audio);
+    use->probe_steps      = hparams->warmup_audio_size;
+    use->most_steps       = most;
+    use->sound_numbers    = steps.per_second * steps.numbers;
+    use->sound_rows       = clip_n_output_tokens(audio, &longest);
 }
 
 // What a projector would take, without its weights being read. Not mtmd_get_memory_usage, which does the same: it exchanges
@@ -160,24 +269,14 @@ bool hypura_media_measure(const char * path, hypura_media_use * use, char * erro
         params.warmup          = true;
         params.no_alloc        = true;
         const clip_init_result clip = clip_init(path, params);
-        for (const clip_ctx * part : {clip.ctx_v, clip.ctx_a, clip.ctx_gen_a}) {
-            if (part) {
-                for (const auto & [device, bytes] : clip_get_mem_usage(part)) {
-                    use->bytes += bytes;
-                }
-            }
+        use->vision_bytes = bytes_of(clip.ctx_v);
+        use->audio_bytes  = bytes_of(clip.ctx_a);
+        use->other_bytes  = bytes_of(clip.ctx_gen_a);
+        if (clip.ctx_a) {
+            measure_audio(clip.ctx_a, use);
         }
         if (clip.ctx_v) {
-            const clip_hparams * hparams = clip_get_hparams(clip.ctx_v);
-            const int            side    = hparams->warmup_image_size;
-            clip_image_f32       probe;
-            probe.set_size({side, side}, false, false);
-            use->vision           = true;
-            use->width            = clip_n_mmproj_embd(clip.ctx_v);
-            use->image_non_causal = non_causal(clip_get_projector_type(clip.ctx_v), use->width);
-            use->probe_pixels     = (uint64_t) side * side;
-            use->most_pixels      = hparams->image_max_pixels > 0 ? hparams->image_max_pixels : 0;
-            use->most_rows = std::max(clip_get_image_max_tokens(clip.ctx_v), clip_n_output_tokens(clip.ctx_v, &probe));
+            measure_vision(clip.ctx_v, use);
         }
         const bool found = clip.ctx_v || clip.ctx_a;
         clip_free(clip.ctx_v);
@@ -192,6 +291,17 @@ mtmd_bitmap * hypura_media_picture(uint32_t width, uint32_t height, const unsign
     mtmd_bitmap * bitmap = nullptr;
     caught(error, room, [&] {
         bitmap = mtmd_bitmap_init(width, height, rgb);
+        mtmd_bitmap_set_id(bitmap, id);
+        return true;
+    });
+    return bitmap;
+}
+
+// A sound: `count` samples of one channel, as many a second as the projector says.
+mtmd_bitmap * hypura_media_sound(const float * samples, size_t count, const char * id, char * error, size_t room) {
+    mtmd_bitmap * bitmap = nullptr;
+    caught(error, room, [&] {
+        bitmap = mtmd_bitmap_init_from_audio(count, samples);
         mtmd_bitmap_set_id(bitmap, id);
         return true;
     });
@@ -233,7 +343,7 @@ void hypura_media_chunks_free(mtmd_input_chunks * chunks) {
     mtmd_input_chunks_free(chunks);
 }
 
-// The tokens of chunk `at`, or null when it is a picture.
+// The tokens of chunk `at`, or null when it is a medium.
 const llama_token * hypura_media_chunk_tokens(const mtmd_input_chunks * chunks, size_t at, size_t * count) {
     const mtmd_input_chunk * chunk = mtmd_input_chunks_get(chunks, at);
     *count = 0;
@@ -243,7 +353,7 @@ const llama_token * hypura_media_chunk_tokens(const mtmd_input_chunks * chunks, 
     return mtmd_input_chunk_get_tokens_text(chunk, count);
 }
 
-// A picture on its own, to be freed.
+// A medium on its own, to be freed.
 mtmd_input_chunk * hypura_media_chunk_take(const mtmd_input_chunks * chunks, size_t at) {
     try {
         return mtmd_input_chunk_copy(mtmd_input_chunks_get(chunks, at));
@@ -260,7 +370,7 @@ bool hypura_media_chunk_non_causal(const mtmd_context * context, const mtmd_inpu
     return mtmd_decode_use_non_causal(context, chunk);
 }
 
-// The name of the picture that it comes from; lives as long as the chunk.
+// The name of the medium that it comes from; lives as long as the chunk.
 const char * hypura_media_chunk_id(const mtmd_input_chunk * chunk) {
     return mtmd_input_chunk_get_id(chunk);
 }
@@ -288,6 +398,7 @@ bool hypura_media_chunk_places(const mtmd_input_chunk * chunk, int32_t first, in
                 to[2] = (int32_t) place.x;
                 to[3] = (int32_t) place.z;
             } else {
+                // A sound: one row after the other, as mtmd's own helper has it.
                 to[0] = to[1] = to[2] = to[3] = first + (int32_t) i;
             }
         }

@@ -24,7 +24,7 @@ pub struct NamedModel {
     pub path: PathBuf,
     /// What the store says of it, if it was named as a model of the store.
     pub entry: Option<ModelEntry>,
-    /// Its projector for images, if it has one.
+    /// Its projector for images and sounds, if it has one.
     pub projector: Option<PathBuf>,
 }
 
@@ -67,7 +67,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = "Model")]
     pub threads: Option<u32>,
 
-    /// Projector with which the model sees images [default: the model's own, or the one beside its file]
+    /// Projector with which the model sees images and hears sounds [default: the model's own, or the one beside its file]
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub mmproj: Option<PathBuf>,
 
@@ -184,7 +184,7 @@ impl ModelArgs {
         let store = Store::of_environment();
         match store.resolve(name) {
             Ok(entry) => {
-                let projector = entry.seeing_projector().cloned();
+                let projector = entry.usable_projector().cloned();
                 Ok(NamedModel { path: store.open_path(&entry)?, entry: Some(entry), projector })
             }
             Err(StoreError::NotFound(_)) => anyhow::bail!(

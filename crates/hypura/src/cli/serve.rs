@@ -87,7 +87,7 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", requires = "kv_cache_dir")]
     kv_cache_quota: Option<MemorySize>,
 
-    /// Projector with which the GGUF file that is served sees images [default: the one beside it]
+    /// Projector with which the GGUF file that is served sees images and hears sounds [default: the one beside it]
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
 

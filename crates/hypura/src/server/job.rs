@@ -5,7 +5,7 @@
 //! once (the request is valid, its model is loaded, it waits for its turn), then any number of `Progress`, `Text` and
 //! `ToolCall`, then `Done` or `Failed` as the last one. `Failed` may come at any time, also first.
 
-use hypura_engine::media::{Image, marker_part};
+use hypura_engine::media::{MediaFile, marker_part};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,10 +23,10 @@ pub struct Message {
     pub content: String,
     /// The reasoning of an earlier answer.
     pub thinking: Option<String>,
-    /// Pictures, decoded from base64.
-    pub images: Vec<Image>,
+    /// Pictures and sounds, decoded from base64.
+    pub media: Vec<MediaFile>,
     /// Where in the text each of them is, as far as that is known; the others come first of all.
-    pub image_places: Vec<usize>,
+    pub media_places: Vec<usize>,
     /// The calls of an earlier answer.
     pub tool_calls: Vec<ToolCall>,
     /// Which tool this is the answer of.
@@ -42,40 +42,40 @@ impl Message {
         Self { role: role.to_owned(), content: content.into(), ..Self::default() }
     }
 
-    /// Adds a picture after the text that is there so far.
-    pub fn push_image(&mut self, bytes: Vec<u8>) {
-        self.images.push(Arc::new(bytes));
-        self.image_places.push(self.content.len());
+    /// Adds a picture or a sound after the text that is there so far.
+    pub fn push_media(&mut self, bytes: Vec<u8>) {
+        self.media.push(Arc::new(bytes));
+        self.media_places.push(self.content.len());
     }
 
-    /// Adds a text on a line of its own, or right after a picture.
+    /// Adds a text on a line of its own, or right after a medium.
     pub fn push_text(&mut self, text: &str) {
-        let after_image = self.image_places.last() == Some(&self.content.len());
-        if !self.content.is_empty() && !after_image {
+        let after_media = self.media_places.last() == Some(&self.content.len());
+        if !self.content.is_empty() && !after_media {
             self.content.push('\n');
         }
         self.content.push_str(text);
     }
 
-    /// Puts pictures where the text says `[img]`, as Ollama does; those that are left come first.
-    pub fn place_images(&mut self) {
+    /// Puts media where the text says `[img]`, as Ollama does; those that are left come first.
+    pub fn place_media(&mut self) {
         const TAG: &str = "[img]";
-        if self.images.is_empty() || !self.content.contains(TAG) {
+        if self.media.is_empty() || !self.content.contains(TAG) {
             return;
         }
-        let tags = self.content.matches(TAG).count().min(self.images.len());
-        let first = self.images.len() - tags;
-        self.image_places = vec![0; first];
+        let tags = self.content.matches(TAG).count().min(self.media.len());
+        let first = self.media.len() - tags;
+        self.media_places = vec![0; first];
         for _ in 0..tags {
             let Some(at) = self.content.find(TAG) else { break };
             self.content.replace_range(at..at + TAG.len(), "");
-            self.image_places.push(at);
+            self.media_places.push(at);
         }
-        // Ollama gives the tags to the first pictures.
-        self.images.rotate_left(tags);
+        // Ollama gives the tags to the first of them.
+        self.media.rotate_left(tags);
     }
 
-    /// Text and places of pictures as parts of a content.
+    /// Text and places of media as parts of a content.
     fn parts(&self) -> Value {
         let mut parts = Vec::new();
         let mut from = 0;
@@ -84,8 +84,8 @@ impl Message {
                 parts.push(serde_json::json!({"type": "text", "text": text}));
             }
         };
-        for at in 0..self.images.len() {
-            let place = self.image_places.get(at).copied().unwrap_or(0).max(from);
+        for at in 0..self.media.len() {
+            let place = self.media_places.get(at).copied().unwrap_or(0).max(from);
             text(from, place, &mut parts);
             from = place;
             parts.push(marker_part());
@@ -99,7 +99,7 @@ impl Message {
     pub fn to_openai(&self) -> Value {
         let mut out = Map::new();
         out.insert("role".to_owned(), self.role.clone().into());
-        let content = if self.images.is_empty() { self.content.clone().into() } else { self.parts() };
+        let content = if self.media.is_empty() { self.content.clone().into() } else { self.parts() };
         out.insert("content".to_owned(), content);
         if let Some(thinking) = &self.thinking {
             out.insert("reasoning_content".to_owned(), thinking.clone().into());
@@ -270,8 +270,8 @@ pub struct GenerateJob {
     pub context: Option<Vec<i32>>,
     /// Whether the answer ends with the tokens of this exchange.
     pub wants_context: bool,
-    /// Pictures, decoded from base64.
-    pub images: Vec<Image>,
+    /// Pictures and sounds, decoded from base64.
+    pub media: Vec<MediaFile>,
     /// What the answer must look like.
     pub format: Format,
     /// `None`: as the model does by itself.
@@ -293,7 +293,7 @@ impl GenerateJob {
             raw: false,
             context: None,
             wants_context: false,
-            images: Vec::new(),
+            media: Vec::new(),
             format: Format::Free,
             think: None,
             truncate: true,
@@ -454,21 +454,21 @@ mod tests {
     fn chat_10_1_images_are_where_they_came() {
         let mut message = Message::text("user", "");
         message.push_text("one");
-        message.push_image(vec![1]);
+        message.push_media(vec![1]);
         message.push_text("two");
         message.push_text("three");
-        message.push_image(vec![2]);
+        message.push_media(vec![2]);
         assert_eq!(shown(&message), "one#two\nthree#");
         assert_eq!(shown(&Message::text("user", "plain")), "plain");
     }
 
     #[test]
     fn chat_8_3_images_of_ollama_come_first_or_where_the_text_wants_them() {
-        let told = |content: &str, images: u8| {
+        let told = |content: &str, media: u8| {
             let mut message = Message::text("user", content);
-            message.images = (0..images).map(|number| Arc::new(vec![number])).collect();
-            message.place_images();
-            let order: Vec<u8> = message.images.iter().map(|image| image[0]).collect();
+            message.media = (0..media).map(|number| Arc::new(vec![number])).collect();
+            message.place_media();
+            let order: Vec<u8> = message.media.iter().map(|image| image[0]).collect();
             (shown(&message), order)
         };
         assert_eq!(told("what?", 2), ("##what?".to_owned(), vec![0, 1]));

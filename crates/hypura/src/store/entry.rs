@@ -66,7 +66,7 @@ pub struct ModelEntry {
     pub origin: Origin,
     /// Its GGUF files: all shards in order. Use [`super::Store::open_path`] to open them.
     pub files: Vec<PathBuf>,
-    /// The projector for images, if it has one.
+    /// The projector for images and sounds, if it has one.
     pub projector: Option<PathBuf>,
     /// What its header says; `None` where it cannot be read.
     pub projector_facts: Option<Arc<Facts>>,
@@ -121,8 +121,9 @@ impl ModelEntry {
     #[must_use]
     pub fn capabilities(&self) -> Vec<Capability> {
         let mut all = self.facts.capabilities.clone();
-        if self.seeing_projector().is_some() {
-            all.push(Capability::Vision);
+        if let Some(facts) = &self.projector_facts {
+            all.extend(facts.takes_images().then_some(Capability::Vision));
+            all.extend(facts.takes_sounds().then_some(Capability::Audio));
             all.sort_unstable();
         }
         if let Some(template) = self.own_jinja() {
@@ -133,11 +134,12 @@ impl ModelEntry {
         all
     }
 
-    /// The projector, if it is one for pictures.
+    /// The projector, if it is one for pictures or sounds in prompts.
     #[must_use]
-    pub fn seeing_projector(&self) -> Option<&PathBuf> {
-        let sees = self.projector_facts.as_ref().is_some_and(|facts| facts.takes_images());
-        self.projector.as_ref().filter(|_| sees)
+    pub fn usable_projector(&self) -> Option<&PathBuf> {
+        let facts = self.projector_facts.as_ref();
+        let is_of_use = facts.is_some_and(|facts| facts.takes_images() || facts.takes_sounds());
+        self.projector.as_ref().filter(|_| is_of_use)
     }
 
     /// The template that its maker put over that of the GGUF, where it is one that can be used.

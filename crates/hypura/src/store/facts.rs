@@ -26,6 +26,8 @@ pub enum Capability {
     Embedding,
     /// Thinks before it answers.
     Thinking,
+    /// Hears sounds.
+    Audio,
 }
 
 /// What a header says.
@@ -49,7 +51,7 @@ pub struct Facts {
     pub capabilities: Vec<Capability>,
     /// The metadata as `show` gives them: long arrays are empty.
     pub model_info: Map<String, Json>,
-    /// Whether it is a projector for images, which is no model by itself.
+    /// Whether it is a projector for images or sounds, which is no model by itself.
     pub is_projector: bool,
 }
 
@@ -92,6 +94,18 @@ impl Facts {
     pub fn takes_images(&self) -> bool {
         let says = |key: &str| self.model_info.get(key).and_then(Json::as_bool);
         self.is_projector && says("clip.has_vision_encoder").unwrap_or(false)
+    }
+
+    /// Whether a projector takes sounds in prompts. Some encoders of sounds are for a stream beside the text, or for the voice that
+    /// is to be spoken with.
+    #[must_use]
+    pub fn takes_sounds(&self) -> bool {
+        const OTHERS: [&str; 3] = ["voxtral_rt", "qwen3tts_spkenc", "pockettts_spkenc"];
+        let text = |key: &str| self.model_info.get(key).and_then(Json::as_str);
+        let kind = text("clip.projector_type").or_else(|| text("clip.audio.projector_type"));
+        let says = |key: &str| self.model_info.get(key).and_then(Json::as_bool);
+        let hears = self.is_projector && says("clip.has_audio_encoder").unwrap_or(false);
+        hears && !kind.is_some_and(|kind| OTHERS.contains(&kind))
     }
 
     /// Its architecture, and `clip` where it has a projector: clients look for that.

@@ -29,4 +29,6 @@ mod serving;
 #[cfg(test)]
 mod signals;
 #[cfg(test)]
+mod sounds;
+#[cfg(test)]
 mod synth;

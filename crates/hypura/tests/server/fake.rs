@@ -15,7 +15,7 @@ use hypura::server::models::backend::{
 use hypura::server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 use hypura::server::options::Options;
 use hypura::store::{ModelName, Store};
-use hypura_engine::media::Image;
+use hypura_engine::media::MediaFile;
 use hypura_engine::media::marker;
 use hypura_engine::serve::SharedMemory;
 
@@ -97,7 +97,7 @@ pub struct Script {
 pub struct Seen {
     pub text: String,
     /// Its pictures.
-    pub images: Vec<Image>,
+    pub media: Vec<MediaFile>,
     pub stops: Vec<String>,
     pub max_tokens: Option<u32>,
     pub num_ctx: Option<u32>,
@@ -210,9 +210,9 @@ fn text_of(chat: &ChatInput) -> String {
     out + if chat.continues { "" } else { "<assistant>" }
 }
 
-fn media_of<'a>(images: impl Iterator<Item = &'a Image>) -> Option<MediaHandle> {
-    let images: Vec<Image> = images.cloned().collect();
-    (!images.is_empty()).then(|| Box::new(images) as MediaHandle)
+fn media_of<'a>(media: impl Iterator<Item = &'a MediaFile>) -> Option<MediaHandle> {
+    let media: Vec<MediaFile> = media.cloned().collect();
+    (!media.is_empty()).then(|| Box::new(media) as MediaHandle)
 }
 
 impl Engine for FakeEngine {
@@ -250,7 +250,7 @@ impl Engine for FakeEngine {
         let text = self.render_text(chat)?;
         Ok(Prompt {
             tokens: tokens_of(&text, true),
-            media: media_of(chat.images.iter().flatten()),
+            media: media_of(chat.media.iter().flatten()),
             stops: vec!["<end>".to_owned()],
             grammar: self.grammar(&chat.format)?,
             parser: Some(Box::new(FakeParser::default())),
@@ -267,8 +267,8 @@ impl Engine for FakeEngine {
         tokens_of(text, begin)
     }
 
-    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
-        Ok((tokens_of(&text.replace(marker(), "#"), true), media_of(images.iter())))
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+        Ok((tokens_of(&text.replace(marker(), "#"), true), media_of(media.iter())))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -296,10 +296,10 @@ impl Engine for FakeEngine {
         }
         self.script.requests.lock().unwrap().push(Seen {
             text: self.detokenize(&request.tokens),
-            images: request
+            media: request
                 .media
                 .as_ref()
-                .and_then(|media| media.downcast_ref::<Vec<Image>>().cloned())
+                .and_then(|media| media.downcast_ref::<Vec<MediaFile>>().cloned())
                 .unwrap_or_default(),
             stops: request.stops.clone(),
             max_tokens: request.max_tokens,

@@ -20,5 +20,6 @@ mod life;
 mod memory;
 mod models;
 mod patience;
+mod sounds;
 mod store;
 mod transport;

@@ -17,8 +17,8 @@ fn name_of(path: &Path) -> String {
 }
 
 fn sees(entry: &ModelEntry) -> Option<String> {
-    assert_eq!(entry.can(Capability::Vision), entry.seeing_projector().is_some());
-    entry.seeing_projector().map(|path| name_of(path))
+    assert_eq!(entry.can(Capability::Vision), entry.usable_projector().is_some());
+    entry.usable_projector().map(|path| name_of(path))
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_model_of_ollama_has_its_projector_and_so_has_what_is_made_of_it() {
         serde_json::from_value(json!({"model": "mine", "from": "llava:7b", "system": "Look."})).unwrap();
     machine.store().create(&request, &mut |_| {}).unwrap();
     let mine = machine.store().resolve("mine").unwrap();
-    assert_eq!(mine.seeing_projector().map(|path| std::fs::read(path).unwrap()), Some(bytes));
+    assert_eq!(mine.usable_projector().map(|path| std::fs::read(path).unwrap()), Some(bytes));
 }
 
 #[test]
@@ -110,4 +110,26 @@ fn what_is_no_projector_gives_no_sight() {
         let entry = machine.store().with_files([model.clone()]).resolve("a").unwrap();
         assert_eq!(sees(&entry), None);
     }
+}
+
+#[test]
+fn show_8_4_a_projector_gives_the_senses_that_it_has_encoders_for() {
+    let machine = Machine::new();
+    let model = machine.at("m/a.gguf");
+    put(&model, gguf(&[]));
+    for kind in ProjectorKind::ALL {
+        put(&machine.at("m/mmproj-F16.gguf"), kind.file(256, 1).unwrap());
+        let entry = machine.store().with_files([model.clone()]).resolve("a").unwrap();
+        assert_eq!(entry.can(Capability::Vision), kind.sees(), "{kind}");
+        assert_eq!(entry.can(Capability::Audio), kind.hears(), "{kind}");
+        assert!(entry.usable_projector().is_some(), "{kind}");
+    }
+    // An encoder that listens to a stream beside the text is of no use for prompts.
+    let mut other = ProjectorKind::Omni.file(256, 1).unwrap();
+    let (from, to) = (b"clip.has_vision_encoder", b"clip.has_visiom_encoder");
+    let at = other.windows(from.len()).position(|window| window == from).unwrap();
+    other[at..at + to.len()].copy_from_slice(to);
+    put(&machine.at("m/mmproj-F16.gguf"), other);
+    let entry = machine.store().with_files([model.clone()]).resolve("a").unwrap();
+    assert!(entry.can(Capability::Audio) && !entry.can(Capability::Vision));
 }

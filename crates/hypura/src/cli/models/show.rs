@@ -124,16 +124,20 @@ fn summary(all: &Value, verbose: bool) -> String {
     out
 }
 
-/// What there is to say of what a model sees with.
+/// What there is to say of what a model sees and hears with.
 fn projector(info: &Value) -> impl Iterator<Item = String> {
     let number = |key: &str| info[key].as_u64();
+    let text = |key: &str| info[key].as_str().map(ToOwned::to_owned);
     let parameters = number("general.parameter_count").map(crate::store::human_number);
     let rows = [
-        ("architecture", info["general.architecture"].as_str().map(ToOwned::to_owned)),
-        ("type", info["clip.projector_type"].as_str().map(ToOwned::to_owned)),
+        ("architecture", text("general.architecture")),
+        ("type", text("clip.projector_type").or_else(|| text("clip.vision.projector_type"))),
         ("parameters", parameters),
         ("embedding length", number("clip.vision.embedding_length").map(|number| number.to_string())),
         ("dimensions", number("clip.vision.projection_dim").map(|number| number.to_string())),
+        ("audio type", text("clip.audio.projector_type")),
+        ("audio embedding", number("clip.audio.embedding_length").map(|number| number.to_string())),
+        ("audio dimensions", number("clip.audio.projection_dim").map(|number| number.to_string())),
     ];
     rows.into_iter().filter_map(|(key, value)| Some(format!("{key:<20}{}", value?)))
 }

@@ -20,7 +20,7 @@ pub(super) struct Header {
     pub name: String,
     /// The first file, if the model is on this machine.
     pub path: Option<PathBuf>,
-    /// Its projector for images, if that is on this machine.
+    /// Its projector for images and sounds, if that is on this machine.
     pub projector: Option<PathBuf>,
     /// Size of the first file.
     pub first_file_bytes: u64,

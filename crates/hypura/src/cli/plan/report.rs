@@ -68,7 +68,7 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     line("compute", plan.fixed.compute_bytes, &ubatch)?;
     line("program", plan.fixed.process_bytes, "estimated")?;
     if plan.fixed.media_bytes > 0 {
-        line("images", plan.fixed.media_bytes, "projector, and a picture on its way through it")?;
+        line("media", plan.fixed.media_bytes, "projector, and an image or a sound on its way through it")?;
     }
     line("together", plan.total_bytes(), &format!("of {} that may be used", human_bytes(plan.budget_bytes)))?;
     line("headroom", plan.budget_bytes.saturating_sub(plan.total_bytes()), "")?;

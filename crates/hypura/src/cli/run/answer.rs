@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use hypura_engine::machine;
-use hypura_engine::media::{Image, MediaPrompt, SeeError, marker_part, tagged};
+use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, Senses, marker_part, tagged};
 use hypura_engine::session::{GenerateOptions, Outcome, Session};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -20,17 +20,17 @@ use crate::cli::{Interrupt, Style};
 pub(super) struct Message {
     pub role: &'static str,
     pub content: String,
-    /// Pictures, which come before the text.
-    pub images: Vec<Image>,
+    /// Media, which come before the text.
+    pub media: Vec<MediaFile>,
 }
 
 impl Message {
     /// As chat templates want it.
     fn to_json(&self) -> Value {
-        if self.images.is_empty() {
+        if self.media.is_empty() {
             return json!({"role": self.role, "content": self.content});
         }
-        let places = self.images.iter().map(|_| marker_part());
+        let places = self.media.iter().map(|_| marker_part());
         let parts: Vec<Value> = places.chain([json!({"type": "text", "text": self.content})]).collect();
         json!({"role": self.role, "content": parts})
     }
@@ -41,9 +41,9 @@ impl Message {
 pub(super) enum Prompt {
     /// A conversation for the model's chat template.
     Chat(Vec<Message>),
-    /// Text to go on with, and its pictures at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
+    /// Text to go on with, and its media at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
     /// says `--raw` writes the template.
-    Raw(String, Vec<Image>),
+    Raw(String, Vec<MediaFile>),
 }
 
 /// A finished answer.
@@ -71,7 +71,9 @@ impl Answerer {
     /// When the prompt does not fit, decoding fails or the output is closed; the session can go on.
     pub fn answer(&mut self, prompt: &Prompt) -> anyhow::Result<Answer> {
         let (tokens, stops) = self.tokens(prompt).map_err(|error| match error.downcast::<SeeError>() {
-            Ok(error) => anyhow::Error::new(error).context("the images cannot be shown to the model"),
+            Ok(error) => {
+                anyhow::Error::new(error).context("the images and sounds cannot be shown to the model")
+            }
             Err(error) => error,
         })?;
         let stops = self.options.stops.iter().cloned().chain(stops).collect();
@@ -99,15 +101,15 @@ impl Answerer {
             Prompt::Chat(messages) => {
                 let all = || self.beginning.iter().chain(messages);
                 let json: Vec<Value> = all().map(Message::to_json).collect();
-                let images: Vec<Image> = all().flat_map(|message| message.images.clone()).collect();
+                let media: Vec<MediaFile> = all().flat_map(|message| message.media.clone()).collect();
                 let rendered = self.session.render(&serde_json::to_string(&json)?)?;
-                let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
-                (self.session.see(&rendered, &images)?, rendered.stops)
+                let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
+                (self.session.see(&rendered, &media)?, rendered.stops)
             }
-            Prompt::Raw(text, images) => {
-                let (text, images) = tagged(text, images);
-                let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
-                (self.session.see_text(&text, &images)?, Vec::new())
+            Prompt::Raw(text, media) => {
+                let (text, media) = tagged(text, media);
+                let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
+                (self.session.see_text(&text, &media)?, Vec::new())
             }
         })
     }
@@ -170,8 +172,8 @@ impl Speaker for Answerer {
         self.session.clear();
     }
 
-    fn sees(&self) -> bool {
-        self.session.sees()
+    fn senses(&self) -> Senses {
+        self.session.senses()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
 
-use hypura_engine::media::Image;
+use hypura_engine::media::{MediaFile, Senses};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::answer::{Message, Prompt};
-use super::picture;
+use super::media;
 use crate::cli::Style;
 use crate::cli::failure::{complain, is_closed_pipe, one_line};
 
@@ -25,27 +25,33 @@ const HISTORY_LINES: usize = 1000;
 /// Begins and ends a prompt of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// The prompt that a text alone makes, with its pictures: those that were named beside it, and, for a model that `sees`, those
-/// that it names itself.
+/// The prompt that a text alone makes, with its media: those that were named beside it, and those that it names itself, as far
+/// as the model has the senses for them.
 ///
 /// # Errors
-/// When a file that it names is no picture.
-pub(super) fn first(raw: bool, text: String, images: Vec<Image>, sees: bool) -> anyhow::Result<Prompt> {
-    let (text, images) = with_named(text, images, sees)?;
-    Ok(Conversation::new(raw).with(text, images).prompt())
+/// When a file that it names is not what its name says.
+pub(super) fn first(
+    raw: bool,
+    text: String,
+    media: Vec<MediaFile>,
+    senses: Senses,
+) -> anyhow::Result<Prompt> {
+    let (text, media) = with_named(text, media, senses)?;
+    Ok(Conversation::new(raw).with(text, media).prompt())
 }
 
-/// A text without the names of pictures in it, and the pictures.
-fn with_named(text: String, mut images: Vec<Image>, sees: bool) -> anyhow::Result<(String, Vec<Image>)> {
-    if !sees {
-        return Ok((text, images));
+/// A text without the names of media in it, and the media.
+fn with_named(
+    text: String,
+    mut media: Vec<MediaFile>,
+    senses: Senses,
+) -> anyhow::Result<(String, Vec<MediaFile>)> {
+    let (text, paths) = media::named_in(&text, senses);
+    for (path, kind) in paths {
+        media.push(media::read(&path, kind)?);
+        eprintln!("{}", Style::of_stderr().dim(&format!("Added {} {}", kind.name(), path.display())));
     }
-    let (text, paths) = picture::named_in(&text);
-    for path in paths {
-        images.push(picture::read(&path)?);
-        eprintln!("{}", Style::of_stderr().dim(&format!("Added image {}", path.display())));
-    }
-    Ok((text, images))
+    Ok((text, media))
 }
 
 /// What a person typed.
@@ -73,15 +79,19 @@ pub(super) trait Speaker {
     /// Forgets what was said.
     fn forget(&mut self);
 
-    /// Whether pictures can be shown.
-    fn sees(&self) -> bool;
+    /// Which media can be shown.
+    fn senses(&self) -> Senses;
 }
 
-/// Talks until the person leaves. `images` are shown with the first thing that is said.
+/// Talks until the person leaves. `media` are shown with the first thing that is said.
 ///
 /// # Errors
 /// When the terminal cannot be used.
-pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool, mut images: Vec<Image>) -> anyhow::Result<ExitCode> {
+pub(super) fn talk(
+    speaker: &mut dyn Speaker,
+    raw: bool,
+    mut media: Vec<MediaFile>,
+) -> anyhow::Result<ExitCode> {
     let mut lines = Lines::open()?;
     let style = Style::of_stderr();
     eprintln!("{}", style.dim(&speaker.greeting()));
@@ -100,14 +110,14 @@ pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool, mut images: Vec<Image>)
                 eprintln!("{}", style.dim("A new conversation."));
             }
             Typed::Text(text) => {
-                let said = with_named(text, images.clone(), speaker.sees()).and_then(|(text, images)| {
-                    let next = conversation.with(text, images);
+                let said = with_named(text, media.clone(), speaker.senses()).and_then(|(text, media)| {
+                    let next = conversation.with(text, media);
                     Ok((speaker.say(&next.prompt())?, next))
                 });
                 match said {
                     Ok((text, next)) => {
                         conversation = next.answered(&text);
-                        images.clear();
+                        media.clear();
                         eprintln!();
                     }
                     Err(error) if is_closed_pipe(&error) => return Err(error),
@@ -123,7 +133,7 @@ pub(super) fn talk(speaker: &mut dyn Speaker, raw: bool, mut images: Vec<Image>)
 #[derive(Clone, Debug)]
 enum Conversation {
     Chat(Vec<Message>),
-    Raw(String, Vec<Image>),
+    Raw(String, Vec<MediaFile>),
 }
 
 impl Conversation {
@@ -131,17 +141,17 @@ impl Conversation {
         if raw { Self::Raw(String::new(), Vec::new()) } else { Self::Chat(Vec::new()) }
     }
 
-    fn with(&self, text: String, images: Vec<Image>) -> Self {
+    fn with(&self, text: String, media: Vec<MediaFile>) -> Self {
         let mut next = self.clone();
         match &mut next {
-            Self::Chat(messages) => messages.push(Message { role: "user", content: text, images }),
+            Self::Chat(messages) => messages.push(Message { role: "user", content: text, media }),
             Self::Raw(all, shown) => {
-                // Where the text does not say itself where its pictures are, they come first.
-                let tags = (0..images.len()).map(|at| format!("[img-{}]", shown.len() + at));
-                let placed = images.is_empty() || text.contains("[img-");
+                // Where the text does not say itself where its media are, they come first.
+                let tags = (0..media.len()).map(|at| format!("[img-{}]", shown.len() + at));
+                let placed = media.is_empty() || text.contains("[img-");
                 all.extend(tags.filter(|_| !placed));
                 all.push_str(&text);
-                shown.extend(images);
+                shown.extend(media);
             }
         }
         next
@@ -151,7 +161,7 @@ impl Conversation {
         match &mut self {
             Self::Chat(messages) => {
                 let (role, content) = ("assistant", text.to_owned());
-                messages.push(Message { role, content, images: Vec::new() });
+                messages.push(Message { role, content, media: Vec::new() });
             }
             Self::Raw(all, _) => all.push_str(text),
         }
@@ -161,7 +171,7 @@ impl Conversation {
     fn prompt(&self) -> Prompt {
         match self {
             Self::Chat(messages) => Prompt::Chat(messages.clone()),
-            Self::Raw(all, images) => Prompt::Raw(all.clone(), images.clone()),
+            Self::Raw(all, media) => Prompt::Raw(all.clone(), media.clone()),
         }
     }
 }
@@ -288,15 +298,16 @@ mod tests {
 
     #[test]
     fn pictures_stay_with_what_was_said_when_they_were_shown() {
-        let image = |number: u8| Image::new(vec![number]);
+        let image = |number: u8| MediaFile::new(vec![number]);
         let raw = Conversation::new(true).with("a".to_owned(), vec![image(1)]).answered("b");
-        let Prompt::Raw(text, images) = raw.with("c".to_owned(), vec![image(2)]).prompt() else {
+        let Prompt::Raw(text, media) = raw.with("c".to_owned(), vec![image(2)]).prompt() else {
             panic!("raw");
         };
-        assert_eq!((text.as_str(), images.len()), ("[img-0]ab[img-1]c", 2));
-        let Ok(Prompt::Chat(messages)) = first(false, "what?".to_owned(), vec![image(1)], false) else {
+        assert_eq!((text.as_str(), media.len()), ("[img-0]ab[img-1]c", 2));
+        let Ok(Prompt::Chat(messages)) = first(false, "what?".to_owned(), vec![image(1)], Senses::default())
+        else {
             panic!("a chat");
         };
-        assert_eq!((messages[0].content.as_str(), messages[0].images.len()), ("what?", 1));
+        assert_eq!((messages[0].content.as_str(), messages[0].media.len()), ("what?", 1));
     }
 }

@@ -39,7 +39,7 @@ impl Maker {
             _ => Vec::new(),
         };
         let system = entry.system.clone().filter(|text| !text.is_empty());
-        let system = system.map(|content| Message { role: "system", content, images: Vec::new() });
+        let system = system.map(|content| Message { role: "system", content, media: Vec::new() });
         let messages = entry.messages.iter().map(|message| Message {
             role: match message.role.as_str() {
                 "system" => "system",
@@ -47,7 +47,7 @@ impl Maker {
                 _ => "user",
             },
             content: message.content.clone(),
-            images: Vec::new(),
+            media: Vec::new(),
         });
         Self {
             context: whole("num_ctx"),

@@ -2,7 +2,7 @@
 //!
 //! - `sampling`: flags that say how tokens are chosen
 //! - `prompt`: where the prompt comes from
-//! - `picture`: images, by flag or by name in the prompt
+//! - `media`: images and sounds, by flag or by name in the prompt
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
 //! - `maker`: what the maker of a stored model said: system prompt, parameters, messages
@@ -13,7 +13,7 @@
 mod answer;
 mod chat;
 mod maker;
-mod picture;
+mod media;
 mod prompt;
 mod remote;
 mod report;
@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::machine;
-use hypura_engine::media::Image;
+use hypura_engine::media::{MediaFile, MediaKind, PlannedProjector, Senses};
 use hypura_engine::session::{Finish, GenerateOptions, Session, open};
 use hypura_engine::source::ModelSource;
 use hypura_engine::stream::{RouteLog, RouteSettings};
@@ -56,6 +56,11 @@ pub struct Args {
     /// are shown too (./cat.png)
     #[arg(long, value_name = "FILE")]
     image: Vec<PathBuf>,
+
+    /// Sound to play to the model with the prompt, for models with a projector for sounds: wav, mp3 or flac; several times for several.
+    /// Sounds come after images
+    #[arg(long, value_name = "FILE")]
+    audio: Vec<PathBuf>,
 
     /// Give the prompt to the model as it is, without its chat template
     #[arg(long)]
@@ -119,7 +124,7 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     let named = args.model.find()?;
     settings.projector = named.projector;
     let (path, maker) = (named.path, Maker::of(named.entry));
-    let images = args.images(settings.projector.is_some())?;
+    let media = args.media(senses_of(settings.projector.as_deref(), args)?)?;
     if args.model.ctx.is_none() {
         settings.context = maker.context.unwrap_or(settings.context);
     }
@@ -146,13 +151,23 @@ fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode
     };
     match input {
         Input::Text(text) => {
-            let prompt = chat::first(args.raw, text, images, answerer.session.sees());
+            let prompt = chat::first(args.raw, text, media, answerer.session.senses());
             let outcome = answerer.answer(&prompt?)?;
             answerer.report(&outcome)?;
             let stopped = outcome.outcome.finish == Finish::Stopped;
             Ok(if stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => chat::talk(&mut answerer, args.raw, images),
+        Input::Terminal => chat::talk(&mut answerer, args.raw, media),
+    }
+}
+
+/// What a model with this projector can be shown; looked for only where something is to be shown.
+fn senses_of(projector: Option<&Path>, args: &Args) -> anyhow::Result<Senses> {
+    match projector {
+        Some(projector) if !(args.image.is_empty() && args.audio.is_empty()) => {
+            Ok(PlannedProjector::of(projector, 1)?.senses)
+        }
+        _ => Ok(Senses::default()),
     }
 }
 
@@ -190,14 +205,21 @@ impl Args {
         self.model.path()
     }
 
-    /// The pictures that flags name.
-    fn images(&self, sees: bool) -> anyhow::Result<Vec<Image>> {
-        if !sees && !self.image.is_empty() {
-            anyhow::bail!(
-                "this model sees no images: it has no projector, or none that can be found (--mmproj FILE names one)"
-            );
+    /// The pictures and sounds that flags name.
+    fn media(&self, senses: Senses) -> anyhow::Result<Vec<MediaFile>> {
+        for (kind, paths, lacks) in [
+            (MediaKind::Picture, &self.image, "sees no images"),
+            (MediaKind::Sound, &self.audio, "hears no audio"),
+        ] {
+            if !senses.has(kind) && !paths.is_empty() {
+                anyhow::bail!(
+                    "this model {lacks}: it has no projector for them, or none that can be found (--mmproj FILE names one)"
+                );
+            }
         }
-        self.image.iter().map(|path| picture::read(path)).collect()
+        let pictures = self.image.iter().map(|path| (path, MediaKind::Picture));
+        let sounds = self.audio.iter().map(|path| (path, MediaKind::Sound));
+        pictures.chain(sounds).map(|(path, kind)| media::read(path, kind)).collect()
     }
 
     fn forced_routes(&self) -> anyhow::Result<RouteSettings> {

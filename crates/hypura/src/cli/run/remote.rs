@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hypura_engine::media::Image;
+use hypura_engine::media::{MediaFile, Senses};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -24,8 +24,8 @@ use crate::store::Store;
 pub(super) struct Remote {
     client: Client,
     model: String,
-    /// Whether it sees images there.
-    sees: bool,
+    /// What it can be shown there.
+    senses: Senses,
 }
 
 /// Finds the server to use, if there is one to use.
@@ -38,8 +38,9 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
     }
     let Some(client) = Client::find() else { return Ok(None) };
     let Some((model, show)) = served(&client, args)? else { return Ok(None) };
-    let sees = show["capabilities"].as_array().is_some_and(|all| all.contains(&"vision".into()));
-    Ok(Some(Remote { client, model, sees }))
+    let can = |what: &str| show["capabilities"].as_array().is_some_and(|all| all.contains(&what.into()));
+    let senses = Senses { pictures: can("vision"), sounds: can("audio") };
+    Ok(Some(Remote { client, model, senses }))
 }
 
 fn suits(args: &Args) -> bool {
@@ -77,7 +78,7 @@ fn served(client: &Client, args: &Args) -> anyhow::Result<Option<(String, Value)
 pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let input = prompt::input(args.prompt.as_deref())?;
-    let images = args.images(remote.sees)?;
+    let media = args.media(remote.senses)?;
     let mut options = args.sampling.api_options();
     for (key, value) in [("num_predict", args.max_tokens), ("num_ctx", args.model.ctx)] {
         if let Some(value) = value {
@@ -87,11 +88,11 @@ pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let mut speaker = Talker { remote, interrupt, options, verbose: args.verbose, stopped: false };
     match input {
         Input::Text(text) => {
-            let prompt = first(args.raw, text, images, speaker.sees())?;
+            let prompt = first(args.raw, text, media, speaker.senses())?;
             speaker.say(&prompt)?;
             Ok(if speaker.stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => talk(&mut speaker, args.raw, images),
+        Input::Terminal => talk(&mut speaker, args.raw, media),
     }
 }
 
@@ -150,8 +151,8 @@ impl Speaker for Talker {
     /// The whole conversation goes with every request.
     fn forget(&mut self) {}
 
-    fn sees(&self) -> bool {
-        self.remote.sees
+    fn senses(&self) -> Senses {
+        self.remote.senses
     }
 }
 
@@ -165,17 +166,17 @@ impl Talker {
             Prompt::Chat(messages) => {
                 let message = |message: &Message| {
                     let mut json = json!({"role": message.role, "content": message.content});
-                    if !message.images.is_empty() {
-                        json["images"] = encoded(&message.images);
+                    if !message.media.is_empty() {
+                        json["images"] = encoded(&message.media);
                     }
                     json
                 };
                 body["messages"] = messages.iter().map(message).collect();
                 ("/api/chat", body)
             }
-            Prompt::Raw(text, images) => {
-                if !images.is_empty() {
-                    body["images"] = encoded(images);
+            Prompt::Raw(text, media) => {
+                if !media.is_empty() {
+                    body["images"] = encoded(media);
                 }
                 body["prompt"] = text.as_str().into();
                 body["raw"] = true.into();
@@ -185,8 +186,8 @@ impl Talker {
     }
 }
 
-fn encoded(images: &[Image]) -> Value {
-    images.iter().map(|image| STANDARD.encode(image.as_slice())).collect()
+fn encoded(media: &[MediaFile]) -> Value {
+    media.iter().map(|file| STANDARD.encode(file.as_slice())).collect()
 }
 
 /// Reasoning, which is shown on stderr: it is no part of the answer.

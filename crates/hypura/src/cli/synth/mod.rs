@@ -52,9 +52,13 @@ pub struct Args {
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     shards: u32,
 
-    /// Also write a tiny projector for images that suits the model
+    /// Also write a tiny projector that suits the model
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
+
+    /// Its kind, if not one for images that suits the model: mlp, qwen2vl, gemma3 (images), ultravox (audio), omni (both)
+    #[arg(long, value_name = "KIND", requires = "mmproj", value_parser = parse_projector)]
+    mmproj_kind: Option<ProjectorKind>,
 
     /// Replace files that exist
     #[arg(long)]
@@ -104,11 +108,19 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn parse_projector(name: &str) -> Result<ProjectorKind, String> {
+    ProjectorKind::parse(name).ok_or_else(|| {
+        let known: Vec<&str> = ProjectorKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("one of {} is wanted", known.join(", "))
+    })
+}
+
 fn write_projector(path: &Path, shape: Shape, args: &Args) -> anyhow::Result<()> {
     let mut options = File::options();
     let options = options.write(true).create(true).truncate(true).create_new(!args.force);
     let made = options.open(path).and_then(|mut file| {
-        file.write_all(&ProjectorKind::file_for(shape, args.seed).map_err(io::Error::other)?)
+        let kind = args.mmproj_kind.unwrap_or(ProjectorKind::of(shape));
+        file.write_all(&kind.file_of(shape, args.seed).map_err(io::Error::other)?)
     });
     made.with_context(|| format!("cannot write {}", path.display()))
 }

@@ -113,7 +113,7 @@ fn add_message(value: &Value, messages: &mut Vec<Message>) -> Result<(), Failure
         }
         _ => return Err(bad("content must be a string or an array of blocks")),
     }
-    let only_results = !results.is_empty() && message.content.is_empty() && message.images.is_empty();
+    let only_results = !results.is_empty() && message.content.is_empty() && message.media.is_empty();
     messages.append(&mut results);
     if !only_results {
         messages.push(message);
@@ -127,7 +127,7 @@ fn add_block(block: &Value, message: &mut Message) -> Result<(), Failure> {
             let text = block["text"].as_str().ok_or_else(|| bad("a text block needs a text"))?;
             message.push_text(text);
         }
-        "image" => message.push_image(image(block)?),
+        "image" => message.push_media(image(block)?),
         "thinking" => {
             let text = block["thinking"].as_str().unwrap_or_default();
             message.thinking.get_or_insert_default().push_str(text);
@@ -166,7 +166,7 @@ fn tool_result(block: &Value, earlier: &[Message]) -> Result<Message, Failure> {
     if block["is_error"] == true {
         const PREFIX: &str = "Error: ";
         message.content.insert_str(0, PREFIX);
-        message.image_places.iter_mut().for_each(|place| *place += PREFIX.len());
+        message.media_places.iter_mut().for_each(|place| *place += PREFIX.len());
     }
     message.tool_calls.clear();
     message.tool_name = name_of_call(earlier, Some(id));
@@ -262,7 +262,7 @@ mod tests {
         )
         .unwrap();
         let messages = &job.messages;
-        assert_eq!((messages[0].content.as_str(), messages[0].images.len()), ("a\nb", 1));
+        assert_eq!((messages[0].content.as_str(), messages[0].media.len()), ("a\nb", 1));
         assert_eq!((messages[1].content.as_str(), messages[1].thinking.as_deref()), ("c", Some("t")));
         assert_eq!(messages[1].tool_calls[0].arguments.to_string(), r#"{"z":1,"a":2}"#);
         assert_eq!((messages[2].role.as_str(), messages[2].content.as_str()), ("tool", "Error: r"));

@@ -52,14 +52,14 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "chat")?;
     lookup::require(entry, job.tools.is_empty() || entry.capabilities.tools, "tools")?;
-    lookup::require_vision(entry, job.messages.iter().flat_map(|message| &message.images))?;
+    lookup::require_senses(entry, job.messages.iter().flat_map(|message| &message.media))?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let messages = with_the_models_own(entry, &job.messages);
     let continues =
         messages.last().is_some_and(|last| last.role == "assistant" && last.tool_calls.is_empty());
     Ok(ChatInput {
         messages: messages.iter().map(Message::to_openai).collect(),
-        images: messages.into_iter().map(|message| message.images).collect(),
+        media: messages.into_iter().map(|message| message.media).collect(),
         tools: job.tools.clone(),
         tool_choice: job.tool_choice,
         parallel_tool_calls: job.parallel_tool_calls,

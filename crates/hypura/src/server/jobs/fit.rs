@@ -37,7 +37,7 @@ pub(super) fn chat(
         let kept = || (0..input.messages.len()).filter(|at| !dropped.contains(at));
         ChatInput {
             messages: kept().map(|at| input.messages[at].clone()).collect(),
-            images: kept().filter_map(|at| input.images.get(at).cloned()).collect(),
+            media: kept().filter_map(|at| input.media.get(at).cloned()).collect(),
             ..input.clone()
         }
     };
@@ -60,7 +60,7 @@ pub(super) fn chat(
         None => engine.render(&without(droppable.len()))?,
     };
     if prompt.media.is_some() && prompt.tokens.len() > room {
-        // A picture cannot be cut.
+        // A picture or a sound cannot be cut.
         return Err(too_long(prompt.tokens.len(), context));
     }
     prompt.tokens = cut(prompt.tokens, room, keep_tokens);

@@ -1,6 +1,6 @@
 //! Prompts.
 
-use hypura_engine::media::{Image, marker, tagged};
+use hypura_engine::media::{MediaFile, marker, tagged};
 use std::sync::Arc;
 
 use super::lookup::{self, Found};
@@ -54,7 +54,7 @@ pub async fn render_generate(server: &Arc<Server>, job: GenerateJob) -> Result<S
 /// How a prompt becomes what the model reads.
 enum Form {
     /// It is that already.
-    Text { text: String, images: Vec<Image>, format: Format, context: Vec<Token> },
+    Text { text: String, media: Vec<MediaFile>, format: Format, context: Vec<Token> },
     /// Two texts with a gap.
     Gap { before: String, after: String, format: Format },
     /// A message in a conversation; with a template that the request brought, whose failures are the request's.
@@ -73,8 +73,8 @@ impl Form {
             })
         };
         match self {
-            Self::Text { text, images, format, .. } if !images.is_empty() => {
-                let (tokens, media) = engine.see(&text, &images)?;
+            Self::Text { text, media, format, .. } if !media.is_empty() => {
+                let (tokens, media) = engine.see(&text, &media)?;
                 Ok(Prompt { media, ..plain(tokens, format)? })
             }
             Self::Text { text, format, context, .. } => {
@@ -132,23 +132,22 @@ fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
 fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "generate")?;
-    lookup::require_vision(entry, &job.images)?;
+    lookup::require_senses(entry, &job.media)?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let context = job.context.clone().unwrap_or_default();
     let format = job.format.clone();
-    if !context.is_empty() && !job.images.is_empty() {
-        let why =
-            "context and images cannot be given together: use /api/chat, which has messages with images";
+    if !context.is_empty() && !job.media.is_empty() {
+        let why = "context and images or audio cannot be given together: use /api/chat, which has messages with images";
         return Err(Failure::bad_request(why));
     }
     if job.raw {
-        let (text, images) = tagged(&job.prompt, &job.images);
-        return Ok(Form::Text { text, images, format, context: Vec::new() });
+        let (text, media) = tagged(&job.prompt, &job.media);
+        return Ok(Form::Text { text, media, format, context: Vec::new() });
     }
     if let Some(after) = job.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
         lookup::require(entry, entry.capabilities.insert, "insert")?;
-        if !job.images.is_empty() {
-            return Err(Failure::bad_request("a gap in a text is filled without images"));
+        if !job.media.is_empty() {
+            return Err(Failure::bad_request("a gap in a text is filled without images and audio"));
         }
         return Ok(Form::Gap { before: job.prompt.clone(), after: after.clone(), format });
     }
@@ -162,18 +161,18 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         };
         let text = go_template::render(template, &values)
             .map_err(|error| Failure::bad_request(format!("template error: {error}")))?;
-        let (text, images) = tagged(&text, &job.images);
-        return Ok(Form::Text { text, images, format, context });
+        let (text, media) = tagged(&text, &job.media);
+        return Ok(Form::Text { text, media, format, context });
     }
     let own = if job.context.is_none() { entry.messages.clone() } else { Vec::new() };
     let system = system.map(|text| Message::text("system", text));
     let mut user = Message::text("user", job.prompt.clone());
-    user.images.clone_from(&job.images);
-    user.place_images();
+    user.media.clone_from(&job.media);
+    user.place_media();
     let messages: Vec<Message> = system.into_iter().chain(own).chain([user]).collect();
     let input = ChatInput {
         messages: messages.iter().map(Message::to_openai).collect(),
-        images: messages.into_iter().map(|message| message.images).collect(),
+        media: messages.into_iter().map(|message| message.media).collect(),
         format,
         think,
         template: template.map(str::to_owned).or_else(|| entry.template.clone()),

@@ -1,6 +1,6 @@
 //! Names and capabilities, checked before anything is loaded.
 
-use hypura_engine::media::{Image, picture};
+use hypura_engine::media::{MediaFile, MediaKind, probe};
 use std::sync::Arc;
 
 use crate::server::Failure;
@@ -83,14 +83,19 @@ pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> 
     Err(Failure::bad_request(format!("\"{name}\" does not support {what}")))
 }
 
-/// Pictures need a projector, and must look like pictures: what their beginnings tell is known before a model is loaded.
-pub(super) fn require_vision<'a>(
+/// Pictures and sounds need a projector for them, and must look like what they are: what their beginnings tell is known before a
+/// model is loaded.
+pub(super) fn require_senses<'a>(
     entry: &ModelEntry,
-    images: impl IntoIterator<Item = &'a Image>,
+    media: impl IntoIterator<Item = &'a MediaFile>,
 ) -> Result<(), Failure> {
-    for (at, image) in images.into_iter().enumerate() {
-        require(entry, entry.capabilities.vision, "images")?;
-        picture::probe(image).map_err(|error| Failure::bad_request(format!("image {}: {error}", at + 1)))?;
+    for (at, file) in media.into_iter().enumerate() {
+        let kind = MediaKind::of(file);
+        match kind {
+            MediaKind::Picture => require(entry, entry.capabilities.vision, "images")?,
+            MediaKind::Sound => require(entry, entry.capabilities.audio, "audio")?,
+        }
+        probe(file).map_err(|error| Failure::bad_request(format!("{} {}: {error}", kind.name(), at + 1)))?;
     }
     Ok(())
 }

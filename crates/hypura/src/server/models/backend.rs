@@ -4,7 +4,7 @@
 //! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
 //! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
 
-use hypura_engine::media::Image;
+use hypura_engine::media::MediaFile;
 use hypura_engine::serve::SharedMemory;
 use serde_json::Value;
 use std::sync::Arc;
@@ -162,10 +162,10 @@ pub struct EngineTotals {
 /// A conversation for the chat template.
 #[derive(Clone, Debug, Default)]
 pub struct ChatInput {
-    /// Messages in OpenAI's shape; where a picture is, there is a part of type `media_marker`.
+    /// Messages in OpenAI's shape; where a medium is, there is a part of type `media_marker`.
     pub messages: Vec<Value>,
-    /// The pictures of each message, in the order of their places.
-    pub images: Vec<Vec<Image>>,
+    /// The pictures and sounds of each message, in the order of their places.
+    pub media: Vec<Vec<MediaFile>>,
     /// Tools in OpenAI's shape.
     pub tools: Vec<Value>,
     /// Which may be called.
@@ -184,9 +184,9 @@ pub struct ChatInput {
 
 /// A prompt ready for [`Engine::submit`].
 pub struct Prompt {
-    /// Its tokens; negative ones stand for pictures.
+    /// Its tokens; negative ones stand for media.
     pub tokens: Vec<Token>,
-    /// Its pictures, in the engine's own form.
+    /// Its media, in the engine's own form.
     pub media: Option<MediaHandle>,
     /// Strings that end the answer.
     pub stops: Vec<String>,
@@ -198,7 +198,7 @@ pub struct Prompt {
 
 /// A grammar made by the engine that will use it.
 pub type GrammarHandle = Box<dyn std::any::Any + Send>;
-/// Pictures read by the engine that will see them.
+/// Media read by the engine that will be shown them.
 pub type MediaHandle = Box<dyn std::any::Any + Send>;
 
 /// A part of an answer that a parser told apart.
@@ -240,7 +240,7 @@ pub struct Sampling {
 pub struct EngineRequest {
     /// Its tokens.
     pub tokens: Vec<Token>,
-    /// Its pictures.
+    /// Its media.
     pub media: Option<MediaHandle>,
     /// How to choose tokens.
     pub sampling: Sampling,
@@ -374,12 +374,12 @@ pub trait Engine: Send + Sync {
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure>;
     /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens in it.
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token>;
-    /// Tokens of a text with pictures, as by [`Engine::tokenize`] with both wishes: each `hypura_engine::media::marker` in it is the
-    /// next of `images`. Decodes pictures.
+    /// Tokens of a text with media, as by [`Engine::tokenize`] with both wishes: each `hypura_engine::media::marker` in it is the
+    /// next of `media`. Decodes them.
     ///
     /// # Errors
-    /// 400 for pictures that cannot be used, and where the model sees none.
-    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure>;
+    /// 400 for media that cannot be used, and where the model lacks the sense.
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure>;
     /// The text of tokens, control tokens included.
     fn detokenize(&self, tokens: &[Token]) -> String;
     /// The prompt that has the gap between two texts filled; `None` where the vocabulary cannot.

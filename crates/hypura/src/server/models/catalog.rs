@@ -17,7 +17,7 @@ pub struct ModelEntry {
     pub name: String,
     /// The file to load (of several shards: the first).
     pub path: PathBuf,
-    /// The projector for images, where it has one that can be used.
+    /// The projector for images and sounds, where it has one that can be used.
     pub projector: Option<PathBuf>,
     /// Changes when the weights do: place, size and time of the file. Two names of one file share it.
     pub weights: String,
@@ -86,6 +86,8 @@ pub struct Capabilities {
     pub embedding: bool,
     /// Thinks before it answers.
     pub thinking: bool,
+    /// Hears sounds.
+    pub audio: bool,
 }
 
 impl Capabilities {
@@ -99,6 +101,7 @@ impl Capabilities {
             (self.vision, "vision"),
             (self.embedding, "embedding"),
             (self.thinking, "thinking"),
+            (self.audio, "audio"),
         ]
         .into_iter()
         .filter_map(|(has, name)| has.then_some(name))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hypura_core::plan::Mode;
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{self, LoadSettings, Planned};
-use hypura_engine::media::{Image, MediaPrompt, PromptMedia, SeeError, marker};
+use hypura_engine::media::{MediaFile, MediaPrompt, PromptMedia, SeeError, marker};
 use hypura_engine::serve::{
     Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SlotStatus, SubmitError,
 };
@@ -212,11 +212,11 @@ impl Engine for RunnerEngine {
     fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
         let prompt = self.apply(chat)?;
         let parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
-        let images: Vec<&[u8]> = chat.images.iter().flatten().map(|image| image.as_slice()).collect();
-        let (tokens, media) = if images.is_empty() {
+        let media: Vec<&[u8]> = chat.media.iter().flatten().map(|file| file.as_slice()).collect();
+        let (tokens, media) = if media.is_empty() {
             (self.runner.text().tokenize_chat(&prompt), None)
         } else {
-            seen(self.runner.text().see_chat(&prompt, &images))?
+            seen(self.runner.text().see_chat(&prompt, &media))?
         };
         Ok(Prompt {
             tokens,
@@ -235,9 +235,9 @@ impl Engine for RunnerEngine {
         self.runner.text().tokenize(text, begin, control)
     }
 
-    fn see(&self, text: &str, images: &[Image]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
-        let images: Vec<&[u8]> = images.iter().map(|image| image.as_slice()).collect();
-        seen(self.runner.text().see_text(text, &images))
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+        let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
+        seen(self.runner.text().see_text(text, &media))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -340,7 +340,7 @@ fn seen(prompt: Result<MediaPrompt, SeeError>) -> Result<(Vec<Token>, Option<Med
     Ok((tokens, Some(Box::new(media))))
 }
 
-/// A rendered prompt for people: pictures as Ollama writes them.
+/// A rendered prompt for people: media as Ollama writes them.
 fn with_tags(text: &str) -> String {
     let mut pieces = text.split(marker());
     let first = pieces.next().unwrap_or_default().to_owned();

@@ -38,9 +38,9 @@ impl StoreCatalog {
         });
         Ok(ModelEntry {
             name: entry.name.to_string(),
-            weights: weights(&path, entry.seeing_projector().map(PathBuf::as_path)),
+            weights: weights(&path, entry.usable_projector().map(PathBuf::as_path)),
             path,
-            projector: entry.seeing_projector().cloned(),
+            projector: entry.usable_projector().cloned(),
             digest: entry.digest.clone(),
             size_bytes: entry.size,
             modified: entry.modified,
@@ -61,6 +61,7 @@ impl StoreCatalog {
                 vision: can(Capability::Vision),
                 embedding: can(Capability::Embedding),
                 thinking: can(Capability::Thinking),
+                audio: can(Capability::Audio),
             },
             template: entry.own_jinja().map(str::to_owned),
             system: entry.system.clone(),

@@ -87,7 +87,7 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     let native = Native { model: common.model.clone(), shape: Shape::Chat };
     if common.debug_render_only {
         let rest = json!({"message": {"role": "assistant", "content": ""}});
-        let images = job.messages.iter().map(|message| message.images.len()).sum();
+        let images = job.messages.iter().map(|message| message.media.len()).sum();
         let work = Arc::clone(server);
         let text = async move { jobs::render_chat(&work, job).await };
         return Ok(request::rendered(server, native.model, rest, images, text).await);
@@ -110,13 +110,13 @@ fn message(wire: WireMessage) -> Result<Message, Failure> {
         role,
         content: wire.content.unwrap_or_default(),
         thinking: wire.thinking.filter(|text| !text.is_empty()),
-        images: request::images(&wire.images.unwrap_or_default())?,
+        media: request::media(&wire.images.unwrap_or_default())?,
         tool_calls: calls.map(|(at, call)| tool_call(at, call)).collect::<Result<_, _>>()?,
         tool_name: wire.tool_name.filter(|name| !name.is_empty()),
         tool_call_id: wire.tool_call_id.filter(|id| !id.is_empty()),
         ..Message::default()
     };
-    message.place_images();
+    message.place_media();
     Ok(message)
 }
 

@@ -56,7 +56,7 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Resul
     let native = Native { model: request.common.model.clone(), shape: Shape::Generate };
     if request.common.debug_render_only {
         let rest = json!({"response": ""});
-        let (images, work) = (job.images.len(), Arc::clone(server));
+        let (images, work) = (job.media.len(), Arc::clone(server));
         let text = async move { jobs::render_generate(&work, job).await };
         return Ok(request::rendered(server, native.model, rest, images, text).await);
     }
@@ -82,7 +82,7 @@ fn job(request: &Request, received: Instant) -> Result<GenerateJob, Failure> {
         raw: request.raw,
         context: Some(request.context.clone()).filter(|context| !context.is_empty()),
         wants_context: true,
-        images: request::images(&request.images)?,
+        media: request::media(&request.images)?,
         format: request.common.format()?,
         think: request.common.think()?,
         truncate: request.common.truncate.unwrap_or(true),

@@ -8,7 +8,7 @@ use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
-use hypura_engine::media::Image;
+use hypura_engine::media::MediaFile;
 use serde_json::{Map, Value, json};
 
 use crate::server::job::{Format, JobBase, Think};
@@ -100,7 +100,7 @@ impl Common {
 }
 
 /// Pictures and sounds out of base64.
-pub(super) fn images(encoded: &[String]) -> Result<Vec<Image>, Failure> {
+pub(super) fn media(encoded: &[String]) -> Result<Vec<MediaFile>, Failure> {
     let decode = |text: &String| {
         STANDARD.decode(text.trim()).map(Arc::new).map_err(|error| {
             Failure::bad_request(format!(

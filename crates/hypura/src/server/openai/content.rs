@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hypura_engine::media::MediaKind;
 use serde_json::{Map, Value};
 
 use crate::server::Failure;
@@ -81,7 +82,7 @@ fn content(value: &Value, message: &mut Message) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds one part of a content: text or a picture, in the words of chat and of responses.
+/// Adds one part of a content: text, a picture or a sound, in the words of chat and of responses.
 pub(in crate::server) fn part(part: &Value, message: &mut Message) -> Result<(), Failure> {
     let kind = part["type"].as_str().unwrap_or_default();
     match kind {
@@ -92,9 +93,9 @@ pub(in crate::server) fn part(part: &Value, message: &mut Message) -> Result<(),
         }
         "image_url" | "input_image" => {
             let url = part["image_url"].as_str().or_else(|| part["image_url"]["url"].as_str());
-            message.push_image(picture(url.unwrap_or_default())?);
+            message.push_media(picture(url.unwrap_or_default())?);
         }
-        "input_audio" => return Err(bad("sounds are not supported as input")),
+        "input_audio" => message.push_media(sound(&part["input_audio"])?),
         "input_file" | "file" => return Err(bad("files are not supported as input")),
         other => return Err(bad(format!("unknown content part type {other:?}"))),
     }
@@ -106,6 +107,25 @@ fn picture(url: &str) -> Result<Vec<u8>, Failure> {
     let wrong = || bad("invalid image input: a data URL with a base64 jpeg, png, gif or webp is wanted");
     let data = PICTURES.iter().find_map(|prefix| url.strip_prefix(prefix)).ok_or_else(wrong)?;
     STANDARD.decode(data.trim()).ok().filter(|bytes| !bytes.is_empty()).ok_or_else(wrong)
+}
+
+/// A sound: base64, or a data URL of it. Its bytes say what it is; a format that they contradict is an error all the same.
+fn sound(audio: &Value) -> Result<Vec<u8>, Failure> {
+    let wrong = || bad("invalid audio input: input_audio with base64 data of a wav, mp3 or flac is wanted");
+    if let Some(format) = audio["format"].as_str()
+        && !["wav", "mp3", "flac"].contains(&format)
+    {
+        return Err(bad(format!(
+            "audio of the format {format:?} is not supported: wav, mp3 or flac is wanted"
+        )));
+    }
+    let data = audio["data"].as_str().ok_or_else(wrong)?;
+    let data = match data.strip_prefix("data:") {
+        Some(url) => url.split_once(";base64,").ok_or_else(wrong)?.1,
+        None => data,
+    };
+    let bytes = STANDARD.decode(data.trim()).map_err(|_| wrong())?;
+    if MediaKind::of(&bytes) == MediaKind::Sound { Ok(bytes) } else { Err(wrong()) }
 }
 
 fn tool_call(at: usize, call: &Value) -> Result<ToolCall, Failure> {
@@ -238,8 +258,8 @@ mod tests {
             {"type": "image_url", "image_url": "data:;base64,aGo="}]});
         let message = one(parts).unwrap();
         assert_eq!(message.content, "a\nb");
-        assert_eq!(message.images, [b"hi".to_vec(), b"hj".to_vec()].map(Arc::new));
-        assert_eq!(message.image_places, [3, 3]);
+        assert_eq!(message.media, [b"hi".to_vec(), b"hj".to_vec()].map(Arc::new));
+        assert_eq!(message.media_places, [3, 3]);
     }
 
     #[test]
@@ -333,6 +353,8 @@ mod tests {
             "type",
             "text",
             "image_url",
+            "input_audio",
+            "data",
             "tool_calls",
             "function",
             "name",

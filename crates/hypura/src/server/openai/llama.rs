@@ -161,7 +161,7 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
         "total_slots": slots,
         "model_alias": entry.name,
         "chat_template": show.template,
-        "modalities": {"vision": entry.capabilities.vision, "audio": false},
+        "modalities": {"vision": entry.capabilities.vision, "audio": entry.capabilities.audio},
         "is_sleeping": running.is_none(),
         "build_info": concat!("hypura ", env!("CARGO_PKG_VERSION")),
     }))

@@ -1,6 +1,6 @@
-//! Steps that read a picture: rows of embeddings in place of tokens.
+//! Steps that read a medium (a picture, or a piece of a sound): rows of embeddings in place of tokens.
 //!
-//! A picture is encoded when its sequence gets to it, on the thread that decodes: the others wait for that long. Its rows are
+//! A medium is encoded when its sequence gets to it, on the thread that decodes: the others wait for that long. Its rows are
 //! then read in steps of their own, one sequence at a time, between the steps of the others. Rows that see each other are read
 //! in one step.
 
@@ -9,21 +9,21 @@ use hypura_ggml::{RowsPart, Token};
 use super::batcher::{Active, Batcher, Part, index};
 use crate::error::GenerateError;
 
-/// The rows of a picture.
+/// The rows of a medium.
 pub(super) struct Encoded {
-    /// Where the picture begins in its sequence.
+    /// Where the medium begins in its sequence.
     start: usize,
     rows: Vec<f32>,
 }
 
-/// How many of these tokens, which are not in memory yet, come before the next picture.
+/// How many of these tokens, which are not in memory yet, come before the next medium.
 pub(super) fn next_stretch(missing: &[Token]) -> usize {
     missing.iter().take_while(|token| **token >= 0).count()
 }
 
 impl Batcher {
-    /// The next step, if it is one of a picture: pictures and texts take turns, where there are both.
-    pub(super) fn fill_picture(&mut self, ids: &[u64]) -> Option<Part> {
+    /// The next step, if it is one of a medium: media and texts take turns, where there are both.
+    pub(super) fn fill_media(&mut self, ids: &[u64]) -> Option<Part> {
         self.places.0.as_ref()?;
         let next = |active: &Active| {
             let first = self.memory.row(active.row).cached.len();
@@ -42,38 +42,38 @@ impl Batcher {
         self.turn = self.turn.wrapping_add(1);
         let Active { id, row, sequence, .. } = &self.active[at];
         let first = self.memory.row(*row).cached.len();
-        let picture = sequence.picture_at(first)?;
-        let left = picture.start + picture.rows() - first;
+        let medium = sequence.media_at(first)?;
+        let left = medium.start + medium.rows() - first;
         // Too many that must be in one step: an error when it is computed.
-        let tokens = if picture.chunk.raw.non_causal() { left } else { left.min(self.room()) };
-        Some(Part { id: *id, active: at, tokens, logits: None, is_picture: true })
+        let tokens = if medium.chunk.raw.non_causal() { left } else { left.min(self.room()) };
+        Some(Part { id: *id, active: at, tokens, logits: None, is_media: true })
     }
 
-    /// Puts the rows of a picture into the batch, if the step is one of a picture.
-    pub(super) fn show_picture(&mut self, parts: &mut [Part]) -> Result<(), GenerateError> {
+    /// Puts the rows of a medium into the batch, if the step is one of a medium.
+    pub(super) fn place_media(&mut self, parts: &mut [Part]) -> Result<(), GenerateError> {
         let [part] = parts else { return Ok(()) };
-        if !part.is_picture {
+        if !part.is_media {
             return Ok(());
         }
         let room = self.room();
         let Active { row, sequence, encoded, .. } = &mut self.active[part.active];
         let first = self.memory.row(*row).cached.len();
-        let (Some(picture), Some(media)) = (sequence.picture_at(first).cloned(), &self.loaded.media) else {
+        let (Some(medium), Some(media)) = (sequence.media_at(first).cloned(), &self.loaded.media) else {
             return Err(GenerateError::NoSequence);
         };
         if part.tokens > room {
             return Err(GenerateError::ImageTooLong { rows: part.tokens, most: room });
         }
-        let chunk = &picture.chunk.raw;
-        if encoded.as_ref().is_none_or(|encoded| encoded.start != picture.start) {
+        let chunk = &medium.chunk.raw;
+        if encoded.as_ref().is_none_or(|encoded| encoded.start != medium.start) {
             // First away with the one before: two are more than the plan counts.
             *encoded = None;
             let rows = media.projector.encode(chunk)?;
-            *encoded = Some(Encoded { start: picture.start, rows });
+            *encoded = Some(Encoded { start: medium.start, rows });
         }
-        let position = self.places.position(sequence.tokens(), picture.start);
+        let position = self.places.position(sequence.tokens(), medium.start);
         let places = chunk.places(index(position))?;
-        let (from, width) = (first - picture.start, media.projector.width());
+        let (from, width) = (first - medium.start, media.projector.width());
         let numbers =
             encoded.as_ref().and_then(|encoded| encoded.rows.get(from * width..(from + part.tokens) * width));
         let last = first + part.tokens == sequence.tokens().len();
@@ -91,12 +91,12 @@ impl Batcher {
         Ok(())
     }
 
-    /// What was read of a picture is in memory: its numbers are of no use any more once that is all of it.
-    pub(super) fn drop_read_pictures(&mut self) {
+    /// What was read of a medium is in memory: its numbers are of no use any more once that is all of it.
+    pub(super) fn drop_read_media(&mut self) {
         for Active { row, sequence, encoded, .. } in &mut self.active {
             let read = self.memory.row(*row).cached.len();
             let needed = |encoded: &Encoded| {
-                sequence.picture_at(read).is_some_and(|picture| picture.start == encoded.start)
+                sequence.media_at(read).is_some_and(|medium| medium.start == encoded.start)
             };
             if !encoded.as_ref().is_none_or(needed) {
                 *encoded = None;
@@ -104,8 +104,8 @@ impl Batcher {
         }
     }
 
-    /// Numbers of pictures that neither a request nor the memory has may be forgotten.
-    pub(super) fn forget_pictures(&self) {
+    /// Numbers of media that neither a request nor the memory has may be forgotten.
+    pub(super) fn forget_media(&self) {
         if let Some(table) = &self.places.0 {
             table.tidy(|token| self.memory.rows().iter().any(|row| row.cached.contains(&token)));
         }
