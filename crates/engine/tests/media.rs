@@ -3,86 +3,35 @@
 
 mod common;
 
+use common::media::{Sensing, chat, forced, hash_of, prompt, run, sensing};
 use common::serve::{PATIENCE, finish, greedy, runner, runner_with, settled};
-use common::{TinyModel, least_bytes, session, settings, streaming, tiny};
+use common::{least_bytes, settings, streaming};
 use hypura_core::plan::Choice;
-use hypura_core::synth::{self, ProjectorKind, Quant, Shape};
+use hypura_core::synth::{self, ProjectorKind, Shape};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::media::{MediaPrompt, SeeError, marker};
 use hypura_engine::serve::{Event, Request, Runner, RunnerSettings, SequenceOptions, SubmitError};
-use hypura_engine::session::{Finish, GenerateOptions, Outcome, Session};
+use hypura_engine::session::{Finish, GenerateOptions, Session};
 use hypura_engine::source::ModelSource;
-use hypura_engine::{ChatPrompt, SamplerOptions, Token};
+use hypura_engine::{ChatPrompt, Token};
 use hypura_ggml::{
     Batch, Context, ContextOptions, KvType, LoadMode, LoadOptions, Medium, Model, Projector, PromptPart,
     PromptPiece, RowsPart,
 };
 use std::fs;
-use std::path::PathBuf;
 use std::sync::mpsc::channel;
 
 const SHAPES: [Shape; 4] = [Shape::TinyLlama, Shape::TinyQwen2Vl, Shape::TinyGemma3, Shape::TinyQwen3Moe];
 
 /// A model that sees.
-struct Seeing {
-    model: TinyModel,
-    projector: PathBuf,
-}
-
-fn seeing(shape: Shape) -> Seeing {
-    let model = tiny(shape, Quant::Q4_K, 1);
-    let projector = model.path.with_file_name("mmproj.gguf");
-    fs::write(&projector, ProjectorKind::file_for(shape, 7).unwrap()).unwrap();
-    Seeing { model, projector }
-}
-
-impl Seeing {
-    fn settings(&self, settings: LoadSettings) -> LoadSettings {
-        LoadSettings { projector: Some(self.projector.clone()), ..settings }
-    }
-
-    fn session(&self, settings: LoadSettings) -> Session {
-        session(&self.model.path, self.settings(settings))
-    }
+fn seeing(shape: Shape) -> Sensing {
+    sensing(shape, &ProjectorKind::file_for(shape, 7).unwrap())
 }
 
 /// A picture file that no other `seed` makes.
 fn picture(seed: u8) -> Vec<u8> {
     synth::picture(seed, 112, 84)
-}
-
-fn chat(text: &str) -> String {
-    let content = text.replace("<picture>", marker());
-    format!(r#"[{{"role":"user","content":{}}}]"#, serde_json::Value::from(content))
-}
-
-fn prompt(session: &mut Session, text: &str, pictures: &[&[u8]]) -> MediaPrompt {
-    let rendered = session.render(&chat(text)).unwrap();
-    session.see(&rendered, pictures).unwrap()
-}
-
-fn forced(tokens: Vec<Token>) -> GenerateOptions {
-    GenerateOptions {
-        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
-        hash_logits: true,
-        forced: Some(tokens),
-        ignore_end: true,
-        ..GenerateOptions::default()
-    }
-}
-
-fn run(session: &mut Session, text: &str, pictures: &[&[u8]]) -> Outcome {
-    let prompt = prompt(session, text, pictures);
-    session.generate_after(prompt, &forced(vec![40, 50, 60, 70]), &mut |_| Ok(())).unwrap()
-}
-
-fn hash_of(seeing: &Seeing, settings: LoadSettings, pictures: &[&[u8]]) -> (String, u64) {
-    let mut session = seeing.session(settings);
-    let text = "look at ".to_owned() + &"<picture> and ".repeat(pictures.len()) + "say what it is";
-    let outcome = run(&mut session, &text, pictures);
-    let read = outcome.prefill_stats.bytes_read + outcome.decode_stats.bytes_read;
-    (outcome.logits_hash.unwrap().to_string(), read)
 }
 
 fn wide(choice: Choice) -> LoadSettings {
@@ -118,7 +67,7 @@ fn another_picture_gives_other_logits_and_the_same_one_the_same() {
 }
 
 /// The same by hand: text, rows and text, each in graphs of their own, at the places that mtmd names.
-fn by_hand(seeing: &Seeing, settings: &LoadSettings, picture: &[u8]) -> (usize, Vec<f32>) {
+fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize, Vec<f32>) {
     let options = LoadOptions {
         path: seeing.model.path.clone(),
         mode: LoadMode::Plain { repack: false, mmap: false },

@@ -3,82 +3,33 @@
 
 mod common;
 
+use common::media::{Sensing, forced, hash_of, prompt, run, sensing};
 use common::serve::{greedy, runner};
-use common::{TinyModel, least_bytes, session, settings, streaming, tiny};
+use common::{least_bytes, settings, streaming, tiny};
 use hypura_core::plan::Choice;
 use hypura_core::synth::{self, ProjectorKind, Quant, Shape};
+use hypura_engine::Token;
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::media::sound::{self, SoundError};
 use hypura_engine::media::{MediaPrompt, SeeError, Senses, marker};
 use hypura_engine::serve::Request;
-use hypura_engine::session::{GenerateOptions, Outcome, Session};
+use hypura_engine::session::{GenerateOptions, Session};
 use hypura_engine::source::ModelSource;
-use hypura_engine::{SamplerOptions, Token};
 use hypura_ggml::media::{Medium, Projector, PromptPart, PromptPiece, RowPlaces};
 use hypura_ggml::{LoadMode, LoadOptions, Model};
 use std::fs;
-use std::path::PathBuf;
 
 /// Llama's, one with experts, and one that gives each row four positions and also sees.
 const SHAPES: [Shape; 3] = [Shape::TinyLlama, Shape::TinyQwen3Moe, Shape::TinyQwen2Vl];
 
 /// A model that hears.
-struct Hearing {
-    model: TinyModel,
-    projector: PathBuf,
-}
-
-fn hearing(shape: Shape) -> Hearing {
-    let model = tiny(shape, Quant::Q4_K, 1);
-    let projector = model.path.with_file_name("mmproj.gguf");
-    let file = ProjectorKind::hearing(shape).file_of(shape, 7).unwrap();
-    fs::write(&projector, file).unwrap();
-    Hearing { model, projector }
-}
-
-impl Hearing {
-    fn settings(&self, settings: LoadSettings) -> LoadSettings {
-        LoadSettings { projector: Some(self.projector.clone()), ..settings }
-    }
-
-    fn session(&self, settings: LoadSettings) -> Session {
-        session(&self.model.path, self.settings(settings))
-    }
+fn hearing(shape: Shape) -> Sensing {
+    sensing(shape, &ProjectorKind::hearing(shape).file_of(shape, 7).unwrap())
 }
 
 /// As much as the sounds of these tests take: Qwen2.5-Omni's kind has 750 rows for each half minute that begins.
 fn wide(choice: Choice) -> LoadSettings {
     LoadSettings { context: 1800, ubatch: 64, ..settings(choice) }
-}
-
-fn prompt(session: &mut Session, text: &str, media: &[&[u8]]) -> MediaPrompt {
-    let content = text.replace("<sound>", marker());
-    let chat = format!(r#"[{{"role":"user","content":{}}}]"#, serde_json::Value::from(content));
-    let rendered = session.render(&chat).unwrap();
-    session.see(&rendered, media).unwrap()
-}
-
-fn forced(tokens: Vec<Token>) -> GenerateOptions {
-    GenerateOptions {
-        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
-        hash_logits: true,
-        forced: Some(tokens),
-        ignore_end: true,
-        ..GenerateOptions::default()
-    }
-}
-
-fn run(session: &mut Session, text: &str, media: &[&[u8]]) -> Outcome {
-    let prompt = prompt(session, text, media);
-    session.generate_after(prompt, &forced(vec![40, 50, 60, 70]), &mut |_| Ok(())).unwrap()
-}
-
-fn hash_of(hearing: &Hearing, settings: LoadSettings, media: &[&[u8]]) -> (String, u64) {
-    let mut session = hearing.session(settings);
-    let text = "listen to ".to_owned() + &"<sound> and ".repeat(media.len()) + "say what it is";
-    let outcome = run(&mut session, &text, media);
-    let read = outcome.prefill_stats.bytes_read + outcome.decode_stats.bytes_read;
-    (outcome.logits_hash.unwrap().to_string(), read)
 }
 
 #[test]
@@ -157,7 +108,7 @@ fn what_was_reused_answers_as_what_is_read_anew() {
 }
 
 /// A model by which sounds are cut, and its projector.
-fn projector(hearing: &Hearing) -> Projector {
+fn projector(hearing: &Sensing) -> Projector {
     let options = LoadOptions { path: hearing.model.path.clone(), mode: LoadMode::Measure, gpu_layers: 0 };
     let model = Model::load(&options).unwrap().fill(|_| Ok::<(), ()>(())).unwrap();
     Projector::load(&hearing.projector, &model, 1, &mut |_| true).unwrap()
@@ -240,7 +191,7 @@ fn pictures_and_sounds_of_one_prompt_come_in_their_order() {
 fn a_sense_that_is_missing_and_a_sound_that_is_none_are_refused() {
     let (sound, picture) = (synth::sound(1, 1.0), synth::picture(1, 64, 48));
     let deaf = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
-    let see = |hearing: Option<&Hearing>, media: &[&[u8]]| {
+    let see = |hearing: Option<&Sensing>, media: &[&[u8]]| {
         let load = hearing.map_or(wide(Choice::Resident), |hearing| hearing.settings(wide(Choice::Resident)));
         let path = hearing.map_or(&deaf.path, |hearing| &hearing.model.path);
         runner(path, load, 1).text().see_text(&marker().repeat(media.len()), media)

@@ -1,6 +1,7 @@
 //! What the engine's tests share: tiny models, and one way to run them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
+pub mod media;
 pub mod rewrite;
 pub mod serve;
 

@@ -86,17 +86,20 @@ pub(crate) fn text_of(answer: &Answer) -> String {
     find(&answer.json()).unwrap_or_default()
 }
 
-#[tokio::test]
-async fn images_reach_the_model_from_every_front_end_where_they_were() {
-    let kit = seeing();
-    let pictures = [picture(1), picture(2)];
-    for (path, body) in requests("m", &pictures) {
+/// Sends requests with these media before `what is it?`, or between its words, and expects them there.
+pub(crate) async fn expect_media(
+    kit: &Kit,
+    requests: Vec<(&'static str, Value)>,
+    media: &[Vec<u8>],
+    says: &str,
+) {
+    for (path, body) in requests {
         let answer = kit.post(path, body).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);
-        assert_eq!(text_of(&answer), "a cat", "{path}");
+        assert_eq!(text_of(&answer), says, "{path}");
         let seen = kit.script.last();
-        let images: Vec<Vec<u8>> = seen.media.iter().map(|image| image.to_vec()).collect();
-        assert_eq!(images, pictures, "{path}");
+        let files: Vec<Vec<u8>> = seen.media.iter().map(|file| file.to_vec()).collect();
+        assert_eq!(files, media, "{path}");
         let expected = match path {
             "/api/generate" | "/api/chat" => "<user>##what is it?<assistant>",
             _ => "<user>what##is it?<assistant>",
@@ -106,37 +109,45 @@ async fn images_reach_the_model_from_every_front_end_where_they_were() {
 }
 
 #[tokio::test]
+async fn images_reach_the_model_from_every_front_end_where_they_were() {
+    let pictures = [picture(1), picture(2)];
+    expect_media(&seeing(), requests("m", &pictures), &pictures, "a cat").await;
+}
+
+/// Why a request was refused.
+pub(crate) fn refusal(answer: &Answer) -> String {
+    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{:?}", answer.body);
+    answer.text().to_owned()
+}
+
+#[tokio::test]
 async fn images_are_refused_with_the_reason_where_they_cannot_be_used() {
     let kit = seeing();
-    let error = |answer: &Answer| {
-        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{:?}", answer.body);
-        answer.text().to_owned()
-    };
     for (path, body) in requests("blind", &[picture(1)]) {
-        assert!(error(&kit.post(path, body).await).contains("does not support images"), "{path}");
+        assert!(refusal(&kit.post(path, body).await).contains("does not support images"), "{path}");
     }
     for (path, body) in requests("m", &[b"no picture".to_vec()]) {
-        assert!(error(&kit.post(path, body).await).contains("jpeg, png, gif, bmp or webp"), "{path}");
+        assert!(refusal(&kit.post(path, body).await).contains("jpeg, png, gif, bmp or webp"), "{path}");
     }
     let mut huge = picture(1);
     huge[18..22].copy_from_slice(&60_000u32.to_le_bytes());
     huge[22..26].copy_from_slice(&60_000u32.to_le_bytes());
     for (path, body) in requests("m", &[huge]) {
-        assert!(error(&kit.post(path, body).await).contains("image 1"), "{path}");
+        assert!(refusal(&kit.post(path, body).await).contains("image 1"), "{path}");
     }
     for body in [
         json!({"model": "m", "prompt": "x", "images": ["%%"]}),
         json!({"model": "m", "prompt": "x", "images": [STANDARD.encode(picture(1))], "context": [1, 2]}),
         json!({"model": "m", "prompt": "x", "suffix": "y", "images": [STANDARD.encode(picture(1))]}),
     ] {
-        error(&kit.post("/api/generate", body).await);
+        refusal(&kit.post("/api/generate", body).await);
     }
     let far = json!([{"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}]);
     let body = json!({"model": "m", "messages": [{"role": "user", "content": far}]});
-    assert!(error(&kit.post("/v1/chat/completions", body).await).contains("data URL"));
+    assert!(refusal(&kit.post("/v1/chat/completions", body).await).contains("data URL"));
     let far = json!([{"type": "image", "source": {"type": "url", "url": "https://example.com/cat.png"}}]);
     let body = json!({"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": far}]});
-    assert!(error(&kit.post("/v1/messages", body).await).contains("base64"));
+    assert!(refusal(&kit.post("/v1/messages", body).await).contains("base64"));
     assert!(kit.script.requests.lock().unwrap().is_empty(), "nothing was asked of the model");
     assert_eq!(kit.script.loads.load(std::sync::atomic::Ordering::SeqCst), 0, "nor was it loaded");
 }

@@ -8,8 +8,8 @@ use hypura_core::synth::{self, ProjectorKind, Shape};
 use serde_json::{Value, json};
 
 use crate::fake::{Step, entry};
-use crate::images::{real, reuses, send, text_of};
-use crate::kit::{Answer, Kit, Setup, read, request};
+use crate::images::{expect_media, real, refusal, reuses, send, text_of};
+use crate::kit::{Kit, Setup, read, request};
 use tower::ServiceExt as _;
 
 fn sound(seed: u8) -> Vec<u8> {
@@ -58,28 +58,10 @@ fn requests(model: &str, sounds: &[Vec<u8>]) -> Vec<(&'static str, Value)> {
     ]
 }
 
-fn refusal(answer: &Answer) -> String {
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{:?}", answer.body);
-    answer.text().to_owned()
-}
-
 #[tokio::test]
 async fn gen_3_8_chat_10_1_sounds_reach_the_model_from_every_front_end_where_they_were() {
-    let kit = hearing();
     let sounds = [sound(1), sound(2)];
-    for (path, body) in requests("m", &sounds) {
-        let answer = kit.post(path, body).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}: {:?}", answer.body);
-        assert_eq!(text_of(&answer), "a bell", "{path}");
-        let seen = kit.script.last();
-        let media: Vec<Vec<u8>> = seen.media.iter().map(|file| file.to_vec()).collect();
-        assert_eq!(media, sounds, "{path}");
-        let expected = match path {
-            "/api/generate" | "/api/chat" => "<user>##what is it?<assistant>",
-            _ => "<user>what##is it?<assistant>",
-        };
-        assert_eq!(seen.text, expected, "{path}");
-    }
+    expect_media(&hearing(), requests("m", &sounds), &sounds, "a bell").await;
 }
 
 #[tokio::test]
@@ -210,23 +192,15 @@ async fn show_8_4_a_real_model_hears_through_every_front_end() {
     send(&router, "/api/chat", ask(second)).await;
     reuses(&server, before, count(&heard) / 2 + 1).await;
     // What only decoding finds out.
+    let told = async |sound: &[u8]| {
+        let messages = json!([{"role": "user", "content": "what?", "images": [STANDARD.encode(sound)]}]);
+        refusal(&send(&router, "/api/chat", ask(messages)).await)
+    };
     let mut long = synth::sound(1, 601.0);
-    let answer = send(
-        &router,
-        "/api/chat",
-        ask(json!([{"role": "user", "content": "what?",
-        "images": [STANDARD.encode(&long)]}])),
-    );
-    assert!(refusal(&answer.await).contains("longer than the 600 seconds"));
+    assert!(told(&long).await.contains("longer than the 600 seconds"));
     long.truncate(44);
     long[40..44].copy_from_slice(&u32::MAX.to_le_bytes());
-    let answer = send(
-        &router,
-        "/api/chat",
-        ask(json!([{"role": "user", "content": "what?",
-        "images": [STANDARD.encode(&long)]}])),
-    );
-    assert!(refusal(&answer.await).contains("is empty"));
+    assert!(told(&long).await.contains("is empty"));
 }
 
 #[tokio::test]
