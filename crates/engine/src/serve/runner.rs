@@ -263,8 +263,6 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         mode: plan.mode,
         file_bytes: planned.source.file_bytes(),
         resident_bytes: plan.resident_bytes,
-        stream_bytes: plan.slot_bytes + plan.buffer_bytes(),
-        slots: plan.slots.iter().sum(),
         reader: loaded.reader,
         load_time: loaded.load_time,
         notes: loaded.notes.clone(),

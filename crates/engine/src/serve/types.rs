@@ -189,10 +189,6 @@ pub struct RunnerInfo {
     pub file_bytes: u64,
     /// Weights in memory, slots and cells excluded.
     pub resident_bytes: u64,
-    /// Slots of experts, with cells: memory for streamed weights.
-    pub stream_bytes: u64,
-    /// Slots of experts.
-    pub slots: u32,
     /// Name of the reader; `None` when nothing streams.
     pub reader: Option<&'static str>,
     /// How long loading took.

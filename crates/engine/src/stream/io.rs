@@ -116,6 +116,11 @@ impl<T: Copy> Io<T> {
         self.collect()
     }
 
+    /// Starts what may start now that other reads have ended. What has finished is told later.
+    pub fn refill(&mut self) {
+        self.reader.poll(&mut self.completions);
+    }
+
     /// Waits for at least one read.
     ///
     /// # Errors
@@ -150,8 +155,7 @@ impl<T: Copy> Io<T> {
     /// Takes back what has not started, waits for the rest, and returns both. While the abort flag is up a disk that does not
     /// answer is not waited for: its reads stay in flight, and land later.
     pub fn quiesce(&mut self) -> (Vec<Landed<T>>, Vec<T>) {
-        let tags: Vec<u64> = self.targets.keys().copied().collect();
-        let cancelled = self.reader.cancel_queued(&tags);
+        let cancelled = self.reader.cancel_queued(None);
         let taken_back = cancelled.iter().filter_map(|tag| self.targets.remove(tag)).collect();
         let mut landed = self.poll();
         while self.reader.in_flight() > 0 {

@@ -142,8 +142,8 @@ impl Reader for ThreadedReader {
         self.hub.lock().schedule.backlog_bytes()
     }
 
-    fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64> {
-        self.hub.lock().schedule.cancel_queued(Some(tags))
+    fn cancel_queued(&mut self, tags: Option<&[u64]>) -> Vec<u64> {
+        self.hub.lock().schedule.cancel_queued(tags)
     }
 
     fn promote(&mut self, tags: &[u64]) {
@@ -158,12 +158,6 @@ impl Reader for ThreadedReader {
 
     fn name(&self) -> &'static str {
         self.name
-    }
-
-    fn quiesce(&mut self, out: &mut Vec<Completion>) -> Vec<u64> {
-        let cancelled = self.hub.lock().schedule.cancel_queued(None);
-        self.drain(out);
-        cancelled
     }
 }
 

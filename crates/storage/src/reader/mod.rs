@@ -76,9 +76,9 @@ pub trait Reader: Send {
     /// Bytes asked for that the device has not delivered yet, chunk by chunk: how much work it still has.
     fn backlog_bytes(&self) -> usize;
 
-    /// Takes back requests with these tags of which no chunk has been started, and returns the tags taken
-    /// back. The others will complete.
-    fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64>;
+    /// Takes back requests of which no chunk has been started, all of them or those with these tags, and returns the tags
+    /// taken back. The others will complete.
+    fn cancel_queued(&mut self, tags: Option<&[u64]>) -> Vec<u64>;
 
     /// Gives the waiting rest of these prefetches the priority of demand reads, without reading anything twice.
     fn promote(&mut self, tags: &[u64]);
@@ -97,5 +97,9 @@ pub trait Reader: Send {
     }
 
     /// Takes back all requests that were not started, waits for the others and returns the tags taken back.
-    fn quiesce(&mut self, out: &mut Vec<Completion>) -> Vec<u64>;
+    fn quiesce(&mut self, out: &mut Vec<Completion>) -> Vec<u64> {
+        let cancelled = self.cancel_queued(None);
+        self.drain(out);
+        cancelled
+    }
 }

@@ -307,8 +307,8 @@ impl Reader for SimReader {
         self.schedule.backlog_bytes()
     }
 
-    fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64> {
-        self.schedule.cancel_queued(Some(tags))
+    fn cancel_queued(&mut self, tags: Option<&[u64]>) -> Vec<u64> {
+        self.schedule.cancel_queued(tags)
     }
 
     fn promote(&mut self, tags: &[u64]) {
@@ -321,11 +321,5 @@ impl Reader for SimReader {
 
     fn name(&self) -> &'static str {
         "sim"
-    }
-
-    fn quiesce(&mut self, out: &mut Vec<Completion>) -> Vec<u64> {
-        let cancelled = self.schedule.cancel_queued(None);
-        self.drain(out);
-        cancelled
     }
 }

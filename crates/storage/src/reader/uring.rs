@@ -136,8 +136,8 @@ impl Reader for UringReader {
         self.schedule.backlog_bytes()
     }
 
-    fn cancel_queued(&mut self, tags: &[u64]) -> Vec<u64> {
-        self.schedule.cancel_queued(Some(tags))
+    fn cancel_queued(&mut self, tags: Option<&[u64]>) -> Vec<u64> {
+        self.schedule.cancel_queued(tags)
     }
 
     fn promote(&mut self, tags: &[u64]) {
@@ -152,12 +152,6 @@ impl Reader for UringReader {
 
     fn name(&self) -> &'static str {
         NAME
-    }
-
-    fn quiesce(&mut self, out: &mut Vec<Completion>) -> Vec<u64> {
-        let cancelled = self.schedule.cancel_queued(None);
-        self.drain(out);
-        cancelled
     }
 }
 

@@ -68,7 +68,7 @@ fn only_what_has_not_started_can_be_cancelled() {
     let mut reader = SimReader::new(SimConfig::default(), &one_at_a_time());
     reader.submit(pages(&file, &memory, 5));
     reader.poll(&mut Vec::new());
-    assert_eq!(reader.cancel_queued(&[0, 2, 4]), [2, 4]);
+    assert_eq!(reader.cancel_queued(Some(&[0, 2, 4])), [2, 4]);
     assert_eq!(order(&mut reader), [0, 1, 3]);
     assert_eq!(reader.stats().cancelled, 2);
 }
