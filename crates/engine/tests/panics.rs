@@ -18,7 +18,7 @@ use hypura_ggml::{
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Computes the first half of a graph, and panics there as long as it is told to.
 struct Panicky(Arc<AtomicBool>);
@@ -31,6 +31,26 @@ impl Executor for Panicky {
             panic!("slot 7 lost");
         }
         run.run(half..run.len())
+    }
+}
+
+/// Computes a graph with something to do between its nodes, which panics as long as it is told to.
+#[derive(Clone, Default)]
+struct Tending {
+    nodes: Arc<AtomicUsize>,
+    calls: Arc<AtomicUsize>,
+    panics: Arc<AtomicBool>,
+}
+
+impl Executor for Tending {
+    fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
+        self.nodes.fetch_add(run.len(), Ordering::SeqCst);
+        let (calls, panics) = (&self.calls, &self.panics);
+        let mut tend = || {
+            calls.fetch_add(1, Ordering::SeqCst);
+            assert!(!panics.load(Ordering::SeqCst), "the disk is gone");
+        };
+        run.meanwhile(&mut tend, |run| run.run(0..run.len()))
     }
 }
 
@@ -103,6 +123,35 @@ fn a_panic_in_a_callback_is_the_error_of_its_decode_and_of_no_other() {
         assert_eq!(context.logits(-1).unwrap(), expected, "the same bits as without the panic");
         assert!(context.forget(0, 0));
     }
+}
+
+#[test]
+fn between_any_two_nodes_there_is_time_for_the_disk() {
+    let tiny = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let model = load(&tiny.path);
+    let mut plain = context(&model, Box::new(Panicky(Arc::default())));
+    plain.decode(&prompt()).unwrap();
+    let expected = plain.logits(-1).unwrap().to_vec();
+
+    let tending = Tending::default();
+    let mut context = context(&model, Box::new(tending.clone()));
+    context.decode(&prompt()).unwrap();
+    assert_eq!(context.logits(-1).unwrap(), expected);
+    let (nodes, calls) = (tending.nodes.load(Ordering::SeqCst), tending.calls.load(Ordering::SeqCst));
+    // ggml goes over nodes that compute nothing (views, reshapes), and computes some pairs as one.
+    assert!((nodes / 3..=nodes).contains(&calls), "{calls} calls in {nodes} nodes");
+
+    tending.panics.store(true, Ordering::SeqCst);
+    assert!(context.forget(0, 0));
+    match context.decode(&prompt()) {
+        Err(DecodeError::Exec(ExecError::Panic(message))) => assert_eq!(message, "the disk is gone"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(tending.calls.load(Ordering::SeqCst), calls + 1, "the graph ends where the panic was");
+    tending.panics.store(false, Ordering::SeqCst);
+    assert!(context.forget(0, 0));
+    context.decode(&prompt()).unwrap();
+    assert_eq!(context.logits(-1).unwrap(), expected, "the same bits as without the panic");
 }
 
 #[test]

@@ -3,10 +3,12 @@
 
 use crate::error::ExecError;
 use crate::graph::{Executor, GraphRun, Scratch};
+use crate::interlude::{Interlude, on_node};
 use crate::sys::{self, raw};
 use crate::{abi, buffer, guard};
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where an executor leaves its error for the decode that caused it.
@@ -40,6 +42,8 @@ struct State {
     inner: sys::ggml_backend_t,
     attachment: Option<Attachment>,
     scratch: Scratch,
+    /// Shared with the inner backend, which calls back into it while the rest is borrowed.
+    interlude: Rc<Interlude>,
 }
 
 /// A private identity, so that nobody takes our backend for the CPU backend and reads its context.
@@ -53,7 +57,8 @@ pub(crate) unsafe fn decorate(
     device: sys::ggml_backend_dev_t,
     inner: sys::ggml_backend_t,
 ) -> sys::ggml_backend_t {
-    let state = State { inner, attachment: withdraw(), scratch: Scratch::default() };
+    let state =
+        State { inner, attachment: withdraw(), scratch: Scratch::default(), interlude: Rc::default() };
     let backend = raw::ggml_backend {
         guid: (&raw const GUID).cast_mut().cast(),
         iface: abi::backend(),
@@ -80,6 +85,29 @@ pub(crate) unsafe fn inner(backend: sys::ggml_backend_t) -> sys::ggml_backend_t 
     unsafe { state(backend).inner }
 }
 
+/// Sets who says between nodes whether to go on. With an executor the question comes through its interlude.
+///
+/// # Safety
+/// As for [`state`]; `data` is what `callback` wants for as long as it is set.
+pub(crate) unsafe fn set_abort_callback(
+    backend: sys::ggml_backend_t,
+    callback: sys::ggml_abort_callback,
+    data: *mut c_void,
+) {
+    // SAFETY: the caller's promise.
+    let State { inner, attachment, interlude, .. } = unsafe { state(backend) };
+    // SAFETY: the inner backend is alive as long as ours; so is the interlude, and only the thread that computes
+    // with the backend is called back.
+    unsafe {
+        if attachment.is_none() {
+            return sys::ggml_backend_cpu_set_abort_callback(*inner, callback, data);
+        }
+        interlude.set_query(callback, data);
+        let interlude = Rc::as_ptr(interlude).cast_mut().cast();
+        sys::ggml_backend_cpu_set_abort_callback(*inner, Some(on_node), interlude);
+    }
+}
+
 pub(crate) unsafe extern "C" fn name(backend: sys::ggml_backend_t) -> *const c_char {
     // SAFETY: ggml passes our live backend; the inner one lives as long.
     unsafe { sys::ggml_backend_name(inner(backend)) }
@@ -104,13 +132,13 @@ pub(crate) unsafe extern "C" fn graph_compute(
     graph: *mut raw::ggml_cgraph,
 ) -> c_int {
     // SAFETY: ggml passes our live backend from one thread at a time.
-    let State { inner, attachment, scratch } = unsafe { state(backend) };
+    let State { inner, attachment, scratch, interlude } = unsafe { state(backend) };
     let Some(Attachment { executor, error }) = attachment else {
         // SAFETY: inner backend and graph are alive for the call.
         return unsafe { sys::ggml_backend_graph_compute(*inner, graph.cast()) };
     };
     // SAFETY: the graph and its nodes live for the call, and nobody else touches them meanwhile.
-    let mut run = unsafe { GraphRun::new(*inner, graph, scratch) };
+    let mut run = unsafe { GraphRun::new(*inner, graph, scratch, interlude) };
     // One context computes at a time: nobody else holds the lock.
     let outcome =
         match guard::catch(|| executor.lock().unwrap_or_else(PoisonError::into_inner).compute(&mut run)) {

@@ -188,7 +188,7 @@ unsafe extern "C" fn set_abort_callback(
     data: *mut c_void,
 ) {
     // SAFETY: as above; callback and data are passed on unchanged.
-    unsafe { sys::ggml_backend_cpu_set_abort_callback(backend::inner(backend), callback, data) }
+    unsafe { backend::set_abort_callback(backend, callback, data) }
 }
 unsafe extern "C" fn set_threadpool(backend: sys::ggml_backend_t, pool: sys::ggml_threadpool_t) {
     // SAFETY: as above.

@@ -23,6 +23,7 @@ pub mod error;
 pub mod grammar;
 pub mod graph;
 mod guard;
+mod interlude;
 mod log;
 pub mod measure;
 pub mod media;

@@ -3,6 +3,7 @@
 //! expert that lands costs one call of the backend.
 
 use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlabBinding, StreamedOp};
+use hypura_storage::Arena;
 
 use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
 use super::io::Io;
@@ -64,6 +65,9 @@ impl ExpertStreamer {
         step: &Step,
     ) -> Result<(), ExecError> {
         run.begin_chain(chain)?;
+        let class = self.layout.layers[step.layer].class;
+        let memory = self.slabs[class].memory().cloned();
+        let memory = memory.ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
         while progress.iter().any(|state| *state != Progress::Done) {
             let landed = io.poll();
@@ -77,8 +81,8 @@ impl ExpertStreamer {
                 let landed = io.wait()?;
                 self.absorb(landed);
             } else {
-                let slabs = self.bindings(step, parts)?;
-                run.run_chain(chain, &slabs, &upper, &lower)?;
+                let slabs = self.bindings(&memory, step, parts)?;
+                run.meanwhile(&mut || self.tend(io), |run| run.run_chain(chain, &slabs, &upper, &lower))?;
                 self.keep_busy(io);
             }
         }
@@ -111,12 +115,17 @@ impl ExpertStreamer {
         (upper, lower)
     }
 
-    fn bindings(&self, step: &Step, parts: &[usize]) -> Result<Vec<SlabBinding<'_>>, ExecError> {
+    fn bindings<'m>(
+        &self,
+        memory: &'m Arena,
+        step: &Step,
+        parts: &[usize],
+    ) -> Result<Vec<SlabBinding<'m>>, ExecError> {
         let layer = &self.layout.layers[step.layer];
         let slab = &self.slabs[layer.class];
         parts
             .iter()
-            .map(|part| slab.binding(&layer.parts[*part]))
+            .map(|part| slab.binding_in(memory, &layer.parts[*part]))
             .collect::<Option<_>>()
             .ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))
     }

@@ -2,6 +2,7 @@
 
 use hypura_ggml::{ExecError, Executor, GraphRun, StreamedKind, StreamedOp, WeightId};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -164,13 +165,16 @@ impl StreamExecutor {
         let mut at = 0;
         while let Some((op, place)) = ops.get(at).copied().zip(places.get(at).copied()) {
             while let Some((node, view)) = entries.next_if(|(node, _)| *node < op.node) {
-                if let Some(side) = self.experts.as_mut().filter(|_| node >= cursor) {
-                    run.run(cursor..node)?;
-                    cursor = node;
+                if node < cursor {
+                    continue;
+                }
+                self.run_plain(run, cursor..node)?;
+                cursor = node;
+                if let Some(side) = &mut self.experts {
                     side.look_ahead(run, view)?;
                 }
             }
-            run.run(cursor..op.node)?;
+            self.run_plain(run, cursor..op.node)?;
             cursor = op.node + 1;
             at += 1;
             match (place, &mut self.experts, &mut self.dense) {
@@ -193,7 +197,15 @@ impl StreamExecutor {
                 _ => return Err(ExecError::engine(StreamError::UnknownTensor(run.weight_name(op)))),
             }
         }
-        run.run(cursor..run.len())
+        self.run_plain(run, cursor..run.len())
+    }
+
+    /// Nodes without streamed weights; the disk is kept busy meanwhile.
+    fn run_plain(&mut self, run: &mut GraphRun<'_>, nodes: Range<usize>) -> Result<(), ExecError> {
+        match &mut self.experts {
+            Some(side) => run.meanwhile(&mut || side.streamer.tend(&mut side.io), |run| run.run(nodes)),
+            None => run.run(nodes),
+        }
     }
 
     /// Begins the experts' part of a graph; returns where to look ahead.

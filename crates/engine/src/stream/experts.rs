@@ -142,10 +142,7 @@ impl ExpertStreamer {
     /// All of a layer's experts are computed.
     pub(super) fn end_layer(&mut self, io: &mut Io<Target>, step: &Step) {
         self.unpin(step);
-        // Until the next layer's ids are known nobody comes by to give the disk more.
-        let landed = io.poll();
-        self.absorb(landed);
-        self.keep_busy(io);
+        self.tend(io);
     }
 
     /// Looks up the experts of a layer and starts all reads.
@@ -274,6 +271,13 @@ impl ExpertStreamer {
         io.submit(wishes);
     }
 
+    /// Takes in what has landed and gives the disk more.
+    pub(super) fn tend(&mut self, io: &mut Io<Target>) {
+        let landed = io.poll();
+        self.absorb(landed);
+        self.keep_busy(io);
+    }
+
     /// Whether the layer of this node has not begun.
     pub fn is_new_layer(&self, op: StreamedOp, layer: usize) -> bool {
         self.step.as_ref().is_none_or(|step| step.ids != op.ids || step.layer != layer)
@@ -287,9 +291,7 @@ impl ExpertStreamer {
         part: usize,
         step: &mut Step,
     ) -> Result<(), ExecError> {
-        let landed = io.poll();
-        self.absorb(landed);
-        self.keep_busy(io);
+        self.tend(io);
         let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
         // A ubatch without outputs has no tokens left in its last layer.
         if let Some(slots) = &step.slots
@@ -300,7 +302,7 @@ impl ExpertStreamer {
             let layer = &self.layout.layers[step.layer];
             let slab = self.slabs[layer.class].binding(&layer.parts[part]);
             let slab = slab.ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))?;
-            return run.run_bound(op, slab, slots);
+            return run.meanwhile(&mut || io.refill(), |run| run.run_bound(op, slab, slots));
         }
         run.zero_rows(op, &step.none)?;
         while !todo.is_empty() {
@@ -314,12 +316,10 @@ impl ExpertStreamer {
                 feed_cells(io, &self.layout, &mut self.cells, step);
                 self.keep_busy(io);
             } else {
-                self.run_ready(run, op, part, step, &ready)?;
+                run.meanwhile(&mut || io.refill(), |run| self.run_ready(run, op, part, step, &ready))?;
                 self.free_cells(step, part, &ready);
                 feed_cells(io, &self.layout, &mut self.cells, step);
-                let landed = io.poll();
-                self.absorb(landed);
-                self.keep_busy(io);
+                self.tend(io);
             }
         }
         Ok(())

@@ -91,7 +91,11 @@ impl Slab {
 
     /// The slots as ggml sees one part of them; `None` without slots.
     pub fn binding(&self, part: &PartLayout) -> Option<SlabBinding<'_>> {
-        let memory = self.memory.as_ref()?;
+        self.binding_in(self.memory.as_ref()?, part)
+    }
+
+    /// The same for who has a handle of the slab's memory, and wants the slab itself meanwhile.
+    pub fn binding_in<'m>(&self, memory: &'m Arena, part: &PartLayout) -> Option<SlabBinding<'m>> {
         let slots = self.reads.len();
         let start = self.base + part.data_at();
         let end = start + slots.checked_sub(1)? * self.slot_bytes + part.slice_bytes;

@@ -24,6 +24,7 @@ pub use router::MatMul;
 use crate::buffer::STATUS_OK;
 use crate::buffer_type::is_streamed;
 use crate::error::ExecError;
+use crate::interlude::Interlude;
 use crate::sys::{self, raw};
 use operand::{bind, bind_slab, in_range, plain_tensor, to_int, to_usize};
 use std::ffi::CStr;
@@ -148,6 +149,7 @@ pub struct GraphRun<'a> {
     inner: sys::ggml_backend_t,
     graph: *mut raw::ggml_cgraph,
     scratch: &'a mut Scratch,
+    interlude: &'a Interlude,
 }
 
 impl<'a> GraphRun<'a> {
@@ -157,9 +159,10 @@ impl<'a> GraphRun<'a> {
         inner: sys::ggml_backend_t,
         graph: *mut raw::ggml_cgraph,
         scratch: &'a mut Scratch,
+        interlude: &'a Interlude,
     ) -> Self {
         scratch.converted.forget();
-        Self { inner, graph, scratch }
+        Self { inner, graph, scratch, interlude }
     }
 
     /// Number of nodes.
@@ -233,6 +236,20 @@ impl<'a> GraphRun<'a> {
         // SAFETY: the range lies in the live graph; the view borrows its node list for this call only.
         let mut view = unsafe { raw::ggml_graph_view(self.graph, first, end) };
         self.compute(&mut view)
+    }
+
+    /// Computes with any of the methods here, doing `work` between nodes, in the thread that computes: every few hundred
+    /// microseconds for a token, and never while a node is computed. Its time is time that the other threads wait.
+    ///
+    /// # Errors
+    /// That of `compute`; [`ExecError::Panic`] when `work` panicked.
+    pub fn meanwhile<T>(
+        &mut self,
+        work: &mut dyn FnMut(),
+        compute: impl FnOnce(&mut Self) -> Result<T, ExecError>,
+    ) -> Result<T, ExecError> {
+        let interlude = self.interlude;
+        interlude.during(work, || compute(self)).map_err(ExecError::Panic)?
     }
 
     /// Reads the ids operand of a `MUL_MAT_ID`. The node that makes it must have run.

@@ -1,0 +1,130 @@
+//! Between two nodes of a graph: ggml's CPU backend then asks the thread that called it whether to go on. That question
+//! is passed to whoever set a callback, and the moment is lent to the engine, which keeps its disk busy in it.
+//!
+//! Invariant: `work` is set only inside [`Interlude::during`], whose borrow of the work outlives every call of it.
+
+use crate::guard;
+use crate::sys;
+use std::cell::Cell;
+use std::ffi::c_void;
+
+/// What happens between two nodes. Used by one thread at a time, the one that computes with the backend.
+#[derive(Default)]
+pub(crate) struct Interlude {
+    query: Cell<Option<(sys::ggml_abort_callback, *mut c_void)>>,
+    work: Cell<Option<*mut (dyn FnMut() + 'static)>>,
+    panic: Cell<Option<String>>,
+}
+
+impl Interlude {
+    /// Who says whether to go on.
+    pub(crate) fn set_query(&self, callback: sys::ggml_abort_callback, data: *mut c_void) {
+        self.query.set(Some((callback, data)));
+    }
+
+    /// Computes, doing `work` between nodes. A panic of the work ends the graph and is returned.
+    pub(crate) fn during<T>(&self, work: &mut dyn FnMut(), compute: impl FnOnce() -> T) -> Result<T, String> {
+        struct Forget<'a>(&'a Interlude);
+        impl Drop for Forget<'_> {
+            fn drop(&mut self) {
+                self.0.work.set(None);
+            }
+        }
+        // SAFETY: only the lifetime changes; `Forget` takes the pointer away before the borrow of `work` ends, also when
+        // `compute` unwinds.
+        let lent = unsafe { std::mem::transmute::<*mut dyn FnMut(), *mut (dyn FnMut() + 'static)>(work) };
+        self.work.set(Some(lent));
+        let forget = Forget(self);
+        let outcome = compute();
+        drop(forget);
+        self.panic.take().map_or(Ok(outcome), Err)
+    }
+
+    /// Whether to stop.
+    fn pause(&self) -> bool {
+        // Taken while it runs: it cannot be entered twice.
+        if let Some(work) = self.work.take() {
+            // SAFETY: set by `during`, which is still running; nobody else has the work, because its borrow is exclusive.
+            if let Err(panic) = guard::catch(|| unsafe { (*work)() }) {
+                self.panic.set(Some(panic));
+                return true;
+            }
+            self.work.set(Some(work));
+        }
+        match self.query.get() {
+            // SAFETY: the callback gets the data that it was set with, as ggml promises.
+            Some((Some(query), data)) => unsafe { query(data) },
+            _ => false,
+        }
+    }
+}
+
+/// ggml's abort callback; its data is an [`Interlude`].
+///
+/// # Safety
+/// `interlude` is alive, and the calling thread is the one that computes with it.
+pub(crate) unsafe extern "C" fn on_node(interlude: *mut c_void) -> bool {
+    // SAFETY: the caller's promise. Only shared references to it exist.
+    unsafe { (*interlude.cast::<Interlude>()).pause() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(interlude: &Interlude) -> bool {
+        // SAFETY: the interlude is alive and this is the only thread that uses it.
+        unsafe { on_node(std::ptr::from_ref(interlude).cast_mut().cast()) }
+    }
+
+    unsafe extern "C" fn answer(data: *mut c_void) -> bool {
+        // SAFETY: the tests pass a bool.
+        unsafe { *data.cast::<bool>() }
+    }
+
+    #[test]
+    fn work_is_done_between_nodes_and_not_afterwards() {
+        let interlude = Interlude::default();
+        let mut done = 0;
+        let outcome = interlude.during(&mut || done += 1, || (pause(&interlude), pause(&interlude)));
+        assert_eq!(outcome, Ok((false, false)));
+        assert!(!pause(&interlude));
+        assert_eq!(done, 2);
+    }
+
+    #[test]
+    fn the_question_is_passed_on() {
+        let interlude = Interlude::default();
+        let mut stop = false;
+        interlude.set_query(Some(answer), (&raw mut stop).cast());
+        assert!(!pause(&interlude));
+        stop = true;
+        interlude.set_query(Some(answer), (&raw mut stop).cast());
+        assert!(pause(&interlude));
+        assert_eq!(interlude.during(&mut || (), || pause(&interlude)), Ok(true));
+    }
+
+    #[test]
+    fn a_panic_ends_the_graph_and_the_work() {
+        let interlude = Interlude::default();
+        let mut calls = 0;
+        let mut work = || {
+            calls += 1;
+            panic!("the disk is gone")
+        };
+        let outcome = interlude.during(&mut work, || assert!(pause(&interlude)));
+        assert_eq!(outcome, Err("the disk is gone".to_owned()));
+        assert!(!pause(&interlude));
+        assert_eq!(calls, 1);
+    }
+
+    #[test]
+    fn work_is_forgotten_when_computing_unwinds() {
+        let interlude = Interlude::default();
+        let mut calls = 0;
+        let unwound = guard::catch(|| interlude.during(&mut || calls += 1, || panic!("no graph")));
+        assert!(unwound.is_err());
+        assert!(!pause(&interlude));
+        assert_eq!(calls, 0);
+    }
+}
