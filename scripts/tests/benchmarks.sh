@@ -56,6 +56,13 @@ for cap in 6G 10G; do
     holds 'efficiency'
 done
 check python3 "$here/benchmarks/verdict.py" prediction "$results"/*.json
+# Where nothing is read, or nothing computed, there is nothing to lose; where both take time, knowing nothing costs.
+check python3 "$here/benchmarks/pipeline.py" --tokens 3 --miss 0
+holds 'nothing .* limit 1.00'
+check python3 "$here/benchmarks/pipeline.py" --tokens 3 --miss 1 --attention 0 --experts 0 --head 0 --latency 0 --knowledge nothing
+holds 'limit \(1.00\|0.99\)'
+check python3 "$here/benchmarks/pipeline.py" --tokens 3 --knowledge nothing
+holds 'limit 0.[56]'
 
 echo "benchmarks: $tests tests, $failures failed"
 [ "$failures" -eq 0 ]
