@@ -4,7 +4,7 @@
 The limit 1 / max(C, (1-h)A/B) of the benchmarks asks that no read is ever waited for. This simulates tokens of a machine whose
 disk and processors do not disturb each other, with a scheduler that has no cost of its own: the disk reads in chunks, what is waited for
 overtakes all guesses, guesses of the nearest layer come first, hits are computed before misses, and the disk idles only where
-nothing that could be read is known. What then is left of the limit is lost to not knowing, and no program can have it.
+nothing that could be read is known. What is lost of the limit then is lost to not knowing, as far as this order of reading is the best.
 
   --knowledge all      every choice of this token is known from its first layer on; the next token's are not
   --knowledge routers  the choices of this layer and of those behind it as far as --right says: for each layer ahead the share, in
