@@ -8,10 +8,12 @@ use crate::sys;
 use std::cell::Cell;
 use std::ffi::c_void;
 
+type Query = unsafe extern "C" fn(*mut c_void) -> bool;
+
 /// What happens between two nodes. Used by one thread at a time, the one that computes with the backend.
 #[derive(Default)]
 pub(crate) struct Interlude {
-    query: Cell<Option<(sys::ggml_abort_callback, *mut c_void)>>,
+    query: Cell<Option<(Query, *mut c_void)>>,
     work: Cell<Option<*mut (dyn FnMut() + 'static)>>,
     panic: Cell<Option<String>>,
 }
@@ -19,7 +21,7 @@ pub(crate) struct Interlude {
 impl Interlude {
     /// Who says whether to go on.
     pub(crate) fn set_query(&self, callback: sys::ggml_abort_callback, data: *mut c_void) {
-        self.query.set(Some((callback, data)));
+        self.query.set(callback.map(|query| (query, data)));
     }
 
     /// Computes, doing `work` between nodes. A panic of the work ends the graph and is returned.
@@ -53,8 +55,8 @@ impl Interlude {
         }
         match self.query.get() {
             // SAFETY: the callback gets the data that it was set with, as ggml promises.
-            Some((Some(query), data)) => unsafe { query(data) },
-            _ => false,
+            Some((query, data)) => unsafe { query(data) },
+            None => false,
         }
     }
 }

@@ -5,7 +5,7 @@
 use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlabBinding, StreamedOp};
 use hypura_storage::Arena;
 
-use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
+use super::experts::{DECODE_TOKENS, ExpertStreamer, Target, no_slots};
 use super::io::Io;
 use super::step::{LayerOps, Place, Step};
 
@@ -67,23 +67,20 @@ impl ExpertStreamer {
         run.begin_chain(chain)?;
         let class = self.layout.layers[step.layer].class;
         let memory = self.slabs[class].memory().cloned();
-        let memory = memory.ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))?;
+        let memory = memory.ok_or_else(no_slots)?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
         while progress.iter().any(|state| *state != Progress::Done) {
-            let landed = io.poll();
-            self.absorb(landed);
+            self.tend(io);
             let (upper, lower) = self.advance(step, parts, &mut progress);
             if upper.is_empty() && lower.is_empty() {
                 let waiting: Vec<usize> =
                     (0..progress.len()).filter(|want| progress[*want] != Progress::Done).collect();
                 self.check(step, &waiting)?;
-                self.keep_busy(io);
                 let landed = io.wait()?;
                 self.absorb(landed);
             } else {
                 let slabs = self.bindings(&memory, step, parts)?;
                 run.meanwhile(&mut || self.tend(io), |run| run.run_chain(chain, &slabs, &upper, &lower))?;
-                self.keep_busy(io);
             }
         }
         run.finish_chain(chain)
@@ -127,6 +124,6 @@ impl ExpertStreamer {
             .iter()
             .map(|part| slab.binding_in(memory, &layer.parts[*part]))
             .collect::<Option<_>>()
-            .ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))
+            .ok_or_else(no_slots)
     }
 }

@@ -55,6 +55,11 @@ pub struct Lookups {
     pub late: u64,
 }
 
+/// Experts were placed in a slab that has no memory.
+pub(super) fn no_slots() -> ExecError {
+    ExecError::Misuse("a slab without slots".to_owned())
+}
+
 /// Streams the experts of one context.
 pub(crate) struct ExpertStreamer {
     pub(super) layout: ExpertLayout,
@@ -301,7 +306,7 @@ impl ExpertStreamer {
         {
             let layer = &self.layout.layers[step.layer];
             let slab = self.slabs[layer.class].binding(&layer.parts[part]);
-            let slab = slab.ok_or_else(|| ExecError::Misuse("a slab without slots".to_owned()))?;
+            let slab = slab.ok_or_else(no_slots)?;
             return run.meanwhile(&mut || io.refill(), |run| run.run_bound(op, slab, slots));
         }
         run.zero_rows(op, &step.none)?;

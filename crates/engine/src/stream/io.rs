@@ -112,7 +112,7 @@ impl<T: Copy> Io<T> {
 
     /// What has finished, without waiting.
     pub fn poll(&mut self) -> Vec<Landed<T>> {
-        self.reader.poll(&mut self.completions);
+        self.refill();
         self.collect()
     }
 
