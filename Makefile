@@ -8,6 +8,11 @@ CARGO := ./scripts/cargo.sh
 CARGO_FLAGS ?=
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),./target)
 
+# Which GPU backend is compiled in: auto, vulkan, cuda or none. All targets of one build need the same, or llama.cpp
+# is built twice. scripts/gpu.sh says what auto takes.
+GPU ?= auto
+FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
+
 # About a third of the experts fit, so most of the model streams from the disk while it answers.
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
@@ -19,7 +24,7 @@ DEMO_PROMPT ?= What is a lynx?
 
 help:
 	@echo 'make demo     install what the build lacks, build, and let the demo model answer with a third of its experts in memory'
-	@echo 'make build    the hypura program, in $(TARGET_DIR)/release'
+	@echo 'make build    the hypura program, in $(TARGET_DIR)/release; GPU=vulkan, cuda or none instead of what is found'
 	@echo 'make man      manual pages and shell completions, in $(TARGET_DIR)/man and $(TARGET_DIR)/completions'
 	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
@@ -30,7 +35,7 @@ demo: build
 	$(TARGET_DIR)/release/hypura run demo $(DEMO_FLAGS) '$(subst ','\'',$(DEMO_PROMPT))'
 
 build: bootstrap
-	$(CARGO) build --release $(CARGO_FLAGS)
+	$(CARGO) build --release $(FEATURES) $(CARGO_FLAGS)
 
 man: build
 	$(TARGET_DIR)/release/hypura man --dir $(TARGET_DIR)/man
@@ -41,7 +46,7 @@ man: build
 
 # The tests of the program have built it, so its clients can be let loose on it at once.
 test: bootstrap test-scripts
-	$(CARGO) test --release --workspace $(CARGO_FLAGS)
+	$(CARGO) test --release --workspace $(FEATURES) $(CARGO_FLAGS)
 	@./scripts/bootstrap.sh --clients
 	./scripts/test-clients --fast
 
@@ -60,7 +65,7 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 clippy: bootstrap
-	$(CARGO) clippy --release --workspace --all-targets $(CARGO_FLAGS) -- -D warnings
+	$(CARGO) clippy --release --workspace --all-targets $(FEATURES) $(CARGO_FLAGS) -- -D warnings
 
 # Stable Rust checks the fuzz targets, which a nightly one runs; they are a workspace of their own.
 fuzz-check: bootstrap
@@ -71,10 +76,12 @@ tidy:
 
 # The documentation is for those who work here: private items are part of it, so links to them are right.
 docs: bootstrap
-	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --release --workspace --no-deps --document-private-items $(CARGO_FLAGS)
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private-intra-doc-links' $(CARGO) doc --release --workspace --no-deps --document-private-items $(FEATURES) $(CARGO_FLAGS)
 
 clean:
 	$(CARGO) clean
 
 bootstrap:
 	@./scripts/bootstrap.sh
+	@choice=$$(./scripts/gpu.sh choose '$(GPU)') || exit; \
+		[ "$$choice" != vulkan ] || ./scripts/bootstrap.sh --vulkan

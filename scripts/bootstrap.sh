@@ -7,6 +7,7 @@
 #
 # Usage: bootstrap.sh              install what is missing
 #        bootstrap.sh --clients    install what scripts/test-clients needs: Python 3.11 with venv, Node and npm
+#        bootstrap.sh --vulkan     install what a build with GPU=vulkan needs beside that, and a driver to test it with
 #        bootstrap.sh --libclang   print the folder of a libclang that bindgen would not find by itself, if any
 #
 # POSIX sh, and of other programs only uname and id, so that the tests can run it with a PATH of stand-ins.
@@ -137,6 +138,11 @@ look_for_clients() {
     missing=${missing# }
 }
 
+# scripts/gpu.sh knows what Vulkan needs.
+look_for_vulkan() {
+    missing=$("${0%/*}/gpu.sh" missing)
+}
+
 lacks() {
     case " $missing " in *" $1 "*) ;; *) return 1 ;; esac
 }
@@ -153,12 +159,19 @@ package() {
     case $manager:$1 in
         apt-get:compiler) printf 'build-essential' ;;
         apt-get:libclang) printf 'libclang-dev' ;;
+        apt-get:vulkan-loader) printf 'libvulkan-dev' ;;
+        apt-get:vulkan-driver | dnf:vulkan-driver) printf 'mesa-vulkan-drivers' ;;
         apt-get:python) printf 'python3 python3-venv' ;;
         apt-get:node | dnf:node | pacman:node) printf 'nodejs' ;;
         dnf:compiler) printf 'gcc gcc-c++' ;;
         dnf:libclang) printf 'clang-devel' ;;
+        dnf:vulkan-loader) printf 'vulkan-loader-devel vulkan-headers' ;;
+        dnf:spirv-headers) printf 'spirv-headers-devel' ;;
         dnf:python) printf 'python3' ;;
         pacman:compiler) printf 'gcc' ;;
+        pacman:glslc) printf 'shaderc' ;;
+        pacman:vulkan-loader) printf 'vulkan-icd-loader vulkan-headers' ;;
+        pacman:vulkan-driver) printf 'vulkan-swrast' ;;
         pacman:libclang) printf 'clang' ;;
         brew:libclang) printf 'llvm' ;;
         # It comes with node.
@@ -236,9 +249,10 @@ case ${1:-} in
         exit 0
         ;;
     --clients) look=look_for_clients who='make test' ;;
+    --vulkan) look=look_for_vulkan who='a build with Vulkan' ;;
     '') ;;
     *)
-        say "unknown argument '$1' (there are --clients and --libclang)"
+        say "unknown argument '$1' (there are --clients, --vulkan and --libclang)"
         exit 2
         ;;
 esac
@@ -247,4 +261,7 @@ if [ -n "$missing" ]; then
     install_missing
     $look
     [ -z "$missing" ] || give_up "The packages were installed and it is still not found; see docs/operations.md."
+fi
+if [ "$look" = look_for_vulkan ]; then
+    "${0%/*}/gpu.sh" headers
 fi

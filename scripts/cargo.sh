@@ -28,6 +28,12 @@ if [ -z "${LIBCLANG_PATH:-}" ]; then
     fi
 fi
 
+# The headers that `bootstrap.sh --vulkan` fetched where the system's are too old.
+if [ -z "${VULKAN_SDK:-}" ] && [ -d "${CARGO_TARGET_DIR:-target}/vulkan-sdk/include" ]; then
+    VULKAN_SDK=$(cd "${CARGO_TARGET_DIR:-target}/vulkan-sdk" && pwd)
+    export VULKAN_SDK
+fi
+
 # make's job server is closed to a recipe that is not a recursive make; cargo and cmake would complain and then
 # build with one job.
 unset MAKEFLAGS MFLAGS MAKELEVEL

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tests of scripts/bootstrap.sh and scripts/cargo.sh: the real scripts, with a PATH that holds only stand-ins
+# Tests of scripts/bootstrap.sh, scripts/gpu.sh and scripts/cargo.sh: the real scripts, with a PATH that holds only stand-ins
 # and with BOOTSTRAP_ROOT in place of the machine's folders. Nothing is installed.
 #
 # Usage: sh scripts/tests/bootstrap.sh     (SHELL_UNDER_TEST=/bin/bash picks another shell)
@@ -399,6 +399,101 @@ with='MAKEFLAGS=-j4'
 run cargo.sh build
 prints 'flags=none'
 never_prints 'flags=-j4'
+
+vulkan_headers() {
+    file /usr/include/vulkan/vulkan.hpp
+    printf '%s\n' '#define VK_HEADER_VERSION 1' \
+        "#define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION(0, 1, $1, VK_HEADER_VERSION)" \
+        >"$work/root/usr/include/vulkan/vulkan_core.h"
+}
+
+vulkan_toolchain() {
+    tools glslc
+    file /usr/lib/x86_64-linux-gnu/libvulkan.so
+    file /usr/share/cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake
+    file /usr/share/vulkan/icd.d/driver.json
+}
+
+begin 'no GPU: none, whatever toolchain is there'
+machine Linux 0
+vulkan_toolchain
+vulkan_headers 4
+run gpu.sh choose auto
+status_is 0
+prints 'GPU backend: none (no GPU is here)'
+run gpu.sh features auto
+silent
+
+begin 'a GPU and all that Vulkan needs: vulkan'
+machine Linux 0
+vulkan_toolchain
+vulkan_headers 4
+file /dev/dri/renderD128
+run gpu.sh choose auto
+prints 'GPU backend: vulkan'
+run gpu.sh features auto
+prints '--features vulkan'
+
+begin 'a GPU, but old headers: none, and how to get them'
+machine Linux 0
+vulkan_toolchain
+vulkan_headers 3
+file /dev/kfd
+run gpu.sh choose auto
+status_is 0
+prints 'GPU backend: none'
+prints 'GPU=vulkan installs that'
+
+begin 'an NVIDIA driver and nvcc: cuda'
+machine Linux 0
+tools nvcc
+file /proc/driver/nvidia/version
+run gpu.sh features auto
+prints '--features cuda'
+
+begin 'GPU=cuda without nvcc: an error'
+machine Linux 0
+run gpu.sh choose cuda
+status_is 1
+prints 'nvcc'
+
+begin 'GPU=none beats what is found, and a wrong word is an error'
+machine Linux 0
+tools nvcc
+file /proc/driver/nvidia/version
+run gpu.sh features none
+silent
+run gpu.sh features fast
+status_is 2
+prints 'GPU=fast is not known'
+
+begin 'a Mac has Metal without a feature'
+machine Darwin 0
+run gpu.sh features auto
+silent
+
+begin 'what Vulkan lacks is installed by the names of the package manager'
+machine Linux 0
+vulkan_headers 4
+stub apt-get "echo \"apt-get \$*\" >>$work/log
+case \" \$* \" in *' install '*)
+    printf '#!/bin/sh\n' >$work/bin/glslc
+    $(command -v chmod) +x $work/bin/glslc
+    $mkdir_path -p $work/root/usr/lib $work/root/usr/share/cmake/SPIRV-Headers $work/root/usr/share/vulkan/icd.d
+    : >$work/root/usr/lib/libvulkan.so
+    : >$work/root/usr/share/vulkan/icd.d/driver.json ;;
+esac"
+run bootstrap.sh --vulkan
+log_is "apt-get update
+apt-get install -y --no-install-recommends glslc libvulkan-dev spirv-headers mesa-vulkan-drivers"
+
+begin 'old headers and no way to fetch newer ones: what to do, status 1'
+machine Linux 0
+vulkan_toolchain
+vulkan_headers 3
+run bootstrap.sh --vulkan
+status_is 1
+prints 'set VULKAN_SDK'
 
 printf '%s tests of the build scripts, %s failed\n' "$tests" "$failures"
 [ "$failures" = 0 ]

@@ -137,6 +137,12 @@ pub struct Device {
     pub name: String,
     /// For people.
     pub description: String,
+    /// The backend of ggml that it belongs to: `CPU`, `CUDA`, `Vulkan`, `MTL`.
+    #[serde(default)]
+    pub backend: String,
+    /// PCI address, where the backend knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pci_id: Option<String>,
     /// `cpu`, `gpu`, `integrated gpu`, `accelerator` or `other`.
     pub kind: String,
     /// Whether it shares the host's memory; `None` when ggml does not say.

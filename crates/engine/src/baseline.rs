@@ -58,6 +58,7 @@ impl Baseline {
             threads: settings.threads,
             kv: settings.kv,
             pooling: Some(Pooling::default()),
+            flash_attention: true,
             alone: true,
         };
         let context = Context::new(&model, &options, None, Arc::default())?;

@@ -305,6 +305,7 @@ fn context_options(settings: &LoadSettings, source: &ModelSource) -> ContextOpti
         kv: settings.kv,
         // Ours to do where few tokens have outputs (`session::embed`).
         pooling: embeds.then(|| source.pooling()),
+        flash_attention: true,
         alone: false,
     }
 }

@@ -90,6 +90,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
         threads: 1,
         kv: KvType::F16,
         pooling: None,
+        flash_attention: true,
         alone: false,
     };
     let mut context = Context::new(&model, &options, None, std::sync::Arc::default()).unwrap();

@@ -87,6 +87,7 @@ fn context_of(model: &Model, executor: Box<dyn Executor>, outputs: u32) -> Conte
         threads: 1,
         kv: KvType::F16,
         pooling: Some(Pooling::default()),
+        flash_attention: true,
         alone: false,
     };
     Context::new(model, &options, Some(executor), Arc::default()).unwrap()

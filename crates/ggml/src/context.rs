@@ -4,6 +4,7 @@ use crate::backend::{self, Attachment, ErrorSlot, SharedExecutor};
 use crate::batch::Batch;
 use crate::error::{DecodeError, LoadError};
 use crate::graph::Executor;
+use crate::memory_use::MemoryUse;
 use crate::model::Model;
 use crate::threads::ThreadPool;
 use crate::{log, sys};
@@ -53,6 +54,8 @@ pub struct ContextOptions {
     pub kv: KvType,
     /// How embeddings are pooled, when asked for; `None`: each token has its own. Pooled ones need `outputs` for all tokens.
     pub pooling: Option<Pooling>,
+    /// llama.cpp's choice whether to use flash attention, or none at all.
+    pub flash_attention: bool,
     /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop a decode. For
     /// baselines.
     pub alone: bool,
@@ -64,17 +67,6 @@ impl ContextOptions {
         let batch = self.batch.max(self.sequences);
         if self.outputs == 0 { batch } else { self.outputs.max(self.sequences).min(batch) }
     }
-}
-
-/// Bytes a context uses, as llama.cpp accounts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MemoryUse {
-    /// Weights in host memory (ours or llama.cpp's).
-    pub model_bytes: u64,
-    /// KV cache and recurrent state.
-    pub context_bytes: u64,
-    /// Compute buffers.
-    pub compute_bytes: u64,
 }
 
 /// A context of a model.
@@ -176,6 +168,9 @@ impl Context {
         params.n_threads = threads;
         params.n_threads_batch = threads;
         params.no_perf = true;
+        if !options.flash_attention {
+            params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        }
         if options.kv == KvType::Q8_0 {
             params.type_k = sys::GGML_TYPE_Q8_0;
             params.type_v = sys::GGML_TYPE_Q8_0;
@@ -449,19 +444,11 @@ impl Context {
     /// What the context uses.
     #[must_use]
     pub fn memory_use(&self) -> MemoryUse {
-        const MOST: usize = 64;
         if self.raw.is_null() {
             return MemoryUse::default();
         }
-        // SAFETY: the struct is plain data, for which zeroes are valid.
-        let mut entries: [sys::llama_memory_breakdown_entry; MOST] = unsafe { std::mem::zeroed() };
-        // SAFETY: writes at most MOST entries.
-        let count = unsafe { sys::llama_memory_breakdown_collect(self.raw, entries.as_mut_ptr(), MOST) };
-        entries.iter().take(count).fold(MemoryUse::default(), |sum, entry| MemoryUse {
-            model_bytes: sum.model_bytes + entry.model as u64,
-            context_bytes: sum.context_bytes + entry.context as u64,
-            compute_bytes: sum.compute_bytes + entry.compute as u64,
-        })
+        // SAFETY: the context is alive.
+        unsafe { MemoryUse::of(self.raw) }
     }
 }
 

@@ -27,6 +27,7 @@ mod interlude;
 mod log;
 pub mod measure;
 pub mod media;
+mod memory_use;
 pub mod model;
 pub mod sampler;
 mod sys;
@@ -39,7 +40,7 @@ pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
     ReasoningSplit, ToolChoice, check_grammar, json_schema_to_grammar,
 };
-pub use context::{Context, ContextOptions, KvType, MemoryUse, Pooling};
+pub use context::{Context, ContextOptions, KvType, Pooling};
 pub use error::{DecodeError, ExecError, LoadError};
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use graph::{
@@ -50,6 +51,7 @@ pub use media::{
     MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece,
     RowPlaces,
 };
+pub use memory_use::{DeviceMemoryUse, MemoryUse};
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
 pub use sampler::{SampleError, Sampler, SamplerOptions};
 pub use vocab::{Token, Vocab};

@@ -1,7 +1,7 @@
 //! Process-wide state of llama.cpp, and what it says about the machine.
 
 use crate::{device, log, sys};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString, c_char};
 use std::sync::{Once, OnceLock};
 
 unsafe extern "C" {
@@ -33,14 +33,28 @@ pub fn set_log_echo(on: bool) {
 pub struct DeviceInfo {
     /// Short name: `CPU`, `CUDA0`, `Metal`.
     pub name: String,
-    /// For people.
+    /// For people: the model of the chip, of Vulkan also the driver.
     pub description: String,
+    /// The backend that it belongs to: `CPU`, `CUDA`, `Vulkan`, `MTL`.
+    pub backend: String,
+    /// PCI address (`0000:c1:00.0`), where the backend knows it: the same chip seen by two backends has it twice.
+    pub pci_id: Option<String>,
     /// What kind of device it is.
     pub kind: DeviceKind,
+    /// Whether its memory is the host's: what is free there is counted once.
+    pub is_unified: bool,
     /// Memory in bytes, 0 when the device does not say.
     pub memory_total_bytes: u64,
     /// Free memory in bytes.
     pub memory_free_bytes: u64,
+}
+
+impl DeviceInfo {
+    /// Whether layers can be placed on it.
+    #[must_use]
+    pub fn is_gpu(&self) -> bool {
+        matches!(self.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu)
+    }
 }
 
 /// ggml's kinds of devices.
@@ -58,35 +72,81 @@ pub enum DeviceKind {
     Other,
 }
 
+impl DeviceKind {
+    pub(crate) fn of(kind: sys::ggml_backend_dev_type) -> Self {
+        match kind {
+            sys::GGML_BACKEND_DEVICE_TYPE_CPU => Self::Cpu,
+            sys::GGML_BACKEND_DEVICE_TYPE_GPU => Self::Gpu,
+            sys::GGML_BACKEND_DEVICE_TYPE_IGPU => Self::IntegratedGpu,
+            sys::GGML_BACKEND_DEVICE_TYPE_ACCEL => Self::Accelerator,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// All devices that ggml found.
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
     init();
-    // SAFETY: plain queries; ggml returns static strings and fills the two numbers.
+    // SAFETY: ggml answers an index below the count with a device that lives for the whole process.
     unsafe {
-        (0..sys::ggml_backend_dev_count())
-            .map(|index| {
-                let device = sys::ggml_backend_dev_get(index);
-                let (mut free, mut total) = (0, 0);
-                sys::ggml_backend_dev_memory(device, &raw mut free, &raw mut total);
-                DeviceInfo {
-                    name: CStr::from_ptr(sys::ggml_backend_dev_name(device)).to_string_lossy().into_owned(),
-                    description: CStr::from_ptr(sys::ggml_backend_dev_description(device))
-                        .to_string_lossy()
-                        .into_owned(),
-                    kind: match sys::ggml_backend_dev_type(device) {
-                        sys::GGML_BACKEND_DEVICE_TYPE_CPU => DeviceKind::Cpu,
-                        sys::GGML_BACKEND_DEVICE_TYPE_GPU => DeviceKind::Gpu,
-                        sys::GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
-                        sys::GGML_BACKEND_DEVICE_TYPE_ACCEL => DeviceKind::Accelerator,
-                        _ => DeviceKind::Other,
-                    },
-                    memory_total_bytes: total as u64,
-                    memory_free_bytes: free as u64,
-                }
-            })
-            .collect()
+        (0..sys::ggml_backend_dev_count()).map(|index| describe(sys::ggml_backend_dev_get(index))).collect()
     }
+}
+
+/// # Safety
+/// `device` is one of ggml's devices.
+unsafe fn describe(device: sys::ggml_backend_dev_t) -> DeviceInfo {
+    // SAFETY: the struct is plain data, for which zeroes are valid.
+    let mut props: sys::ggml_backend_dev_props = unsafe { std::mem::zeroed() };
+    // SAFETY: the device is alive (caller), as are its registry and its NUL-terminated strings; ggml fills the struct.
+    let (name, description, backend, pci_id) = unsafe {
+        sys::ggml_backend_dev_get_props(device, &raw mut props);
+        let registry = sys::ggml_backend_dev_backend_reg(device);
+        (
+            text(sys::ggml_backend_dev_name(device)),
+            text(sys::ggml_backend_dev_description(device)),
+            text(sys::ggml_backend_reg_name(registry)),
+            text(props.device_id),
+        )
+    };
+    let kind = DeviceKind::of(props.type_);
+    DeviceInfo {
+        name: name.unwrap_or_default(),
+        description: description.unwrap_or_default(),
+        backend: backend.unwrap_or_default(),
+        pci_id,
+        kind,
+        // Metal calls its devices GPUs and says by this alone that they read the host's memory.
+        is_unified: kind == DeviceKind::IntegratedGpu
+            || (kind == DeviceKind::Gpu && props.caps.buffer_from_host_ptr),
+        memory_total_bytes: props.memory_total as u64,
+        memory_free_bytes: props.memory_free as u64,
+    }
+}
+
+/// # Safety
+/// `text` is null or a NUL-terminated string.
+unsafe fn text(text: *const c_char) -> Option<String> {
+    // SAFETY: the caller's promise.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
+}
+
+/// Names of the buffer types of GPUs. Host memory that a GPU's driver has pinned is not among them.
+pub(crate) fn gpu_buffer_types() -> Vec<CString> {
+    init();
+    // SAFETY: plain queries; ggml answers an index below the count with a device, and a device with a buffer type, that live
+    // for the whole process.
+    let names = (0..unsafe { sys::ggml_backend_dev_count() }).filter_map(|index| unsafe {
+        let device = sys::ggml_backend_dev_get(index);
+        let is_gpu = matches!(
+            sys::ggml_backend_dev_type(device),
+            sys::GGML_BACKEND_DEVICE_TYPE_GPU | sys::GGML_BACKEND_DEVICE_TYPE_IGPU
+        );
+        let name = || sys::ggml_backend_buft_name(sys::ggml_backend_dev_buffer_type(device));
+        is_gpu.then(|| CStr::from_ptr(name()).to_owned())
+    });
+    names.collect()
 }
 
 /// Whether ggml's CPU device has been decorated: once it was, everything in this process goes through ours.

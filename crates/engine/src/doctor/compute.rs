@@ -1,18 +1,13 @@
-//! Kernels, ggml's backends, and processors for graphics.
+//! Kernels and ggml's backends.
 
-use hypura_core::plan::human_bytes;
-use hypura_ggml::system::{self, DeviceInfo, DeviceKind};
+use hypura_ggml::system;
 use std::fs;
-use std::path::Path;
 
 use super::{Finding, Verdict};
 
 pub(super) fn examine() -> Vec<Finding> {
-    let devices = system::devices();
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let mut findings = vec![kernels(&system::compiled_features(), &processor), backends(&system::backends())];
-    findings.extend(gpus(&devices, &drivers(&|path| Path::new(path).exists())));
-    findings
+    vec![kernels(&system::compiled_features(), &processor), backends(&system::backends())]
 }
 
 /// Extensions that make kernels much faster: their name in llama.cpp, and among the flags of `/proc/cpuinfo`.
@@ -45,35 +40,6 @@ fn backends(names: &[String]) -> Finding {
     Finding::new("backends", Verdict::Good, format!("compiled in: {}", names.join(", ")))
 }
 
-/// Drivers of graphics processors, by the files that they make.
-fn drivers(exists: &dyn Fn(&str) -> bool) -> Vec<&'static str> {
-    let known = [("/proc/driver/nvidia/version", "NVIDIA"), ("/dev/kfd", "AMD")];
-    known.iter().filter(|(path, _)| exists(path)).map(|(_, name)| *name).collect()
-}
-
-fn gpus(devices: &[DeviceInfo], drivers: &[&str]) -> Vec<Finding> {
-    const IDLE: &str =
-        "weights are not placed on it yet: the processor computes, which costs speed and no correctness";
-    let is_gpu = |device: &&DeviceInfo| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu);
-    let found: Vec<Finding> = devices
-        .iter()
-        .filter(is_gpu)
-        .map(|gpu| {
-            let memory = human_bytes(gpu.memory_total_bytes);
-            Finding::new("GPU", Verdict::Slow, format!("{}: {}, {memory}", gpu.name, gpu.description))
-                .fix(IDLE)
-        })
-        .collect();
-    if !found.is_empty() {
-        return found;
-    }
-    if drivers.is_empty() {
-        return vec![Finding::new("GPU", Verdict::Good, "none found; the processor computes")];
-    }
-    let found = format!("{}, for which this build has no backend", drivers.join(" and "));
-    vec![Finding::new("GPU", Verdict::Slow, found).fix(IDLE)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,20 +59,5 @@ mod tests {
         assert!(backends(&["CPU".to_owned(), "CUDA".to_owned()]).found.ends_with("CPU, CUDA"));
         assert_eq!(backends(&[]).verdict, Verdict::Bad);
         assert!(system::backends().contains(&"CPU".to_owned()), "{:?}", system::backends());
-    }
-
-    #[test]
-    fn a_gpu_that_is_not_used_is_told() {
-        let gpu = DeviceInfo {
-            name: "CUDA0".to_owned(),
-            description: "fast".to_owned(),
-            kind: DeviceKind::Gpu,
-            memory_total_bytes: 1 << 30,
-            memory_free_bytes: 0,
-        };
-        for finding in [&gpus(&[gpu], &[])[0], &gpus(&[], &drivers(&|path| path == "/dev/kfd"))[0]] {
-            assert_eq!((finding.verdict, finding.fix.is_some()), (Verdict::Slow, true), "{finding:?}");
-        }
-        assert_eq!(gpus(&[], &drivers(&|_| false))[0].verdict, Verdict::Good);
     }
 }

@@ -5,9 +5,11 @@
 
 mod compute;
 mod disk;
+mod gpu;
 mod memory;
 
 use hypura_core::plan::human_bytes;
+use hypura_core::profile::Device;
 use hypura_storage::{ReaderConfig, ReaderKind, open_reader};
 use serde::Serialize;
 use std::fs;
@@ -38,19 +40,26 @@ pub struct Finding {
     pub found: String,
     /// What to do about it.
     pub fix: Option<String>,
+    /// The device that was found, for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
 }
 
 impl Finding {
     /// A finding that needs no fix.
     #[must_use]
     pub fn new(what: &'static str, verdict: Verdict, found: impl Into<String>) -> Self {
-        Self { what, verdict, found: found.into(), fix: None }
+        Self { what, verdict, found: found.into(), fix: None, device: None }
     }
 
     /// With what to do about it.
     #[must_use]
     pub fn fix(self, fix: impl Into<String>) -> Self {
         Self { fix: Some(fix.into()), ..self }
+    }
+
+    fn device(self, device: Device) -> Self {
+        Self { device: Some(device), ..self }
     }
 }
 
@@ -62,6 +71,7 @@ pub fn examine(dir: &Path) -> Vec<Finding> {
     findings.extend([memlock(), huge_pages()].into_iter().flatten());
     findings.extend(memory::examine());
     findings.extend(compute::examine());
+    findings.extend(gpu::examine());
     findings
 }
 

@@ -98,20 +98,22 @@ pub(super) fn devices() -> Vec<Device> {
     system::devices().iter().map(device).collect()
 }
 
-fn device(info: &DeviceInfo) -> Device {
-    let (kind, unified) = match info.kind {
-        DeviceKind::Cpu => ("cpu", None),
-        DeviceKind::Gpu => ("gpu", Some(false)),
-        DeviceKind::IntegratedGpu => ("integrated gpu", Some(true)),
-        DeviceKind::Accelerator => ("accelerator", None),
-        DeviceKind::Other => ("other", None),
+pub(crate) fn device(info: &DeviceInfo) -> Device {
+    let kind = match info.kind {
+        DeviceKind::Cpu => "cpu",
+        DeviceKind::Gpu => "gpu",
+        DeviceKind::IntegratedGpu => "integrated gpu",
+        DeviceKind::Accelerator => "accelerator",
+        DeviceKind::Other => "other",
     };
     let known = |bytes: u64| (bytes > 0).then_some(bytes);
     Device {
         name: info.name.clone(),
         description: info.description.clone(),
+        backend: info.backend.clone(),
+        pci_id: info.pci_id.clone(),
         kind: kind.to_owned(),
-        unified,
+        unified: info.is_gpu().then_some(info.is_unified),
         memory_total_bytes: known(info.memory_total_bytes),
         memory_free_bytes: known(info.memory_free_bytes),
     }

@@ -8,7 +8,7 @@
 
 mod budget;
 mod disk;
-mod facts;
+pub(crate) mod facts;
 mod measure;
 mod store;
 
