@@ -5,7 +5,6 @@
 //! - [`client`]: talks to a running server
 //! - [`plot`]: curves as SVG
 //! - [`server`]: a drop-in Ollama
-//! - [`store`]: models by name
 #![deny(unsafe_code)]
 
 pub mod bench;
@@ -13,4 +12,3 @@ pub mod cli;
 pub mod client;
 pub mod plot;
 pub mod server;
-pub mod store;

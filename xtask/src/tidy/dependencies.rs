@@ -1,5 +1,5 @@
-//! Crates depend on each other in these directions only: `hypura → engine → {core, storage, ggml}`, `hypura → core`.
-//! The three leaves do not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
+//! Crates depend on each other in these directions only: `hypura → {store, engine, core}`, `store → core`,
+//! `engine → {core, storage, ggml}`. The three leaves do not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
 //! `crates/ggml` alone.
 //!
 //! Build- and dev-dependencies follow the same directions, with one exception: the tests of `storage` and `ggml` may use
@@ -17,7 +17,7 @@ struct Rule {
     tests_may_use: &'static [&'static str],
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     Rule { package: "hypura-core", may_use: &[], tests_may_use: &[] },
     Rule { package: "hypura-storage", may_use: &[], tests_may_use: &["hypura-core"] },
     Rule { package: "hypura-ggml", may_use: &[], tests_may_use: &["hypura-core"] },
@@ -26,17 +26,22 @@ const RULES: [Rule; 7] = [
         may_use: &["hypura-core", "hypura-storage", "hypura-ggml"],
         tests_may_use: &[],
     },
-    Rule { package: "hypura", may_use: &["hypura-core", "hypura-engine"], tests_may_use: &[] },
+    Rule { package: "hypura-store", may_use: &["hypura-core"], tests_may_use: &[] },
+    Rule {
+        package: "hypura",
+        may_use: &["hypura-core", "hypura-engine", "hypura-store"],
+        tests_may_use: &[],
+    },
     Rule { package: "hypura-fuzz", may_use: &["hypura-core"], tests_may_use: &[] },
     Rule { package: "xtask", may_use: &[], tests_may_use: &[] },
 ];
 
 /// Libraries that only these packages may name, in any kind of dependency.
-const RESERVED: [(&str, &[&str]); 10] = [
+const RESERVED: [(&str, &[&str]); 11] = [
     ("llama-cpp-sys-4", &["hypura-ggml"]),
     ("bindgen", &["hypura-ggml"]),
     ("io-uring", &["hypura-storage"]),
-    // The libraries know neither the command line nor HTTP, and their errors are typed.
+    // The engine and what is below it know neither the command line nor HTTP; errors of libraries are typed.
     ("anyhow", &["hypura", "xtask"]),
     ("clap", &["hypura", "xtask"]),
     ("indicatif", &["hypura"]),
@@ -44,6 +49,7 @@ const RESERVED: [(&str, &[&str]); 10] = [
     ("tokio", &["hypura"]),
     ("hyper", &["hypura"]),
     ("axum", &["hypura"]),
+    ("ureq", &["hypura", "hypura-store"]),
 ];
 
 /// In the manifest of the workspace these would be within reach of every crate.
@@ -151,6 +157,8 @@ mod tests {
         let permitted = [
             ("hypura", "hypura-core"),
             ("hypura", "hypura-engine"),
+            ("hypura", "hypura-store"),
+            ("hypura-store", "hypura-core"),
             ("hypura-engine", "hypura-core"),
             ("hypura-engine", "hypura-storage"),
             ("hypura-engine", "hypura-ggml"),
@@ -188,7 +196,7 @@ mod tests {
     fn llama_cpp_is_named_by_ggml_alone() -> Result<()> {
         let direct = "[dependencies]\nllama-cpp-sys-4 = \"=0.11.0\"";
         assert_eq!(found("hypura-ggml", direct)?, Vec::<String>::new());
-        for package in ["hypura", "hypura-engine", "hypura-core", "hypura-storage", "xtask"] {
+        for package in ["hypura", "hypura-store", "hypura-engine", "hypura-core", "hypura-storage", "xtask"] {
             let message =
                 format!("`{package}` must not depend on `llama-cpp-sys-4`, which is for hypura-ggml only");
             assert_eq!(found(package, direct)?, [message]);

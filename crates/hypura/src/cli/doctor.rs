@@ -8,7 +8,7 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::store::Store;
+use hypura_store::Store;
 
 /// Arguments of `hypura doctor`.
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,7 @@ use hypura_engine::{KvType, ReaderConfig, ReaderKind};
 use std::path::{Path, PathBuf};
 
 use super::{CacheSizeArg, MemorySize, UsageError};
-use crate::store::{ModelEntry, ModelName, Store, StoreError, demo_candidates, projector_beside};
+use hypura_store::{ModelEntry, ModelName, Store, StoreError, demo_candidates, projector_beside};
 
 /// The word that stands for the model that comes with the program.
 const DEMO: &str = "demo";

@@ -22,7 +22,7 @@ use crate::server::models::{
 };
 use crate::server::origin::Origins;
 use crate::server::{HttpSettings, Server, serve};
-use crate::store::Store;
+use hypura_store::Store;
 
 /// Context when neither a request, nor the model, nor the environment asks for another.
 const DEFAULT_CONTEXT: u32 = 4096;

@@ -14,10 +14,10 @@ use hypura::server::models::backend::{
 };
 use hypura::server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
 use hypura::server::options::Options;
-use hypura::store::{ModelName, Store};
 use hypura_engine::media::MediaFile;
 use hypura_engine::media::marker;
 use hypura_engine::serve::SharedMemory;
+use hypura_store::{ModelName, Store};
 
 /// A gate that tests hold shut and open.
 #[derive(Default)]

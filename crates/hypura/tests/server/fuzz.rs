@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::Method;
-use hypura::store::{Places, Store};
+use hypura_store::{Places, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};

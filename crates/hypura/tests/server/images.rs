@@ -8,10 +8,10 @@ use hypura::server::models::{
     Capabilities, EngineBackend, ManagerSettings, ModelEntry, ModelManager, StoreCatalog,
 };
 use hypura::server::{HttpSettings, Server, router};
-use hypura::store::{Places, Store};
 use hypura_core::synth::{self, ProjectorKind, Quant, Shape, SynthOptions, SynthPlan};
 use hypura_engine::load::LoadSettings;
 use hypura_engine::serve::RunnerSettings;
+use hypura_store::{Places, Store};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};

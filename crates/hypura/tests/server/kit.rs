@@ -29,7 +29,7 @@ pub struct Setup {
     pub models: Vec<ModelEntry>,
     pub manager: ManagerSettings,
     pub http: HttpSettings,
-    pub store: Option<Arc<hypura::store::Store>>,
+    pub store: Option<Arc<hypura_store::Store>>,
 }
 
 impl Default for Setup {

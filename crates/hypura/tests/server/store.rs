@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use hypura::server::keep_alive::KeepAlive;
 use hypura::server::models::{ManagerSettings, ModelManager, StoreCatalog};
 use hypura::server::{HttpSettings, Server, router};
-use hypura::store::{Digest, Places, Store};
+use hypura_store::{Digest, Places, Store};
 use serde_json::{Value, json};
 
 use crate::fake::{FakeBackend, Script};

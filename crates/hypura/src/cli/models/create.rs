@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use super::super::progress_bar;
 use crate::client::Client;
-use crate::store::{CreateRequest, Digest, Modelfile, Progress, Store, Texts, shards_of};
+use hypura_store::{CreateRequest, Digest, Modelfile, Progress, Store, Texts, shards_of};
 
 /// Arguments of `hypura create`.
 #[derive(Debug, clap::Args)]

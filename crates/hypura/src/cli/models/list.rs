@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Place, human_span, print, short_digest, table};
 use crate::server::time;
-use crate::store::{ModelEntry, Store};
+use hypura_store::{ModelEntry, Store};
 
 /// Arguments of `hypura list`.
 #[derive(Debug, clap::Args)]

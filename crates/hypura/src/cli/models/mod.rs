@@ -29,7 +29,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use crate::client::{Client, Listener};
-use crate::store::Store;
+use hypura_store::Store;
 
 /// Who answers for the models.
 enum Place {

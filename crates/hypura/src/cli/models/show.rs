@@ -128,7 +128,7 @@ fn summary(all: &Value, verbose: bool) -> String {
 fn projector(info: &Value) -> impl Iterator<Item = String> {
     let number = |key: &str| info[key].as_u64();
     let text = |key: &str| info[key].as_str().map(ToOwned::to_owned);
-    let parameters = number("general.parameter_count").map(crate::store::human_number);
+    let parameters = number("general.parameter_count").map(hypura_store::human_number);
     let rows = [
         ("architecture", text("general.architecture")),
         ("type", text("clip.projector_type").or_else(|| text("clip.vision.projector_type"))),

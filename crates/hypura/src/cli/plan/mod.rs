@@ -1,12 +1,10 @@
 //! `hypura plan MODEL`: what a model will do on this machine, before it is loaded or even downloaded.
 //!
 //! - `header`: the header of a model that is here, at a URL, or on Hugging Face
-//! - `http`: files read in ranges
 //! - `what_if`: the flag for other machines
 //! - `report`, `json`: the answer for people and for programs
 
 mod header;
-mod http;
 mod json;
 mod report;
 mod what_if;

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::answer::Message;
-use crate::store::ModelEntry;
+use hypura_store::ModelEntry;
 
 /// What was said. Nothing, for plain files.
 #[derive(Clone, Debug, Default)]

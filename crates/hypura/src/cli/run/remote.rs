@@ -17,7 +17,7 @@ use super::chat::{Speaker, first, talk};
 use super::prompt::{self, Input};
 use crate::cli::{Interrupt, Style};
 use crate::client::{Client, ClientError};
-use crate::store::Store;
+use hypura_store::Store;
 
 /// A server and the name of the model there.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::server::Failure;
 use crate::server::job::Message;
 use crate::server::options::Options;
-use crate::store::Store;
+use hypura_store::Store;
 
 /// A model that is installed.
 #[derive(Clone, Debug)]

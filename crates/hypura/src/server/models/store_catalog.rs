@@ -11,7 +11,7 @@ use super::catalog::{Capabilities, Catalog, Details, LookupError, ModelEntry, Sh
 use crate::server::Failure;
 use crate::server::job::Message;
 use crate::server::options::Options;
-use crate::store::{self, Capability, Locality, ModelName, Store, StoreError};
+use hypura_store::{self as store, Capability, Locality, ModelName, Store, StoreError};
 
 /// All models of this machine.
 pub struct StoreCatalog {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::manage::with_store;
 use crate::server::state::Server;
 use crate::server::{Failure, respond};
-use crate::store::{Digest, StoreError, Stored};
+use hypura_store::{Digest, StoreError, Stored};
 
 /// Chunks that may wait for the disk.
 const QUEUE: usize = 16;

@@ -19,7 +19,7 @@ use super::wire;
 use crate::server::respond::NDJSON;
 use crate::server::state::Server;
 use crate::server::{Failure, body, respond};
-use crate::store::{CreateRequest, Progress};
+use hypura_store::{CreateRequest, Progress};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/api/create", post(create))

@@ -18,7 +18,7 @@ use crate::server::models::{LookupError, failure_of_store};
 use crate::server::respond::NDJSON;
 use crate::server::state::Server;
 use crate::server::{Failure, body, respond};
-use crate::store::{ModelName, Store, StoreError};
+use hypura_store::{ModelName, Store, StoreError};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()

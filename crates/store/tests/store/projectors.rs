@@ -1,8 +1,8 @@
 //! Projectors: attached to their models wherever those are, told of, and taken over.
 
-use hypura::store::{Capability, CreateRequest, ModelEntry};
 use hypura_core::gguf::Value;
 use hypura_core::synth::ProjectorKind;
+use hypura_store::{Capability, CreateRequest, ModelEntry};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

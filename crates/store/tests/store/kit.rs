@@ -1,7 +1,7 @@
 //! A machine with model stores in a temporary folder, and small GGUF files to fill them.
 
-use hypura::store::{Digest, Listing, Places, Store};
 use hypura_core::gguf::{Array, GgmlType, HeaderBuilder, Value};
+use hypura_store::{Digest, Listing, Places, Store};
 use serde_json::{Value as Json, json};
 use std::fs;
 use std::path::{Path, PathBuf};

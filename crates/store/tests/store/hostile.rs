@@ -1,6 +1,6 @@
 //! Broken and hostile stores: what cannot be used is skipped with a reason, and the rest goes on.
 
-use hypura::store::StoreError;
+use hypura_store::StoreError;
 use std::fs;
 use std::os::unix::fs::symlink;
 

@@ -1,7 +1,7 @@
 //! New models from names, blobs and files.
 
-use hypura::store::{CreateRequest, Digest, ModelEntry, StoreError};
 use hypura_core::gguf::Value;
+use hypura_store::{CreateRequest, Digest, ModelEntry, StoreError};
 use serde_json::{Value as Json, json};
 use std::fs;
 

@@ -9,11 +9,13 @@
 //! - `entry`, `show`: what is told of a model
 //! - `modelfile`: reading and writing Modelfiles
 //! - `blobs`, `create`, `edit`: changes, all of them in our own store
+//! - [`fetch`]: headers of models that are elsewhere
 //!
 //! Invariants: no other program's folder is ever written to; nothing that a manifest, a request or a link says leads a
 //! write out of our folder; a broken model is skipped with a reason and stops nobody else's; nothing here loads a model,
 //! so every call is quick (the exceptions, hashing a file and `verbose`, say so). All calls block: from async code use a
 //! blocking task. `Store` is `Sync` and holds no lock while it reads files.
+#![deny(unsafe_code)]
 
 mod blobs;
 mod cache;
@@ -23,6 +25,7 @@ mod edit;
 mod entry;
 mod error;
 mod facts;
+pub mod fetch;
 mod files;
 mod gather;
 mod layout;

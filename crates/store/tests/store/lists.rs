@@ -1,7 +1,7 @@
 //! What is found where, under which names.
 
-use hypura::store::{Capability, Digest, Origin, StoreError};
 use hypura_core::gguf::Value;
+use hypura_store::{Capability, Digest, Origin, StoreError};
 use std::fs;
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Copy, delete, and blobs: all in our own store.
 
-use hypura::store::{Digest, Origin, Store, StoreError, Stored};
+use hypura_store::{Digest, Origin, Store, StoreError, Stored};
 use std::fs;
 
 use super::kit::{Machine, gguf, put};

@@ -17,9 +17,10 @@ const MOST_LIST_BYTES: u64 = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Why a file on a server could not be read.
+/// Why a file on a server could not be read. `url` is the file's address.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HttpError {
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum HttpError {
     #[error("{url} cannot be reached: {source}")]
     Unreachable { url: String, source: Box<ureq::Error> },
     #[error("{url} is not there (HTTP {status}): check the name{hint}")]
