@@ -1,5 +1,5 @@
-//! Crates depend on each other in these directions only: `hypura → {store, engine, core}`, `store → core`,
-//! `engine → {core, storage, ggml}`. The three leaves do not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
+//! Crates depend on each other in these directions only: `hypura → {server, store, engine, core}`,
+//! `server → {store, engine, core}`, `store → core`, `engine → {core, storage, ggml}`. The three leaves do not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
 //! `crates/ggml` alone.
 //!
 //! Build- and dev-dependencies follow the same directions, with one exception: the tests of `storage` and `ggml` may use
@@ -17,7 +17,7 @@ struct Rule {
     tests_may_use: &'static [&'static str],
 }
 
-const RULES: [Rule; 8] = [
+const RULES: [Rule; 9] = [
     Rule { package: "hypura-core", may_use: &[], tests_may_use: &[] },
     Rule { package: "hypura-storage", may_use: &[], tests_may_use: &["hypura-core"] },
     Rule { package: "hypura-ggml", may_use: &[], tests_may_use: &["hypura-core"] },
@@ -28,8 +28,13 @@ const RULES: [Rule; 8] = [
     },
     Rule { package: "hypura-store", may_use: &["hypura-core"], tests_may_use: &[] },
     Rule {
-        package: "hypura",
+        package: "hypura-server",
         may_use: &["hypura-core", "hypura-engine", "hypura-store"],
+        tests_may_use: &[],
+    },
+    Rule {
+        package: "hypura",
+        may_use: &["hypura-core", "hypura-engine", "hypura-store", "hypura-server"],
         tests_may_use: &[],
     },
     Rule { package: "hypura-fuzz", may_use: &["hypura-core"], tests_may_use: &[] },
@@ -46,9 +51,9 @@ const RESERVED: [(&str, &[&str]); 11] = [
     ("clap", &["hypura", "xtask"]),
     ("indicatif", &["hypura"]),
     ("rustyline", &["hypura"]),
-    ("tokio", &["hypura"]),
-    ("hyper", &["hypura"]),
-    ("axum", &["hypura"]),
+    ("tokio", &["hypura", "hypura-server"]),
+    ("hyper", &["hypura-server"]),
+    ("axum", &["hypura-server"]),
     ("ureq", &["hypura", "hypura-store"]),
 ];
 
@@ -158,6 +163,10 @@ mod tests {
             ("hypura", "hypura-core"),
             ("hypura", "hypura-engine"),
             ("hypura", "hypura-store"),
+            ("hypura", "hypura-server"),
+            ("hypura-server", "hypura-core"),
+            ("hypura-server", "hypura-engine"),
+            ("hypura-server", "hypura-store"),
             ("hypura-store", "hypura-core"),
             ("hypura-engine", "hypura-core"),
             ("hypura-engine", "hypura-storage"),
@@ -196,7 +205,15 @@ mod tests {
     fn llama_cpp_is_named_by_ggml_alone() -> Result<()> {
         let direct = "[dependencies]\nllama-cpp-sys-4 = \"=0.11.0\"";
         assert_eq!(found("hypura-ggml", direct)?, Vec::<String>::new());
-        for package in ["hypura", "hypura-store", "hypura-engine", "hypura-core", "hypura-storage", "xtask"] {
+        for package in [
+            "hypura",
+            "hypura-server",
+            "hypura-store",
+            "hypura-engine",
+            "hypura-core",
+            "hypura-storage",
+            "xtask",
+        ] {
             let message =
                 format!("`{package}` must not depend on `llama-cpp-sys-4`, which is for hypura-ggml only");
             assert_eq!(found(package, direct)?, [message]);

@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{MemorySize, UsageError};
-use crate::server::address::{Address, stripped};
-use crate::server::keep_alive::KeepAlive;
-use crate::server::models::{
+use hypura_server::address::{Address, stripped};
+use hypura_server::keep_alive::KeepAlive;
+use hypura_server::models::{
     Catalog, EngineBackend, LookupError, ManagerSettings, ModelManager, StoreCatalog,
 };
-use crate::server::origin::Origins;
-use crate::server::{HttpSettings, Server, serve};
+use hypura_server::origin::Origins;
+use hypura_server::{HttpSettings, Server, serve};
 use hypura_store::Store;
 
 /// Context when neither a request, nor the model, nor the environment asks for another.

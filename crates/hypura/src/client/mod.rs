@@ -13,7 +13,7 @@ use std::time::Duration;
 use ureq::http::{Response, StatusCode};
 use ureq::{Agent, Body, RequestBuilder};
 
-use crate::server::address::{Address, stripped};
+use hypura_server::address::{Address, stripped};
 
 pub use answer::Answer;
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use super::{Place, human_span, print, short_digest, table};
-use crate::server::time;
+use hypura_server::time;
 use hypura_store::{ModelEntry, Store};
 
 /// Arguments of `hypura list`.

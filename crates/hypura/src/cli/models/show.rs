@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use super::{Place, print};
-use crate::server::time;
+use hypura_server::time;
 
 /// Arguments of `hypura show`.
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,79 @@
+//! Conversations.
+
+use std::sync::Arc;
+
+use super::lookup::{self, Found};
+use super::run::{self, Checked, Prepared};
+use super::{PieceStream, fit};
+use crate::Failure;
+use crate::job::{ChatJob, Message};
+use crate::models::ModelEntry;
+use crate::models::backend::{ChatInput, Engine, LoadWish};
+use crate::options::Options;
+use crate::request_log::RequestLine;
+use crate::state::Server;
+
+/// Starts a conversation's answer. What can be checked without the model is checked before this returns.
+///
+/// # Errors
+/// Bad names, missing capabilities.
+pub async fn chat(server: &Arc<Server>, job: ChatJob) -> Result<PieceStream, Failure> {
+    let line = RequestLine::new(server, &job.base.model, job.base.received);
+    run::start(server, line, checked(server, job)).await
+}
+
+async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure> {
+    let found = lookup::find_for(server, &job.base).await?;
+    let input = check(&found, &job)?;
+    let keep_tokens = found.keep_tokens();
+    let truncate = job.truncate;
+    let make = Box::new(move |engine: &dyn Engine, options: &Options| {
+        let context = engine.context_for(options.context());
+        let prompt = fit::chat(engine, input, context, keep_tokens, truncate)?;
+        Ok(Prepared { prompt, wants_context: false })
+    });
+    Ok(Checked { base: job.base, found, make })
+}
+
+/// The text that the template makes of a conversation. Loads the model.
+///
+/// # Errors
+/// As [`chat`], and what the template says.
+pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, Failure> {
+    let found = lookup::find_for(server, &job.base).await?;
+    let input = check(&found, &job)?;
+    let wish = LoadWish { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let rendered = tokio::task::spawn_blocking(move || lease.engine().render_text(&input)).await;
+    rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
+}
+
+fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
+    let entry = &found.entry;
+    lookup::require_completion(entry, &job.base.model, "chat")?;
+    lookup::require(entry, job.tools.is_empty() || entry.capabilities.tools, "tools")?;
+    lookup::require_senses(entry, job.messages.iter().flat_map(|message| &message.media))?;
+    let think = lookup::thinking(entry, &job.base, job.think.clone())?;
+    let messages = with_the_models_own(entry, &job.messages);
+    let continues =
+        messages.last().is_some_and(|last| last.role == "assistant" && last.tool_calls.is_empty());
+    Ok(ChatInput {
+        messages: messages.iter().map(Message::to_openai).collect(),
+        media: messages.into_iter().map(|message| message.media).collect(),
+        tools: job.tools.clone(),
+        tool_choice: job.tool_choice,
+        parallel_tool_calls: job.parallel_tool_calls,
+        format: job.format.clone(),
+        think,
+        continues,
+        template: entry.template.clone(),
+    })
+}
+
+/// The model's system message first unless the request begins with one, then the model's messages, then the request's.
+fn with_the_models_own(entry: &ModelEntry, messages: &[Message]) -> Vec<Message> {
+    let has_system = messages.first().is_some_and(|message| message.role == "system");
+    let system = entry.system.as_deref().filter(|text| !has_system && !text.is_empty());
+    let system = system.map(|text| Message::text("system", text));
+    system.into_iter().chain(entry.messages.iter().cloned()).chain(messages.iter().cloned()).collect()
+}

@@ -1,0 +1,365 @@
+//! What all jobs share once there is a prompt: the wait for the model, the submission, the pieces, the line in the log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::lookup::Found;
+use super::stream::PieceStream;
+use crate::Failure;
+use crate::job::{DoneReason, JobBase, Piece, Summary, TokenLogprob};
+use crate::keep_alive::KeepAlive;
+use crate::models::backend::{
+    AnswerParser, AnswerPart, Engine, EngineDone, EngineEvent, EngineFinish, EngineRequest, EngineToken,
+    LoadWish, Prompt, Sampling,
+};
+use crate::models::{Lease, ModelEntry};
+use crate::options::Options;
+use crate::request_log::RequestLine;
+use crate::state::Server;
+
+/// Loads a model and does nothing with it. Returns what that took.
+///
+/// # Errors
+/// What the loader says.
+pub async fn load(
+    server: &Arc<Server>,
+    entry: &Arc<ModelEntry>,
+    options: &Options,
+    keep: Option<KeepAlive>,
+) -> Result<Duration, Failure> {
+    let start = Instant::now();
+    let wish = LoadWish { context: options.context() };
+    drop(server.models.acquire(entry, wish, keep).await?);
+    Ok(start.elapsed())
+}
+
+/// Has a model leave. One that is not loaded has left already.
+pub fn unload(server: &Server, entry: &ModelEntry) {
+    server.models.unload(entry);
+}
+
+/// Makes the prompt of a job: called where blocking is allowed, once the model is there.
+pub(super) type MakePrompt = Box<dyn FnOnce(&dyn Engine, &Options) -> Result<Prepared, Failure> + Send>;
+
+/// A prompt and what its answer is to be read like.
+pub(super) struct Prepared {
+    pub prompt: Prompt,
+    /// Whether the summary is to hold the tokens of prompt and answer.
+    pub wants_context: bool,
+}
+
+/// A job that was found to be good, as far as that can be said without its model.
+pub(super) struct Checked {
+    pub base: JobBase,
+    pub found: Found,
+    pub make: MakePrompt,
+}
+
+/// Checks a job and starts it; its pieces come from the stream. The log has a line of it, whatever becomes of it.
+///
+/// # Errors
+/// What `check` says.
+pub(super) async fn start(
+    server: &Arc<Server>,
+    line: RequestLine,
+    check: impl Future<Output = Result<Checked, Failure>>,
+) -> Result<PieceStream, Failure> {
+    let Checked { base, found, make } = check.await.inspect_err(|failure| line.failed(failure))?;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let work = Work { server: Arc::clone(server), base, found, pieces: sender };
+    tokio::spawn(work.run(line, make));
+    Ok(PieceStream::new(receiver))
+}
+
+struct Work {
+    server: Arc<Server>,
+    base: JobBase,
+    found: Found,
+    pieces: mpsc::UnboundedSender<Piece>,
+}
+
+impl Work {
+    async fn run(self, line: RequestLine, make: MakePrompt) {
+        let gone = self.pieces.clone();
+        tokio::select! {
+            result = self.answer(make, &line) => match result {
+                Ok(summary) => {
+                    line.done(&summary);
+                    drop(gone.send(Piece::Done(Box::new(summary))));
+                }
+                Err(failure) => {
+                    line.failed(&failure);
+                    drop(gone.send(Piece::Failed(failure)));
+                }
+            },
+            // Everything that the other branch held is dropped with it: the place in the queue, the ticket, the lease.
+            () = gone.closed() => {}
+        }
+    }
+
+    async fn answer(&self, make: MakePrompt, line: &RequestLine) -> Result<Summary, Failure> {
+        let start = Instant::now();
+        let wish = LoadWish { context: self.found.options.context() };
+        let lease = self.server.models.acquire(&self.found.entry, wish, self.base.keep_alive).await?;
+        let load = start.elapsed();
+        let (lease, prepared) = self.prepare(lease, make).await?;
+        let Prepared { prompt, wants_context } = prepared;
+        let prompt_tokens = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
+        // Pictures are nothing that a later request could name.
+        let words = || prompt.tokens.iter().copied().filter(|token| *token >= 0).collect();
+        let context: Option<Vec<i32>> = wants_context.then(words);
+        let parser = prompt.parser;
+        let request = EngineRequest {
+            tokens: prompt.tokens,
+            media: prompt.media,
+            sampling: sampling(&self.found.options),
+            max_tokens: Some(
+                self.found.options.most_tokens(lease.engine().context_for(self.found.options.context())),
+            ),
+            stops: stops(&self.found.options, prompt.stops),
+            grammar: prompt.grammar,
+            logprobs: self.base.logprobs,
+            num_ctx: self.found.options.context(),
+            shift: self.base.shift.then(|| u32::try_from(self.found.keep_tokens()).unwrap_or(u32::MAX)),
+            special_pieces: parser.is_some(),
+        };
+        let (sender, mut events) = mpsc::unbounded_channel();
+        let side = line.engine_side();
+        let sink = move |event| {
+            if let EngineEvent::Done(done) = &event {
+                side.done(done);
+            }
+            sender.send(event).is_ok()
+        };
+        let ticket = lease.engine().submit(request, Box::new(sink))?;
+        self.send(Piece::Started { prompt_tokens });
+        let mut reader =
+            Reader { parser, read_bytes: 0, pending: Vec::new(), thinking: String::new(), first_token: None };
+        let mut next = None;
+        while let Some(event) = match next.take() {
+            Some(event) => Some(event),
+            None => events.recv().await,
+        } {
+            match event {
+                EngineEvent::Started { reused } => line.started(reused),
+                EngineEvent::Progress { processed, total, reused, elapsed } => {
+                    if self.base.progress {
+                        self.send(Piece::Progress { processed, total, reused, elapsed });
+                    }
+                }
+                EngineEvent::Text { mut text, mut tokens } => {
+                    line.first_token();
+                    if reader.is_slow() {
+                        next = gather(&mut events, &mut text, &mut tokens);
+                    }
+                    let (back, pieces) = reader.push_aside(self.base.received, text, tokens).await?;
+                    reader = back;
+                    self.send_all(pieces);
+                }
+                EngineEvent::Done(done) => {
+                    drop(ticket);
+                    self.send_all(reader.finish(done.finish == EngineFinish::End));
+                    let reasoning = lease.engine().tokenize(&reader.thinking, false, false).len();
+                    return Ok(self.summary(*done, load, &reader, reasoning, context));
+                }
+                EngineEvent::Failed(failure) => return Err(failure),
+            }
+        }
+        Err(Failure::internal("the model stopped before the answer was complete"))
+    }
+
+    /// Templates and tokens take a moment for long prompts: not on a thread that serves others.
+    async fn prepare(&self, lease: Lease, make: MakePrompt) -> Result<(Lease, Prepared), Failure> {
+        let options = self.found.options.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            let prepared = make(lease.engine().as_ref(), &options);
+            (lease, prepared)
+        });
+        let (lease, prepared) = made.await.map_err(|_| Failure::internal("the prompt could not be made"))?;
+        Ok((lease, prepared?))
+    }
+
+    fn summary(
+        &self,
+        done: EngineDone,
+        load: Duration,
+        reader: &Reader,
+        reasoning: usize,
+        context: Option<Vec<i32>>,
+    ) -> Summary {
+        let context = context.map(|mut tokens| {
+            tokens.extend(&done.tokens);
+            tokens
+        });
+        Summary {
+            reason: match done.finish {
+                EngineFinish::End => DoneReason::Stop,
+                EngineFinish::StopString(text) => DoneReason::StopString(text),
+                EngineFinish::Length => DoneReason::Length,
+            },
+            prompt_tokens: done.prompt_tokens,
+            reused_tokens: done.reused_tokens,
+            generated_tokens: u32::try_from(done.tokens.len()).unwrap_or(u32::MAX),
+            reasoning_tokens: u32::try_from(reasoning.min(done.tokens.len())).unwrap_or(u32::MAX),
+            total: self.base.received.elapsed(),
+            load,
+            prefill: done.prefill,
+            decode: done.decode,
+            first_token: reader.first_token.unwrap_or_else(|| self.base.received.elapsed()),
+            bytes_read: done.bytes_read,
+            hits: done.hits,
+            misses: done.misses,
+            context,
+        }
+    }
+
+    fn send(&self, piece: Piece) {
+        // Nobody listens: the other branch of `run` ends this one.
+        drop(self.pieces.send(piece));
+    }
+
+    fn send_all(&self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            self.send(piece);
+        }
+    }
+}
+
+/// From so many bytes of an answer on a parser, which reads it all again for each piece, takes long enough to be in the way.
+const SLOW_BYTES: usize = 2048;
+
+/// Adds what came meanwhile to a text: a parser that is slower than the model reads more at once, and never falls behind. Returns
+/// the first event that is no text.
+fn gather(
+    events: &mut mpsc::UnboundedReceiver<EngineEvent>,
+    text: &mut String,
+    tokens: &mut Vec<EngineToken>,
+) -> Option<EngineEvent> {
+    while let Ok(event) = events.try_recv() {
+        let EngineEvent::Text { text: more, tokens: others } = event else { return Some(event) };
+        text.push_str(&more);
+        tokens.extend(others);
+    }
+    None
+}
+
+/// Turns the text of an engine into pieces.
+struct Reader {
+    parser: Option<Box<dyn AnswerParser>>,
+    /// Bytes of the answer so far.
+    read_bytes: usize,
+    /// Log-probabilities of tokens whose text the parser still holds back.
+    pending: Vec<TokenLogprob>,
+    /// All reasoning so far.
+    thinking: String,
+    first_token: Option<Duration>,
+}
+
+impl Reader {
+    /// Whether the next piece takes its parser long.
+    fn is_slow(&self) -> bool {
+        self.parser.is_some() && self.read_bytes > SLOW_BYTES
+    }
+
+    /// The same as [`Self::push`]; what takes long is done where nobody waits for it.
+    async fn push_aside(
+        mut self,
+        received: Instant,
+        text: String,
+        tokens: Vec<EngineToken>,
+    ) -> Result<(Self, Vec<Piece>), Failure> {
+        if !self.is_slow() {
+            let pieces = self.push(received, &text, tokens);
+            return Ok((self, pieces));
+        }
+        let read = tokio::task::spawn_blocking(move || {
+            let pieces = self.push(received, &text, tokens);
+            (self, pieces)
+        });
+        read.await.map_err(|_| Failure::internal("the answer could not be read"))
+    }
+
+    fn push(&mut self, received: Instant, text: &str, tokens: Vec<EngineToken>) -> Vec<Piece> {
+        self.first_token.get_or_insert_with(|| received.elapsed());
+        self.read_bytes += text.len();
+        self.pending.extend(tokens.into_iter().map(logprob_of));
+        let parts = match &mut self.parser {
+            Some(parser) => parser.push(text),
+            None => vec![AnswerPart::Content(text.to_owned())],
+        };
+        self.pieces(parts)
+    }
+
+    fn finish(&mut self, complete: bool) -> Vec<Piece> {
+        let parts = self.parser.as_mut().map(|parser| parser.finish(complete)).unwrap_or_default();
+        let mut pieces = self.pieces(parts);
+        if !self.pending.is_empty() {
+            let logprobs = std::mem::take(&mut self.pending);
+            pieces.push(Piece::Content { text: String::new(), logprobs });
+        }
+        pieces
+    }
+
+    fn pieces(&mut self, parts: Vec<AnswerPart>) -> Vec<Piece> {
+        let mut pieces = Vec::with_capacity(parts.len());
+        for part in parts {
+            match part {
+                AnswerPart::Thinking(text) if !text.is_empty() => {
+                    self.thinking.push_str(&text);
+                    pieces.push(Piece::Thinking { text, logprobs: std::mem::take(&mut self.pending) });
+                }
+                AnswerPart::Content(text) if !text.is_empty() => {
+                    pieces.push(Piece::Content { text, logprobs: std::mem::take(&mut self.pending) });
+                }
+                AnswerPart::Thinking(_) | AnswerPart::Content(_) => {}
+                AnswerPart::ToolCall(call) => pieces.push(Piece::ToolCall(call)),
+            }
+        }
+        pieces
+    }
+}
+
+fn logprob_of(token: EngineToken) -> TokenLogprob {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    TokenLogprob {
+        token: text(&token.bytes),
+        logprob: token.logprob,
+        top: token.top.iter().map(|(bytes, logprob)| (text(bytes), *logprob)).collect(),
+    }
+}
+
+/// The stop strings of the request or the model file, and those of the template.
+fn stops(options: &Options, mut template: Vec<String>) -> Vec<String> {
+    let asked = options.stop.iter().flatten().filter(|stop| !stop.is_empty()).cloned();
+    template.extend(asked);
+    template
+}
+
+/// Ollama's defaults where nobody says anything.
+fn sampling(options: &Options) -> Sampling {
+    let int = |value: Option<i64>, default: i32| {
+        value.map_or(default, |value| {
+            i32::try_from(value).unwrap_or(if value < 0 { i32::MIN } else { i32::MAX })
+        })
+    };
+    Sampling {
+        temperature: options.temperature.unwrap_or(0.8),
+        top_k: int(options.top_k, 40),
+        top_p: options.top_p.unwrap_or(0.9),
+        min_p: options.min_p.unwrap_or(0.0),
+        typical_p: options.typical_p.unwrap_or(1.0),
+        repeat_last_n: int(options.repeat_last_n, 64),
+        repeat_penalty: options.repeat_penalty.unwrap_or(1.0),
+        presence_penalty: options.presence_penalty.unwrap_or(0.0),
+        frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
+        // Any number is a seed; −1 draws one.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the low bits are the seed"
+        )]
+        seed: options.seed.filter(|seed| *seed != -1).map(|seed| seed as u32),
+    }
+}

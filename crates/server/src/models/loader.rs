@@ -1,0 +1,208 @@
+//! The thread that loads: takes the oldest wish, makes room, loads, and serves everybody who waits for that model.
+//!
+//! There is one such thread, so there are never two loads at once. It never holds the table's lock while it plans or
+//! loads, so nobody waits for it who does not want a model.
+
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use hypura_engine::serve::SharedMemory;
+
+use super::backend::{Backend, Engine, Fit, LoadHost, LoadWish, Plan};
+use super::catalog::ModelEntry;
+use super::table::{Pool, State, Table, Want};
+use crate::Failure;
+
+/// The loader's own.
+pub(super) struct Loader {
+    pub table: Arc<Table>,
+    pub backend: Arc<dyn Backend>,
+    /// Most models at once; 0: as many as fit.
+    pub max_loaded: usize,
+}
+
+/// How often it is looked whether anybody still wants the model that waits for room: whoever goes away does not say so.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A model that streams anyway gets on with this share of the budget, in quarters, before idle models must leave for it.
+const ENOUGH_TO_STREAM_QUARTERS: u64 = 3;
+
+impl Loader {
+    /// Works until the table is closed.
+    pub fn run(&self) {
+        while let Some((entry, wish)) = self.next() {
+            let start = Instant::now();
+            tracing::info!(model = %entry.name, "loading");
+            let loaded = self.plan(&entry, wish).and_then(|plan| plan.load(self));
+            match &loaded {
+                Ok(engine) => tracing::info!(
+                    model = %entry.name,
+                    mode = %engine.facts().mode,
+                    seconds = start.elapsed().as_secs_f64(),
+                    "loaded"
+                ),
+                Err(failure) => tracing::warn!(model = %entry.name, reason = %failure, "not loaded"),
+            }
+            self.serve(&entry, loaded, start.elapsed());
+        }
+    }
+
+    /// The next wish that somebody still has and that no loaded model satisfies.
+    fn next(&self) -> Option<(Arc<ModelEntry>, LoadWish)> {
+        let mut state = self.table.lock();
+        loop {
+            state.wants.retain(|want| !want.reply.is_closed());
+            if state.closed {
+                return None;
+            }
+            if let Some(want) = state.wants.front() {
+                let found = (Arc::clone(&want.entry), want.wish);
+                state.loading = Some(Arc::clone(&found.0));
+                return Some(found);
+            }
+            state = self.table.wait(state);
+        }
+    }
+
+    /// Answers everybody who waits for this model: with a lease, or with the failure.
+    fn serve(&self, entry: &Arc<ModelEntry>, loaded: Result<Arc<dyn Engine>, Failure>, load_time: Duration) {
+        let mut state = self.table.lock();
+        if state.closed {
+            drop(state);
+            // Nobody takes leases any more, and whoever closed the table waits until nothing is left.
+            if let Ok(engine) = loaded {
+                engine.stop(false);
+            }
+            self.table.lock().loading = None;
+            self.table.ring();
+            return;
+        }
+        state.loading = None;
+        state.load_bytes = 0;
+        // In one step with the leases, so that a model that nobody keeps does not leave before its first request.
+        let failure = match loaded {
+            Ok(engine) => {
+                self.table.insert(&mut state, Arc::clone(entry), engine, load_time);
+                None
+            }
+            Err(failure) => Some(failure),
+        };
+        let mut replies = Vec::new();
+        let mut others = std::mem::take(&mut state.wants);
+        others.retain(|want| !want.reply.is_closed());
+        for want in others {
+            if !want.entry.same_weights(entry) {
+                state.wants.push_back(want);
+                continue;
+            }
+            let answer = match &failure {
+                Some(failure) => Err(failure.clone()),
+                None => self
+                    .table
+                    .lease(&mut state, &want.entry, want.keep)
+                    .ok_or_else(|| Failure::internal("the model left again at once, please try again")),
+            };
+            replies.push((want.reply, answer));
+        }
+        drop(state);
+        for (reply, answer) in replies {
+            // Whoever went away drops the lease that nobody took.
+            drop(reply.send(answer));
+        }
+        self.table.ring();
+    }
+
+    /// A plan for the model, after idle models left for it as far as needed. Its memory is promised to it from here on.
+    fn plan(&self, entry: &Arc<ModelEntry>, wish: LoadWish) -> Result<Box<dyn Plan>, Failure> {
+        self.retire_older_versions(entry);
+        loop {
+            let free_bytes = self.table.free(&self.table.lock());
+            let fit =
+                if self.is_crowded() { None } else { Some(self.backend.plan(entry, &wish, free_bytes)?) };
+            let enough = self.table.budget_bytes / 4 * ENOUGH_TO_STREAM_QUARTERS;
+            let (plan, is_good, too_small) = match fit {
+                Some(Fit::Resident(plan)) => (Some(plan), true, None),
+                Some(Fit::Streaming(plan)) => (Some(plan), free_bytes >= enough, None),
+                Some(Fit::TooSmall(failure)) => (None, false, Some(failure)),
+                None => (None, false, None),
+            };
+            let mut state = self.table.lock();
+            if state.closed {
+                return Err(Failure::internal("the server is shutting down"));
+            }
+            let idle = if is_good { None } else { Table::oldest_idle(&state) };
+            if let Some(idle) = idle {
+                self.table.remove(&mut state, idle);
+                self.wait_until_freed(state);
+            } else if let Some(plan) = plan {
+                // A context may have grown meanwhile; then it is planned again with what is left.
+                let now_free = self.table.free(&state);
+                if plan.bytes() <= now_free || now_free >= free_bytes {
+                    state.load_bytes = plan.bytes();
+                    return Ok(plan);
+                }
+            } else if state.slots.is_empty() && state.stopping == 0 {
+                return Err(too_small.unwrap_or_else(|| Failure::internal("no model may be loaded")));
+            } else {
+                self.wait_for_room(state, entry)?;
+            }
+        }
+    }
+
+    /// Somebody's model is in the way and at work: waits for a change, or for all who want the new one to go away.
+    fn wait_for_room(&self, mut state: MutexGuard<'_, State>, entry: &ModelEntry) -> Result<(), Failure> {
+        state.waits_for_room = true;
+        loop {
+            let (guard, rang) = self.table.wait_for(state, LOOK);
+            state = guard;
+            let wants = |want: &Want| want.entry.same_weights(entry) && !want.reply.is_closed();
+            let wanted = state.wants.iter().any(wants);
+            if rang || !wanted {
+                state.waits_for_room = false;
+                // Whoever counts the time without progress begins anew.
+                self.table.advance();
+                let gone = || Failure::internal("nobody wants the model any more");
+                return wanted.then_some(()).ok_or_else(gone);
+            }
+        }
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.max_loaded > 0 && self.table.lock().slots.len() >= self.max_loaded
+    }
+
+    fn wait_until_freed(&self, mut state: MutexGuard<'_, State>) {
+        while state.stopping > 0 {
+            state = self.table.wait(state);
+        }
+    }
+
+    /// A file that was replaced has a new entry: what was loaded from the old one finishes and leaves.
+    fn retire_older_versions(&self, entry: &ModelEntry) {
+        let mut state = self.table.lock();
+        let older: Vec<(u64, bool)> = state
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.entry.name == entry.name && !slot.entry.same_weights(entry))
+            .map(|slot| {
+                slot.retired = true;
+                (slot.id, slot.in_use == 0)
+            })
+            .collect();
+        for (id, _) in older.into_iter().filter(|(_, idle)| *idle) {
+            self.table.remove(&mut state, id);
+        }
+        self.wait_until_freed(state);
+    }
+}
+
+impl LoadHost for Loader {
+    fn advanced(&self) -> bool {
+        self.table.advance();
+        !self.table.lock().closed
+    }
+
+    fn memory(&self) -> Arc<dyn SharedMemory> {
+        Arc::new(Pool(Arc::downgrade(&self.table)))
+    }
+}

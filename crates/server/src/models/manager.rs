@@ -1,0 +1,217 @@
+//! Hands out loaded models: at once when one is there, otherwise when the loader has it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::oneshot;
+
+use super::backend::{Backend, Engine, EngineFacts, EngineStatus, LoadWish};
+use super::catalog::ModelEntry;
+use super::loader::Loader;
+use super::table::{self, Table, Want};
+use crate::Failure;
+use crate::keep_alive::KeepAlive;
+
+/// How models are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct ManagerSettings {
+    /// Memory for all models together.
+    pub budget_bytes: u64,
+    /// How long a model stays when no request says otherwise.
+    pub keep_alive: KeepAlive,
+    /// Most models at once; 0: as many as fit.
+    pub max_loaded: usize,
+    /// Most requests that wait for a model to load.
+    pub max_queue: usize,
+    /// A load without progress for so long fails its requests.
+    pub load_timeout: Duration,
+}
+
+/// The loaded models.
+pub struct ModelManager {
+    table: Arc<Table>,
+    settings: ManagerSettings,
+}
+
+/// The use of a loaded model. Its keep-alive time begins when the last lease is dropped.
+pub struct Lease {
+    table: Arc<Table>,
+    id: u64,
+    engine: Arc<dyn Engine>,
+}
+
+impl Lease {
+    pub(super) fn new(table: Arc<Table>, id: u64, engine: Arc<dyn Engine>) -> Self {
+        Self { table, id, engine }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.table.release(self.id);
+    }
+}
+
+/// A loaded model as `/api/ps` and the metrics see it.
+#[derive(Clone, Debug)]
+pub struct RunningModel {
+    /// Which model.
+    pub entry: Arc<ModelEntry>,
+    /// When it leaves if nobody comes.
+    pub expires_at: SystemTime,
+    /// What loading it took.
+    pub load_time: Duration,
+    /// Its facts.
+    pub facts: EngineFacts,
+    /// How it is now.
+    pub status: EngineStatus,
+}
+
+impl ModelManager {
+    /// Starts the threads of the manager.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn start(backend: Arc<dyn Backend>, settings: ManagerSettings) -> std::io::Result<Self> {
+        let table = Arc::new(Table::new(settings.keep_alive, settings.budget_bytes));
+        let loader = Loader { table: Arc::clone(&table), backend, max_loaded: settings.max_loaded };
+        std::thread::Builder::new().name("load".to_owned()).spawn(move || loader.run())?;
+        let keeper = Arc::clone(&table);
+        std::thread::Builder::new().name("keep-alive".to_owned()).spawn(move || table::keep(&keeper))?;
+        Ok(Self { table, settings })
+    }
+
+    /// A lease on a model, loaded if need be. Dropping the future gives the place in the queue up.
+    ///
+    /// # Errors
+    /// 503 when too many wait; what the loader says; 500 when a load makes no progress.
+    pub async fn acquire(
+        &self,
+        entry: &Arc<ModelEntry>,
+        wish: LoadWish,
+        keep: Option<KeepAlive>,
+    ) -> Result<Lease, Failure> {
+        let mut reply = {
+            let mut state = self.table.lock();
+            if state.closed {
+                return Err(Failure::new(
+                    http::StatusCode::SERVICE_UNAVAILABLE,
+                    "the server is shutting down",
+                ));
+            }
+            if let Some(lease) = self.table.lease(&mut state, entry, keep) {
+                return Ok(lease);
+            }
+            state.wants.retain(|want| !want.reply.is_closed());
+            if state.wants.len() >= self.settings.max_queue {
+                return Err(Failure::busy());
+            }
+            let (sender, receiver) = oneshot::channel();
+            state.wants.push_back(Want { entry: Arc::clone(entry), wish, keep, reply: sender });
+            receiver
+        };
+        self.table.ring();
+        loop {
+            let before = self.table.progress_now();
+            match tokio::time::timeout(self.settings.load_timeout, &mut reply).await {
+                Ok(Ok(answer)) => return answer,
+                Ok(Err(_)) => return Err(Failure::internal("the server is shutting down")),
+                Err(_) if self.table.progress_now() == before && self.is_loading(entry) => {
+                    let message = "timed out waiting for the model to load: no progress";
+                    return Err(Failure::internal(message));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether progress is to be expected of this model's load.
+    fn is_loading(&self, entry: &ModelEntry) -> bool {
+        let state = self.table.lock();
+        !state.waits_for_room && state.loading.as_ref().is_some_and(|loading| loading.same_weights(entry))
+    }
+
+    /// Has a model leave as soon as nobody uses it. Whether it was loaded.
+    pub fn unload(&self, entry: &ModelEntry) -> bool {
+        let mut state = self.table.lock();
+        let found = state.slots.iter_mut().find(|slot| slot.entry.same_weights(entry)).map(|slot| {
+            slot.retired = true;
+            (slot.id, slot.in_use == 0)
+        });
+        if let Some((id, true)) = found {
+            self.table.remove(&mut state, id);
+        }
+        drop(state);
+        self.table.ring();
+        found.is_some()
+    }
+
+    /// What is loaded, latest expiry first. Never waits for a model.
+    #[must_use]
+    pub fn running(&self) -> Vec<RunningModel> {
+        let seen: Vec<_> = {
+            let state = self.table.lock();
+            let seen = state.slots.iter().filter(|slot| !slot.retired && slot.engine.is_alive());
+            seen.map(|slot| {
+                (Arc::clone(&slot.entry), slot.expires_at(), slot.load_time, Arc::clone(&slot.engine))
+            })
+            .collect()
+        };
+        let mut running: Vec<RunningModel> = seen
+            .into_iter()
+            .map(|(entry, expires_at, load_time, engine)| RunningModel {
+                entry,
+                expires_at,
+                load_time,
+                facts: engine.facts().clone(),
+                status: engine.status(),
+            })
+            .collect();
+        running.sort_by_key(|model| std::cmp::Reverse(model.expires_at));
+        running
+    }
+
+    /// The model that is being loaded.
+    #[must_use]
+    pub fn loading(&self) -> Option<Arc<ModelEntry>> {
+        self.table.lock().loading.clone()
+    }
+
+    /// Memory for all models together.
+    #[must_use]
+    pub fn budget_bytes(&self) -> u64 {
+        self.settings.budget_bytes
+    }
+
+    /// Takes no more requests and frees all models: after their requests (`drain`) or at once. A load in progress is stopped.
+    /// Blocks.
+    pub fn close(&self, drain: bool) {
+        let slots = {
+            let mut state = self.table.lock();
+            state.closed = true;
+            state.wants.clear();
+            std::mem::take(&mut state.slots)
+        };
+        self.table.ring();
+        for slot in slots {
+            slot.engine.stop(drain);
+        }
+        let mut state = self.table.lock();
+        while state.stopping > 0 || state.loading.is_some() {
+            state = self.table.wait(state);
+        }
+    }
+}
+
+impl Drop for ModelManager {
+    fn drop(&mut self) {
+        self.table.lock().closed = true;
+        self.table.ring();
+    }
+}

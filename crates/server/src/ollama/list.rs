@@ -1,0 +1,172 @@
+//! Which models there are (`/api/tags`), which are loaded (`/api/ps`), what is known of one (`/api/show`).
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::{get, post};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::request::lookup_failure;
+use crate::jobs::find;
+use crate::models::{Details, LookupError, ModelEntry, RunningModel};
+use crate::state::Server;
+use crate::{Failure, body, respond, time};
+
+pub(super) fn routes() -> Router<Arc<Server>> {
+    Router::new().route("/api/tags", get(tags)).route("/api/ps", get(ps)).route("/api/show", post(show))
+}
+
+async fn tags(State(server): State<Arc<Server>>) -> Response {
+    let catalog = Arc::clone(&server.catalog);
+    let Ok(models) = tokio::task::spawn_blocking(move || catalog.list()).await else {
+        return respond::native_failure(&Failure::internal("the model store failed"));
+    };
+    let models: Vec<Value> = models.iter().map(|entry| tag(entry)).collect();
+    respond::json(StatusCode::OK, &json!({"models": models}))
+}
+
+fn tag(entry: &ModelEntry) -> Value {
+    json!({
+        "name": entry.name,
+        "model": entry.name,
+        "modified_at": time::local(entry.modified),
+        "size": entry.size_bytes,
+        "digest": entry.digest,
+        "details": details(&entry.details),
+        "capabilities": entry.capabilities.names(),
+    })
+}
+
+/// The details as every list has them.
+pub(super) fn details(details: &Details) -> Value {
+    let mut out = json!({
+        "parent_model": details.parent_model,
+        "format": details.format,
+        "family": details.family,
+        "families": details.families,
+        "parameter_size": details.parameter_size,
+        "quantization_level": details.quantization_level,
+    });
+    if let Some(length) = details.context_length {
+        out["context_length"] = length.into();
+    }
+    if let Some(length) = details.embedding_length {
+        out["embedding_length"] = length.into();
+    }
+    out
+}
+
+async fn ps(State(server): State<Arc<Server>>) -> Response {
+    let models: Vec<Value> = server.models.running().iter().map(running).collect();
+    respond::json(StatusCode::OK, &json!({"models": models}))
+}
+
+/// `size` is what the model holds in memory now: of a streaming model that is less than its file.
+fn running(model: &RunningModel) -> Value {
+    let RunningModel { entry, status, facts, .. } = model;
+    let held = status.host_bytes.saturating_add(status.device_bytes);
+    json!({
+        "name": entry.name,
+        "model": entry.name,
+        "size": held,
+        "digest": entry.digest,
+        "details": details(&entry.details),
+        "expires_at": time::local(model.expires_at),
+        "size_vram": status.device_bytes,
+        "context_length": status.context_length,
+        "hypura": {
+            "mode": facts.mode,
+            "file_bytes": facts.file_bytes,
+            "tiers": {
+                "GPU": status.device_bytes,
+                "RAM": status.host_bytes,
+                "NVMe": status.disk_bytes,
+            },
+            "active": status.active,
+            "queued": status.queued,
+            "load_seconds": model.load_time.as_secs_f64(),
+        },
+    })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ShowRequest {
+    model: String,
+    name: String,
+    verbose: bool,
+    system: String,
+}
+
+async fn show(
+    State(server): State<Arc<Server>>,
+    headers: HeaderMap,
+    body::Whole(bytes): body::Whole,
+) -> Response {
+    answer(&server, &headers, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
+}
+
+async fn answer(server: &Arc<Server>, headers: &HeaderMap, bytes: &Bytes) -> Result<Response, Failure> {
+    let request: ShowRequest = body::request(bytes)?;
+    let name = if request.model.is_empty() { request.name.clone() } else { request.model.clone() };
+    if name.is_empty() {
+        return Err(Failure::bad_request("model is required"));
+    }
+    let entry = match find(server, &name).await {
+        Ok(entry) => entry,
+        Err(LookupError::NotInstalled) => return Err(Failure::no_model(&with_tag(&name))),
+        Err(error) => return Err(lookup_failure(error, &name)),
+    };
+    let catalog = Arc::clone(&server.catalog);
+    let (shown, verbose) = (Arc::clone(&entry), request.verbose);
+    let data = tokio::task::spawn_blocking(move || catalog.show(&shown, verbose)).await;
+    let mut data = data.map_err(|_| Failure::internal("the model store failed"))??;
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+    if agent.starts_with("GitHubCopilotChat/") {
+        // It shows this as the model's name.
+        data.model_info.insert("general.basename".to_owned(), name.into());
+    }
+    let mut out = Map::new();
+    let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
+    if let Some(license) = data.license {
+        put("license", license.into());
+    }
+    put("modelfile", data.modelfile.into());
+    if !data.parameters.is_empty() {
+        put("parameters", data.parameters.into());
+    }
+    put("template", data.template.into());
+    let system = Some(request.system).filter(|text| !text.is_empty()).or_else(|| entry.system.clone());
+    if let Some(system) = system {
+        put("system", system.into());
+    }
+    for (key, value) in [("renderer", data.renderer), ("parser", data.parser), ("requires", data.requires)] {
+        if let Some(value) = value {
+            put(key, value.into());
+        }
+    }
+    put("details", details(&entry.details));
+    if !entry.messages.is_empty() {
+        let messages = entry.messages.iter().map(|one| json!({"role": one.role, "content": one.content}));
+        put("messages", messages.collect());
+    }
+    put("model_info", Value::Object(data.model_info));
+    if let Some(info) = data.projector_info {
+        put("projector_info", Value::Object(info));
+    }
+    put("tensors", Value::Array(data.tensors));
+    put("capabilities", json!(entry.capabilities.names()));
+    put("modified_at", time::local(entry.modified).into());
+    Ok(respond::json(StatusCode::OK, &out))
+}
+
+/// The name with its tag, as this endpoint's error shows it.
+fn with_tag(name: &str) -> String {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    if last.contains(':') { name.to_owned() } else { format!("{name}:latest") }
+}

@@ -1,0 +1,81 @@
+//! Output items: reasoning, a message, function calls, in the order in which they come.
+
+use serde_json::{Value, json};
+
+use crate::job::{Summary, ToolCall};
+use crate::openai::random_hex;
+
+/// What an item is, and its text so far.
+#[derive(Clone, Debug)]
+pub(super) enum Kind {
+    Reasoning(String),
+    Message(String),
+    Call(ToolCall),
+}
+
+/// An item with its id.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub id: String,
+    pub kind: Kind,
+}
+
+impl Item {
+    pub fn new(kind: Kind) -> Self {
+        let prefix = match &kind {
+            Kind::Reasoning(_) => "rs",
+            Kind::Message(_) => "msg",
+            Kind::Call(_) => "fc",
+        };
+        Self { id: format!("{prefix}_{}", random_hex(24)), kind }
+    }
+
+    /// The item before anything of it was given out.
+    pub fn begun(&self) -> Value {
+        match &self.kind {
+            Kind::Reasoning(_) => json!({
+                "id": self.id, "type": "reasoning", "summary": [], "encrypted_content": null, "status": "in_progress",
+            }),
+            Kind::Message(_) => json!({
+                "id": self.id, "type": "message", "status": "in_progress", "role": "assistant", "content": [],
+            }),
+            Kind::Call(call) => json!({
+                "id": self.id, "type": "function_call", "status": "in_progress", "call_id": call.id,
+                "name": call.name, "arguments": "",
+            }),
+        }
+    }
+
+    /// The whole item. Reasoning is its own "encrypted content": clients send it back, and we keep nothing.
+    pub fn whole(&self) -> Value {
+        match &self.kind {
+            Kind::Reasoning(text) => json!({
+                "id": self.id, "type": "reasoning", "summary": [{"type": "summary_text", "text": text}],
+                "encrypted_content": text, "status": "completed",
+            }),
+            Kind::Message(text) => json!({
+                "id": self.id, "type": "message", "status": "completed", "role": "assistant",
+                "content": [part(text)],
+            }),
+            Kind::Call(call) => json!({
+                "id": self.id, "type": "function_call", "status": "completed", "call_id": call.id,
+                "name": call.name, "arguments": call.arguments.to_string(),
+            }),
+        }
+    }
+}
+
+/// A part of a message.
+pub(super) fn part(text: &str) -> Value {
+    json!({"type": "output_text", "text": text, "annotations": [], "logprobs": []})
+}
+
+pub(super) fn usage(summary: &Summary) -> Value {
+    json!({
+        "input_tokens": summary.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": summary.reused_tokens},
+        "output_tokens": summary.generated_tokens,
+        "output_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
+        "total_tokens": summary.prompt_tokens.saturating_add(summary.generated_tokens),
+    })
+}

@@ -1,0 +1,487 @@
+//! A scripted engine behind the server: no model, no disk; slow, failing or busy exactly when a test says so.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, SystemTime};
+
+use hypura_engine::media::MediaFile;
+use hypura_engine::media::marker;
+use hypura_engine::serve::SharedMemory;
+use hypura_server::Failure;
+use hypura_server::job::{Format, ToolCall};
+use hypura_server::models::backend::{
+    AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
+    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadHost,
+    LoadWish, MediaHandle, Plan, Prompt, Sampling, Ticket, Token,
+};
+use hypura_server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
+use hypura_server::options::Options;
+use hypura_store::{ModelName, Store};
+
+/// A gate that tests hold shut and open.
+#[derive(Default)]
+pub struct Gate {
+    shut: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Gate {
+    pub fn shut(&self) {
+        *self.shut.lock().unwrap() = true;
+    }
+
+    pub fn open(&self) {
+        *self.shut.lock().unwrap() = false;
+        self.bell.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut shut = self.shut.lock().unwrap();
+        while *shut {
+            shut = self.bell.wait(shut).unwrap();
+        }
+    }
+}
+
+/// What the engine does next.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Text(&'static str),
+    Fail(&'static str),
+    /// Waits until [`Script::gate`] is open.
+    Wait,
+    /// Ends with this reason instead of "the model ended".
+    Length,
+    /// Ends because this stop string came.
+    Stop(&'static str),
+    /// So many tokens of the prompt are read, of so many.
+    Progress(u32, u32),
+}
+
+/// What tests can set and see.
+#[derive(Default)]
+pub struct Script {
+    pub answer: Mutex<Vec<Step>>,
+    pub gate: Gate,
+    pub load_gate: Gate,
+    pub fail_load: Mutex<Option<&'static str>>,
+    pub fail_submit: Mutex<Option<Failure>>,
+    /// What the template says to every conversation.
+    pub fail_render: Mutex<Option<Failure>>,
+    /// Requests that the engine is said to work on and to have waiting.
+    pub load: Mutex<(u32, u32)>,
+    /// Most tokens of a text to embed, where it is not the context.
+    pub embed_limit: Mutex<Option<u32>>,
+    pub vectors: Mutex<Vec<Vec<f32>>>,
+    /// Bytes of each model; others take 100.
+    pub sizes: Mutex<HashMap<String, u64>>,
+    pub loads: AtomicUsize,
+    pub loading_now: AtomicUsize,
+    pub most_loading: AtomicUsize,
+    pub stops: AtomicUsize,
+    pub cancelled: AtomicUsize,
+    pub embedded: Mutex<Vec<Vec<Token>>>,
+    pub requests: Mutex<Vec<Seen>>,
+    pub chats: Mutex<Vec<ChatInput>>,
+    /// Engines that were loaded before this was set are dead.
+    pub dead_before: AtomicUsize,
+    /// The memory that the engine loaded last may ask.
+    pub memory: Mutex<Option<Arc<dyn SharedMemory>>>,
+    /// What every status says.
+    pub status: Mutex<EngineStatus>,
+}
+
+/// A request as the engine saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub text: String,
+    /// Its pictures.
+    pub media: Vec<MediaFile>,
+    pub stops: Vec<String>,
+    pub max_tokens: Option<u32>,
+    pub num_ctx: Option<u32>,
+    pub sampling: Sampling,
+    pub grammar: Option<String>,
+}
+
+impl Script {
+    pub fn answering(steps: &[Step]) -> Arc<Self> {
+        let script = Self::default();
+        *script.answer.lock().unwrap() = steps.to_vec();
+        Arc::new(script)
+    }
+
+    pub fn set(&self, steps: &[Step]) {
+        *self.answer.lock().unwrap() = steps.to_vec();
+    }
+
+    pub fn last(&self) -> Seen {
+        self.requests.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+/// Loads fake models.
+pub struct FakeBackend(pub Arc<Script>);
+
+struct FakePlan(Arc<Script>, u64);
+
+impl Backend for FakeBackend {
+    fn plan(&self, model: &ModelEntry, _: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
+        let bytes = self.0.sizes.lock().unwrap().get(&model.name).copied().unwrap_or(100);
+        if bytes <= free_bytes {
+            return Ok(Fit::Resident(Box::new(FakePlan(Arc::clone(&self.0), bytes))));
+        }
+        if free_bytes >= bytes / 4 {
+            return Ok(Fit::Streaming(Box::new(FakePlan(Arc::clone(&self.0), free_bytes))));
+        }
+        Ok(Fit::TooSmall(Failure::internal(format!("model needs {bytes} bytes"))))
+    }
+}
+
+impl Plan for FakePlan {
+    fn bytes(&self) -> u64 {
+        self.1
+    }
+
+    fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure> {
+        let script = self.0;
+        let now = script.loading_now.fetch_add(1, Ordering::SeqCst) + 1;
+        script.most_loading.fetch_max(now, Ordering::SeqCst);
+        script.load_gate.pass();
+        let goes_on = host.advanced();
+        script.loading_now.fetch_sub(1, Ordering::SeqCst);
+        if !goes_on {
+            return Err(Failure::internal("loading was stopped"));
+        }
+        let number = script.loads.fetch_add(1, Ordering::SeqCst);
+        if let Some(why) = *script.fail_load.lock().unwrap() {
+            return Err(Failure::internal(why));
+        }
+        let facts = EngineFacts {
+            context_train: 4096,
+            embedding_length: 4,
+            file_bytes: self.1 * 2,
+            mode: "fake".to_owned(),
+            parallel: 2,
+            ..EngineFacts::default()
+        };
+        *script.memory.lock().unwrap() = Some(host.memory());
+        Ok(Arc::new(FakeEngine { script, facts, bytes: self.1, number }))
+    }
+}
+
+pub struct FakeEngine {
+    script: Arc<Script>,
+    facts: EngineFacts,
+    bytes: u64,
+    number: usize,
+}
+
+struct FakeTicket(Arc<Script>, Arc<AtomicBool>);
+
+impl Ticket for FakeTicket {}
+
+impl Drop for FakeTicket {
+    fn drop(&mut self) {
+        if !self.1.swap(true, Ordering::SeqCst) {
+            self.0.cancelled.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// One token a character, and 1 in front.
+fn tokens_of(text: &str, begin: bool) -> Vec<Token> {
+    let begin = begin.then_some(1);
+    begin.into_iter().chain(text.chars().map(|c| c as Token)).collect()
+}
+
+fn text_of(chat: &ChatInput) -> String {
+    let mut out = String::new();
+    for message in &chat.messages {
+        let text = |part: &serde_json::Value| part["text"].as_str().unwrap_or_default().to_owned();
+        let content = match message["content"].as_array() {
+            Some(parts) => parts.iter().map(text).collect(),
+            None => message["content"].as_str().unwrap_or_default().to_owned(),
+        };
+        let content = content.replace(marker(), "#");
+        out.push_str(&format!("<{}>{content}", message["role"].as_str().unwrap_or_default()));
+    }
+    out + if chat.continues { "" } else { "<assistant>" }
+}
+
+fn media_of<'a>(media: impl Iterator<Item = &'a MediaFile>) -> Option<MediaHandle> {
+    let media: Vec<MediaFile> = media.cloned().collect();
+    (!media.is_empty()).then(|| Box::new(media) as MediaHandle)
+}
+
+impl Engine for FakeEngine {
+    fn facts(&self) -> &EngineFacts {
+        &self.facts
+    }
+
+    fn status(&self) -> EngineStatus {
+        let status = self.script.status.lock().unwrap().clone();
+        let (active, queued) = *self.script.load.lock().unwrap();
+        let disk_bytes = self.facts.file_bytes - self.bytes;
+        EngineStatus {
+            context_length: 4096,
+            host_bytes: self.bytes,
+            disk_bytes,
+            active: active.max(status.active),
+            queued: queued.max(status.queued),
+            ..status
+        }
+    }
+
+    fn is_alive(&self) -> bool {
+        self.number >= self.script.dead_before.load(Ordering::SeqCst)
+    }
+
+    fn context_for(&self, num_ctx: Option<u32>) -> u32 {
+        num_ctx.unwrap_or(4096).min(4096)
+    }
+
+    fn embed_limit(&self, num_ctx: Option<u32>) -> u32 {
+        self.script.embed_limit.lock().unwrap().unwrap_or_else(|| self.context_for(num_ctx))
+    }
+
+    fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
+        let text = self.render_text(chat)?;
+        Ok(Prompt {
+            tokens: tokens_of(&text, true),
+            media: media_of(chat.media.iter().flatten()),
+            stops: vec!["<end>".to_owned()],
+            grammar: self.grammar(&chat.format)?,
+            parser: Some(Box::new(FakeParser::default())),
+        })
+    }
+
+    fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
+        self.script.chats.lock().unwrap().push(chat.clone());
+        let failure = self.script.fail_render.lock().unwrap().clone();
+        failure.map_or_else(|| Ok(text_of(chat)), Err)
+    }
+
+    fn tokenize(&self, text: &str, begin: bool, _: bool) -> Vec<Token> {
+        tokens_of(text, begin)
+    }
+
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+        Ok((tokens_of(&text.replace(marker(), "#"), true), media_of(media.iter())))
+    }
+
+    fn detokenize(&self, tokens: &[Token]) -> String {
+        tokens.iter().filter_map(|token| char::from_u32(*token as u32)).filter(|c| *c != '\u{1}').collect()
+    }
+
+    fn infill(&self, before: &str, after: &str) -> Option<Vec<Token>> {
+        Some(tokens_of(&format!("<pre>{before}<suf>{after}<mid>"), true))
+    }
+
+    fn grammar(&self, format: &Format) -> Result<Option<GrammarHandle>, Failure> {
+        match format {
+            Format::Free => Ok(None),
+            Format::Json => Ok(Some(Box::new("json".to_owned()))),
+            Format::Schema(schema) if schema["type"] == "nonsense" => {
+                Err(Failure::bad_request("invalid schema"))
+            }
+            Format::Schema(schema) => Ok(Some(Box::new(schema.to_string()))),
+        }
+    }
+
+    fn submit(&self, request: EngineRequest, mut sink: EventSink) -> Result<Box<dyn Ticket>, Failure> {
+        if let Some(failure) = self.script.fail_submit.lock().unwrap().clone() {
+            return Err(failure);
+        }
+        self.script.requests.lock().unwrap().push(Seen {
+            text: self.detokenize(&request.tokens),
+            media: request
+                .media
+                .as_ref()
+                .and_then(|media| media.downcast_ref::<Vec<MediaFile>>().cloned())
+                .unwrap_or_default(),
+            stops: request.stops.clone(),
+            max_tokens: request.max_tokens,
+            num_ctx: request.num_ctx,
+            sampling: request.sampling.clone(),
+            grammar: request.grammar.as_ref().and_then(|grammar| grammar.downcast_ref::<String>().cloned()),
+        });
+        let steps = self.script.answer.lock().unwrap().clone();
+        let over = Arc::new(AtomicBool::new(false));
+        let (script, done) = (Arc::clone(&self.script), Arc::clone(&over));
+        let prompt_tokens = request.tokens.len() as u32;
+        std::thread::spawn(move || {
+            if play(&script, steps, &request, prompt_tokens, &mut sink) {
+                done.store(true, Ordering::SeqCst);
+            }
+        });
+        Ok(Box::new(FakeTicket(Arc::clone(&self.script), over)))
+    }
+
+    fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<Box<dyn Ticket>, Failure> {
+        let given = self.script.vectors.lock().unwrap().clone();
+        let vectors = inputs
+            .iter()
+            .enumerate()
+            .map(|(at, _)| given.get(at).cloned().unwrap_or_else(|| vec![3.0, 4.0, 0.0, 0.0]));
+        let vectors = vectors.collect();
+        *self.script.embedded.lock().unwrap() = inputs;
+        sink(Ok(vectors));
+        Ok(Box::new(FakeTicket(Arc::clone(&self.script), Arc::new(AtomicBool::new(true)))))
+    }
+
+    fn stop(&self, _: bool) {
+        self.script.stops.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Plays the answer. True when it came to its end.
+fn play(
+    script: &Script,
+    steps: Vec<Step>,
+    request: &EngineRequest,
+    prompt: u32,
+    sink: &mut EventSink,
+) -> bool {
+    if !sink(EngineEvent::Started { reused: 2 }) {
+        return false;
+    }
+    let mut tokens = Vec::new();
+    let mut finish = EngineFinish::End;
+    for step in steps {
+        match step {
+            Step::Wait => script.gate.pass(),
+            Step::Length => finish = EngineFinish::Length,
+            Step::Stop(text) => finish = EngineFinish::StopString(text.to_owned()),
+            Step::Progress(processed, total) => {
+                let elapsed = Duration::from_millis(4);
+                sink(EngineEvent::Progress { processed, total, reused: 2, elapsed });
+            }
+            Step::Fail(why) => {
+                sink(EngineEvent::Failed(Failure::internal(why)));
+                return true;
+            }
+            Step::Text(text) => {
+                tokens.push(100 + tokens.len() as Token);
+                let token = EngineToken {
+                    bytes: text.as_bytes().to_vec(),
+                    logprob: -0.5,
+                    top: (0..request.logprobs.unwrap_or(0)).map(|_| (b"x".to_vec(), -1.5)).collect(),
+                };
+                let tokens = request.logprobs.map(|_| vec![token]).unwrap_or_default();
+                if !sink(EngineEvent::Text { text: text.to_owned(), tokens }) {
+                    return false;
+                }
+            }
+        }
+    }
+    let done = EngineDone {
+        finish,
+        prompt_tokens: prompt,
+        reused_tokens: 2,
+        tokens,
+        prefill: Duration::from_millis(3),
+        decode: Duration::from_millis(5),
+        bytes_read: 7,
+        hits: 3,
+        misses: 1,
+    };
+    sink(EngineEvent::Done(Box::new(done)))
+}
+
+/// `<think>…</think>` is reasoning, `<call>name {…}</call>` a call; tags come whole in one text.
+#[derive(Default)]
+struct FakeParser {
+    thinking: bool,
+    calls: u32,
+}
+
+impl AnswerParser for FakeParser {
+    fn push(&mut self, text: &str) -> Vec<AnswerPart> {
+        if text == "<think>" || text == "</think>" {
+            self.thinking = text == "<think>";
+            return Vec::new();
+        }
+        if let Some(call) = text.strip_prefix("<call>") {
+            let (name, arguments) = call.split_once(' ').unwrap();
+            let arguments = serde_json::from_str(arguments).unwrap();
+            let index = self.calls;
+            self.calls += 1;
+            return vec![AnswerPart::ToolCall(ToolCall {
+                index,
+                id: format!("call_{index:08}"),
+                name: name.to_owned(),
+                arguments,
+            })];
+        }
+        let text = text.to_owned();
+        vec![if self.thinking { AnswerPart::Thinking(text) } else { AnswerPart::Content(text) }]
+    }
+
+    fn finish(&mut self, _: bool) -> Vec<AnswerPart> {
+        Vec::new()
+    }
+}
+
+/// A catalogue that tests fill.
+#[derive(Default)]
+pub struct FakeCatalog {
+    pub models: Mutex<Vec<Arc<ModelEntry>>>,
+    pub store: Option<Arc<Store>>,
+}
+
+impl Catalog for FakeCatalog {
+    fn resolve(&self, name: &str) -> Result<Arc<ModelEntry>, LookupError> {
+        let name = ModelName::parse(name).map_err(|_| LookupError::Invalid)?.to_string();
+        let models = self.models.lock().unwrap();
+        let found = models.iter().find(|model| model.name.eq_ignore_ascii_case(&name));
+        found.cloned().ok_or(LookupError::NotInstalled)
+    }
+
+    fn list(&self) -> Vec<Arc<ModelEntry>> {
+        self.models.lock().unwrap().clone()
+    }
+
+    fn show(&self, _: &ModelEntry, _: bool) -> Result<ShowData, Failure> {
+        let model_info = serde_json::json!({"general.architecture": "fake", "fake.context_length": 4096});
+        Ok(ShowData { model_info: model_info.as_object().unwrap().clone(), ..ShowData::default() })
+    }
+
+    fn store(&self) -> Option<Arc<Store>> {
+        self.store.clone()
+    }
+}
+
+/// An entry that can everything but see.
+pub fn entry(name: &str) -> ModelEntry {
+    ModelEntry {
+        name: format!("{name}:latest"),
+        path: format!("/secret/place/{name}.gguf").into(),
+        weights: name.to_owned(),
+        projector: None,
+        digest: "ab".repeat(32),
+        size_bytes: 1234,
+        modified: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        details: Details {
+            format: "gguf".into(),
+            family: "fake".into(),
+            families: vec!["fake".into()],
+            parameter_size: "1B".into(),
+            quantization_level: "Q4_K_M".into(),
+            context_length: Some(4096),
+            ..Details::default()
+        },
+        capabilities: Capabilities {
+            completion: true,
+            tools: true,
+            insert: true,
+            thinking: true,
+            ..Capabilities::default()
+        },
+        template: None,
+        system: None,
+        options: Options::default(),
+        messages: Vec::new(),
+    }
+}
