@@ -24,11 +24,14 @@ const HEADER_BUFFER: usize = 1 << 20;
 
 /// Why a file is no model.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
+pub enum HeaderError {
+    /// The system refuses, or the file ends too early.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
+    /// Its header is not one.
     #[error("it is no whole GGUF: {0}")]
     Gguf(#[from] GgufError),
+    /// A folder or a pipe; with its name.
     #[error("{0} is no file")]
     NoFile(String),
 }

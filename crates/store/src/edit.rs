@@ -8,9 +8,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::digest::Digest;
+use super::entry::broken;
 use super::files::{shown_name, write_atomically};
 use super::layout::{Layer, Layout, Manifest};
 use super::name::ModelName;
+use super::unusable::Unusable;
 use super::{ModelEntry, Origin, Store, StoreError};
 
 /// Folder of the store with links to shards, one folder a model.
@@ -119,7 +121,7 @@ fn shards_folder(root: &Path, hex: &str) -> PathBuf {
 /// See [`Store::open_path`].
 pub(super) fn open_path(own: Option<&Path>, entry: &ModelEntry) -> Result<PathBuf, StoreError> {
     let Some(first) = entry.files.first() else {
-        return Err(StoreError::Broken { name: entry.name.to_string(), why: "it has no weights".to_owned() });
+        return Err(broken(&entry.name)(Unusable::NoWeights));
     };
     let count = entry.files.len() as u32;
     let named = ShardName::parse(&shown_name(first)).is_some_and(|shard| shard.count == count);

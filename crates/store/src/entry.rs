@@ -14,6 +14,7 @@ use super::gather::{Found, Source};
 use super::layout::{Config, Layer, Layout, Manifest};
 use super::name::ModelName;
 use super::places::Origin;
+use super::unusable::Unusable;
 
 /// A message that every conversation with a model begins with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,7 +162,7 @@ impl ModelEntry {
         self.capabilities().contains(&capability)
     }
 
-    pub(super) fn open(found: &Found, cache: &FactCache) -> Result<Self, String> {
+    pub(super) fn open(found: &Found, cache: &FactCache) -> Result<Self, Unusable> {
         let mut entry = Self::read(found, cache)?;
         if let Some(projector) = &entry.projector {
             entry.projector_facts =
@@ -170,7 +171,7 @@ impl ModelEntry {
         Ok(entry)
     }
 
-    fn read(found: &Found, cache: &FactCache) -> Result<Self, String> {
+    fn read(found: &Found, cache: &FactCache) -> Result<Self, Unusable> {
         match &found.source {
             Source::Files(files) => {
                 let mut entry = Self::of_files(found, files, cache)?;
@@ -180,8 +181,7 @@ impl ModelEntry {
                 Ok(entry)
             }
             Source::Manifest(layout, path) => {
-                let (manifest, digest) =
-                    Layout::read(path).map_err(|error| format!("its manifest cannot be read: {error}"))?;
+                let (manifest, digest) = Layout::read(path).map_err(Unusable::Manifest)?;
                 let modified = fs::metadata(path).and_then(|about| about.modified()).unwrap_or(UNIX_EPOCH);
                 let mut entry = Self::of_manifest(found, layout, &manifest, cache)?;
                 entry.digest = digest.hex().to_owned();
@@ -191,10 +191,10 @@ impl ModelEntry {
         }
     }
 
-    fn of_files(found: &Found, files: &[PathBuf], cache: &FactCache) -> Result<Self, String> {
-        let facts = cache.facts(files).map_err(|error| error.to_string())?;
+    fn of_files(found: &Found, files: &[PathBuf], cache: &FactCache) -> Result<Self, Unusable> {
+        let facts = cache.facts(files)?;
         if facts.is_projector {
-            return Err("it is a projector, a part of another model".to_owned());
+            return Err(Unusable::Projector);
         }
         let about: Vec<_> = files.iter().filter_map(|file| fs::metadata(file).ok()).collect();
         let size = about.iter().map(fs::Metadata::len).sum();
@@ -227,10 +227,10 @@ impl ModelEntry {
         layout: &Layout,
         manifest: &Manifest,
         cache: &FactCache,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Unusable> {
         let config = layout.config(manifest);
         if config.remote_host.is_some() || config.remote_model.is_some() {
-            return Err("it runs on a server of Ollama, not here".to_owned());
+            return Err(Unusable::Remote);
         }
         let files = model_files(layout, manifest)?;
         let mut entry = Self::of_files(found, &files, cache)?;
@@ -245,7 +245,7 @@ impl ModelEntry {
     }
 
     /// Takes in what a layer says.
-    fn take(&mut self, layout: &Layout, layer: &Layer) -> Result<(), String> {
+    fn take(&mut self, layout: &Layout, layer: &Layer) -> Result<(), Unusable> {
         match layer.kind() {
             "model" => self.parent = layer.from.clone().unwrap_or_default(),
             "projector" => self.projector = Some(layout.layer_file(layer)?),
@@ -253,8 +253,8 @@ impl ModelEntry {
             "template" | "prompt" => self.template = Some(layout.text(layer)?),
             "system" => self.system = Some(layout.text(layer)?),
             "license" => self.licenses.push(layout.text(layer)?),
-            "params" => self.parameters = parsed(layout, layer)?,
-            "messages" => self.messages = parsed(layout, layer)?,
+            "params" => self.parameters = layout.json(layer)?,
+            "messages" => self.messages = layout.json(layer)?,
             // Kinds that newer programs may add say nothing to us.
             _ => {}
         }
@@ -262,18 +262,12 @@ impl ModelEntry {
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(layout: &Layout, layer: &Layer) -> Result<T, String> {
-    let text = layout.text(layer)?;
-    serde_json::from_str(&text).map_err(|error| format!("its {} cannot be read: {error}", layer.kind()))
-}
-
 /// The GGUF files of a manifest: one, or the shards in the order of the layers.
-fn model_files(layout: &Layout, manifest: &Manifest) -> Result<Vec<PathBuf>, String> {
+fn model_files(layout: &Layout, manifest: &Manifest) -> Result<Vec<PathBuf>, Unusable> {
     let models: Vec<&Layer> = manifest.layers.iter().filter(|layer| layer.kind() == "model").collect();
     if models.is_empty() {
         let mlx = manifest.layers.iter().any(|layer| matches!(layer.kind(), "tensor" | "json"));
-        let why = if mlx { "its weights are safetensors for MLX, not GGUF" } else { "it has no weights" };
-        return Err(why.to_owned());
+        return Err(if mlx { Unusable::Safetensors } else { Unusable::NoWeights });
     }
     models.into_iter().map(|layer| layout.layer_file(layer)).collect()
 }
@@ -291,9 +285,9 @@ pub fn template_language(template: &str) -> TemplateLanguage {
 }
 
 /// Turns a reason into an error about a name.
-pub(super) fn broken(name: &ModelName) -> impl FnOnce(String) -> StoreError {
+pub(super) fn broken(name: &ModelName) -> impl FnOnce(Unusable) -> StoreError {
     let name = name.to_string();
-    move |why| StoreError::Broken { name, why }
+    move |why| StoreError::Broken { name, why: Box::new(why) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::unusable::Unusable;
+
 /// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -18,7 +20,7 @@ pub enum StoreError {
         /// Its name.
         name: String,
         /// Why.
-        why: String,
+        why: Box<Unusable>,
     },
     /// The model belongs to another program's store, which is never written to.
     #[error("model '{name}' belongs to {owner}: {way_out}")]

@@ -10,6 +10,7 @@ use super::layout::{Layout, children};
 use super::name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, ModelName};
 use super::places::{Origin, Places};
 use super::projectors::{best_projector, is_projector_name, projector_beside};
+use super::unusable::Unusable;
 
 /// How deep snapshots of Hugging Face are searched.
 const MAX_SNAPSHOT_DEPTH: usize = 4;
@@ -34,18 +35,18 @@ pub(super) enum Source {
 }
 
 /// Something that looks like a model and cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Skipped {
     /// Whose store it is in.
     pub origin: Origin,
     /// The file.
     pub path: PathBuf,
     /// Why it cannot be used.
-    pub why: String,
+    pub why: Unusable,
 }
 
 /// What all places have.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub found: Vec<Found>,
     pub skipped: Vec<Skipped>,
@@ -80,7 +81,7 @@ impl Gathered {
             std::mem::take(&mut self.found).into_iter().partition(|found| seen.insert(found.name.key()));
         self.found = kept;
         for double in doubles {
-            let why = format!("another model is already called {}", double.name);
+            let why = Unusable::NameTaken(double.name);
             let path = match double.source {
                 Source::Manifest(_, path) => path,
                 Source::Files(files) => files.into_iter().next().unwrap_or_default(),
@@ -89,8 +90,8 @@ impl Gathered {
         }
     }
 
-    fn skip(&mut self, origin: Origin, path: impl Into<PathBuf>, why: impl Into<String>) {
-        self.skipped.push(Skipped { origin, path: path.into(), why: why.into() });
+    fn skip(&mut self, origin: Origin, path: impl Into<PathBuf>, why: Unusable) {
+        self.skipped.push(Skipped { origin, path: path.into(), why });
     }
 
     fn add(
@@ -104,7 +105,7 @@ impl Gathered {
             Some(name) => self.found.push(Found { name, origin, source: Source::Files(files), projector }),
             None => {
                 let path = files.into_iter().next().unwrap_or_default();
-                self.skip(origin, path, "its name cannot be made the name of a model");
+                self.skip(origin, path, Unusable::NoName);
             }
         }
     }
@@ -116,7 +117,7 @@ impl Gathered {
                     let source = Source::Manifest(layout.clone(), path);
                     self.found.push(Found { name, origin, source, projector: None });
                 }
-                Err((path, why)) => self.skip(origin, path, why),
+                Err(path) => self.skip(origin, path, Unusable::PathIsNoName),
             }
         }
     }
@@ -197,8 +198,8 @@ impl Gathered {
 /// All shards of the model that a file belongs to, in order.
 ///
 /// # Errors
-/// Which one is missing, in words.
-pub fn shards_of(file: &Path) -> Result<Vec<PathBuf>, String> {
+/// Which one is missing.
+pub fn shards_of(file: &Path) -> Result<Vec<PathBuf>, Unusable> {
     let name = shown_name(file);
     let Some(shard) = ShardName::parse(&name) else {
         return whole(file).map(|()| vec![file.to_path_buf()]);
@@ -207,18 +208,22 @@ pub fn shards_of(file: &Path) -> Result<Vec<PathBuf>, String> {
     // Bounded by what is there: the first gap ends it.
     for index in 0..shard.count {
         let path = file.with_file_name(shard.sibling(index));
-        whole(&path).map_err(|why| format!("shard {} of {}: {why}", u64::from(index) + 1, shard.count))?;
+        whole(&path).map_err(|why| Unusable::Shard {
+            number: u64::from(index) + 1,
+            count: shard.count,
+            why: Box::new(why),
+        })?;
         files.push(path);
     }
     Ok(files)
 }
 
-fn whole(file: &Path) -> Result<(), String> {
+fn whole(file: &Path) -> Result<(), Unusable> {
     match fs::metadata(file) {
         Ok(about) if about.is_file() => Ok(()),
-        Ok(_) => Err("it is no file".to_owned()),
-        Err(error) if fs::symlink_metadata(file).is_ok() => Err(format!("its link leads nowhere ({error})")),
-        Err(error) => Err(format!("it is missing ({})", error.kind())),
+        Ok(_) => Err(Unusable::NoFile),
+        Err(error) if fs::symlink_metadata(file).is_ok() => Err(Unusable::DeadLink(error)),
+        Err(error) => Err(Unusable::Missing(error)),
     }
 }
 
@@ -297,7 +302,7 @@ mod tests {
         let shard = |index: u32| folder.path().join(format!("m-{index:05}-of-00003.gguf"));
         fs::write(shard(1), "").unwrap();
         fs::write(shard(3), "").unwrap();
-        assert!(shards_of(&shard(3)).unwrap_err().starts_with("shard 2 of 3: it is missing"));
+        assert!(shards_of(&shard(3)).unwrap_err().to_string().starts_with("shard 2 of 3: it is missing"));
         fs::write(shard(2), "").unwrap();
         assert_eq!(shards_of(&shard(3)).unwrap(), [shard(1), shard(2), shard(3)]);
     }

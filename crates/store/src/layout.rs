@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::digest::Digest;
 use super::files;
 use super::name::ModelName;
+use super::unusable::Unusable;
 
 /// No manifest is as long as this.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -133,19 +134,20 @@ impl Layout {
         at.is_file().then_some(at)
     }
 
-    /// All manifests with their names. `Err` is a path that is no name, and why.
+    /// All manifests with their names. `Err` is a path that is no name.
     ///
     /// Goes exactly four levels down, so links that lead in circles lead nowhere.
-    pub fn manifests(&self) -> Vec<Result<Named, (PathBuf, &'static str)>> {
+    pub fn manifests(&self) -> Vec<Result<Named, PathBuf>> {
         let mut found = Vec::new();
         for (host, path) in children(&self.root.join("manifests")) {
             for (namespace, path) in children(&path) {
                 for (model, path) in children(&path) {
                     for (tag, path) in children(&path) {
                         let name = ModelName::parse(&format!("{host}/{namespace}/{model}:{tag}"));
-                        found.push(
-                            name.map(|name| (name, path.clone())).map_err(|_| (path, "its path is no name")),
-                        );
+                        found.push(match name {
+                            Ok(name) => Ok((name, path)),
+                            Err(_) => Err(path),
+                        });
                     }
                 }
             }
@@ -160,36 +162,46 @@ impl Layout {
         Ok((manifest, Digest::of(&bytes)))
     }
 
-    /// The whole blob of a layer, if it is there. `Err` says in words what is wrong with it.
-    pub fn layer_file(&self, layer: &Layer) -> Result<PathBuf, String> {
-        let digest = Digest::parse(&layer.digest).map_err(|_| "its manifest has a bad digest".to_owned())?;
+    /// The whole blob of a layer, if it is there.
+    pub fn layer_file(&self, layer: &Layer) -> Result<PathBuf, Unusable> {
+        let digest = Digest::parse(&layer.digest).map_err(|_| Unusable::BadDigest)?;
         let path = self.blob(&digest);
-        let short = digest.hex().get(..12).unwrap_or_default();
+        let blob = digest.hex().get(..12).unwrap_or_default().to_owned();
         let about = match fs::metadata(&path) {
             Ok(about) => about,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 let partial = path.with_file_name(format!("{}-partial", digest.file_name())).exists();
-                let why = if partial { "is only partly downloaded" } else { "is missing" };
-                return Err(format!("its blob {short} {why}"));
+                return Err(if partial {
+                    Unusable::BlobPartial { blob }
+                } else {
+                    Unusable::BlobMissing { blob }
+                });
             }
-            Err(error) => return Err(format!("its blob {short} cannot be read: {error}")),
+            Err(source) => return Err(Unusable::BlobUnreadable { blob, source }),
         };
         if !about.is_file() {
-            return Err(format!("its blob {short} is no file"));
+            return Err(Unusable::BlobNoFile { blob });
         }
         if about.len() != layer.size {
-            return Err(format!("its blob {short} has {} bytes instead of {}", about.len(), layer.size));
+            return Err(Unusable::BlobSize { blob, bytes: about.len(), expected: layer.size });
         }
         Ok(path)
     }
 
     /// The text of a layer.
-    pub fn text(&self, layer: &Layer) -> Result<String, String> {
+    pub fn text(&self, layer: &Layer) -> Result<String, Unusable> {
         let path = self.layer_file(layer)?;
-        let kind = layer.kind();
+        let kind = || layer.kind().to_owned();
         let bytes = files::read_bounded(&path, MAX_TEXT_BYTES)
-            .map_err(|e| format!("its {kind} cannot be read: {e}"))?;
-        String::from_utf8(bytes).map_err(|_| format!("its {kind} is no text"))
+            .map_err(|source| Unusable::LayerUnreadable { kind: kind(), source })?;
+        String::from_utf8(bytes).map_err(|_| Unusable::LayerNoText { kind: kind() })
+    }
+
+    /// What the JSON of a layer says.
+    pub fn json<T: serde::de::DeserializeOwned>(&self, layer: &Layer) -> Result<T, Unusable> {
+        let text = self.text(layer)?;
+        serde_json::from_str(&text)
+            .map_err(|source| Unusable::LayerMalformed { kind: layer.kind().to_owned(), source })
     }
 
     /// What the config blob says; an unreadable one says nothing.

@@ -6,7 +6,7 @@
 //! - `gather`: what is where, by file names
 //! - `projectors`: which projector belongs to which model, by the same
 //! - `facts`, `cache`: what headers say, remembered
-//! - `entry`, `show`: what is told of a model
+//! - `entry`, `show`: what is told of a model; `unusable`: why one cannot be used
 //! - `modelfile`: reading and writing Modelfiles
 //! - `blobs`, `create`, `edit`: changes, all of them in our own store
 //! - [`fetch`]: headers of models that are elsewhere
@@ -34,8 +34,10 @@ mod name;
 mod places;
 mod projectors;
 mod show;
+mod unusable;
 
 pub use blobs::{BlobWriter, Stored};
+pub use cache::HeaderError;
 pub use create::{CreateRequest, Progress, Texts};
 pub use digest::Digest;
 pub use entry::{Details, Message, ModelEntry, TemplateLanguage, template_language};
@@ -47,6 +49,7 @@ pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Locality, ModelName
 pub use places::{Origin, Places, demo_candidates};
 pub use projectors::{is_projector_name, projector_beside};
 pub use show::{Show, parameter_lines};
+pub use unusable::Unusable;
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +67,7 @@ pub struct Store {
 }
 
 /// All models, and all that seem to be models and cannot be used.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Listing {
     /// The newest first.
     pub models: Vec<ModelEntry>,
@@ -182,9 +185,9 @@ impl Store {
     /// # Errors
     /// When it is no model.
     pub fn file_digest(&self, file: &Path) -> Result<String, StoreError> {
-        let bad = |why: String| StoreError::BadRequest(format!("{}: {why}", files::shown_name(file)));
+        let bad = |why: Unusable| StoreError::BadRequest(format!("{}: {why}", files::shown_name(file)));
         let files = shards_of(file).map_err(bad)?;
-        let facts = self.cache.facts(&files).map_err(|error| bad(error.to_string()))?;
+        let facts = self.cache.facts(&files).map_err(|error| bad(error.into()))?;
         self.cache.keep();
         Ok(facts.digest.clone())
     }

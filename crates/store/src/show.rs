@@ -61,7 +61,7 @@ impl Show {
     pub fn of(entry: &ModelEntry, verbose: bool) -> Result<Self, StoreError> {
         let (info, tensors) = if verbose {
             let (gguf, _) =
-                read_headers(&entry.files).map_err(|error| entry::broken(&entry.name)(error.to_string()))?;
+                read_headers(&entry.files).map_err(|error| entry::broken(&entry.name)(error.into()))?;
             (model_info(&gguf.metadata, entry.facts.parameters, true), Some(tensor_rows(&gguf)))
         } else {
             (entry.facts.model_info.clone(), None)
@@ -91,7 +91,7 @@ impl Show {
 /// # Errors
 /// When they cannot be read any more.
 pub(super) fn tensors_of(entry: &ModelEntry) -> Result<Vec<TensorRow>, StoreError> {
-    let read = read_headers(&entry.files).map_err(|error| entry::broken(&entry.name)(error.to_string()));
+    let read = read_headers(&entry.files).map_err(|error| entry::broken(&entry.name)(error.into()));
     Ok(tensor_rows(&read?.0))
 }
 

@@ -97,7 +97,7 @@ impl Machine {
 
     /// Why things were skipped.
     pub fn reasons(&self) -> Vec<String> {
-        self.list().skipped.into_iter().map(|skipped| skipped.why).collect()
+        self.list().skipped.into_iter().map(|skipped| skipped.why.to_string()).collect()
     }
 
     /// A blob of Ollama's store.

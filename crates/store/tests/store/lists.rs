@@ -101,7 +101,7 @@ fn given_files_are_called_as_they_are_named_and_come_first() {
     assert_eq!((entry.origin, &entry.files), (Origin::Given, &vec![file]));
     let listing = store.list();
     assert_eq!(listing.models.len(), 1);
-    assert!(listing.skipped[0].why.contains("already called"), "{:?}", listing.skipped);
+    assert!(listing.skipped[0].why.to_string().contains("already called"), "{:?}", listing.skipped);
 }
 
 #[test]
