@@ -206,13 +206,13 @@ fn hypura(out: &mut String, running: &[RunningModel]) {
         let name = format!("hypura_{name}");
         head(out, &name, kind, help);
         for model in running {
-            let label = escaped(&model.entry.name);
+            let label = escaped(&model.entry.name.to_string());
             line(out, &format!("{name}{{model=\"{label}\"}}"), value(model));
         }
     }
     head(out, "hypura_resident_bytes", "gauge", "Bytes held, by tier.");
     for model in running {
-        let label = escaped(&model.entry.name);
+        let label = escaped(&model.entry.name.to_string());
         for (tier, bytes) in [("RAM", model.status.host_bytes), ("GPU", model.status.device_bytes)] {
             line(out, &format!("hypura_resident_bytes{{model=\"{label}\",tier=\"{tier}\"}}"), number(bytes));
         }

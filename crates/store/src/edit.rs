@@ -7,10 +7,13 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use super::create::link_blob;
 use super::digest::Digest;
 use super::entry::broken;
 use super::files::{shown_name, write_atomically};
+use super::gather::Source;
 use super::layout::{Layer, Layout, Manifest};
+use super::lock::StoreLock;
 use super::name::ModelName;
 use super::unusable::Unusable;
 use super::{ModelEntry, Origin, Store, StoreError};
@@ -33,8 +36,32 @@ impl Store {
         if found.name == to {
             return Ok(());
         }
+        if let Source::Manifest(layout, path) = &found.source {
+            return self.copy_manifest(layout, path, &found.name, &to);
+        }
         let entry = self.resolve_name(&found.name, source)?;
         self.save_copy(&entry, &to)
+    }
+
+    /// Copies a manifest as it is, with all its layers: also those that this program cannot use.
+    fn copy_manifest(
+        &self,
+        from: &Layout,
+        path: &Path,
+        name: &ModelName,
+        to: &ModelName,
+    ) -> Result<(), StoreError> {
+        let own = self.own()?;
+        let lock = StoreLock::acquire(&own)?;
+        let unreadable = |error| broken(name)(Unusable::Manifest(error));
+        let text = Layout::read_text(path).map_err(unreadable)?;
+        let (manifest, _) = Layout::parse(&text).map_err(unreadable)?;
+        for layer in manifest.layers.iter().chain([&manifest.config]) {
+            let file = from.layer_file(layer).map_err(broken(name))?;
+            let digest = Digest::parse(&layer.digest)?;
+            link_blob(&own, &file, &digest, layer.size)?;
+        }
+        write_manifest(&own, &lock, to, &text)
     }
 
     /// Deletes a model of our own store, and the blobs that no other model shares.
@@ -52,12 +79,13 @@ impl Store {
                 None => StoreError::NotFound(text.to_owned()),
             });
         };
+        let lock = StoreLock::acquire(&layout)?;
         let manifest = Layout::read(&path).ok().map(|(manifest, _)| manifest);
         fs::remove_file(&path).map_err(StoreError::io("delete", &path))?;
         remove_empty_parents(&path, &layout.root().join("manifests"));
         // A manifest that cannot be read names no blobs.
         if let Some(manifest) = manifest {
-            remove_unused(&layout, &manifest);
+            remove_unused(&layout, &lock, &manifest);
         }
         Ok(())
     }
@@ -67,19 +95,19 @@ fn foreign(name: &ModelName, origin: Origin) -> StoreError {
     StoreError::Foreign { name: name.to_string(), owner: origin.title(), way_out: origin.way_out() }
 }
 
-/// Writes the manifest of a model.
+/// Writes the manifest of a model, whose blobs were looked for under this lock.
 pub(super) fn write_manifest(
     layout: &Layout,
+    lock: &StoreLock,
     name: &ModelName,
-    manifest: &Manifest,
+    text: &[u8],
 ) -> Result<(), StoreError> {
     // The same name in other letters is the same model.
     let path = layout.find(name).unwrap_or_else(|| layout.manifest(name));
     let old = Layout::read(&path).ok().map(|(manifest, _)| manifest);
-    let text = serde_json::to_vec(manifest).map_err(|error| StoreError::BadRequest(error.to_string()))?;
-    write_atomically(&path, &text).map_err(StoreError::io("write", &path))?;
+    write_atomically(&path, text).map_err(StoreError::io("write", &path))?;
     if let Some(old) = old {
-        remove_unused(layout, &old);
+        remove_unused(layout, lock, &old);
     }
     Ok(())
 }
@@ -90,7 +118,7 @@ fn digests(manifest: &Manifest) -> impl Iterator<Item = Digest> {
 }
 
 /// Removes those blobs of a manifest that no manifest names any more. What cannot be removed stays: it is only space.
-fn remove_unused(layout: &Layout, removed: &Manifest) {
+fn remove_unused(layout: &Layout, _lock: &StoreLock, removed: &Manifest) {
     let mut used = HashSet::new();
     for (_, path) in layout.manifests().into_iter().flatten() {
         match Layout::read(&path) {

@@ -1,9 +1,8 @@
 //! A model of the store: what it is, where its files are, and what was said about it when it was made.
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+use serde::Serialize;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,20 +10,11 @@ use super::StoreError;
 use super::cache::FactCache;
 use super::facts::{Capability, Facts, template_capabilities};
 use super::gather::{Found, Source};
-use super::layout::{Config, Layer, Layout, Manifest};
+use super::layout::{Layer, Layout, Manifest};
 use super::name::ModelName;
 use super::places::Origin;
+use super::settings::ModelSettings;
 use super::unusable::Unusable;
-
-/// A message that every conversation with a model begins with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: String,
-    /// What was said.
-    #[serde(default)]
-    pub content: String,
-}
 
 /// The language of a chat template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +61,9 @@ pub struct ModelEntry {
     pub projector: Option<PathBuf>,
     /// What its header says; `None` where it cannot be read.
     pub projector_facts: Option<Arc<Facts>>,
-    /// LoRA adapters.
-    pub adapters: Vec<PathBuf>,
+    /// Place, size and time of the files of weights: two models with the same text have the same ones, and what is loaded
+    /// for one serves the other.
+    pub weights: String,
     /// 64 hexadecimal digits: of the manifest, or of headers and sizes ([`Facts::digest`]).
     pub digest: String,
     /// Bytes of everything that belongs to it.
@@ -81,22 +72,8 @@ pub struct ModelEntry {
     pub modified: SystemTime,
     /// The model it was made from, if that is known.
     pub parent: String,
-    /// The chat template that its maker put over that of the GGUF.
-    pub template: Option<String>,
-    /// The system prompt.
-    pub system: Option<String>,
-    /// Options for every request (`num_ctx`, `stop`, …).
-    pub parameters: Map<String, Json>,
-    /// How every conversation begins.
-    pub messages: Vec<Message>,
-    /// Licences.
-    pub licenses: Vec<String>,
-    /// As Ollama's config says.
-    pub renderer: Option<String>,
-    /// As Ollama's config says.
-    pub parser: Option<String>,
-    /// The version of Ollama that it wants.
-    pub requires: Option<String>,
+    /// What was set for it when it was made.
+    pub settings: ModelSettings,
     /// What its header says.
     pub facts: Arc<Facts>,
 }
@@ -146,7 +123,8 @@ impl ModelEntry {
     /// The template that its maker put over that of the GGUF, where it is one that can be used.
     #[must_use]
     pub fn own_jinja(&self) -> Option<&str> {
-        self.template.as_deref().filter(|template| template_language(template) == TemplateLanguage::Jinja)
+        let template = self.settings.template.as_deref();
+        template.filter(|template| template_language(template) == TemplateLanguage::Jinja)
     }
 
     /// The template that conversations are written with: its own one in Jinja, or that of the GGUF. `None`: neither is
@@ -162,12 +140,20 @@ impl ModelEntry {
         self.capabilities().contains(&capability)
     }
 
+    /// Whether two models are the same weights.
+    #[must_use]
+    pub fn same_weights(&self, other: &Self) -> bool {
+        self.weights == other.weights
+    }
+
     pub(super) fn open(found: &Found, cache: &FactCache) -> Result<Self, Unusable> {
         let mut entry = Self::read(found, cache)?;
         if let Some(projector) = &entry.projector {
             entry.projector_facts =
                 cache.facts(std::slice::from_ref(projector)).ok().filter(|facts| facts.is_projector);
         }
+        let loaded = entry.files.iter().chain(entry.usable_projector());
+        entry.weights = loaded.map(|file| stamp(file)).collect::<Vec<_>>().join("\n");
         Ok(entry)
     }
 
@@ -205,19 +191,12 @@ impl ModelEntry {
             files: files.to_vec(),
             projector: None,
             projector_facts: None,
-            adapters: Vec::new(),
+            weights: String::new(),
             digest: facts.digest.clone(),
             size,
             modified,
             parent: String::new(),
-            template: None,
-            system: None,
-            parameters: Map::new(),
-            messages: Vec::new(),
-            licenses: Vec::new(),
-            renderer: None,
-            parser: None,
-            requires: None,
+            settings: ModelSettings::default(),
             facts,
         })
     }
@@ -237,29 +216,27 @@ impl ModelEntry {
         entry.size =
             manifest.layers.iter().fold(manifest.config.size, |sum, layer| sum.saturating_add(layer.size));
         for layer in &manifest.layers {
-            entry.take(layout, layer)?;
+            match layer.kind() {
+                "model" => entry.parent = layer.from.clone().unwrap_or_default(),
+                "projector" => entry.projector = Some(layout.layer_file(layer)?),
+                // Without it the answers would be those of the base model.
+                "adapter" => return Err(Unusable::Adapter),
+                _ => {}
+            }
         }
-        let Config { renderer, parser, requires, .. } = config;
-        (entry.renderer, entry.parser, entry.requires) = (renderer, parser, requires);
+        entry.settings = ModelSettings::of_layers(layout, &manifest.layers, config)?;
         Ok(entry)
     }
+}
 
-    /// Takes in what a layer says.
-    fn take(&mut self, layout: &Layout, layer: &Layer) -> Result<(), Unusable> {
-        match layer.kind() {
-            "model" => self.parent = layer.from.clone().unwrap_or_default(),
-            "projector" => self.projector = Some(layout.layer_file(layer)?),
-            "adapter" => self.adapters.push(layout.layer_file(layer)?),
-            "template" | "prompt" => self.template = Some(layout.text(layer)?),
-            "system" => self.system = Some(layout.text(layer)?),
-            "license" => self.licenses.push(layout.text(layer)?),
-            "params" => self.parameters = layout.json(layer)?,
-            "messages" => self.messages = layout.json(layer)?,
-            // Kinds that newer programs may add say nothing to us.
-            _ => {}
-        }
-        Ok(())
-    }
+/// Place, size and time of change of a file.
+fn stamp(path: &Path) -> String {
+    let about = fs::metadata(path).ok();
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let bytes = about.as_ref().map_or(0, fs::Metadata::len);
+    let changed =
+        about.and_then(|about| about.modified().ok()).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    format!("{}\n{bytes}\n{}", place.display(), changed.map_or(0, |time| time.as_nanos()))
 }
 
 /// The GGUF files of a manifest: one, or the shards in the order of the layers.

@@ -157,9 +157,17 @@ impl Layout {
 
     /// Reads a manifest; also gives its digest, which is that of the model.
     pub fn read(path: &Path) -> io::Result<(Manifest, Digest)> {
-        let bytes = files::read_bounded(path, MAX_MANIFEST_BYTES)?;
-        let manifest = serde_json::from_slice(&bytes)?;
-        Ok((manifest, Digest::of(&bytes)))
+        Self::parse(&Self::read_text(path)?)
+    }
+
+    /// The text of a manifest.
+    pub fn read_text(path: &Path) -> io::Result<Vec<u8>> {
+        files::read_bounded(path, MAX_MANIFEST_BYTES)
+    }
+
+    /// What the text of a manifest says, and its digest.
+    pub fn parse(text: &[u8]) -> io::Result<(Manifest, Digest)> {
+        Ok((serde_json::from_slice(text)?, Digest::of(text)))
     }
 
     /// The whole blob of a layer, if it is there.

@@ -3,7 +3,8 @@
 use serde_json::{Map, Number, Value as Json};
 use std::fmt::Write as _;
 
-use super::entry::{Message, ModelEntry};
+use super::entry::ModelEntry;
+use super::settings::{Message, ModelSettings};
 
 /// What a Modelfile says.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -12,18 +13,8 @@ pub struct Modelfile {
     pub from: String,
     /// LoRA adapters, which are paths.
     pub adapters: Vec<String>,
-    /// The chat template.
-    pub template: Option<String>,
-    /// The system prompt.
-    pub system: Option<String>,
-    /// Options; those given several times are lists.
-    pub parameters: Map<String, Json>,
-    /// How conversations begin.
-    pub messages: Vec<Message>,
-    /// Licences.
-    pub licenses: Vec<String>,
-    /// `RENDERER`, `PARSER` and `REQUIRES`, which only Ollama uses.
-    pub others: Vec<(String, String)>,
+    /// Everything else.
+    pub settings: ModelSettings,
 }
 
 /// What is wrong with a Modelfile, and in which line.
@@ -73,15 +64,18 @@ impl Modelfile {
         if value.is_empty() && !matches!(command, "SYSTEM" | "TEMPLATE") {
             return Err(format!("{command} without a value"));
         }
+        let settings = &mut self.settings;
         match command {
             "FROM" => self.from = value,
             "ADAPTER" => self.adapters.push(value),
-            "TEMPLATE" => self.template = Some(value),
-            "SYSTEM" => self.system = Some(value),
-            "LICENSE" => self.licenses.push(value),
-            "PARAMETER" => self.add_parameter(word, &value)?,
-            "MESSAGE" => self.messages.push(message(word, value)?),
-            "RENDERER" | "PARSER" | "REQUIRES" => self.others.push((command.to_owned(), value)),
+            "TEMPLATE" => settings.template = Some(value),
+            "SYSTEM" => settings.system = Some(value),
+            "LICENSE" => settings.licenses.push(value),
+            "PARAMETER" => add_parameter(&mut settings.parameters, word, &value)?,
+            "MESSAGE" => settings.messages.push(message(word, value)?),
+            "RENDERER" => settings.renderer = Some(value),
+            "PARSER" => settings.parser = Some(value),
+            "REQUIRES" => settings.requires = Some(value),
             _ => {
                 return Err(format!(
                     "`{command}` is no command: there are FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE and ADAPTER"
@@ -90,25 +84,24 @@ impl Modelfile {
         }
         Ok(())
     }
+}
 
-    fn add_parameter(&mut self, key: &str, text: &str) -> Result<(), String> {
-        let key = key.to_ascii_lowercase();
-        if key == "stop" {
-            let list = self.parameters.entry(key).or_insert_with(|| Json::Array(Vec::new()));
-            if let Json::Array(items) = list {
-                items.push(Json::from(text));
-            }
-            return Ok(());
+fn add_parameter(parameters: &mut Map<String, Json>, key: &str, text: &str) -> Result<(), String> {
+    let key = key.to_ascii_lowercase();
+    if key == "stop" {
+        let list = parameters.entry(key).or_insert_with(|| Json::Array(Vec::new()));
+        if let Json::Array(items) = list {
+            items.push(Json::from(text));
         }
-        let value = match text {
-            "true" => Json::Bool(true),
-            "false" => Json::Bool(false),
-            _ => number(text)
-                .ok_or_else(|| format!("PARAMETER {key}: `{text}` is no number, true or false"))?,
-        };
-        self.parameters.insert(key, value);
-        Ok(())
+        return Ok(());
     }
+    let value = match text {
+        "true" => Json::Bool(true),
+        "false" => Json::Bool(false),
+        _ => number(text).ok_or_else(|| format!("PARAMETER {key}: `{text}` is no number, true or false"))?,
+    };
+    parameters.insert(key, value);
+    Ok(())
 }
 
 fn number(text: &str) -> Option<Json> {
@@ -168,13 +161,13 @@ pub(super) fn written(entry: &ModelEntry) -> String {
     if let Some(template) = entry.used_template() {
         let _ = writeln!(text, "TEMPLATE {}", quoted(template));
     }
-    if let Some(system) = entry.system.as_deref().filter(|system| !system.is_empty()) {
+    if let Some(system) = entry.settings.system.as_deref().filter(|system| !system.is_empty()) {
         let _ = writeln!(text, "SYSTEM {}", quoted(system));
     }
-    let mut keys: Vec<&String> = entry.parameters.keys().collect();
+    let mut keys: Vec<&String> = entry.settings.parameters.keys().collect();
     keys.sort();
     for key in keys {
-        let items = match entry.parameters.get(key) {
+        let items = match entry.settings.parameters.get(key) {
             Some(Json::Array(items)) => items.as_slice(),
             Some(item) => std::slice::from_ref(item),
             None => &[],
@@ -184,10 +177,10 @@ pub(super) fn written(entry: &ModelEntry) -> String {
             let _ = writeln!(text, "PARAMETER {key} {item}");
         }
     }
-    for message in &entry.messages {
+    for message in &entry.settings.messages {
         let _ = writeln!(text, "MESSAGE {} {}", message.role, quoted(&message.content));
     }
-    for license in &entry.licenses {
+    for license in &entry.settings.licenses {
         let _ = writeln!(text, "LICENSE {}", quoted(license));
     }
     text
@@ -215,13 +208,13 @@ mod tests {
         )
         .unwrap();
         assert_eq!(file.from, "./model.gguf");
-        assert_eq!(file.system.as_deref(), Some("You are\n  Mario.\n"));
-        assert_eq!(file.template.as_deref(), Some("{{ .Prompt }}"));
+        assert_eq!(file.settings.system.as_deref(), Some("You are\n  Mario.\n"));
+        assert_eq!(file.settings.template.as_deref(), Some("{{ .Prompt }}"));
         let parameters = json!({"temperature": 0.7, "num_ctx": 8192, "stop": ["<|a|>", "User: "]});
-        assert_eq!(Json::Object(file.parameters), parameters);
+        assert_eq!(Json::Object(file.settings.parameters), parameters);
         let say = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
-        assert_eq!(file.messages, [say("user", "Hi"), say("assistant", "Ho\nho")]);
-        assert_eq!(file.licenses, ["MIT"]);
+        assert_eq!(file.settings.messages, [say("user", "Hi"), say("assistant", "Ho\nho")]);
+        assert_eq!(file.settings.licenses, ["MIT"]);
     }
 
     #[test]
@@ -257,7 +250,7 @@ mod tests {
             // A first line that is blank is not kept.
             prop_assume!(text.lines().next().is_some_and(|line| !line.trim().is_empty()));
             let file = Modelfile::parse(&format!("FROM x\nSYSTEM {}\n", quoted(&text))).unwrap();
-            prop_assert_eq!(file.system, Some(text));
+            prop_assert_eq!(file.settings.system, Some(text));
         }
     }
 }

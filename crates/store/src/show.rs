@@ -5,8 +5,9 @@ use serde_json::{Map, Value as Json};
 use std::time::SystemTime;
 
 use super::cache::read_headers;
-use super::entry::{Details, Message, ModelEntry};
+use super::entry::{Details, ModelEntry};
 use super::facts::{Capability, TensorRow, model_info, tensor_rows};
+use super::settings::Message;
 use super::{StoreError, entry, modelfile};
 
 /// The answer, in the shape and order of the API. `modified_at` is for whoever formats times: see [`Self::modified`].
@@ -67,32 +68,34 @@ impl Show {
             (entry.facts.model_info.clone(), None)
         };
         Ok(Self {
-            license: entry.licenses.join("\n"),
+            license: entry.settings.licenses.join("\n"),
             modelfile: modelfile::written(entry),
-            parameters: parameter_lines(&entry.parameters),
+            parameters: parameter_lines(&entry.settings.parameters),
             template: entry.used_template().unwrap_or_default().to_owned(),
-            system: entry.system.clone().unwrap_or_default(),
-            renderer: entry.renderer.clone(),
-            parser: entry.parser.clone(),
+            system: entry.settings.system.clone().unwrap_or_default(),
+            renderer: entry.settings.renderer.clone(),
+            parser: entry.settings.parser.clone(),
             details: entry.details(),
-            messages: entry.messages.clone(),
+            messages: entry.settings.messages.clone(),
             model_info: info,
             projector_info: entry.projector_facts.as_ref().map(|facts| facts.model_info.clone()),
             tensors,
             capabilities: entry.capabilities(),
             modified: entry.modified,
-            requires: entry.requires.clone(),
+            requires: entry.settings.requires.clone(),
         })
     }
 }
 
-/// The tensors of a model. Reads its headers.
-///
-/// # Errors
-/// When they cannot be read any more.
-pub(super) fn tensors_of(entry: &ModelEntry) -> Result<Vec<TensorRow>, StoreError> {
-    let read = read_headers(&entry.files).map_err(|error| entry::broken(&entry.name)(error.into()));
-    Ok(tensor_rows(&read?.0))
+impl ModelEntry {
+    /// Its tensors. Reads its headers again, which takes a while for large vocabularies.
+    ///
+    /// # Errors
+    /// When they cannot be read any more.
+    pub fn tensors(&self) -> Result<Vec<TensorRow>, StoreError> {
+        let read = read_headers(&self.files).map_err(|error| entry::broken(&self.name)(error.into()));
+        Ok(tensor_rows(&read?.0))
+    }
 }
 
 /// `key` padded to 30 and its value, texts in quotes; a list is a line for each item.

@@ -110,7 +110,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     if let Some(warning) = &address.warning {
         tracing::warn!("{warning}");
     }
-    let catalog = catalog(args)?;
+    let (store, catalog) = catalog(args)?;
     let manager = manager_settings(args)?;
     let http = HttpSettings {
         origins: Origins::of_list(
@@ -120,7 +120,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         loopback: is_loopback(&address.host),
         ..HttpSettings::default()
     };
-    let backend = backend(args)?;
+    let backend = backend(args, store)?;
     serve::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -177,7 +177,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// The installed models and the files that were named.
-fn catalog(args: &Args) -> anyhow::Result<StoreCatalog> {
+fn catalog(args: &Args) -> anyhow::Result<(Arc<Store>, StoreCatalog)> {
     let (files, names): (Vec<PathBuf>, Vec<PathBuf>) =
         args.models.iter().cloned().partition(|path| path.is_file());
     if let Some(projector) = &args.mmproj {
@@ -189,7 +189,8 @@ fn catalog(args: &Args) -> anyhow::Result<StoreCatalog> {
         PlannedProjector::of(projector, 1)?;
     }
     let store = Store::of_environment().with_files(files).with_projector(args.mmproj.clone());
-    let catalog = StoreCatalog::new(Arc::new(store));
+    let store = Arc::new(store);
+    let catalog = StoreCatalog::new(Arc::clone(&store));
     for name in names {
         let text = name.to_string_lossy();
         match catalog.resolve(&text) {
@@ -202,7 +203,7 @@ fn catalog(args: &Args) -> anyhow::Result<StoreCatalog> {
             }
         }
     }
-    Ok(catalog)
+    Ok((store, catalog))
 }
 
 fn manager_settings(args: &Args) -> anyhow::Result<ManagerSettings> {
@@ -243,7 +244,7 @@ fn budget_bytes(memory: Option<MemorySize>) -> anyhow::Result<u64> {
     })
 }
 
-fn backend(args: &Args) -> anyhow::Result<EngineBackend> {
+fn backend(args: &Args, store: Arc<Store>) -> anyhow::Result<EngineBackend> {
     let parallel = args.parallel.or_else(|| number("OLLAMA_NUM_PARALLEL")).unwrap_or(1).max(1);
     let quota = match args.kv_cache_quota {
         None => DEFAULT_KV_QUOTA_BYTES,
@@ -253,6 +254,7 @@ fn backend(args: &Args) -> anyhow::Result<EngineBackend> {
         }
     };
     Ok(EngineBackend {
+        store,
         settings: LoadSettings {
             threads: args.threads.unwrap_or_else(default_threads),
             ..LoadSettings::default()

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::lookup::{self, Found};
 use super::run::{self, Checked, Prepared};
 use super::{PieceStream, fit};
+use hypura_store::{Capability, ModelEntry};
+
 use crate::Failure;
 use crate::job::{ChatJob, Message};
-use crate::models::ModelEntry;
 use crate::models::backend::{ChatInput, Engine, LoadWish};
 use crate::options::Options;
 use crate::request_log::RequestLine;
@@ -51,7 +52,9 @@ pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, F
 fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "chat")?;
-    lookup::require(entry, job.tools.is_empty() || entry.capabilities.tools, "tools")?;
+    if !job.tools.is_empty() {
+        lookup::require(entry, Capability::Tools, "tools")?;
+    }
     lookup::require_senses(entry, job.messages.iter().flat_map(|message| &message.media))?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let messages = with_the_models_own(entry, &job.messages);
@@ -66,14 +69,14 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
         format: job.format.clone(),
         think,
         continues,
-        template: entry.template.clone(),
+        template: entry.own_jinja().map(str::to_owned),
     })
 }
 
 /// The model's system message first unless the request begins with one, then the model's messages, then the request's.
 fn with_the_models_own(entry: &ModelEntry, messages: &[Message]) -> Vec<Message> {
     let has_system = messages.first().is_some_and(|message| message.role == "system");
-    let system = entry.system.as_deref().filter(|text| !has_system && !text.is_empty());
+    let system = entry.settings.system.as_deref().filter(|text| !has_system && !text.is_empty());
     let system = system.map(|text| Message::text("system", text));
-    system.into_iter().chain(entry.messages.iter().cloned()).chain(messages.iter().cloned()).collect()
+    system.into_iter().chain(lookup::own_messages(entry)).chain(messages.iter().cloned()).collect()
 }

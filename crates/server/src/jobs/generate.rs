@@ -1,6 +1,7 @@
 //! Prompts.
 
 use hypura_engine::media::{MediaFile, marker, tagged};
+use hypura_store::Capability;
 use std::sync::Arc;
 
 use super::lookup::{self, Found};
@@ -145,13 +146,13 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         return Ok(Form::Text { text, media, format, context: Vec::new() });
     }
     if let Some(after) = job.suffix.as_ref().filter(|suffix| !suffix.is_empty()) {
-        lookup::require(entry, entry.capabilities.insert, "insert")?;
+        lookup::require(entry, Capability::Insert, "insert")?;
         if !job.media.is_empty() {
             return Err(Failure::bad_request("a gap in a text is filled without images and audio"));
         }
         return Ok(Form::Gap { before: job.prompt.clone(), after: after.clone(), format });
     }
-    let system = job.system.clone().or_else(|| entry.system.clone()).filter(|text| !text.is_empty());
+    let system = job.system.clone().or_else(|| entry.settings.system.clone()).filter(|text| !text.is_empty());
     let template = job.template.as_deref().filter(|template| !template.is_empty());
     if let Some(template) = template.filter(|template| !go_template::is_jinja(template)) {
         let values = go_template::Values {
@@ -164,7 +165,7 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         let (text, media) = tagged(&text, &job.media);
         return Ok(Form::Text { text, media, format, context });
     }
-    let own = if job.context.is_none() { entry.messages.clone() } else { Vec::new() };
+    let own = lookup::own_messages(entry).filter(|_| job.context.is_none());
     let system = system.map(|text| Message::text("system", text));
     let mut user = Message::text("user", job.prompt.clone());
     user.media.clone_from(&job.media);
@@ -175,7 +176,7 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         media: messages.into_iter().map(|message| message.media).collect(),
         format,
         think,
-        template: template.map(str::to_owned).or_else(|| entry.template.clone()),
+        template: template.map(str::to_owned).or_else(|| entry.own_jinja().map(str::to_owned)),
         ..ChatInput::default()
     };
     Ok(Form::Chat { input, context, own_template: template.is_some() })

@@ -1,11 +1,12 @@
 //! Names and capabilities, checked before anything is loaded.
 
 use hypura_engine::media::{MediaFile, MediaKind, probe};
+use hypura_store::{Capability, ModelEntry};
 use std::sync::Arc;
 
 use crate::Failure;
-use crate::job::{JobBase, Think};
-use crate::models::{LookupError, ModelEntry};
+use crate::job::{JobBase, Message, Think};
+use crate::models::LookupError;
 use crate::options::Options;
 use crate::state::Server;
 
@@ -55,21 +56,36 @@ pub fn failure_of(error: LookupError, name: &str) -> Failure {
 
 pub(super) async fn find_for(server: &Arc<Server>, base: &JobBase) -> Result<Found, Failure> {
     let entry = find(server, &base.model).await.map_err(|error| failure_of(error, &base.model))?;
-    let options = base.options.clone().over(&entry.options);
+    let options = base.options.clone().over(&own_options(&entry));
     Ok(Found { entry, options })
+}
+
+/// The options that were set for a model when it was made.
+#[must_use]
+pub fn own_options(entry: &ModelEntry) -> Options {
+    Options::of_json(&entry.settings.parameters).unwrap_or_else(|why| {
+        tracing::warn!(model = %entry.name, why, "the parameters of this model are ignored");
+        Options::default()
+    })
+}
+
+/// The messages that every conversation with a model begins with.
+pub(super) fn own_messages(entry: &ModelEntry) -> impl Iterator<Item = Message> {
+    entry.settings.messages.iter().map(|one| Message::text(&one.role, one.content.clone()))
 }
 
 /// The whole name, as Ollama has it in messages about capabilities.
 fn full_name(entry: &ModelEntry) -> String {
-    match entry.name.matches('/').count() {
-        0 => format!("registry.ollama.ai/library/{}", entry.name),
-        1 => format!("registry.ollama.ai/{}", entry.name),
-        _ => entry.name.clone(),
+    let name = entry.name.to_string();
+    match name.matches('/').count() {
+        0 => format!("registry.ollama.ai/library/{name}"),
+        1 => format!("registry.ollama.ai/{name}"),
+        _ => name,
     }
 }
 
-pub(super) fn require(entry: &ModelEntry, has: bool, what: &str) -> Result<(), Failure> {
-    if has {
+pub(super) fn require(entry: &ModelEntry, needed: Capability, what: &str) -> Result<(), Failure> {
+    if entry.can(needed) {
         return Ok(());
     }
     Err(Failure::bad_request(format!("{} does not support {what}", full_name(entry))))
@@ -77,7 +93,7 @@ pub(super) fn require(entry: &ModelEntry, has: bool, what: &str) -> Result<(), F
 
 /// A model that only makes embeddings cannot answer.
 pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> Result<(), Failure> {
-    if entry.capabilities.completion {
+    if entry.can(Capability::Completion) {
         return Ok(());
     }
     Err(Failure::bad_request(format!("\"{name}\" does not support {what}")))
@@ -92,8 +108,8 @@ pub(super) fn require_senses<'a>(
     for (at, file) in media.into_iter().enumerate() {
         let kind = MediaKind::of(file);
         match kind {
-            MediaKind::Picture => require(entry, entry.capabilities.vision, "images")?,
-            MediaKind::Sound => require(entry, entry.capabilities.audio, "audio")?,
+            MediaKind::Picture => require(entry, Capability::Vision, "images")?,
+            MediaKind::Sound => require(entry, Capability::Audio, "audio")?,
         }
         probe(file).map_err(|error| Failure::bad_request(format!("{} {}: {error}", kind.name(), at + 1)))?;
     }
@@ -106,7 +122,7 @@ pub(super) fn thinking(
     base: &JobBase,
     think: Option<Think>,
 ) -> Result<Option<Think>, Failure> {
-    if entry.capabilities.thinking {
+    if entry.can(Capability::Thinking) {
         return Ok(Some(think.unwrap_or(Think::Switch(true))));
     }
     match think {

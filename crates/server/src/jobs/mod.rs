@@ -19,6 +19,6 @@ mod stream;
 pub use chat::{chat, render_chat};
 pub use embed::embed;
 pub use generate::{generate, render_generate};
-pub use lookup::{Found, find};
+pub use lookup::{Found, find, own_options};
 pub use run::{load, unload};
 pub use stream::{Collected, PieceStream};

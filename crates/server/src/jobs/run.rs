@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hypura_store::ModelEntry;
 use tokio::sync::mpsc;
 
 use super::lookup::Found;
@@ -10,11 +11,11 @@ use super::stream::PieceStream;
 use crate::Failure;
 use crate::job::{DoneReason, JobBase, Piece, Summary, TokenLogprob};
 use crate::keep_alive::KeepAlive;
+use crate::models::Lease;
 use crate::models::backend::{
     AnswerParser, AnswerPart, Engine, EngineDone, EngineEvent, EngineFinish, EngineRequest, EngineToken,
     LoadWish, Prompt, Sampling,
 };
-use crate::models::{Lease, ModelEntry};
 use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;

@@ -10,9 +10,9 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::catalog::ModelEntry;
 use crate::Failure;
 use crate::job::{Format, Think, ToolCall, ToolChoice};
+use hypura_store::ModelEntry;
 
 /// A token id.
 pub type Token = i32;

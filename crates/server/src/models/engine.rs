@@ -17,6 +17,7 @@ use hypura_engine::{
     ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, SamplerOptions,
     ToolChoice as EngineToolChoice, json_schema_to_grammar,
 };
+use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
 
 use super::backend::{
@@ -24,8 +25,8 @@ use super::backend::{
     EngineStatus, EngineTotals, EventSink, Fit, GrammarHandle, LoadHost, LoadWish, MediaHandle, Plan, Prompt,
     Sampling, Ticket, Token,
 };
-use super::catalog::ModelEntry;
 use super::engine_answer::{Parser, event_of};
+use super::store_catalog::failure_of_store;
 use crate::job::{Format, Think, ToolChoice};
 use crate::{Failure, without_paths};
 
@@ -35,6 +36,8 @@ const REMEMBERED: u32 = 7;
 
 /// Loads models with the engine.
 pub struct EngineBackend {
+    /// Opens their files.
+    pub store: Arc<Store>,
     /// How; budget, context and sequences are set for each model.
     pub settings: LoadSettings,
     /// Context when no request asks for another, in tokens.
@@ -46,44 +49,48 @@ pub struct EngineBackend {
 impl Backend for EngineBackend {
     fn plan(&self, model: &ModelEntry, wish: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
         let mut context = wish.context.unwrap_or(self.default_context).max(1);
+        let path = self.store.open_path(model).map_err(|error| failure_of_store(&error))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let failed = |error: &LoadError| {
+            tracing::debug!(model = %model.name, %error, "cannot load");
+            load_failure(&model.name.to_string(), error, folder)
+        };
         loop {
             let settings = LoadSettings {
                 budget_bytes: free_bytes,
                 context,
                 sequences: u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1),
                 idle_sequences: REMEMBERED,
-                projector: model.projector.clone(),
+                projector: model.usable_projector().cloned(),
                 ..self.settings.clone()
             };
-            let source = ModelSource::open(&model.path).map_err(|error| load_failure(model, &error))?;
+            let source = ModelSource::open(&path).map_err(|error| failed(&error))?;
             let error = match load::prepare(source, settings) {
                 Ok(planned) => {
                     let resident = planned.plan.mode == Mode::FullResident;
                     let plan = Box::new(EnginePlan {
                         planned,
                         runner: self.runner.clone(),
-                        model: model.name.clone(),
-                        needs_template: model.capabilities.completion && model.template.is_none(),
-                        folder: model.path.parent().unwrap_or(Path::new("")).to_owned(),
+                        model: model.name.to_string(),
+                        needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
+                        folder: folder.to_owned(),
                     });
                     return Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) });
                 }
                 Err(error @ LoadError::Plan(_)) => error,
-                Err(error) => return Err(load_failure(model, &error)),
+                Err(error) => return Err(failed(&error)),
             };
             // A context that was asked for is a wish: it shrinks before the model does not load at all.
             if context / 2 < self.default_context {
-                return Ok(Fit::TooSmall(load_failure(model, &error)));
+                return Ok(Fit::TooSmall(failed(&error)));
             }
             context /= 2;
         }
     }
 }
 
-fn load_failure(model: &ModelEntry, error: &LoadError) -> Failure {
-    tracing::debug!(model = %model.name, %error, "cannot load");
-    let folder = model.path.parent().unwrap_or(Path::new(""));
-    Failure::internal(format!("cannot load model '{}': {}", model.name, public(error, folder)))
+fn load_failure(model: &str, error: &LoadError, folder: &Path) -> Failure {
+    Failure::internal(format!("cannot load model '{model}': {}", public(error, folder)))
 }
 
 /// What a client may read of an error about files in `folder`, which may be a relative one.
@@ -109,9 +116,7 @@ impl Plan for EnginePlan {
     }
 
     fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure> {
-        let failed = |error: &LoadError| {
-            Failure::internal(format!("cannot load model '{}': {}", self.model, public(error, &self.folder)))
-        };
+        let failed = |error: &LoadError| load_failure(&self.model, error, &self.folder);
         let loaded =
             load::load_watched(self.planned, &mut |_, _| host.advanced()).map_err(|error| failed(&error))?;
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use hypura_engine::serve::SharedMemory;
 
 use super::backend::{Backend, Engine, Fit, LoadHost, LoadWish, Plan};
-use super::catalog::ModelEntry;
 use super::table::{Pool, State, Table, Want};
 use crate::Failure;
+use hypura_store::ModelEntry;
 
 /// The loader's own.
 pub(super) struct Loader {

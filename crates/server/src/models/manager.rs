@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 
 use super::backend::{Backend, Engine, EngineFacts, EngineStatus, LoadWish};
-use super::catalog::ModelEntry;
 use super::loader::Loader;
 use super::table::{self, Table, Want};
 use crate::Failure;
 use crate::keep_alive::KeepAlive;
+use hypura_store::ModelEntry;
 
 /// How models are kept.
 #[derive(Clone, Copy, Debug)]

@@ -17,7 +17,7 @@ mod manager;
 mod store_catalog;
 mod table;
 
-pub use catalog::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
+pub use catalog::{Catalog, LookupError};
 pub use engine::EngineBackend;
 pub use manager::{Lease, ManagerSettings, ModelManager, RunningModel};
 pub use store_catalog::{StoreCatalog, failure_of_store};

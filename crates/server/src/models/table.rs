@@ -14,10 +14,10 @@ use hypura_engine::serve::SharedMemory;
 use tokio::sync::oneshot;
 
 use super::backend::{Engine, LoadWish};
-use super::catalog::ModelEntry;
 use super::manager::Lease;
 use crate::keep_alive::KeepAlive;
 use crate::{Failure, time};
+use hypura_store::ModelEntry;
 
 /// One loaded model.
 pub(super) struct Slot {

@@ -8,12 +8,13 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
+use hypura_store::ModelEntry;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::request::lookup_failure;
 use crate::jobs::find;
-use crate::models::{Details, LookupError, ModelEntry, RunningModel};
+use crate::models::{LookupError, RunningModel};
 use crate::state::Server;
 use crate::{Failure, body, respond, time};
 
@@ -32,33 +33,14 @@ async fn tags(State(server): State<Arc<Server>>) -> Response {
 
 fn tag(entry: &ModelEntry) -> Value {
     json!({
-        "name": entry.name,
-        "model": entry.name,
+        "name": entry.name.to_string(),
+        "model": entry.name.to_string(),
         "modified_at": time::local(entry.modified),
-        "size": entry.size_bytes,
+        "size": entry.size,
         "digest": entry.digest,
-        "details": details(&entry.details),
-        "capabilities": entry.capabilities.names(),
+        "details": entry.details(),
+        "capabilities": entry.capabilities(),
     })
-}
-
-/// The details as every list has them.
-pub(super) fn details(details: &Details) -> Value {
-    let mut out = json!({
-        "parent_model": details.parent_model,
-        "format": details.format,
-        "family": details.family,
-        "families": details.families,
-        "parameter_size": details.parameter_size,
-        "quantization_level": details.quantization_level,
-    });
-    if let Some(length) = details.context_length {
-        out["context_length"] = length.into();
-    }
-    if let Some(length) = details.embedding_length {
-        out["embedding_length"] = length.into();
-    }
-    out
 }
 
 async fn ps(State(server): State<Arc<Server>>) -> Response {
@@ -71,11 +53,11 @@ fn running(model: &RunningModel) -> Value {
     let RunningModel { entry, status, facts, .. } = model;
     let held = status.host_bytes.saturating_add(status.device_bytes);
     json!({
-        "name": entry.name,
-        "model": entry.name,
+        "name": entry.name.to_string(),
+        "model": entry.name.to_string(),
         "size": held,
         "digest": entry.digest,
-        "details": details(&entry.details),
+        "details": entry.details(),
         "expires_at": time::local(model.expires_at),
         "size_vram": status.device_bytes,
         "context_length": status.context_length,
@@ -133,15 +115,16 @@ async fn answer(server: &Arc<Server>, headers: &HeaderMap, bytes: &Bytes) -> Res
     }
     let mut out = Map::new();
     let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
-    if let Some(license) = data.license {
-        put("license", license.into());
+    if !data.license.is_empty() {
+        put("license", data.license.into());
     }
     put("modelfile", data.modelfile.into());
     if !data.parameters.is_empty() {
         put("parameters", data.parameters.into());
     }
     put("template", data.template.into());
-    let system = Some(request.system).filter(|text| !text.is_empty()).or_else(|| entry.system.clone());
+    let system =
+        Some(request.system).filter(|text| !text.is_empty()).or_else(|| entry.settings.system.clone());
     if let Some(system) = system {
         put("system", system.into());
     }
@@ -150,17 +133,16 @@ async fn answer(server: &Arc<Server>, headers: &HeaderMap, bytes: &Bytes) -> Res
             put(key, value.into());
         }
     }
-    put("details", details(&entry.details));
-    if !entry.messages.is_empty() {
-        let messages = entry.messages.iter().map(|one| json!({"role": one.role, "content": one.content}));
-        put("messages", messages.collect());
+    put("details", json!(entry.details()));
+    if !entry.settings.messages.is_empty() {
+        put("messages", json!(entry.settings.messages));
     }
     put("model_info", Value::Object(data.model_info));
     if let Some(info) = data.projector_info {
         put("projector_info", Value::Object(info));
     }
-    put("tensors", Value::Array(data.tensors));
-    put("capabilities", json!(entry.capabilities.names()));
+    put("tensors", json!(data.tensors.unwrap_or_default()));
+    put("capabilities", json!(entry.capabilities()));
     put("modified_at", time::local(entry.modified).into());
     Ok(respond::json(StatusCode::OK, &out))
 }

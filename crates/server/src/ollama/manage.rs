@@ -125,8 +125,8 @@ async fn pull_answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Fa
         json!({
             "status": format!("pulling {}", entry.digest.get(..12).unwrap_or_default()),
             "digest": format!("sha256:{}", entry.digest),
-            "total": entry.size_bytes,
-            "completed": entry.size_bytes,
+            "total": entry.size,
+            "completed": entry.size,
         }),
         json!({"status": "verifying sha256 digest"}),
         json!({"status": "writing manifest"}),

@@ -127,7 +127,7 @@ async fn loaded_or_unloaded(server: &Arc<Server>, base: &JobBase, rest: Value) -
     if unload {
         jobs::unload(server, &entry);
     } else {
-        let options = base.options.clone().over(&entry.options);
+        let options = base.options.clone().over(&jobs::own_options(&entry));
         match jobs::load(server, &entry, &options, base.keep_alive).await {
             Ok(took) => load = took,
             Err(failure) => return respond::native_failure(&failure),

@@ -14,12 +14,13 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::StatusCode;
+use hypura_store::{Capability, ModelEntry};
 use serde_json::{Map, Value, json};
 
 use super::chat::{self, Request};
 use crate::jobs::{self, find};
 use crate::models::backend::{EngineSequence, LoadWish, Token};
-use crate::models::{Lease, LookupError, ModelEntry};
+use crate::models::{Lease, LookupError};
 use crate::state::Server;
 use crate::{Failure, body, respond};
 
@@ -52,12 +53,12 @@ async fn name_of(server: &Arc<Server>, asked: Option<&str>) -> Result<String, Fa
         return Ok(name.to_owned());
     }
     if let [running] = server.models.running().as_slice() {
-        return Ok(running.entry.name.clone());
+        return Ok(running.entry.name.to_string());
     }
     let catalog = Arc::clone(&server.catalog);
     let all = tokio::task::spawn_blocking(move || catalog.list()).await.unwrap_or_default();
     match all.as_slice() {
-        [only] => Ok(only.name.clone()),
+        [only] => Ok(only.name.to_string()),
         _ => Err(Failure::bad_request("model is required: several are installed")),
     }
 }
@@ -159,9 +160,9 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
     Ok(json!({
         "default_generation_settings": {"n_ctx": context},
         "total_slots": slots,
-        "model_alias": entry.name,
+        "model_alias": entry.name.to_string(),
         "chat_template": show.template,
-        "modalities": {"vision": entry.capabilities.vision, "audio": entry.capabilities.audio},
+        "modalities": {"vision": entry.can(Capability::Vision), "audio": entry.can(Capability::Audio)},
         "is_sleeping": running.is_none(),
         "build_info": concat!("hypura ", env!("CARGO_PKG_VERSION")),
     }))
@@ -179,7 +180,7 @@ async fn slots(State(server): State<Arc<Server>>) -> Response {
         for sequence in sequences {
             all.push(json!({
                 "id": all.len(),
-                "model": running.entry.name,
+                "model": running.entry.name.to_string(),
                 "n_ctx": status.context_length,
                 "is_processing": sequence.busy,
                 "n_past": sequence.cached_tokens,

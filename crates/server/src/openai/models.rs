@@ -7,10 +7,11 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
+use hypura_store::ModelEntry;
 use serde_json::{Value, json};
 
 use crate::jobs::find;
-use crate::models::{LookupError, ModelEntry};
+use crate::models::LookupError;
 use crate::state::Server;
 use crate::{Failure, respond, time};
 
@@ -23,7 +24,8 @@ async fn list(State(server): State<Arc<Server>>) -> Response {
     let catalog = Arc::clone(&server.catalog);
     match tokio::task::spawn_blocking(move || catalog.list()).await {
         Ok(models) => {
-            let data: Vec<Value> = models.iter().map(|entry| object(entry, &entry.name)).collect();
+            let data: Vec<Value> =
+                models.iter().map(|entry| object(entry, &entry.name.to_string())).collect();
             respond::json(StatusCode::OK, &json!({"object": "list", "data": data}))
         }
         Err(_) => super::failure(&Failure::internal("the model store failed")),
@@ -40,17 +42,18 @@ async fn one(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Res
 
 /// A model; `meta` as llama-server has it.
 fn object(entry: &ModelEntry, name: &str) -> Value {
+    let details = entry.details();
     json!({
         "id": name,
         "object": "model",
         "created": time::unix_seconds(entry.modified),
         "owned_by": "library",
         "meta": {
-            "n_ctx_train": entry.details.context_length,
-            "n_embd": entry.details.embedding_length,
-            "size": entry.size_bytes,
-            "parameter_size": entry.details.parameter_size,
-            "quantization": entry.details.quantization_level,
+            "n_ctx_train": details.context_length,
+            "n_embd": details.embedding_length,
+            "size": entry.size,
+            "parameter_size": details.parameter_size,
+            "quantization": details.quantization_level,
         },
     })
 }

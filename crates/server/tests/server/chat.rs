@@ -3,10 +3,9 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, entry};
+use crate::fake::{Step, set};
 use crate::kit::{Answer, Kit, Setup};
-use hypura_server::job::Message;
-use hypura_server::models::ModelEntry;
+use hypura_store::{Message, ModelSettings};
 
 async fn ask(kit: &Kit, more: Value) -> Answer {
     let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": false});
@@ -85,11 +84,12 @@ async fn chat_4_3_no_messages_load_and_unload() {
 
 #[tokio::test]
 async fn chat_4_4_the_models_system_and_messages_come_first() {
-    let with = ModelEntry {
+    let say = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let with = set(ModelSettings {
         system: Some("own".into()),
-        messages: vec![Message::text("user", "q"), Message::text("assistant", "a")],
-        ..entry("m")
-    };
+        messages: vec![say("user", "q"), say("assistant", "a")],
+        ..ModelSettings::default()
+    });
     let kit = Setup { models: vec![with], ..Setup::default() }.start();
     ask(&kit, json!({})).await;
     assert_eq!(kit.script.last().text, "<system>own<user>q<assistant>a<user>hi<assistant>");

@@ -15,9 +15,8 @@ use hypura_server::models::backend::{
     EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadHost,
     LoadWish, MediaHandle, Plan, Prompt, Sampling, Ticket, Token,
 };
-use hypura_server::models::{Capabilities, Catalog, Details, LookupError, ModelEntry, ShowData};
-use hypura_server::options::Options;
-use hypura_store::{ModelName, Store};
+use hypura_server::models::{Catalog, LookupError};
+use hypura_store::{Capability, Facts, ModelEntry, ModelName, ModelSettings, Origin, Show, Store};
 
 /// A gate that tests hold shut and open.
 #[derive(Default)]
@@ -128,7 +127,7 @@ struct FakePlan(Arc<Script>, u64);
 
 impl Backend for FakeBackend {
     fn plan(&self, model: &ModelEntry, _: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
-        let bytes = self.0.sizes.lock().unwrap().get(&model.name).copied().unwrap_or(100);
+        let bytes = self.0.sizes.lock().unwrap().get(&model.name.to_string()).copied().unwrap_or(100);
         if bytes <= free_bytes {
             return Ok(Fit::Resident(Box::new(FakePlan(Arc::clone(&self.0), bytes))));
         }
@@ -433,9 +432,9 @@ pub struct FakeCatalog {
 
 impl Catalog for FakeCatalog {
     fn resolve(&self, name: &str) -> Result<Arc<ModelEntry>, LookupError> {
-        let name = ModelName::parse(name).map_err(|_| LookupError::Invalid)?.to_string();
+        let name = ModelName::parse(name).map_err(|_| LookupError::Invalid)?;
         let models = self.models.lock().unwrap();
-        let found = models.iter().find(|model| model.name.eq_ignore_ascii_case(&name));
+        let found = models.iter().find(|model| model.name == name);
         found.cloned().ok_or(LookupError::NotInstalled)
     }
 
@@ -443,9 +442,10 @@ impl Catalog for FakeCatalog {
         self.models.lock().unwrap().clone()
     }
 
-    fn show(&self, _: &ModelEntry, _: bool) -> Result<ShowData, Failure> {
+    fn show(&self, entry: &ModelEntry, _: bool) -> Result<Show, Failure> {
         let model_info = serde_json::json!({"general.architecture": "fake", "fake.context_length": 4096});
-        Ok(ShowData { model_info: model_info.as_object().unwrap().clone(), ..ShowData::default() })
+        let show = Show::of(entry, false).map_err(|error| Failure::internal(error.to_string()))?;
+        Ok(Show { model_info: model_info.as_object().unwrap().clone(), ..show })
     }
 
     fn store(&self) -> Option<Arc<Store>> {
@@ -453,35 +453,42 @@ impl Catalog for FakeCatalog {
     }
 }
 
-/// An entry that can everything but see.
+/// A model that can everything but see and hear.
 pub fn entry(name: &str) -> ModelEntry {
-    ModelEntry {
-        name: format!("{name}:latest"),
-        path: format!("/secret/place/{name}.gguf").into(),
-        weights: name.to_owned(),
-        projector: None,
+    able(name, &[Capability::Completion, Capability::Tools, Capability::Insert, Capability::Thinking])
+}
+
+/// The model `m` for which this was set.
+pub fn set(settings: ModelSettings) -> ModelEntry {
+    ModelEntry { settings, ..entry("m") }
+}
+
+/// A model with these capabilities.
+pub fn able(name: &str, capabilities: &[Capability]) -> ModelEntry {
+    let facts = Facts {
         digest: "ab".repeat(32),
-        size_bytes: 1234,
-        modified: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
-        details: Details {
-            format: "gguf".into(),
-            family: "fake".into(),
-            families: vec!["fake".into()],
-            parameter_size: "1B".into(),
-            quantization_level: "Q4_K_M".into(),
-            context_length: Some(4096),
-            ..Details::default()
-        },
-        capabilities: Capabilities {
-            completion: true,
-            tools: true,
-            insert: true,
-            thinking: true,
-            ..Capabilities::default()
-        },
+        architecture: "fake".into(),
+        parameters: 1_000_000_000,
+        quantization: "Q4_K_M".into(),
+        context_length: Some(4096),
+        embedding_length: None,
         template: None,
-        system: None,
-        options: Options::default(),
-        messages: Vec::new(),
+        capabilities: capabilities.to_vec(),
+        model_info: serde_json::Map::new(),
+        is_projector: false,
+    };
+    ModelEntry {
+        name: ModelName::parse(name).unwrap(),
+        origin: Origin::Own,
+        files: vec![format!("/secret/place/{name}.gguf").into()],
+        projector: None,
+        projector_facts: None,
+        weights: name.to_owned(),
+        digest: facts.digest.clone(),
+        size: 1234,
+        modified: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        parent: String::new(),
+        settings: ModelSettings::default(),
+        facts: Arc::new(facts),
     }
 }

@@ -4,11 +4,10 @@ use base64::Engine as _;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, entry};
+use crate::fake::{Step, set};
 use crate::kit::{Kit, Setup};
-use hypura_server::job::Message;
-use hypura_server::models::ModelEntry;
 use hypura_server::models::backend::Sampling;
+use hypura_store::{Message, ModelSettings};
 
 async fn ask(kit: &Kit, more: Value) -> crate::kit::Answer {
     let mut body = json!({"model": "m", "prompt": "hi", "stream": false});
@@ -55,11 +54,12 @@ async fn generate_3_3_raw_has_no_template_and_no_context() {
 
 #[tokio::test]
 async fn generate_3_4_the_requests_system_wins_and_the_models_messages_need_no_context() {
-    let with = ModelEntry {
+    let say = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let with = set(ModelSettings {
         system: Some("model".into()),
-        messages: vec![Message::text("user", "q"), Message::text("assistant", "a")],
-        ..entry("m")
-    };
+        messages: vec![say("user", "q"), say("assistant", "a")],
+        ..ModelSettings::default()
+    });
     let kit = Setup { models: vec![with], ..Setup::default() }.start();
     ask(&kit, json!({})).await;
     assert_eq!(kit.script.last().text, "<system>model<user>q<assistant>a<user>hi<assistant>");
@@ -245,8 +245,9 @@ async fn generate_3_a_long_prompt_is_cut_or_refused() {
 #[tokio::test]
 async fn options_5_every_option_reaches_the_engine_request_over_model_over_default() {
     let sampling = |option: Value, model: Value| async move {
-        let options = hypura_server::options::Options::of_json(model.as_object().unwrap()).unwrap();
-        let kit = Setup { models: vec![ModelEntry { options, ..entry("m") }], ..Setup::default() }.start();
+        let parameters = model.as_object().unwrap().clone();
+        let with = set(ModelSettings { parameters, ..ModelSettings::default() });
+        let kit = Setup { models: vec![with], ..Setup::default() }.start();
         assert_eq!(ask(&kit, json!({"options": option})).await.status, StatusCode::OK);
         kit.script.last().sampling
     };
@@ -304,8 +305,9 @@ async fn options_5_every_option_reaches_the_engine_request_over_model_over_defau
 #[tokio::test]
 async fn options_5_limits_and_stops() {
     let of_model = json!({"temperature": 0.1, "top_k": 7, "stop": "M"});
-    let options = hypura_server::options::Options::of_json(of_model.as_object().unwrap()).unwrap();
-    let kit = Setup { models: vec![ModelEntry { options, ..entry("m") }], ..Setup::default() }.start();
+    let parameters = of_model.as_object().unwrap().clone();
+    let with = set(ModelSettings { parameters, ..ModelSettings::default() });
+    let kit = Setup { models: vec![with], ..Setup::default() }.start();
     ask(&kit, json!({"options": {"temperature": 0.5, "seed": 42, "num_predict": 9, "num_ctx": 2048.0}}))
         .await;
     let seen = kit.script.last();

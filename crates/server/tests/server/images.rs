@@ -7,18 +7,16 @@ use hypura_core::synth::{self, ProjectorKind, Quant, Shape, SynthOptions, SynthP
 use hypura_engine::load::LoadSettings;
 use hypura_engine::serve::RunnerSettings;
 use hypura_server::keep_alive::KeepAlive;
-use hypura_server::models::{
-    Capabilities, EngineBackend, ManagerSettings, ModelEntry, ModelManager, StoreCatalog,
-};
+use hypura_server::models::{EngineBackend, ManagerSettings, ModelManager, StoreCatalog};
 use hypura_server::{HttpSettings, Server, router};
-use hypura_store::{Places, Store};
+use hypura_store::{Capability, Places, Store};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fake::{Step, entry};
+use crate::fake::{Step, able, entry};
 use crate::kit::{Answer, Kit, Setup, post, read};
 use tower::ServiceExt as _;
 
@@ -28,8 +26,7 @@ fn picture(seed: u8) -> Vec<u8> {
 }
 
 fn seeing() -> Kit {
-    let capabilities = Capabilities { vision: true, ..entry("m").capabilities };
-    let models = vec![ModelEntry { capabilities, ..entry("m") }, entry("blind")];
+    let models = vec![able("m", &[Capability::Completion, Capability::Vision]), entry("blind")];
     Setup { models, steps: vec![Step::Text("a cat")], ..Setup::default() }.start()
 }
 
@@ -188,8 +185,9 @@ pub(crate) fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Ar
         demo: None,
         cache: None,
     };
-    let store = Store::new(places).with_files([PathBuf::from(&path)]);
+    let store = Arc::new(Store::new(places).with_files([PathBuf::from(&path)]));
     let backend = EngineBackend {
+        store: Arc::clone(&store),
         settings: LoadSettings { threads: 1, ubatch: 32, ..LoadSettings::default() },
         default_context: 512,
         runner: RunnerSettings::default(),
@@ -202,7 +200,7 @@ pub(crate) fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Ar
         load_timeout: Duration::from_secs(120),
     };
     let models = ModelManager::start(Arc::new(backend), settings).unwrap();
-    let server = Server::new(Arc::new(StoreCatalog::new(Arc::new(store))), models, HttpSettings::default());
+    let server = Server::new(Arc::new(StoreCatalog::new(store)), models, HttpSettings::default());
     (router(Arc::clone(&server)), server)
 }
 

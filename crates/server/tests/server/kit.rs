@@ -8,12 +8,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use hypura_server::keep_alive::KeepAlive;
-use hypura_server::models::{Capabilities, ManagerSettings, ModelEntry, ModelManager};
+use hypura_server::models::{ManagerSettings, ModelManager};
 use hypura_server::{HttpSettings, Server, router};
+use hypura_store::{Capability, ModelEntry};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::fake::{FakeBackend, FakeCatalog, Script, Step, entry};
+use crate::fake::{FakeBackend, FakeCatalog, Script, Step, able, entry};
 
 /// A server over a scripted engine.
 pub struct Kit {
@@ -38,14 +39,8 @@ impl Default for Setup {
             steps: vec![Step::Text("Hello"), Step::Text(" world")],
             models: vec![
                 entry("m"),
-                ModelEntry {
-                    capabilities: Capabilities { completion: true, ..Capabilities::default() },
-                    ..entry("plain")
-                },
-                ModelEntry {
-                    capabilities: Capabilities { embedding: true, ..Capabilities::default() },
-                    ..entry("vec")
-                },
+                able("plain", &[Capability::Completion]),
+                able("vec", &[Capability::Embedding]),
             ],
             manager: ManagerSettings {
                 budget_bytes: 1000,

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use hypura_server::keep_alive::KeepAlive;
-use hypura_server::models::{ManagerSettings, ModelEntry};
+use hypura_server::models::ManagerSettings;
+use hypura_store::ModelEntry;
 use serde_json::{Value, json};
 
 use crate::fake::{Step, entry};
@@ -20,7 +21,7 @@ fn manager(change: impl FnOnce(&mut ManagerSettings)) -> Setup {
 
 fn names(kit: &Kit) -> Vec<String> {
     let mut names: Vec<String> =
-        kit.server.models.running().iter().map(|model| model.entry.name.clone()).collect();
+        kit.server.models.running().iter().map(|model| model.entry.name.to_string()).collect();
     names.sort();
     names
 }

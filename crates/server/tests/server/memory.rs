@@ -17,7 +17,7 @@ async fn use_model(kit: &Kit, name: &str) -> StatusCode {
 
 fn names(kit: &Kit) -> Vec<String> {
     let mut names: Vec<String> =
-        kit.server.models.running().iter().map(|model| model.entry.name.clone()).collect();
+        kit.server.models.running().iter().map(|model| model.entry.name.to_string()).collect();
     names.sort();
     names
 }

@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, StatusCode};
 use hypura_core::synth::{self, ProjectorKind, Shape};
-use hypura_server::models::{Capabilities, ModelEntry};
+use hypura_store::Capability;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, entry};
+use crate::fake::{Step, able, entry};
 use crate::images::{expect_media, real, refusal, reuses, send, text_of};
 use crate::kit::{Kit, Setup, read, request};
 use tower::ServiceExt as _;
@@ -18,12 +18,13 @@ fn sound(seed: u8) -> Vec<u8> {
 
 /// One that hears, one that sees, one with both senses and one with none.
 fn hearing() -> Kit {
-    let with = |name: &str, vision: bool, audio: bool| {
-        let capabilities = Capabilities { vision, audio, ..entry(name).capabilities };
-        ModelEntry { capabilities, ..entry(name) }
-    };
-    let models =
-        vec![with("m", false, true), with("deaf", true, false), with("both", true, true), entry("none")];
+    use Capability::{Audio, Completion, Vision};
+    let models = vec![
+        able("m", &[Completion, Audio]),
+        able("deaf", &[Completion, Vision]),
+        able("both", &[Completion, Vision, Audio]),
+        entry("none"),
+    ];
     Setup { models, steps: vec![Step::Text("a bell")], ..Setup::default() }.start()
 }
 

@@ -25,7 +25,7 @@ fn a_copy_of_another_store_is_ours_and_shares_the_weights() {
     let copy = store.resolve("mine").unwrap();
     assert_eq!(copy.origin, Origin::Own);
     assert_eq!(
-        (copy.system.as_deref(), copy.licenses.as_slice()),
+        (copy.settings.system.as_deref(), copy.settings.licenses.as_slice()),
         (Some("Be brief."), &["MIT".to_owned()][..])
     );
     // The same bytes on the disk, not a copy of them.
@@ -41,6 +41,31 @@ fn a_copy_of_another_store_is_ours_and_shares_the_weights() {
 }
 
 #[test]
+fn a_copy_has_every_layer_also_an_adapter_that_is_not_supported() {
+    let machine = Machine::new();
+    let manifest = machine.ollama_adapted("adapted");
+    let store = machine.store();
+    store.copy("adapted", "mine").unwrap();
+    let path = machine.at("own/manifests/registry.ollama.ai/library/mine/latest");
+    assert_eq!(fs::read_to_string(path).unwrap(), manifest);
+    assert_eq!(store.blob_bytes(&Digest::of(b"GGUF of an adapter")).unwrap(), Some(18));
+    assert!(store.resolve("mine").unwrap_err().to_string().contains("it has a LoRA adapter"));
+    store.delete("mine").unwrap();
+    assert!(machine.contents("own").is_empty(), "{:?}", machine.contents("own"));
+}
+
+#[test]
+fn a_copy_of_a_model_whose_blobs_are_missing_is_refused_and_names_nothing() {
+    let machine = Machine::new();
+    machine.ollama_llama();
+    let blob = machine.at(&format!("ollama/blobs/sha256-{}", Digest::of(b"MIT").hex()));
+    fs::remove_file(blob).unwrap();
+    let error = machine.store().copy("llama3.2:3b", "mine").unwrap_err();
+    assert!(error.to_string().contains("is missing"), "{error}");
+    assert!(machine.names().is_empty() && !machine.at("own/manifests").exists());
+}
+
+#[test]
 fn blobs_stay_as_long_as_somebody_shares_them() {
     let machine = Machine::new();
     machine.ollama_llama();
@@ -49,7 +74,7 @@ fn blobs_stay_as_long_as_somebody_shares_them() {
     store.copy("one", "two").unwrap();
     assert_eq!(store.resolve("one").unwrap().digest, store.resolve("two").unwrap().digest);
     store.delete("one").unwrap();
-    assert_eq!(store.resolve("two").unwrap().system.as_deref(), Some("Be brief."));
+    assert_eq!(store.resolve("two").unwrap().settings.system.as_deref(), Some("Be brief."));
     store.delete("two").unwrap();
     assert!(machine.contents("own").is_empty());
 }

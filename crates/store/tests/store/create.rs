@@ -26,14 +26,14 @@ fn a_model_from_another_takes_over_what_is_not_said() {
         "files": null, "license": null, "unknown": 1,
     });
     let (mario, statuses) = create(&machine, body).unwrap();
-    assert_eq!(mario.system.as_deref(), Some("You are Mario."));
+    assert_eq!(mario.settings.system.as_deref(), Some("You are Mario."));
     assert_eq!(
-        Json::Object(mario.parameters.clone()),
+        Json::Object(mario.settings.parameters.clone()),
         json!({"stop": ["<|eot|>"], "num_ctx": 8192, "temperature": 0.5})
     );
-    assert_eq!((mario.licenses.len(), mario.messages.len()), (1, 1));
+    assert_eq!((mario.settings.licenses.len(), mario.settings.messages.len()), (1, 1));
     assert_eq!(mario.parent, "llama3.2:3b");
-    assert!(mario.template.as_deref().unwrap().contains(".Tools"), "inherited as it is");
+    assert!(mario.settings.template.as_deref().unwrap().contains(".Tools"), "inherited as it is");
     assert!(statuses.iter().any(|status| status.starts_with("creating new layer sha256:")), "{statuses:?}");
     assert_eq!(statuses[statuses.len() - 2..], ["writing manifest", "success"]);
 }
@@ -47,9 +47,9 @@ fn a_model_from_a_blob_with_everything() {
         "parameters": {"stop": ["x"]}, "messages": [{"role": "user", "content": "hi"}], "quantize": "",
     });
     let (model, statuses) = create(&machine, body).unwrap();
-    assert_eq!(model.template.as_deref(), Some(JINJA));
-    assert_eq!(model.licenses, ["A", "B"]);
-    assert_eq!(model.messages[0].role, "user");
+    assert_eq!(model.settings.template.as_deref(), Some(JINJA));
+    assert_eq!(model.settings.licenses, ["A", "B"]);
+    assert_eq!(model.settings.messages[0].role, "user");
     assert_eq!(statuses[..2], ["parsing GGUF".to_owned(), format!("using existing layer {digest}")]);
     // The manifest is one that Ollama could read.
     let path = machine.at("own/manifests/registry.ollama.ai/library/new/latest");

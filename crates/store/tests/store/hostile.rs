@@ -89,6 +89,16 @@ fn blobs_that_are_no_models() {
 }
 
 #[test]
+fn a_model_with_an_adapter_is_refused_and_not_run_as_its_base() {
+    let machine = machine();
+    machine.ollama_adapted("bad");
+    assert_skipped(&machine, "it has a LoRA adapter");
+    let error = machine.store().resolve("bad").unwrap_err();
+    assert!(matches!(error, StoreError::Broken { .. }), "{error}");
+    assert!(error.public_message().contains("merge the adapter into the model first"), "{error}");
+}
+
+#[test]
 fn links_in_circles_end() {
     let machine = machine();
     let folder = machine.at("ollama/manifests/registry.ollama.ai/library");

@@ -137,6 +137,12 @@ impl Machine {
         digest.to_string()
     }
 
+    /// A model of Ollama's store with a LoRA adapter over it.
+    pub fn ollama_adapted(&self, name: &str) -> String {
+        let layers: [(&str, &[u8]); 2] = [("model", &gguf(&[])), ("adapter", b"GGUF of an adapter")];
+        self.ollama(&format!("registry.ollama.ai/library/{name}/latest"), &layers)
+    }
+
     /// A usual model of Ollama's store, and its manifest.
     pub fn ollama_llama(&self) -> String {
         let layers: [(&str, &[u8]); 6] = [
@@ -160,7 +166,7 @@ impl Machine {
         link
     }
 
-    /// All files below a folder with their contents: to see that nothing was changed.
+    /// All files below a folder with their contents, the store's lock left out: to see that nothing was changed.
     pub fn contents(&self, folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut all = Vec::new();
         let mut folders = vec![self.at(folder)];
@@ -168,7 +174,7 @@ impl Machine {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 if entry.file_type().unwrap().is_dir() {
                     folders.push(entry.path());
-                } else {
+                } else if entry.file_name() != ".lock" {
                     all.push((entry.path(), fs::read(entry.path()).unwrap_or_default()));
                 }
             }

@@ -16,10 +16,10 @@ fn a_model_of_ollama_is_read_in_place() {
     assert_eq!(entry.name.to_string(), "llama3.2:3b");
     assert_eq!(entry.origin, Origin::Ollama);
     assert_eq!(entry.digest, Digest::of(manifest.as_bytes()).hex());
-    assert_eq!(entry.system.as_deref(), Some("Be brief."));
-    assert_eq!(entry.parameters["stop"][0], "<|eot|>");
-    assert_eq!(entry.messages[0].content, "hi");
-    assert_eq!(entry.licenses, ["MIT"]);
+    assert_eq!(entry.settings.system.as_deref(), Some("Be brief."));
+    assert_eq!(entry.settings.parameters["stop"][0], "<|eot|>");
+    assert_eq!(entry.settings.messages[0].content, "hi");
+    assert_eq!(entry.settings.licenses, ["MIT"]);
     let layers: u64 =
         fs::read_dir(machine.at("ollama/blobs")).unwrap().map(|b| b.unwrap().metadata().unwrap().len()).sum();
     assert_eq!(entry.size, layers);

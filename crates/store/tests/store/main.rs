@@ -13,4 +13,6 @@ mod lists;
 #[cfg(test)]
 mod projectors;
 #[cfg(test)]
+mod races;
+#[cfg(test)]
 mod show;

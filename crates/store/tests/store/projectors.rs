@@ -93,7 +93,7 @@ fn a_projector_is_added_to_a_model_or_comes_with_its_files() {
     let added = json!({"model": "added", "from": "llama3.2:3b", "files": {"mmproj.gguf": eyes}});
     let added = make(added).unwrap();
     assert!(added.can(Capability::Vision));
-    assert_eq!(added.system.as_deref(), Some("Be brief."));
+    assert_eq!(added.settings.system.as_deref(), Some("Be brief."));
     let no_projector = json!({"model": "x", "from": "llama3.2:3b", "files": {"m.gguf": model}});
     assert_eq!(make(no_projector).unwrap_err().status(), 400);
     let two = json!({"model": "x", "from": "llama3.2:3b", "files": {"m.gguf": model, "p.gguf": eyes}});

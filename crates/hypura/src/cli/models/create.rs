@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use super::super::progress_bar;
 use crate::client::Client;
-use hypura_store::{CreateRequest, Digest, Modelfile, Progress, Store, Texts, shards_of};
+use hypura_store::{CreateRequest, Digest, Modelfile, Progress, Store, shards_of};
 
 /// Arguments of `hypura create`.
 #[derive(Debug, clap::Args)]
@@ -48,21 +48,11 @@ fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<Cr
     let path = folder.join(home_expanded(&modelfile.from));
     let is_path = modelfile.from.ends_with(".gguf") || modelfile.from.starts_with(['.', '/', '~']);
     let file = (path.is_file() || is_path).then_some(path);
-    let other =
-        |name: &str| modelfile.others.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     Ok(CreateRequest {
         model: Some(name.to_owned()),
-        from: Some(modelfile.from.clone()).filter(|_| file.is_none()),
+        from: Some(modelfile.from).filter(|_| file.is_none()),
         file,
-        renderer: other("RENDERER"),
-        parser: other("PARSER"),
-        requires: other("REQUIRES"),
-        template: modelfile.template,
-        system: modelfile.system,
-        license: Some(Texts::Many(modelfile.licenses)).filter(|texts| *texts != Texts::Many(Vec::new())),
-        parameters: Some(modelfile.parameters).filter(|all| !all.is_empty()),
-        messages: Some(modelfile.messages).filter(|all| !all.is_empty()),
-        ..CreateRequest::default()
+        ..CreateRequest::with_settings(modelfile.settings)
     })
 }
 

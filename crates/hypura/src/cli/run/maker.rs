@@ -27,20 +27,20 @@ impl Maker {
     pub fn of(entry: Option<ModelEntry>) -> Self {
         let Some(entry) = entry else { return Self::default() };
         let whole = |key: &str| {
-            let number = entry.parameters.get(key).and_then(Value::as_f64)?;
+            let number = entry.settings.parameters.get(key).and_then(Value::as_f64)?;
             // Negative numbers mean "no limit".
             (number >= 1.0 && number <= f64::from(u32::MAX)).then_some(number as u32)
         };
-        let stops = match entry.parameters.get("stop") {
+        let stops = match entry.settings.parameters.get("stop") {
             Some(Value::Array(items)) => {
                 items.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect()
             }
             Some(Value::String(text)) => vec![text.clone()],
             _ => Vec::new(),
         };
-        let system = entry.system.clone().filter(|text| !text.is_empty());
+        let system = entry.settings.system.clone().filter(|text| !text.is_empty());
         let system = system.map(|content| Message { role: "system", content, media: Vec::new() });
-        let messages = entry.messages.iter().map(|message| Message {
+        let messages = entry.settings.messages.iter().map(|message| Message {
             role: match message.role.as_str() {
                 "system" => "system",
                 "assistant" => "assistant",
@@ -55,7 +55,7 @@ impl Maker {
             stops,
             beginning: system.into_iter().chain(messages).collect(),
             template: entry.own_jinja().map(ToOwned::to_owned),
-            parameters: entry.parameters,
+            parameters: entry.settings.parameters,
         }
     }
 }

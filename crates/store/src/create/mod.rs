@@ -1,0 +1,69 @@
+//! New models of our own store: from a model of any store, from blobs, or from a file. Weights are linked, not copied,
+//! wherever the file system can do that.
+//!
+//! - `request`: what is asked for
+//! - `parts`: what a model is made of, before it has a manifest
+//! - `save`: blobs, and the manifest that names them
+
+mod parts;
+mod request;
+mod save;
+
+use serde::Serialize;
+
+pub use request::{CreateRequest, Texts};
+pub(super) use save::link_blob;
+
+use super::entry::ModelEntry;
+use super::name::ModelName;
+use super::{Store, StoreError};
+use parts::Parts;
+
+/// What is being done, in the words of the API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// What.
+    pub status: String,
+    /// Of how many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// How many are done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completed: Option<u64>,
+}
+
+impl Progress {
+    pub(super) fn status(status: impl Into<String>) -> Self {
+        Self { status: status.into(), total: None, completed: None }
+    }
+}
+
+/// Whoever watches a model being made.
+pub(super) type Watch<'a> = &'a mut dyn FnMut(Progress);
+
+impl Store {
+    /// Makes a model. Hashes its file when that came from outside of any store, which takes as long as reading it.
+    ///
+    /// # Errors
+    /// [`StoreError::BadRequest`] and its like for requests that make no sense, with Ollama's words.
+    pub fn create(
+        &self,
+        request: &CreateRequest,
+        watch: &mut dyn FnMut(Progress),
+    ) -> Result<ModelName, StoreError> {
+        let target = request.model.as_deref().or(request.name.as_deref()).unwrap_or_default();
+        let target = ModelName::parse(target)?;
+        request.refuse_unsupported()?;
+        let layout = self.own()?;
+        let mut parts = Parts::of_request(self, request, watch)?;
+        parts.change(request)?;
+        parts.save(&layout, &target, watch)?;
+        watch(Progress::status("success"));
+        Ok(target)
+    }
+
+    /// See [`Store::copy`].
+    pub(super) fn save_copy(&self, entry: &ModelEntry, to: &ModelName) -> Result<(), StoreError> {
+        Parts::of_entry(entry).save(&self.own()?, to, &mut |_| {})
+    }
+}

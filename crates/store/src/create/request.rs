@@ -1,0 +1,118 @@
+//! What is asked for when a model is made, and what is refused at once.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::StoreError;
+use crate::settings::{Message, ModelSettings};
+
+/// The body of `/api/create`. `null` is as good as absent, and unknown keys are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the fields are those of the API")]
+pub struct CreateRequest {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The older word for `model`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// File names and digests of blobs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapters: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<Texts>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Map<String, Json>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Message>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub renderer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parser: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requires: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantize: Option<String>,
+    /// The older word for `quantize`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<String>,
+    /// Of a draft model; read so that it can be refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_files: Option<BTreeMap<String, String>>,
+    /// The same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draft_quantize: Option<String>,
+    /// What a model without a header of its own would be told; refused too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub info: Option<Map<String, Json>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// A GGUF file to use instead of `from` and `files`. Only for callers on this machine: it is no part of the body.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// One text or several.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Texts {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl CreateRequest {
+    /// Asks for these settings and for nothing else.
+    #[must_use]
+    pub fn with_settings(settings: ModelSettings) -> Self {
+        let ModelSettings { template, system, parameters, messages, licenses, renderer, parser, requires } =
+            settings;
+        Self {
+            template,
+            system,
+            license: Some(Texts::Many(licenses)).filter(|texts| *texts != Texts::Many(Vec::new())),
+            parameters: Some(parameters).filter(|all| !all.is_empty()),
+            messages: Some(messages).filter(|all| !all.is_empty()),
+            renderer,
+            parser,
+            requires,
+            ..Self::default()
+        }
+    }
+
+    /// Refuses what this program cannot do, with a way out.
+    pub(super) fn refuse_unsupported(&self) -> Result<(), StoreError> {
+        let quantize = self.quantize.as_deref().or(self.quantization.as_deref()).unwrap_or_default();
+        let adapters = self.adapters.as_ref().map_or(0, BTreeMap::len);
+        let drafts = self.draft_files.as_ref().is_some_and(|files| !files.is_empty())
+            || self.draft_quantize.as_deref().is_some_and(|kind| !kind.is_empty());
+        if drafts {
+            let why = "draft models are not supported: leave draft_files and draft_quantize out";
+            return Err(StoreError::BadRequest(why.to_owned()));
+        }
+        if self.info.as_ref().is_some_and(|info| !info.is_empty()) {
+            let why = "info is not supported: what a model is stands in the header of its GGUF";
+            return Err(StoreError::BadRequest(why.to_owned()));
+        }
+        let why = match (quantize, adapters) {
+            ("", 0) => return Ok(()),
+            ("", 1) => "adapters are not supported: merge the adapter into the model first",
+            ("", _) => "only one adapter is currently supported",
+            _ => {
+                "quantizing is not supported: give a GGUF file that is quantized already (llama-quantize makes one)"
+            }
+        };
+        Err(StoreError::BadRequest(why.to_owned()))
+    }
+}
