@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::{Request, State};
@@ -17,12 +16,8 @@ use futures_util::stream;
 use http::StatusCode;
 
 use super::state::Server;
-use super::{Failure, respond};
+use super::{Failure, refusal};
 
-/// Most bytes of bodies in memory at once.
-pub const MOST_BYTES: usize = 1 << 30;
-/// A body that brings nothing for so long is given up.
-pub const STANDSTILL: Duration = Duration::from_secs(60);
 /// Paths whose bodies go to the disk.
 const TO_DISK: &str = "/api/blobs/";
 
@@ -87,7 +82,7 @@ pub async fn bound(State(server): State<Arc<Server>>, request: Request, next: Ne
     });
     let answer = next.run(Request::from_parts(head, Body::from_stream(watched))).await;
     match reading.refused.get() {
-        Some(failure) => respond::failure(&path, failure),
+        Some(failure) => refusal::of_path(&path, failure),
         None => answer,
     }
 }

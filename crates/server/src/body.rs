@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Failure, respond};
+use super::{Failure, refusal};
 
 /// Most bytes of a JSON body: long histories with pictures, but no more than a machine can hold.
 pub const MOST_BYTES: usize = 128 << 20;
@@ -29,7 +29,7 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
                 StatusCode::PAYLOAD_TOO_LARGE => too_large(),
                 status => Failure::new(status, "the body is not complete"),
             };
-            respond::failure(&path, &failure)
+            refusal::of_path(&path, &failure)
         })
     }
 }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::state::Server;
-use super::{Failure, respond};
+use super::{Failure, refusal, respond};
 
 /// Paths that probes ask for before they have a key.
 const OPEN_PATHS: [&str; 4] = ["/", "/api/version", "/health", "/v1/health"];
@@ -25,7 +25,7 @@ pub async fn key(State(server): State<Arc<Server>>, request: Request, next: Next
         return next.run(request).await;
     }
     let refused = Failure::new(StatusCode::UNAUTHORIZED, "unauthorized: this server wants its API key");
-    respond::failure(path, &refused)
+    refusal::of_path(path, &refused)
 }
 
 fn has_key(headers: &HeaderMap, key: &str) -> bool {

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::state::Server;
-use super::{Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, respond};
+use super::{Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, refusal, respond};
 
 /// Header that tells our own version; `/api/version` tells Ollama's.
 const SERVER_HEADER: &str = concat!("hypura/", env!("CARGO_PKG_VERSION"));
@@ -41,7 +41,7 @@ pub fn router(server: Arc<Server>) -> Router {
 async fn unknown_path(request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/v1/") {
-        return respond::failure(path, &Failure::not_found("404 page not found"));
+        return refusal::of_path(path, &Failure::not_found("404 page not found"));
     }
     respond::text(StatusCode::NOT_FOUND, "404 page not found")
 }
@@ -50,7 +50,7 @@ async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/v1/") {
         let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed");
-        return respond::failure(path, &failure);
+        return refusal::of_path(path, &failure);
     }
     respond::text(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed")
 }

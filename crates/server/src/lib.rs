@@ -1,14 +1,14 @@
 //! The HTTP server: a drop-in Ollama over models that need not fit in memory.
 //!
 //! - [`serve`]: the operation: listen, log, drain, stop
-//! - [`http`]: the router and what surrounds every route ([`guard`], [`origin`])
-//! - [`bodies`]: how much memory bodies may take
+//! - [`http`]: the router and what surrounds every route ([`guard`], [`origin`], [`bodies`], [`refusal`])
+//! - [`state`]: what every request can reach
 //! - [`body`], [`respond`]: JSON in, JSON and streams out
 //! - [`job`]: what front ends ask for, in no protocol's words; [`jobs`] does it
 //! - [`models`]: which models there are, and which are loaded
 //! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
 //!   [`anthropic`]: Anthropic's
-//! - [`metrics`]: health and numbers
+//! - [`metrics`]: health and numbers, some of them of [`counters`]
 //!
 //! Invariants: a request that only wants to know something never waits for a model; a client that goes away takes its
 //! work with it; nothing that a client reads names a path of this machine.
@@ -18,9 +18,11 @@ pub mod address;
 pub mod anthropic;
 pub mod bodies;
 pub mod body;
+pub mod counters;
 mod failure;
 pub mod guard;
 pub mod http;
+mod ids;
 pub mod job;
 pub mod jobs;
 pub mod keep_alive;
@@ -30,12 +32,16 @@ pub mod ollama;
 pub mod openai;
 pub mod options;
 pub mod origin;
+pub mod origins;
+pub mod refusal;
 pub mod request_log;
 pub mod respond;
 pub mod serve;
+mod settings;
 pub mod state;
 pub mod time;
 
 pub use self::http::router;
 pub use failure::{Failure, without_paths};
-pub use state::{HttpSettings, Server};
+pub use settings::HttpSettings;
+pub use state::Server;

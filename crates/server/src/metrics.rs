@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,30 +14,6 @@ use super::models::RunningModel;
 use super::models::backend::EngineTotals;
 use super::respond;
 use super::state::Server;
-
-/// What the server counts itself.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Requests that reached a model, or tried to.
-    pub requests: AtomicU64,
-    /// Those that are not answered yet.
-    pub active: AtomicU64,
-    /// Those that failed.
-    pub failures: AtomicU64,
-    /// Those whose client went away.
-    pub disconnects: AtomicU64,
-    first_tokens: AtomicU64,
-    first_token_micros: AtomicU64,
-}
-
-impl Counters {
-    /// Remembers how long a first token took.
-    pub fn first_token(&self, after: Duration) {
-        self.first_tokens.fetch_add(1, Ordering::Relaxed);
-        let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
-        self.first_token_micros.fetch_add(micros, Ordering::Relaxed);
-    }
-}
 
 /// The routes of this file.
 pub fn routes() -> Router<Arc<Server>> {

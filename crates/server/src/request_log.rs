@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::Failure;
+use super::counters::Counters;
 use super::job::{Embedded, Summary};
 use super::models::backend::EngineDone;
-use super::state::Server;
 
 /// Status of a client that went away, as web servers log it.
 const CLIENT_CLOSED: u16 = 499;
@@ -22,7 +22,7 @@ pub struct RequestLine(Arc<Line>);
 pub struct EngineSide(Arc<Line>);
 
 struct Line {
-    server: Arc<Server>,
+    counters: Arc<Counters>,
     model: String,
     received: Instant,
     seen: Mutex<Seen>,
@@ -57,11 +57,11 @@ impl EngineSide {
 impl RequestLine {
     /// A request that begins.
     #[must_use]
-    pub fn new(server: &Arc<Server>, model: &str, received: Instant) -> Self {
-        server.counters.requests.fetch_add(1, Ordering::Relaxed);
-        server.counters.active.fetch_add(1, Ordering::Relaxed);
-        let (server, model, seen) = (Arc::clone(server), model.to_owned(), Mutex::default());
-        Self(Arc::new(Line { server, model, received, seen }))
+    pub fn new(counters: &Arc<Counters>, model: &str, received: Instant) -> Self {
+        counters.requests.fetch_add(1, Ordering::Relaxed);
+        counters.active.fetch_add(1, Ordering::Relaxed);
+        let (counters, model, seen) = (Arc::clone(counters), model.to_owned(), Mutex::default());
+        Self(Arc::new(Line { counters, model, received, seen }))
     }
 
     /// What the engine gets to say what the request took.
@@ -83,8 +83,7 @@ impl RequestLine {
     /// It ended well.
     pub fn done(&self, summary: &Summary) {
         self.0.seen().ended = true;
-        let counters = &self.0.server.counters;
-        counters.first_token(summary.first_token);
+        self.0.counters.first_token(summary.first_token);
         let uses = summary.hits + summary.misses;
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         let hit_rate = if uses == 0 { 1.0 } else { summary.hits as f64 / uses as f64 };
@@ -121,8 +120,8 @@ impl RequestLine {
     /// It ended badly.
     pub fn failed(&self, failure: &Failure) {
         self.0.seen().ended = true;
-        let Line { server, model, received, .. } = &*self.0;
-        server.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let Line { counters, model, received, .. } = &*self.0;
+        counters.failures.fetch_add(1, Ordering::Relaxed);
         let (status, total_ms) = (failure.status.as_u16(), received.elapsed().as_millis());
         tracing::warn!(status, model = %model, total_ms, reason = %failure, "request");
     }
@@ -130,10 +129,10 @@ impl RequestLine {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.server.counters.active.fetch_sub(1, Ordering::Relaxed);
+        self.counters.active.fetch_sub(1, Ordering::Relaxed);
         let Seen { ended, began, reused, tokens, bytes_read } = *self.seen();
         if !ended {
-            self.server.counters.disconnects.fetch_add(1, Ordering::Relaxed);
+            self.counters.disconnects.fetch_add(1, Ordering::Relaxed);
             let (model, total_ms) = (&self.model, self.received.elapsed().as_millis());
             tracing::info!(
                 status = CLIENT_CLOSED,

@@ -157,31 +157,6 @@ pub fn with_type(status: StatusCode, content_type: &'static str, body: Body) -> 
     response
 }
 
-/// llama-server's paths outside of `/v1`, whose errors are OpenAI's.
-const LLAMA_PATHS: [&str; 6] =
-    ["/chat/completions", "/tokenize", "/detokenize", "/apply-template", "/props", "/slots"];
-
-/// A failure in the shape of the protocol that `path` belongs to.
-#[must_use]
-pub fn failure(path: &str, failure: &Failure) -> Response {
-    let status = failure.status;
-    if path == "/v1/messages" || path.starts_with("/v1/messages/") {
-        return super::anthropic::failure(failure);
-    }
-    if path.starts_with("/v1/") || LLAMA_PATHS.contains(&path) {
-        let kind = match status.as_u16() {
-            400 | 405 | 413 => "invalid_request_error",
-            401 => "authentication_error",
-            404 => "not_found_error",
-            _ => "api_error",
-        };
-        let error =
-            serde_json::json!({"message": failure.message, "type": kind, "param": null, "code": null});
-        return json(status, &serde_json::json!({"error": error}));
-    }
-    native_failure(failure)
-}
-
 /// A failure in Ollama's shape.
 #[must_use]
 pub fn native_failure(failure: &Failure) -> Response {

@@ -20,7 +20,7 @@ use hypura_server::keep_alive::KeepAlive;
 use hypura_server::models::{
     Catalog, EngineBackend, LookupError, ManagerSettings, ModelManager, StoreCatalog,
 };
-use hypura_server::origin::Origins;
+use hypura_server::origins::Origins;
 use hypura_server::{HttpSettings, Server, serve};
 use hypura_store::Store;
 

@@ -19,9 +19,8 @@ use serde_json::{Value, json};
 
 use super::models::LookupError;
 use super::models::backend::LoadWish;
-use super::openai::random_hex;
 use super::state::Server;
-use super::{Failure, body, jobs, respond};
+use super::{Failure, body, jobs, refusal, respond};
 use request::Request;
 use wire::Answer;
 
@@ -31,25 +30,13 @@ pub fn routes() -> Router<Arc<Server>> {
 }
 
 /// An error in this protocol's shape.
-#[must_use]
-pub fn failure(failure: &Failure) -> Response {
-    let mut value = error(failure);
-    value["request_id"] = json!(format!("req_{}", random_hex(24)));
-    respond::json(failure.status, &value)
+fn failure(failure: &Failure) -> Response {
+    refusal::anthropic(failure)
 }
 
 /// The error object, also in the middle of a stream.
 fn error(failure: &Failure) -> Value {
-    let kind = match failure.status.as_u16() {
-        400 | 405 | 413 => "invalid_request_error",
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        429 => "rate_limit_error",
-        503 | 529 => "overloaded_error",
-        _ => "api_error",
-    };
-    json!({"type": "error", "error": {"type": kind, "message": failure.message}})
+    refusal::anthropic_error(failure)
 }
 
 async fn messages(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {

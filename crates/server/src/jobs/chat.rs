@@ -19,7 +19,7 @@ use crate::state::Server;
 /// # Errors
 /// Bad names, missing capabilities.
 pub async fn chat(server: &Arc<Server>, job: ChatJob) -> Result<PieceStream, Failure> {
-    let line = RequestLine::new(server, &job.base.model, job.base.received);
+    let line = RequestLine::new(&server.counters, &job.base.model, job.base.received);
     run::start(server, line, checked(server, job)).await
 }
 

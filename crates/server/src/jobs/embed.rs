@@ -17,7 +17,7 @@ use crate::state::Server;
 /// # Errors
 /// Texts that are too long, vectors that are no numbers, what the loader and the engine say.
 pub async fn embed(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Failure> {
-    let line = RequestLine::new(server, &job.base.model, job.base.received);
+    let line = RequestLine::new(&server.counters, &job.base.model, job.base.received);
     let result = vectors(server, job).await;
     match &result {
         Ok(embedded) => line.embedded(embedded),

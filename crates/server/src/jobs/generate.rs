@@ -19,7 +19,7 @@ use crate::state::Server;
 /// # Errors
 /// Bad names, missing capabilities, templates that are none.
 pub async fn generate(server: &Arc<Server>, job: GenerateJob) -> Result<PieceStream, Failure> {
-    let line = RequestLine::new(server, &job.base.model, job.base.received);
+    let line = RequestLine::new(&server.counters, &job.base.model, job.base.received);
     run::start(server, line, checked(server, job)).await
 }
 

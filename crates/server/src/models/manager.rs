@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::backend::{Backend, Engine, EngineFacts, EngineStatus, LoadWish};
+use super::backend::{Backend, EngineFacts, EngineStatus, LoadWish};
 use super::loader::Loader;
-use super::table::{self, Table, Want};
+use super::table::{self, Lease, Table, Want};
 use crate::Failure;
 use crate::keep_alive::KeepAlive;
 use hypura_store::ModelEntry;
@@ -31,31 +31,6 @@ pub struct ManagerSettings {
 pub struct ModelManager {
     table: Arc<Table>,
     settings: ManagerSettings,
-}
-
-/// The use of a loaded model. Its keep-alive time begins when the last lease is dropped.
-pub struct Lease {
-    table: Arc<Table>,
-    id: u64,
-    engine: Arc<dyn Engine>,
-}
-
-impl Lease {
-    pub(super) fn new(table: Arc<Table>, id: u64, engine: Arc<dyn Engine>) -> Self {
-        Self { table, id, engine }
-    }
-
-    /// The model.
-    #[must_use]
-    pub fn engine(&self) -> &Arc<dyn Engine> {
-        &self.engine
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.table.release(self.id);
-    }
 }
 
 /// A loaded model as `/api/ps` and the metrics see it.

@@ -19,5 +19,6 @@ mod table;
 
 pub use catalog::{Catalog, LookupError};
 pub use engine::EngineBackend;
-pub use manager::{Lease, ManagerSettings, ModelManager, RunningModel};
+pub use manager::{ManagerSettings, ModelManager, RunningModel};
 pub use store_catalog::{StoreCatalog, failure_of_store};
+pub use table::Lease;

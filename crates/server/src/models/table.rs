@@ -14,7 +14,6 @@ use hypura_engine::serve::SharedMemory;
 use tokio::sync::oneshot;
 
 use super::backend::{Engine, LoadWish};
-use super::manager::Lease;
 use crate::keep_alive::KeepAlive;
 use crate::{Failure, time};
 use hypura_store::ModelEntry;
@@ -59,6 +58,31 @@ impl Slot {
             KeepAlive::For(keep) if self.in_use == 0 => self.last_used.checked_add(keep),
             _ => None,
         };
+    }
+}
+
+/// The use of a loaded model. Its keep-alive time begins when the last lease is dropped.
+pub struct Lease {
+    table: Arc<Table>,
+    id: u64,
+    engine: Arc<dyn Engine>,
+}
+
+impl Lease {
+    fn new(table: Arc<Table>, id: u64, engine: Arc<dyn Engine>) -> Self {
+        Self { table, id, engine }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.table.release(self.id);
     }
 }
 

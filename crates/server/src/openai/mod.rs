@@ -21,7 +21,6 @@ mod wire;
 
 pub(super) use content::{arguments, effort, name_of_call};
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -30,7 +29,8 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::state::Server;
-use super::{Failure, respond, time};
+use super::{Failure, refusal, time};
+pub(crate) use crate::ids::random_hex;
 
 /// The routes of this protocol.
 pub fn routes() -> Router<Arc<Server>> {
@@ -45,7 +45,7 @@ pub fn routes() -> Router<Arc<Server>> {
 
 /// An error in this protocol's shape.
 fn failure(failure: &Failure) -> Response {
-    respond::failure("/v1/", failure)
+    refusal::openai(failure)
 }
 
 /// Bytes of a server-sent event that holds `value`.
@@ -56,14 +56,4 @@ fn event(value: &Value) -> Vec<u8> {
 /// Seconds since 1970, now.
 pub(super) fn seconds() -> u64 {
     time::unix_seconds(SystemTime::now())
-}
-
-/// So many random hexadecimal digits, for ids that only need to differ.
-pub(super) fn random_hex(digits: usize) -> String {
-    let mut out = String::with_capacity(digits + 16);
-    while out.len() < digits {
-        out.push_str(&format!("{:016x}", RandomState::new().hash_one(out.len())));
-    }
-    out.truncate(digits);
-    out
 }

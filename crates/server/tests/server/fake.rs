@@ -445,7 +445,8 @@ impl Catalog for FakeCatalog {
     fn show(&self, entry: &ModelEntry, _: bool) -> Result<Show, Failure> {
         let model_info = serde_json::json!({"general.architecture": "fake", "fake.context_length": 4096});
         let show = Show::of(entry, false).map_err(|error| Failure::internal(error.to_string()))?;
-        Ok(Show { model_info: model_info.as_object().unwrap().clone(), ..show })
+        let model_info = model_info.as_object().unwrap().clone();
+        Ok(Show { modelfile: String::new(), model_info, ..show })
     }
 
     fn store(&self) -> Option<Arc<Store>> {

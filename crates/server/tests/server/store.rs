@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use http::{Method, StatusCode};
+use hypura_core::gguf::{GgmlType, HeaderBuilder};
+use hypura_engine::load::LoadSettings;
+use hypura_engine::serve::RunnerSettings;
 use hypura_server::keep_alive::KeepAlive;
-use hypura_server::models::{ManagerSettings, ModelManager, StoreCatalog};
+use hypura_server::models::backend::{Backend as _, LoadWish};
+use hypura_server::models::{EngineBackend, ManagerSettings, ModelManager, StoreCatalog};
 use hypura_server::{HttpSettings, Server, router};
 use hypura_store::{Digest, Places, Store};
 use serde_json::{Value, json};
@@ -86,6 +90,60 @@ async fn models_8_9_create_from_a_blob_and_show_it() {
     let parameters = show["parameters"].as_str().unwrap();
     assert!(parameters.contains(&format!("{:<30} 512", "num_ctx")), "{parameters}");
     assert!(parameters.contains("\"x\""), "{parameters}");
+}
+
+/// A model in two shards, each a blob.
+async fn stock_shards(shop: &Shop) {
+    let mut files = serde_json::Map::new();
+    for index in 0..2_u16 {
+        let mut builder = HeaderBuilder::new();
+        if index == 0 {
+            builder.set("general.architecture", "llama").set("llama.context_length", 64_u32);
+        }
+        builder.set_split(index, 2, 2);
+        builder.tensor(format!("blk.{index}.x.weight"), &[32, 2], GgmlType::F32);
+        let mut bytes = Vec::new();
+        let layout = builder.write_header(&mut bytes).unwrap();
+        bytes.resize(layout.file_bytes as usize, 0);
+        let digest = Digest::of(&bytes).to_string();
+        shop.send(request(Method::POST, &format!("/api/blobs/{digest}"), bytes)).await;
+        files.insert(format!("m-{:05}-of-00002.gguf", index + 1), digest.into());
+    }
+    let made = shop.post("/api/create", json!({"model": "big", "files": files, "stream": false})).await;
+    assert_eq!(made.json(), json!({"status": "success"}));
+}
+
+#[tokio::test]
+async fn models_8_1_lists_write_nothing_and_name_models_whose_links_cannot_be_made() {
+    let shop = Shop::open();
+    stock_shards(&shop).await;
+    let shards = shop.folder.path().join("models/shards");
+    for blocked in [false, true] {
+        if blocked {
+            // A file where the folder of links would be.
+            std::fs::write(&shards, "").unwrap();
+        }
+        for path in ["/api/tags", "/v1/models"] {
+            let list = shop.send(request(Method::GET, path, Body::empty())).await;
+            assert!(list.text().contains("big:latest"), "{path}: {}", list.text());
+        }
+        let show = shop.post("/api/show", json!({"model": "big"})).await;
+        assert_eq!(show.status, StatusCode::OK);
+        assert_eq!(shards.exists(), blocked, "only a load makes links");
+    }
+    // A load says what is in the way.
+    let places = Places { own: Some(shop.folder.path().join("models")), ..Places::default() };
+    let store = Arc::new(Store::new(places));
+    let backend = EngineBackend {
+        store: Arc::clone(&store),
+        settings: LoadSettings::default(),
+        default_context: 64,
+        runner: RunnerSettings::default(),
+    };
+    let entry = store.resolve("big").unwrap();
+    let failure = backend.plan(&entry, &LoadWish::default(), 1 << 30).err().unwrap();
+    assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(failure.message.starts_with("cannot make the folder a file of the model store"), "{failure}");
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use axum::body::Body;
 use futures_util::StreamExt as _;
 use http::{Method, Request, StatusCode};
 use hypura_server::HttpSettings;
-use hypura_server::origin::Origins;
+use hypura_server::origins::Origins;
 use serde_json::json;
 
 use crate::fake::Step;

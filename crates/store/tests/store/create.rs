@@ -68,6 +68,11 @@ fn shards_are_one_model_and_open_under_their_names() {
     let (model, _) = create(&machine, json!({"model": "big", "files": files})).unwrap();
     assert_eq!(model.files.len(), 2);
     assert_eq!(model.facts.parameters, 2 * 64);
+    machine.list();
+    assert!(
+        !machine.at("own/shards").exists(),
+        "links are made when a model is opened, not when it is listed"
+    );
     let first = machine.store().open_path(&model).unwrap();
     assert!(first.ends_with("model-00001-of-00002.gguf"), "{}", first.display());
     assert_eq!(fs::read(&first).unwrap(), gguf_shards(2)[0]);

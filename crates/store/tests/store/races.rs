@@ -26,7 +26,7 @@ fn while_naming(machine: &Machine, request: &CreateRequest, race: impl FnOnce() 
                 if progress.status.starts_with("using existing layer")
                     && let Some(race) = race.take()
                 {
-                    let (sender, over) = mpsc::channel();
+                    let (sender, over) = mpsc::channel::<()>();
                     scope.spawn(move || {
                         race();
                         drop(sender);

@@ -1,0 +1,60 @@
+//! Failures in the shapes of the protocols, and which protocol a path belongs to: middleware refuses what no handler sees.
+
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::ids::random_hex;
+use super::respond::{self, native_failure};
+
+/// llama-server's paths outside of `/v1`, whose errors are OpenAI's.
+const LLAMA_PATHS: [&str; 6] =
+    ["/chat/completions", "/tokenize", "/detokenize", "/apply-template", "/props", "/slots"];
+
+/// A failure in the shape of the protocol that `path` belongs to.
+#[must_use]
+pub fn of_path(path: &str, failure: &Failure) -> Response {
+    if path == "/v1/messages" || path.starts_with("/v1/messages/") {
+        return anthropic(failure);
+    }
+    if path.starts_with("/v1/") || LLAMA_PATHS.contains(&path) {
+        return openai(failure);
+    }
+    native_failure(failure)
+}
+
+/// A failure in OpenAI's shape.
+#[must_use]
+pub fn openai(failure: &Failure) -> Response {
+    let kind = match failure.status.as_u16() {
+        400 | 405 | 413 => "invalid_request_error",
+        401 => "authentication_error",
+        404 => "not_found_error",
+        _ => "api_error",
+    };
+    let error = json!({"message": failure.message, "type": kind, "param": null, "code": null});
+    respond::json(failure.status, &json!({"error": error}))
+}
+
+/// A failure in Anthropic's shape.
+#[must_use]
+pub fn anthropic(failure: &Failure) -> Response {
+    let mut value = anthropic_error(failure);
+    value["request_id"] = json!(format!("req_{}", random_hex(24)));
+    respond::json(failure.status, &value)
+}
+
+/// Anthropic's error object, also in the middle of a stream.
+#[must_use]
+pub fn anthropic_error(failure: &Failure) -> Value {
+    let kind = match failure.status.as_u16() {
+        400 | 405 | 413 => "invalid_request_error",
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        429 => "rate_limit_error",
+        503 | 529 => "overloaded_error",
+        _ => "api_error",
+    };
+    json!({"type": "error", "error": {"type": kind, "message": failure.message}})
+}

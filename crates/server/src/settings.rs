@@ -1,0 +1,49 @@
+//! How the HTTP side behaves.
+
+use std::time::Duration;
+
+use super::origins::Origins;
+
+/// Most bytes of bodies in memory at once.
+const MOST_BODY_BYTES: usize = 1 << 30;
+/// A body that brings nothing for so long is given up.
+const BODY_STANDSTILL: Duration = Duration::from_secs(60);
+
+/// How the HTTP side behaves.
+#[derive(Clone, Debug)]
+pub struct HttpSettings {
+    /// Which web pages may call.
+    pub origins: Origins,
+    /// The key that every request must bring, if any.
+    pub api_key: Option<String>,
+    /// Whether only programs of this machine can connect: then the `Host` header is looked at.
+    pub loopback: bool,
+    /// A stream without anything to say sends a heartbeat after so long.
+    pub heartbeat: Duration,
+    /// Headers go out after so long, even if it is not known yet whether the request is good.
+    pub headers_after: Duration,
+    /// Most bytes that the bodies of all requests together take in memory.
+    pub most_body_bytes: usize,
+    /// A body that brings nothing for so long is given up.
+    pub body_standstill: Duration,
+    /// A connection that asks for nothing more, or takes longer over the head of a request, is closed after so long.
+    pub head_limit: Duration,
+    /// When the server is told to stop, answers that run get so long to end.
+    pub drain_limit: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            origins: Origins::default(),
+            api_key: None,
+            loopback: true,
+            heartbeat: Duration::from_secs(15),
+            headers_after: Duration::from_secs(10),
+            most_body_bytes: MOST_BODY_BYTES,
+            body_standstill: BODY_STANDSTILL,
+            head_limit: Duration::from_secs(300),
+            drain_limit: Duration::from_secs(300),
+        }
+    }
+}
