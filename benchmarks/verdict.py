@@ -59,12 +59,13 @@ def efficiency(report, target):
     yield line
     if roofs:
         middle = lambda key: median(roof[key] for roof in roofs)
+        bound = "disk" if 2 * sum(roof["bound_by"] == "disk" for roof in roofs) >= len(roofs) else "compute"
         yield fact(
             "  limit",
             f"{middle('limit_tps'):.2f} tok/s: C {middle('compute_ms'):.1f} ms ({roofs[0]['compute_source']}), reading "
-            f"{middle('read_ms'):.1f} ms at {middle('disk_bytes_per_s') / 1e9:.2f} GB/s; bound by {measured['bound_by']}",
+            f"{middle('read_ms'):.1f} ms at {middle('disk_bytes_per_s') / 1e9:.2f} GB/s; bound by {bound}",
         )
-        if measured["bound_by"] == "compute" and roofs[0]["compute_source"] == "same-run":
+        if bound == "compute" and roofs[0]["compute_source"] == "same-run":
             yield fact("  beware", "C is that of the run itself, its own costs included: such an efficiency flatters")
 
 

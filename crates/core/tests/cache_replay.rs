@@ -4,7 +4,8 @@
 
 use hypura_core::cache::policy::Belady;
 use hypura_core::cache::{Admission, Counters, ExpertCache, PolicyKind};
-use hypura_core::sim::{Bound, Machine, Replay, ReplayOptions, belady_for, replay};
+use hypura_core::roofline::BoundBy;
+use hypura_core::sim::{Machine, Replay, ReplayOptions, belady_for, replay};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceHeader, TraceToken};
 use proptest::prelude::*;
 
@@ -198,9 +199,9 @@ fn speed_is_the_slower_of_disk_and_compute() {
     let slow = result.predict(&disk).unwrap();
     // 40 experts of 1 MiB at 1 GiB/s and 20 waits of half a millisecond.
     assert_eq!(slow.disk_s, 40.0 / 1024.0 + 20.0 * 0.0005);
-    assert_eq!((slow.bound, slow.tokens_per_s), (Bound::Disk, 1.0 / slow.disk_s));
+    assert_eq!((slow.bound, slow.tokens_per_s), (BoundBy::Disk, 1.0 / slow.disk_s));
     let busy = result.predict(&Machine { compute_s: 0.5, ..disk }).unwrap();
-    assert_eq!((busy.bound, busy.tokens_per_s), (Bound::Compute, 2.0));
+    assert_eq!((busy.bound, busy.tokens_per_s), (BoundBy::Compute, 2.0));
     assert_eq!(Replay::default().predict(&disk), None);
     assert_eq!(result.hit_rate(), Some(0.6));
 }

@@ -24,7 +24,7 @@ mod what_if;
 
 pub use advice::{Alternative, Question};
 pub use budget::{CacheSize, Choice, Fixed, Mode, Plan, PlanError, Request, human_bytes, plan};
-pub use cost::{BoundBy, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, Workload, predict};
+pub use cost::{CostInput, DecodeCost, Estimate, Prediction, PrefillCost, Workload, predict};
 pub use estimate::{ContextRequest, OUTPUTS, estimate_fixed, process_bytes};
 pub use hits::{HitRate, Routing};
 pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};

@@ -1,9 +1,9 @@
-//! From counted reads to tokens per second.
+//! From counted reads to tokens per second, by [`crate::roofline`].
 //!
-//! `tokens/s = 1 / max(C, (1 − h) · A / B)`: with perfect overlap of reading and computing, the slower of the two
-//! decides. *C* compute seconds a token, *h* hit rate, *A* bytes that a token routes to, *B* disk bytes a second. To
-//! the reading time is added one latency for each layer that reads anything: its reads go out together, and the next
+//! To the reading time is added one latency for each layer that reads anything: its reads go out together, and the next
 //! layer's cannot be known before.
+
+use crate::roofline::{BoundBy, Times};
 
 /// The measured machine. All numbers come from a profile; none is a default.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,15 +16,6 @@ pub struct Machine {
     pub disk_latency_s: f64,
 }
 
-/// What limits a prediction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bound {
-    /// Computing.
-    Compute,
-    /// Reading.
-    Disk,
-}
-
 /// Predicted speed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prediction {
@@ -33,14 +24,14 @@ pub struct Prediction {
     /// Tokens per second with perfect overlap.
     pub tokens_per_s: f64,
     /// Which side is slower.
-    pub bound: Bound,
+    pub bound: BoundBy,
 }
 
 impl Machine {
     /// The speed at which tokens come that read `bytes_per_token` in `reading_layers_per_token` layers, on average.
     pub fn predict(&self, bytes_per_token: f64, reading_layers_per_token: f64) -> Prediction {
         let disk_s = bytes_per_token / self.disk_bytes_per_s + reading_layers_per_token * self.disk_latency_s;
-        let bound = if disk_s > self.compute_s { Bound::Disk } else { Bound::Compute };
-        Prediction { disk_s, tokens_per_s: 1.0 / self.compute_s.max(disk_s), bound }
+        let times = Times { read_s: disk_s, compute_s: self.compute_s, sync_s: 0.0 };
+        Prediction { disk_s, tokens_per_s: 1.0 / times.least_s(), bound: times.bound_by() }
     }
 }

@@ -8,5 +8,5 @@
 mod cost;
 mod replay;
 
-pub use cost::{Bound, Machine, Prediction};
+pub use cost::{Machine, Prediction};
 pub use replay::{Replay, ReplayOptions, belady_for, replay};

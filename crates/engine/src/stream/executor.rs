@@ -254,6 +254,7 @@ impl StreamExecutor {
             stats.shared_bytes = side.streamer.shared_bytes;
             stats.prefetch_switched_off = side.ahead.times_switched_off();
             stats.bytes_read += side.io.device_bytes();
+            stats.disk_busy += side.io.disk_busy();
             stats.read_stall += side.io.stall();
             for slab in side.streamer.slabs() {
                 let counters = slab.cache.counters();
@@ -265,6 +266,7 @@ impl StreamExecutor {
         if let Some(dense) = &self.dense {
             stats.dense_weights = dense.used;
             stats.bytes_read += dense.io().device_bytes();
+            stats.disk_busy += dense.io().disk_busy();
             stats.read_stall += dense.io().stall();
         }
         let stalled = stats.read_stall.saturating_sub(stalled_before);

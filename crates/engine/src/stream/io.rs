@@ -179,6 +179,11 @@ impl<T: Copy> Io<T> {
         self.stall
     }
 
+    /// Time with a read at the disk.
+    pub fn disk_busy(&self) -> Duration {
+        self.reader.stats().busy
+    }
+
     /// Bytes that came from the disk, whole pages.
     pub fn device_bytes(&self) -> u64 {
         self.reader.stats().device_bytes

@@ -17,6 +17,8 @@ pub struct StreamStats {
     pub dense_weights: u64,
     /// Bytes our reader got from the disk.
     pub bytes_read: u64,
+    /// Time with a read at the disk. Where experts and dense weights stream, each of the two is counted.
+    pub disk_busy: Duration,
     /// Time with nothing to compute, waiting for the disk.
     pub read_stall: Duration,
     /// Time in graphs, stalls excluded.
@@ -62,6 +64,7 @@ impl StreamStats {
             prefill: lookups(self.prefill, earlier.prefill),
             dense_weights: self.dense_weights - earlier.dense_weights,
             bytes_read: self.bytes_read - earlier.bytes_read,
+            disk_busy: self.disk_busy.saturating_sub(earlier.disk_busy),
             read_stall: self.read_stall.saturating_sub(earlier.read_stall),
             compute: self.compute.saturating_sub(earlier.compute),
             evictions: self.evictions - earlier.evictions,

@@ -44,7 +44,7 @@ pub use child::{ArmRun, Work, run_arm, wait_for_go};
 pub use memcap::{Memcap, MemcapError};
 pub use predict::{Prediction, PredictionError, Predictor};
 pub use report::{Comparison, Report};
-pub use roofline::{Bound, Roofline};
+pub use roofline::Roofline;
 pub use routes::read_trace;
 pub use spawn::{Launcher, Stop, Stopped};
 pub use stats::Spread;

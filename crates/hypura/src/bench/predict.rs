@@ -10,6 +10,7 @@ use hypura_core::cache::{ExpertCache, PolicyKind};
 use hypura_core::model::ModelShape;
 use hypura_core::plan::{Routing, Workload};
 use hypura_core::profile::Profile;
+use hypura_core::roofline::BoundBy;
 use hypura_core::sim::{ReplayOptions, replay};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceToken};
 use hypura_engine::advise::{Advice, AdviceSettings, advise};
@@ -34,7 +35,7 @@ pub struct Prediction {
     /// Share of expert lookups that hit.
     pub hit_rate: Option<f64>,
     /// What was said to bind.
-    pub bound_by: Option<String>,
+    pub bound_by: Option<BoundBy>,
     /// What was not measured, so that figures are missing; what was assumed.
     pub remarks: Vec<String>,
 }
@@ -125,7 +126,7 @@ impl Predictor {
             load_ms: said.load_s.map(|load| load.mid * 1e3),
             read_bytes_per_token: decode.map(|decode| decode.read_bytes),
             hit_rate: decode.and_then(|decode| decode.hits).map(|hits| hits.mid),
-            bound_by: decode.map(|decode| decode.bound.name().to_owned()),
+            bound_by: decode.map(|decode| decode.bound),
             remarks: said.missing.into_iter().chain(said.assumptions).collect(),
         })
     }

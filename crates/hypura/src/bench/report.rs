@@ -1,17 +1,18 @@
 //! The result of a benchmark as a program reads it. benchmarks/README.md documents the fields; [`FORMAT`] changes with
 //! their meaning.
 
+use hypura_core::roofline::BoundBy;
 use serde::{Deserialize, Serialize};
 
 use super::arm::Arm;
 use super::child::{ArmRun, Work};
 use super::disk::{Bandwidth, CacheState, ReadAheadReport};
 use super::predict::{Prediction, PredictionError};
-use super::roofline::{Bound, Roofline};
+use super::roofline::Roofline;
 use super::stats::Spread;
 
 /// Version of this format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A whole benchmark.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,8 +154,8 @@ pub struct ArmSummary {
     pub planned_bytes: Option<u64>,
     /// Median efficiency against the roofline of each run.
     pub efficiency: Option<Spread>,
-    /// What bound most runs.
-    pub bound_by: Option<Bound>,
+    /// What bound the measured tokens of most runs; `None` for arms that do not stream.
+    pub bound_by: Option<BoundBy>,
     /// What was predicted before anything ran.
     pub predicted: Option<Prediction>,
     /// How far off that was.

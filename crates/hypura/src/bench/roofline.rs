@@ -1,31 +1,7 @@
-//! How close a run came to what disk and processor allow.
-//!
-//! The formulas are those of docs/architecture.md: C compute s/token, B disk bytes/s, A routed bytes/token, h hit rate,
-//! S streamable bytes, f their resident share.
-//! MoE: `tok/s <= 1 / max(C, (1 - h) * A / B)`. Dense: `tok/s <= B / ((1 - f) * S)`.
+//! How close a run came to what disk and processor allow, by [`hypura_core::roofline`].
 
+use hypura_core::roofline::{BoundBy, Reads, Times};
 use serde::{Deserialize, Serialize};
-
-/// What bounds a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Bound {
-    /// Reading takes longer than computing.
-    Disk,
-    /// Computing takes longer than reading.
-    Compute,
-}
-
-impl Bound {
-    /// Name for people.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Disk => "disk",
-            Self::Compute => "compute",
-        }
-    }
-}
 
 /// Where the compute time of a token comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,38 +11,6 @@ pub enum ComputeSource {
     ResidentArm,
     /// The same run, waits for the disk excluded.
     SameRun,
-}
-
-/// What must be read for each token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Reads {
-    /// Experts that were not in memory.
-    Moe {
-        /// h: share of the lookups that hit.
-        hit_rate: f64,
-        /// A: bytes of the routed experts of one token.
-        routed_bytes: f64,
-    },
-    /// Dense weights that are not in memory.
-    Dense {
-        /// f: share of the streamable bytes that is resident.
-        resident_fraction: f64,
-        /// S: streamable bytes.
-        streamable_bytes: f64,
-    },
-}
-
-impl Reads {
-    /// Bytes that the disk must deliver for a token.
-    #[must_use]
-    pub fn bytes_per_token(&self) -> f64 {
-        match *self {
-            Self::Moe { hit_rate, routed_bytes } => (1.0 - hit_rate) * routed_bytes,
-            Self::Dense { resident_fraction, streamable_bytes } => {
-                (1.0 - resident_fraction) * streamable_bytes
-            }
-        }
-    }
 }
 
 /// The limit of one run and how close it came.
@@ -86,13 +30,13 @@ pub struct Roofline {
     pub limit_tps: f64,
     /// Measured tokens/s over the limit.
     pub efficiency: f64,
-    /// What the limit comes from.
-    pub bound_by: Bound,
+    /// What sets the limit. What bound the run itself, whose overlap is not perfect, is [`super::snapshot::Phase::bound_by`].
+    pub bound_by: BoundBy,
 }
 
 impl Roofline {
-    /// Compares a speed with its limit. `None` when there is no limit to compare with: no time was measured, or
-    /// (dense) nothing has to be read.
+    /// Compares a speed with its limit. `None` when there is no limit to compare with: no time was measured, or nothing
+    /// of a dense model has to be read.
     #[must_use]
     pub fn new(
         tps: f64,
@@ -103,12 +47,10 @@ impl Roofline {
     ) -> Option<Self> {
         let read_bytes = reads.bytes_per_token();
         let read_s = read_bytes / disk_bytes_per_s;
-        let limit_s = match reads {
-            Reads::Moe { .. } => compute_s.max(read_s),
-            // The disk alone: a dense model that streams is bound by it on every machine that we know.
-            Reads::Dense { .. } => read_s,
-        };
-        if !(limit_s.is_finite() && limit_s > 0.0) {
+        let times = Times { read_s, compute_s, sync_s: 0.0 };
+        let limit_s = times.least_s();
+        let streams = read_s > 0.0 || matches!(reads, Reads::Moe { .. });
+        if !(streams && limit_s.is_finite() && limit_s > 0.0) {
             return None;
         }
         Some(Self {
@@ -119,7 +61,7 @@ impl Roofline {
             read_ms: read_s * 1e3,
             limit_tps: 1.0 / limit_s,
             efficiency: tps * limit_s,
-            bound_by: if read_s >= compute_s { Bound::Disk } else { Bound::Compute },
+            bound_by: times.bound_by(),
         })
     }
 }
@@ -138,18 +80,21 @@ mod tests {
         let disk = moe(4.0, 0.1, 0.6);
         assert!((disk.read_ms - 200.0).abs() < 1e-9 && (disk.limit_tps - 5.0).abs() < 1e-9);
         assert!((disk.efficiency - 0.8).abs() < 1e-9);
-        assert_eq!(disk.bound_by, Bound::Disk);
+        assert_eq!(disk.bound_by, BoundBy::Disk);
         let compute = moe(9.0, 0.1, 0.9);
         assert!((compute.limit_tps - 10.0).abs() < 1e-9 && (compute.efficiency - 0.9).abs() < 1e-9);
-        assert_eq!(compute.bound_by, Bound::Compute);
+        assert_eq!(compute.bound_by, BoundBy::Compute);
     }
 
     #[test]
-    fn a_dense_model_is_held_against_the_disk() {
+    fn a_dense_model_is_held_against_the_disk_unless_computing_takes_longer() {
         let reads = Reads::Dense { resident_fraction: 0.5, streamable_bytes: 40e9 };
         let found = Roofline::new(0.095, 1.0, ComputeSource::SameRun, &reads, 2e9).unwrap();
         assert!((found.limit_tps - 0.1).abs() < 1e-9 && (found.efficiency - 0.95).abs() < 1e-9);
-        assert_eq!(found.bound_by, Bound::Disk);
+        assert_eq!(found.bound_by, BoundBy::Disk);
+        let fast_disk = Roofline::new(0.9, 1.0, ComputeSource::SameRun, &reads, 40e9).unwrap();
+        assert!((fast_disk.limit_tps - 1.0).abs() < 1e-9 && (fast_disk.efficiency - 0.9).abs() < 1e-9);
+        assert_eq!(fast_disk.bound_by, BoundBy::Compute);
     }
 
     #[test]

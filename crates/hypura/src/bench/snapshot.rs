@@ -3,6 +3,7 @@
 //!
 //! What a system does not count is `None`.
 
+use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::machine;
 use hypura_engine::stream::StreamStats;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,9 @@ pub struct Phase {
     pub bytes_read: u64,
     /// Bytes that the kernel says this process made the disk deliver, page faults included.
     pub bytes_read_kernel: Option<u64>,
+    /// Time with a read of ours at the disk, in seconds; `None` where nothing streams.
+    #[serde(default)]
+    pub disk_busy_s: Option<f64>,
     /// Time with nothing to compute, waiting for the disk, in seconds.
     pub read_stall_s: f64,
     /// Time in graphs, stalls excluded, in seconds; `None` where nothing streams.
@@ -103,6 +107,7 @@ impl Snapshot {
             experts_prefetched: stream.decode.prefetched + stream.prefill.prefetched,
             bytes_read: stream.bytes_read,
             bytes_read_kernel: kernel,
+            disk_busy_s: (stream.graphs > 0).then_some(stream.disk_busy.as_secs_f64()),
             read_stall_s: stream.read_stall.as_secs_f64(),
             compute_s: (stream.graphs > 0).then_some(stream.compute.as_secs_f64()),
             cpu_compute_s: cpu_s.map(|all| (all - reader_s.unwrap_or(0.0)).max(0.0)),
@@ -120,6 +125,12 @@ impl Phase {
     pub fn hit_rate(&self) -> Option<f64> {
         let lookups = self.experts_hit + self.experts_missed;
         (lookups > 0).then(|| self.experts_hit as f64 / lookups as f64)
+    }
+
+    /// What bound it; `None` where nothing streams.
+    #[must_use]
+    pub fn bound_by(&self) -> Option<BoundBy> {
+        Some(Times::measured(self.wall_s, self.disk_busy_s?, self.compute_s?, self.read_stall_s).bound_by())
     }
 
     /// Why this phase says little about the model, if something disturbed it.
@@ -226,6 +237,21 @@ mod tests {
             10.0,
         );
         assert_eq!(quiet.disturbance(), None);
+    }
+
+    #[test]
+    fn what_bound_a_phase_is_known_where_graphs_ran_on_our_device() {
+        let start = Instant::now();
+        let earlier = snapshot(start, 0.0, 0.0, 0, 0);
+        let mut later = snapshot(start + Duration::from_secs(10), 0.0, 0.0, 0, 0);
+        assert_eq!(later.since(&earlier, 1, 10.0).bound_by(), None);
+        later.stream.graphs = 1;
+        later.stream.compute = Duration::from_secs(7);
+        later.stream.read_stall = Duration::from_secs(2);
+        later.stream.disk_busy = Duration::from_secs(8);
+        assert_eq!(later.since(&earlier, 1, 10.0).bound_by(), Some(BoundBy::Compute));
+        later.stream.disk_busy = Duration::from_secs(9);
+        assert_eq!(later.since(&earlier, 1, 9.5).bound_by(), Some(BoundBy::Disk));
     }
 
     #[cfg(target_os = "linux")]

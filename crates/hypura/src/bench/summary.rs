@@ -1,10 +1,11 @@
 //! From runs to figures: medians over runs, ratios within rounds, efficiency against the limits of each run.
 
 use hypura_core::plan::human_bytes;
+use hypura_core::roofline::{BoundBy, Reads};
 
 use super::arm::Arm;
 use super::report::{ArmSummary, Comparison, Run};
-use super::roofline::{Bound, ComputeSource, Reads, Roofline};
+use super::roofline::{ComputeSource, Roofline};
 use super::snapshot::Phase;
 use super::stats::{Spread, median, percentile, sorted};
 
@@ -82,7 +83,7 @@ pub fn summarise(arm: Arm, memcap_bytes: Option<u64>, runs: Vec<Run>) -> Option<
         budget_bytes: first.arm.budget_bytes,
         planned_bytes: first.arm.planned_bytes,
         efficiency: Spread::of(runs.iter().filter_map(|run| Some(run.roofline?.efficiency))),
-        bound_by: most(runs.iter().filter_map(|run| Some(run.roofline?.bound_by))),
+        bound_by: most(runs.iter().filter(|_| streams).filter_map(|run| run.arm.decode.bound_by())),
         predicted: None,
         prediction_error: None,
         predicted_given_hits: None,
@@ -129,18 +130,12 @@ pub fn compare(measured: &ArmSummary, other: &ArmSummary) -> Comparison {
 }
 
 /// What most of them are; the disk in doubt.
-fn most(bounds: impl Iterator<Item = Bound>) -> Option<Bound> {
-    let (mut disk, mut compute) = (0, 0);
-    for bound in bounds {
-        match bound {
-            Bound::Disk => disk += 1,
-            Bound::Compute => compute += 1,
-        }
-    }
-    if disk + compute == 0 {
-        return None;
-    }
-    Some(if disk >= compute { Bound::Disk } else { Bound::Compute })
+fn most(bounds: impl Iterator<Item = BoundBy>) -> Option<BoundBy> {
+    let bounds: Vec<BoundBy> = bounds.collect();
+    let count = |kind: &BoundBy| bounds.iter().filter(|bound| *bound == kind).count();
+    // The last of equals is the largest.
+    let kinds = [BoundBy::Sync, BoundBy::Compute, BoundBy::Disk];
+    kinds.into_iter().max_by_key(count).filter(|_| !bounds.is_empty())
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ fn phase(tokens: u64, tps: f64) -> Phase {
         experts_prefetched: 5,
         bytes_read: 1000 * tokens,
         bytes_read_kernel: Some(1100 * tokens),
+        // The disk is never idle.
+        disk_busy_s: Some(tokens as f64 / tps),
         read_stall_s: 0.01 * tokens as f64,
         compute_s: Some(0.05 * tokens as f64),
         cpu_compute_s: Some(0.1 * tokens as f64),
@@ -61,7 +63,8 @@ fn figures_are_per_token_and_medians() {
     assert_eq!(found.token_ms_p50, Some(200.0));
     assert!((found.read_stall_ms_per_token.unwrap() - 10.0).abs() < 1e-9);
     assert_eq!(found.load_ms, Some(101.0));
-    assert_eq!((found.efficiency, found.bound_by), (None, None), "no roofline was measured");
+    assert_eq!(found.efficiency, None, "no roofline was measured");
+    assert_eq!(found.bound_by, Some(BoundBy::Disk), "known from the run alone");
     assert!(summarise(Arm::Auto, None, Vec::new()).is_none());
 }
 
@@ -109,7 +112,7 @@ fn the_roofline_of_a_run_follows_its_mode() {
     // (1 - 0.75) * 1 MB at 1 MB/s: 250 ms, above the 50 ms of computing.
     let moe = roofline(&run(0, "expert-streaming", 3.0), &LIMITS, Some(1e6)).unwrap();
     assert!((moe.limit_tps - 4.0).abs() < 1e-9 && (moe.efficiency - 0.75).abs() < 1e-9);
-    assert_eq!((moe.bound_by, moe.compute_source), (Bound::Disk, ComputeSource::SameRun));
+    assert_eq!((moe.bound_by, moe.compute_source), (BoundBy::Disk, ComputeSource::SameRun));
     // (1 - 0.75) * 4 MB at 1 MB/s: a second.
     let dense = roofline(&run(0, "dense-streaming", 0.5), &LIMITS, Some(1e6)).unwrap();
     assert!((dense.efficiency - 0.5).abs() < 1e-9);
@@ -131,13 +134,14 @@ fn forced_routes_that_use_fewer_experts_need_fewer_bytes() {
 fn the_resident_arm_says_what_computing_takes() {
     let limits = Limits { resident_token_s: Some(0.5), ..LIMITS };
     let found = roofline(&run(0, "expert-streaming", 1.0), &limits, Some(1e6)).unwrap();
-    assert_eq!((found.bound_by, found.compute_source), (Bound::Compute, ComputeSource::ResidentArm));
+    assert_eq!((found.bound_by, found.compute_source), (BoundBy::Compute, ComputeSource::ResidentArm));
     assert!((found.efficiency - 0.5).abs() < 1e-9);
 }
 
 #[test]
 fn most_runs_decide_what_bound_an_arm() {
-    assert_eq!(most([Bound::Compute, Bound::Disk, Bound::Compute].into_iter()), Some(Bound::Compute));
-    assert_eq!(most([Bound::Compute, Bound::Disk].into_iter()), Some(Bound::Disk));
+    assert_eq!(most([BoundBy::Compute, BoundBy::Disk, BoundBy::Compute].into_iter()), Some(BoundBy::Compute));
+    assert_eq!(most([BoundBy::Compute, BoundBy::Disk].into_iter()), Some(BoundBy::Disk));
+    assert_eq!(most([BoundBy::Disk, BoundBy::Sync, BoundBy::Sync].into_iter()), Some(BoundBy::Sync));
     assert_eq!(most(std::iter::empty()), None);
 }

@@ -1,12 +1,13 @@
 //! One token at a time.
 
 use super::compute::{Rates, TokenCompute};
-use super::{BoundBy, CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
+use super::{CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
 use crate::model::{ExpertLayer, ModelShape};
 use crate::plan::hits::HitRate;
 use crate::plan::{Mode, Plan};
 use crate::prefetch::{QUEUE, Width};
 use crate::profile::Pattern;
+use crate::roofline::Times;
 
 pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<DecodeCost> {
     let workload = &input.workload;
@@ -21,7 +22,8 @@ pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> O
 
 fn resident(compute: &TokenCompute) -> DecodeCost {
     let compute_s = compute.trunk_s + compute.experts_s;
-    let time = compute_s + compute.sync_s;
+    let times = Times { read_s: 0.0, compute_s, sync_s: compute.sync_s };
+    let time = times.least_s();
     DecodeCost {
         tokens_per_s: Estimate::of_times(time, time, time),
         roofline_tokens_per_s: 1.0 / time,
@@ -30,7 +32,7 @@ fn resident(compute: &TokenCompute) -> DecodeCost {
         read_s: 0.0,
         read_bytes: 0.0,
         hits: None,
-        bound: BoundBy::of(0.0, compute_s, compute.sync_s),
+        bound: times.bound_by(),
     }
 }
 
@@ -59,19 +61,18 @@ impl Ring {
 fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCompute) -> Option<DecodeCost> {
     let Ring { bytes, read_s, sync_s } = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + sync_s;
-    let busy_s = compute.trunk_s + sync_s;
-    let time = busy_s.max(read_s);
-    let best = if bytes > 0.0 { bytes / disk.best()? } else { 0.0 };
-    let roofline = (compute.trunk_s + compute.sync_s).max(best);
+    let times = Times { read_s, compute_s: compute.trunk_s, sync_s };
+    let time = times.least_s();
+    let best = Times { read_s: disk.best_seconds(bytes)?, sync_s: compute.sync_s, ..times };
     Some(DecodeCost {
         tokens_per_s: Estimate::of_times(time, time, time),
-        roofline_tokens_per_s: 1.0 / roofline,
+        roofline_tokens_per_s: 1.0 / best.least_s(),
         compute_s: compute.trunk_s,
         sync_s,
         read_s,
         read_bytes: bytes,
         hits: None,
-        bound: BoundBy::of(read_s, compute.trunk_s, sync_s),
+        bound: times.bound_by(),
     })
 }
 
@@ -128,16 +129,17 @@ fn experts(
     };
     let (slow, mid, fast) = (pass(|hits| hits.low)?, pass(|hits| hits.mid)?, pass(|hits| hits.high)?);
     let compute_s = compute.trunk_s + compute.experts_s;
-    let best = if mid.read_bytes > 0.0 { mid.read_bytes / disk.best()? } else { 0.0 };
+    let times = Times { read_s: mid.read_s, compute_s, sync_s };
+    let best = Times { read_s: disk.best_seconds(mid.read_bytes)?, sync_s: compute.sync_s, ..times };
     Some(DecodeCost {
         tokens_per_s: Estimate::of_times(slow.time_s, mid.time_s, fast.time_s),
-        roofline_tokens_per_s: 1.0 / (compute_s + compute.sync_s).max(best),
+        roofline_tokens_per_s: 1.0 / best.least_s(),
         compute_s,
         sync_s,
         read_s: mid.read_s,
         read_bytes: mid.read_bytes,
         hits: Some(mean_hits(input.shape, &hits)),
-        bound: BoundBy::of(mid.read_s, compute_s, sync_s),
+        bound: times.bound_by(),
     })
 }
 

@@ -16,6 +16,7 @@ use super::hits::{HitRate, Routing};
 use super::{ExpertLayout, Plan};
 use crate::model::ModelShape;
 use crate::profile::{Pattern, Profile, Storage};
+use crate::roofline::BoundBy;
 
 /// Requests larger than this go to the device in pieces of it (the readers' default chunk).
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -81,17 +82,6 @@ pub struct Estimate {
     pub mid: f64,
     /// The most that is likely.
     pub high: f64,
-}
-
-/// What takes the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BoundBy {
-    /// Reading weights.
-    Disk,
-    /// Multiplying weights.
-    Compute,
-    /// Handing work to threads and waiting for them.
-    Sync,
 }
 
 /// Predicted decoding, for each token.
@@ -162,28 +152,6 @@ impl Estimate {
     /// The same of `amount / value`, with low and high in their places.
     fn inverse(self, amount: f64) -> Self {
         Self { low: amount / self.high, mid: amount / self.mid, high: amount / self.low }
-    }
-}
-
-impl BoundBy {
-    /// Name for people and for JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Disk => "disk",
-            Self::Compute => "compute",
-            Self::Sync => "sync",
-        }
-    }
-
-    fn of(read_s: f64, compute_s: f64, sync_s: f64) -> Self {
-        if read_s > compute_s + sync_s {
-            Self::Disk
-        } else if compute_s >= sync_s {
-            Self::Compute
-        } else {
-            Self::Sync
-        }
     }
 }
 
@@ -258,9 +226,12 @@ impl Disk<'_> {
         rate(pattern).or_else(|| rate(other)).filter(|rate| *rate > 0.0)
     }
 
-    /// The best that was measured, whatever the pattern, size and depth.
-    fn best(&self) -> Option<f64> {
+    /// Seconds to read `bytes` at the best rate that was measured, whatever the pattern, size and depth.
+    fn best_seconds(&self, bytes: f64) -> Option<f64> {
+        if bytes <= 0.0 {
+            return Some(0.0);
+        }
         let rates = self.storage?.reads.iter().filter_map(|read| read.bytes_per_s);
-        rates.filter(|rate| *rate > 0.0).max_by(f64::total_cmp)
+        rates.filter(|rate| *rate > 0.0).max_by(f64::total_cmp).map(|rate| bytes / rate)
     }
 }

@@ -1,9 +1,10 @@
 //! The prompt, in ubatches: each reads what it needs once, in file order, while it computes.
 
 use super::compute::Rates;
-use super::{BoundBy, CostInput, Disk, Estimate, NOISE, PrefillCost, READER_DEPTH};
+use super::{CostInput, Disk, Estimate, NOISE, PrefillCost, READER_DEPTH};
 use crate::model::ExpertLayer;
 use crate::profile::Pattern;
+use crate::roofline::Times;
 
 /// Sums over the ubatches.
 #[derive(Default)]
@@ -34,7 +35,7 @@ pub(super) fn prefill(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> 
         compute_s: total.compute_s,
         read_s: total.read_s,
         read_bytes: total.read_bytes,
-        bound: BoundBy::of(total.read_s, total.compute_s, 0.0),
+        bound: Times { read_s: total.read_s, compute_s: total.compute_s, sync_s: 0.0 }.bound_by(),
     })
 }
 

@@ -1,10 +1,11 @@
 //! What an answer cost, in words.
 
 use hypura_core::plan::{Mode, human_bytes};
+use hypura_core::roofline::BoundBy;
 use hypura_engine::session::Session;
 use std::fmt::Write as _;
 
-use super::stats::{Bound, Phase, Stats, kernels, policy_name};
+use super::stats::{Phase, Stats, kernels, policy_name};
 
 /// What `run` says after an answer.
 pub(super) fn summary(stats: &Stats) -> String {
@@ -81,11 +82,11 @@ fn memory(stats: &Stats) -> String {
     }
 }
 
-const fn bound_text(bound: Bound) -> &'static str {
+const fn bound_text(bound: BoundBy) -> &'static str {
     match bound {
-        Bound::Disk => "the disk",
-        Bound::Compute => "compute",
-        Bound::Sync => "synchronisation",
+        BoundBy::Disk => "the disk",
+        BoundBy::Compute => "compute",
+        BoundBy::Sync => "synchronisation",
     }
 }
 

@@ -3,15 +3,13 @@
 //! Numbers that were not measured are `None` (`null` in JSON), never zero.
 
 use hypura_core::plan::{Choice, Mode};
+use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::load::{LoadedModel, PolicyKind};
 use hypura_engine::session::{Finish, Outcome};
 use hypura_engine::stream::{Lookups, StreamStats};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// A phase is bound by the disk, or by synchronisation, when more than this share of its time went there.
-const BOUND_SHARE: f64 = 0.3;
 
 /// What was known before the answer.
 #[derive(Clone, Copy, Debug)]
@@ -20,15 +18,6 @@ pub(super) struct Start {
     pub kernel_read_bytes: Option<u64>,
     /// Bytes that our reader loaded.
     pub loaded_bytes: u64,
-}
-
-/// What held a generation up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Bound {
-    Disk,
-    Compute,
-    Sync,
 }
 
 /// All that was measured; the fields of `--stats-json`.
@@ -89,7 +78,7 @@ pub(super) struct Stats {
     pub compute_ms: Option<f64>,
     pub prefill: Phase,
     pub decode: Phase,
-    pub bound_by: Bound,
+    pub bound_by: BoundBy,
 }
 
 /// What was planned, and what it came to.
@@ -166,6 +155,8 @@ pub(super) struct Phase {
     pub hit_rate: Option<f64>,
     pub dense_weights_streamed: u64,
     pub bytes_read: u64,
+    /// With a read at the disk.
+    pub disk_busy_ms: f64,
     pub read_stall_ms: f64,
     pub compute_ms: Option<f64>,
     pub evictions: u64,
@@ -181,24 +172,17 @@ impl Phase {
             hit_rate: ratio(lookups.hits as f64, (lookups.hits + lookups.misses) as f64),
             dense_weights_streamed: stats.dense_weights,
             bytes_read: stats.bytes_read,
+            disk_busy_ms: ms(stats.disk_busy),
             read_stall_ms: ms(stats.read_stall),
             compute_ms: observed.then(|| ms(stats.compute)),
             evictions: stats.evictions,
         }
     }
 
-    /// Disk when more than [`BOUND_SHARE`] of the time was spent waiting for reads with nothing to compute; otherwise
-    /// sync when more than that share went neither there nor into graphs (sampling, building graphs, printing);
-    /// otherwise compute.
-    fn bound(&self) -> Bound {
-        let other = self.compute_ms.map_or(0.0, |compute| self.wall_ms - compute - self.read_stall_ms);
-        if self.read_stall_ms > BOUND_SHARE * self.wall_ms {
-            Bound::Disk
-        } else if other > BOUND_SHARE * self.wall_ms {
-            Bound::Sync
-        } else {
-            Bound::Compute
-        }
+    /// What bound it. Where graphs are not observed, all of the time counts as computing.
+    fn bound_by(&self) -> BoundBy {
+        let compute_ms = self.compute_ms.unwrap_or(self.wall_ms);
+        Times::measured(self.wall_ms, self.disk_busy_ms, compute_ms, self.read_stall_ms).bound_by()
     }
 }
 
@@ -268,7 +252,7 @@ impl Stats {
                 .map(|(before, now)| now.saturating_sub(before)),
             read_stall_ms: prefill.read_stall_ms + decode.read_stall_ms,
             compute_ms: prefill.compute_ms.zip(decode.compute_ms).map(|(a, b)| a + b),
-            bound_by: if times.is_empty() { prefill.bound() } else { decode.bound() },
+            bound_by: if times.is_empty() { prefill.bound_by() } else { decode.bound_by() },
             prefill,
             decode,
         }
@@ -319,7 +303,7 @@ fn percentile(sorted: &[Duration], percent: usize) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn phase(wall_ms: f64, read_stall_ms: f64, compute_ms: Option<f64>) -> Phase {
+    fn phase(wall_ms: f64, disk_busy_ms: f64, read_stall_ms: f64, compute_ms: Option<f64>) -> Phase {
         Phase {
             wall_ms,
             graphs: 1,
@@ -328,6 +312,7 @@ mod tests {
             hit_rate: None,
             dense_weights_streamed: 0,
             bytes_read: 0,
+            disk_busy_ms,
             read_stall_ms,
             compute_ms,
             evictions: 0,
@@ -336,11 +321,11 @@ mod tests {
 
     #[test]
     fn what_bound_it_follows_from_where_the_time_went() {
-        assert_eq!(phase(100.0, 31.0, Some(69.0)).bound(), Bound::Disk);
-        assert_eq!(phase(100.0, 30.0, Some(65.0)).bound(), Bound::Compute);
-        assert_eq!(phase(100.0, 10.0, Some(55.0)).bound(), Bound::Sync);
-        assert_eq!(phase(100.0, 0.0, None).bound(), Bound::Compute);
-        assert_eq!(phase(0.0, 0.0, Some(0.0)).bound(), Bound::Compute);
+        assert_eq!(phase(100.0, 80.0, 31.0, Some(69.0)).bound_by(), BoundBy::Disk);
+        assert_eq!(phase(100.0, 60.0, 30.0, Some(65.0)).bound_by(), BoundBy::Compute);
+        assert_eq!(phase(100.0, 60.0, 10.0, Some(40.0)).bound_by(), BoundBy::Sync);
+        assert_eq!(phase(100.0, 0.0, 0.0, None).bound_by(), BoundBy::Compute);
+        assert_eq!(phase(0.0, 0.0, 0.0, Some(0.0)).bound_by(), BoundBy::Compute);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Everything is counted over the generated tokens, on a cache that has seen the prompt: that is what a user waits for.
 
 use hypura_core::cache::{EvictionPolicy, ExpertCache, PolicyKind};
-use hypura_core::sim::{Bound, Machine, Replay, ReplayOptions, belady_for, replay};
+use hypura_core::roofline::BoundBy;
+use hypura_core::sim::{Machine, Replay, ReplayOptions, belady_for, replay};
 use hypura_core::trace::{Phase, Trace};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -84,7 +85,7 @@ pub(super) struct Row {
     /// `None` without a disk, or when nothing limits.
     pub tokens_per_s: Option<f64>,
     /// What limits it.
-    pub bound_by: Option<&'static str>,
+    pub bound_by: Option<BoundBy>,
 }
 
 impl Policy {
@@ -211,10 +212,7 @@ fn row(policy: Policy, slots: u32, result: &Replay, best: f64, report: &TraceRep
         behind_belady: best - hit_rate,
         bytes_read_per_token: per_token(result.decode.reads(), report),
         tokens_per_s: prediction.map(|prediction| prediction.tokens_per_s),
-        bound_by: prediction.map(|prediction| match prediction.bound {
-            Bound::Compute => "compute",
-            Bound::Disk => "disk",
-        }),
+        bound_by: prediction.map(|prediction| prediction.bound),
     }
 }
 
