@@ -205,7 +205,8 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 }
 
 fn line(out: &mut String, name: &str, value: f64) {
-    let _ = writeln!(out, "{name} {value}");
+    // A sum of nothing is -0.0, which not every reader of these takes.
+    let _ = writeln!(out, "{name} {}", value + 0.0);
 }
 
 fn escaped(label: &str) -> String {

@@ -51,6 +51,10 @@ async fn general_1_4_accounts_and_web_searches_are_refused() {
 #[tokio::test]
 async fn habits_12_health_and_metrics() {
     let kit = Kit::new();
+    // Before there is a model, sums are of nothing.
+    let empty = kit.get("/metrics").await;
+    assert!(empty.text().contains("llamacpp:prompt_tokens_total 0\n"), "{}", empty.text());
+    assert!(!empty.text().contains("-0"), "{}", empty.text());
     for path in ["/health", "/v1/health"] {
         let answer = kit.get(path).await;
         assert_eq!((answer.status, answer.json()), (StatusCode::OK, serde_json::json!({"status": "ok"})));
