@@ -28,6 +28,22 @@ pub struct ModelfileError {
 }
 
 impl Modelfile {
+    /// The text of a Modelfile: UTF-8, or UTF-16 where a byte order mark says so, as editors and shells of Windows write it.
+    /// What is not text in it becomes U+FFFD, as in Ollama.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> String {
+        let wide = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
+            // Half a unit at the end is no text.
+            let units = bytes.chunks(2).map(|pair| pair.try_into().map_or(0xD800, unit));
+            char::decode_utf16(units).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+        };
+        match bytes {
+            [0xFF, 0xFE, rest @ ..] => wide(u16::from_le_bytes, rest),
+            [0xFE, 0xFF, rest @ ..] => wide(u16::from_be_bytes, rest),
+            _ => String::from_utf8_lossy(bytes).into_owned(),
+        }
+    }
+
     /// Reads the text of a Modelfile.
     ///
     /// # Errors
@@ -199,6 +215,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+
+    #[test]
+    fn modelfiles_in_utf_16_are_read() {
+        let text = "FROM ./a.gguf\r\nSYSTEM Grüße, 🦀\r\n";
+        let wide = |bytes: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(bytes).collect()
+        };
+        let marked = [&[0xEF, 0xBB, 0xBF], text.as_bytes()].concat();
+        for bytes in [wide(u16::to_le_bytes), wide(u16::to_be_bytes), text.as_bytes().to_vec(), marked] {
+            let file = Modelfile::parse(&Modelfile::decode(&bytes)).unwrap();
+            assert_eq!(
+                (file.from.as_str(), file.settings.system.as_deref()),
+                ("./a.gguf", Some("Grüße, 🦀"))
+            );
+        }
+        assert_eq!(Modelfile::decode(&[0xFF, 0xFE, b'a', 0, 0, 0xDC, b'b']), "a\u{fffd}\u{fffd}");
+        assert_eq!(Modelfile::decode(b"a\xffb"), "a\u{fffd}b");
+    }
 
     #[test]
     fn a_usual_modelfile_is_read() {

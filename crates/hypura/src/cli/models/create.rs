@@ -29,8 +29,9 @@ pub struct Args {
 /// What is wrong with the Modelfile or the model that it names.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let path = &args.file;
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let modelfile = Modelfile::parse(&text).with_context(|| format!("{}", path.display()))?;
+    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let modelfile =
+        Modelfile::parse(&Modelfile::decode(&text)).with_context(|| format!("{}", path.display()))?;
     let request = request(&args.model, modelfile, path.parent().unwrap_or(Path::new("")))?;
     match Client::find() {
         None => create_here(&request)?,
