@@ -34,8 +34,9 @@ help:
 demo: build
 	$(TARGET_DIR)/release/hypura run demo $(DEMO_FLAGS) '$(subst ','\'',$(DEMO_PROMPT))'
 
+# The program alone: neither tests nor tools.
 build: bootstrap
-	$(CARGO) build --release $(FEATURES) $(CARGO_FLAGS)
+	@./scripts/build.sh --package hypura --bin hypura $(FEATURES) $(CARGO_FLAGS)
 
 man: build
 	$(TARGET_DIR)/release/hypura man --dir $(TARGET_DIR)/man
@@ -52,6 +53,7 @@ test: bootstrap test-scripts
 
 test-scripts:
 	sh scripts/tests/bootstrap.sh
+	sh scripts/tests/build.sh
 	sh scripts/tests/benchmarks.sh
 
 # These need the network once: the clients come from PyPI and npm, into $(TARGET_DIR)/clients.
