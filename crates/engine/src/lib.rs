@@ -9,6 +9,8 @@
 //! - [`machine`]: memory, disk and process, for budgets and reports
 //! - [`media`]: pictures and sounds in prompts
 //! - [`stream`]: graphs computed with weights that are not all in memory
+//! - [`request`]: what is asked of a model, and what comes back
+//! - [`budget`]: memory that several models share
 //! - [`session`]: the generation loop
 //! - [`serve`]: the same loop for many users: queue, scheduler thread, handles
 //!
@@ -19,6 +21,7 @@
 pub mod advise;
 mod assemble;
 pub mod baseline;
+pub mod budget;
 pub mod doctor;
 pub mod error;
 mod fill;
@@ -28,6 +31,8 @@ pub mod load;
 pub mod machine;
 pub mod media;
 pub mod profile;
+mod prompt;
+pub mod request;
 pub mod serve;
 pub mod session;
 pub mod source;

@@ -177,7 +177,7 @@ fn stop_at_random(model: &TinyModel, settings: LoadSettings, resident: &str, rou
         session.loaded().abort.store(false, Ordering::Relaxed);
         session.clear();
         match outcome {
-            Ok(outcome) if outcome.finish == hypura_engine::session::Finish::Stopped => {
+            Ok(outcome) if outcome.finish == hypura_engine::request::Finish::Stopped => {
                 stopped += 1;
                 assert_eq!(stats.held(), Held::default(), "round {round}");
             }
@@ -298,7 +298,7 @@ fn a_stop_in_the_middle_gives_everything_back() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(outcome.finish, hypura_engine::session::Finish::Stopped);
+    assert_eq!(outcome.finish, hypura_engine::request::Finish::Stopped);
     session.clear();
     // A leaked pin would trip the executor's own assertion (debug builds) or change what is evicted; stale bytes would
     // change the hash.
@@ -317,7 +317,7 @@ fn stop_while_the_disk_hangs(model: &TinyModel, settings: LoadSettings, at: u64,
     });
     let start = Instant::now();
     let outcome = forced_run(&mut session, 40, 8).unwrap();
-    assert_eq!(outcome.finish, hypura_engine::session::Finish::Stopped, "{what}, read {at}");
+    assert_eq!(outcome.finish, hypura_engine::request::Finish::Stopped, "{what}, read {at}");
     assert!(start.elapsed() < HANG / 2, "{what}, read {at}: the hanging read was waited for");
     stopper.join().unwrap();
     assert!(stats.held().reads > 0, "{what}, read {at}: the hanging read is still out");

@@ -11,8 +11,11 @@ use hypura_core::synth::{self, ProjectorKind, Shape};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::media::{MediaPrompt, SeeError, marker};
-use hypura_engine::serve::{Event, Request, Runner, RunnerSettings, SequenceOptions, SubmitError};
-use hypura_engine::session::{Finish, GenerateOptions, Session};
+use hypura_engine::request::{
+    Event, Finish, MediaFile, Options, Prompt, PromptPart as RequestPart, Request, SubmitError,
+};
+use hypura_engine::serve::{Runner, RunnerSettings};
+use hypura_engine::session::{GenerateOptions, Session};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{ChatPrompt, Token};
 use hypura_ggml::{
@@ -148,7 +151,7 @@ fn rows_are_where_mtmd_wants_them() {
         let options = GenerateOptions { forced: None, ..options };
         let outcome = session.generate_after(prompt, &options, &mut |_| Ok(())).unwrap();
         assert_eq!(outcome.tokens, [Token::try_from(best).unwrap()], "{shape}");
-        let mut hash = hypura_engine::session::LogitsHash::default();
+        let mut hash = hypura_engine::request::LogitsHash::default();
         hash.add(&logits);
         assert_eq!(outcome.logits_hash.unwrap().to_string(), hash.to_string(), "{shape}: bit for bit");
     }
@@ -204,10 +207,10 @@ fn see(runner: &Runner, text: &str, pictures: &[&[u8]]) -> MediaPrompt {
     runner.text().see_text(&text.replace("<picture>", marker()), pictures).unwrap()
 }
 
-fn ask(runner: &Runner, prompt: MediaPrompt, options: SequenceOptions) -> std::sync::mpsc::Receiver<Event> {
+fn ask(runner: &Runner, prompt: MediaPrompt, options: Options) -> std::sync::mpsc::Receiver<Event> {
     let (sender, receiver) = channel();
     let sink = Box::new(move |event| sender.send(event).is_ok());
-    runner.submit(Request { prompt, options }, sink).unwrap().detach();
+    runner.submit_cut(prompt, options, sink).unwrap().detach();
     receiver
 }
 
@@ -218,7 +221,7 @@ fn many_see_at_once_and_each_gets_its_own_answer() {
         let seeing = seeing(shape);
         let load =
             || seeing.settings(LoadSettings { context: 256, ubatch: 16, ..settings(Choice::Resident) });
-        let options = || SequenceOptions { max_tokens: Some(5), ..greedy() };
+        let options = || Options { max_tokens: Some(5), ..greedy() };
         let pictures: Vec<Vec<u8>> = (0..4).map(picture).collect();
         let text = |at: usize| format!("number {at} shows <picture> of this kind");
         let alone: Vec<String> = (0..4)
@@ -230,7 +233,7 @@ fn many_see_at_once_and_each_gets_its_own_answer() {
             .collect();
         let runner = runner(&seeing.model.path, load(), 5);
         let words = see(&runner, "just words", &[]);
-        let words = ask(&runner, words, SequenceOptions { max_tokens: Some(40), ..greedy() });
+        let words = ask(&runner, words, Options { max_tokens: Some(40), ..greedy() });
         let asked: Vec<_> =
             (0..4).map(|at| ask(&runner, see(&runner, &text(at), &[&pictures[at]]), options())).collect();
         let together: Vec<String> = asked.iter().map(|receiver| finish(receiver).0).collect();
@@ -253,8 +256,7 @@ fn a_cancelled_picture_leaves_others_and_the_memory_as_they_should_be() {
         let (sender, receiver) = channel();
         let sink = Box::new(move |event| sender.send(event).is_ok());
         let other = see(&runner, "another long look at <picture>", &[&synth::picture(2, 220, 220)]);
-        let handle = runner
-            .submit(Request { prompt: other, options: SequenceOptions { progress: true, ..greedy() } }, sink);
+        let handle = runner.submit_cut(other, Options { progress: true, ..greedy() }, sink);
         let handle = handle.unwrap();
         // Somewhere in the middle of the picture.
         loop {
@@ -270,6 +272,35 @@ fn a_cancelled_picture_leaves_others_and_the_memory_as_they_should_be() {
         assert_eq!(status.totals.failed, 0);
         assert_eq!(finish(&ask(&runner, prompt.clone(), greedy())).0, whole);
     }
+}
+
+#[test]
+fn a_prompt_that_was_sent_as_bytes_is_answered_like_one_that_was_cut_here() {
+    let seeing = seeing(Shape::TinyLlama);
+    let runner = runner(&seeing.model.path, seeing.settings(wide(Choice::Resident)), 1);
+    let (one, two) = (picture(1), picture(2));
+    let text = |text: &str| RequestPart::Text { text: text.to_owned(), control: true };
+    let file = |bytes: &[u8]| RequestPart::Media(MediaFile::new(bytes.to_vec()));
+    let send = |parts: Vec<RequestPart>| {
+        let request = Request { prompt: Prompt::Parts(parts), options: greedy() };
+        let bytes = serde_json::to_vec(&request).unwrap();
+        let (sender, receiver) = channel();
+        let sink = Box::new(move |event| sender.send(event).is_ok());
+        runner.submit(serde_json::from_slice(&bytes).unwrap(), sink).map(|handle| {
+            handle.detach();
+            finish(&receiver).1
+        })
+    };
+    let cut = see(&runner, "look at <picture> and <picture> now", &[&one, &two]);
+    let expected = finish(&ask(&runner, cut.clone(), greedy())).1;
+    let sent = send(vec![text("look at "), file(&one), text(" and "), file(&two), text(" now")]).unwrap();
+    assert_eq!((sent.tokens, sent.prompt_tokens), (expected.tokens, expected.prompt_tokens));
+    assert_eq!(sent.reused_tokens + 1, sent.prompt_tokens, "they are the same media");
+    let words = send(vec![text("look at"), text(" nothing")]).unwrap();
+    assert!(!words.tokens.is_empty());
+    assert!(
+        matches!(send(vec![file(b"x")]), Err(SubmitError::UnusableMedia(why)) if why.contains("image 1"))
+    );
 }
 
 #[test]
@@ -289,10 +320,10 @@ fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
     // Numbers of pictures without the pictures.
     let prompt = see(&seeing_runner, "<picture> x", &[&good]).unwrap();
     let bare = MediaPrompt::from(prompt.tokens.clone());
-    let refused = seeing_runner.submit(Request { prompt: bare, options: greedy() }, Box::new(|_| true));
+    let refused = seeing_runner.submit_cut(bare, greedy(), Box::new(|_| true));
     assert!(matches!(refused.err(), Some(SubmitError::BadToken(token)) if token < 0));
     let cut = MediaPrompt { tokens: prompt.tokens[2..].to_vec(), media: prompt.media };
-    let refused = seeing_runner.submit(Request { prompt: cut, options: greedy() }, Box::new(|_| true));
+    let refused = seeing_runner.submit_cut(cut, greedy(), Box::new(|_| true));
     assert_eq!(refused.err(), Some(SubmitError::BadMedia));
 }
 
@@ -304,13 +335,12 @@ fn rows_count_in_the_context_and_nothing_is_shifted_out_of_it() {
     let runner = runner(&seeing.model.path, load(256), 1);
     let prompt = see(&runner, &"<picture>".repeat(6), &[large.as_slice(); 6]);
     assert!(prompt.media.rows() > 256);
-    let refused = runner.submit(Request { prompt, options: greedy() }, Box::new(|_| true));
+    let refused = runner.submit_cut(prompt, greedy(), Box::new(|_| true));
     assert!(matches!(refused.err(), Some(SubmitError::PromptTooLong { .. })));
     let prompt = see(&runner, "<picture> x", &[&large]);
     let length = prompt.tokens.len();
     let context = runner.status().context_length as usize;
-    let endless =
-        SequenceOptions { max_tokens: None, shift: Some(4), ignore_end: true, num_ctx: None, ..greedy() };
+    let endless = Options { max_tokens: None, shift: Some(4), ignore_end: true, num_ctx: None, ..greedy() };
     let (_, finished) = finish(&ask(&runner, prompt, endless));
     assert_eq!(finished.finish, Finish::ContextFull);
     assert_eq!(length + finished.tokens.len(), context + 1);
@@ -345,9 +375,9 @@ fn a_context_that_grows_keeps_the_rows_of_pictures() {
         let load = seeing.settings(LoadSettings { context: 256, ubatch: 16, ..settings(Choice::Resident) });
         let runner = runner(&seeing.model.path, load, 1);
         let prompt = see(&runner, "look at <picture> now", &[&picture(1)]);
-        let options = || SequenceOptions { max_tokens: Some(4), ..greedy() };
+        let options = || Options { max_tokens: Some(4), ..greedy() };
         let (text, _) = finish(&ask(&runner, prompt.clone(), options()));
-        let wider = SequenceOptions { num_ctx: Some(1500), ..options() };
+        let wider = Options { num_ctx: Some(1500), ..options() };
         let (again, finished) = finish(&ask(&runner, prompt.clone(), wider));
         assert!(settled(&runner).context_length >= 1500, "{shape}");
         assert_eq!((again, finished.reused_tokens), (text, prompt.tokens.len() - 1), "{shape}");

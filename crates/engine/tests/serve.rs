@@ -8,8 +8,8 @@ use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, settled, submit
 use common::{demo_path, settings, streaming, tokens};
 use hypura_core::plan::Choice;
 use hypura_engine::load::LoadSettings;
-use hypura_engine::serve::{Event, Request, Runner, SequenceOptions, SubmitError};
-use hypura_engine::session::Finish;
+use hypura_engine::request::{Event, Finish, Options, Request, SubmitError};
+use hypura_engine::serve::Runner;
 use hypura_engine::{Grammar, Token};
 use std::sync::mpsc::channel;
 
@@ -54,7 +54,7 @@ fn many_requests_at_once_all_get_their_answer() {
 fn a_request_that_nobody_can_take_is_refused() {
     let runner = demo(1);
     let sink = || Box::new(|_: Event| true);
-    let refused = |prompt: Vec<Token>, options: SequenceOptions| {
+    let refused = |prompt: Vec<Token>, options: Options| {
         runner
             .submit(Request { prompt: prompt.into(), options }, sink())
             .map(|handle| handle.id())
@@ -64,7 +64,7 @@ fn a_request_that_nobody_can_take_is_refused() {
     assert!(matches!(refused(vec![5; 4000], greedy()), SubmitError::PromptTooLong { prompt: 4000, .. }));
     assert_eq!(refused(vec![-3], greedy()), SubmitError::BadToken(-3));
     let grammar = Some(Grammar::user("root ::= ("));
-    let bad = SequenceOptions { grammar, ..greedy() };
+    let bad = Options { grammar, ..greedy() };
     assert!(matches!(refused(vec![5], bad), SubmitError::BadGrammar(_)));
     runner.stop(true);
     assert_eq!(refused(vec![5], greedy()), SubmitError::Stopped);
@@ -74,8 +74,7 @@ fn a_request_that_nobody_can_take_is_refused() {
 fn a_grammar_is_obeyed() {
     let runner = demo(2);
     let grammar = Some(Grammar::user(r#"root ::= "yes" | "no""#));
-    let (text, finished) =
-        ask(&runner, chat(&runner, "What is a lynx?"), SequenceOptions { grammar, ..greedy() });
+    let (text, finished) = ask(&runner, chat(&runner, "What is a lynx?"), Options { grammar, ..greedy() });
     assert!(text == "yes" || text == "no", "{text}");
     assert_eq!(finished.finish, Finish::End);
 }
@@ -149,7 +148,7 @@ fn a_larger_context_grows_without_losing_what_was_in_memory() {
     let mut second = first;
     second.extend_from_slice(&finished.tokens);
     second.extend(tokens(300, 500));
-    let wanted = SequenceOptions { num_ctx: Some(1500), ..greedy() };
+    let wanted = Options { num_ctx: Some(1500), ..greedy() };
     assert!(matches!(
         runner.submit(Request { prompt: second.clone().into(), options: greedy() }, Box::new(|_| true)),
         Err(SubmitError::PromptTooLong { context: 256, .. })
@@ -172,7 +171,7 @@ fn an_answer_that_fills_the_context_goes_on_without_a_part_of_it() {
     let prompt = chat(&runner, "What is a lynx?");
     let begin = prompt.len();
     let ask_for = |shift| {
-        let options = SequenceOptions { ignore_end: true, max_tokens: Some(600), shift, ..greedy() };
+        let options = Options { ignore_end: true, max_tokens: Some(600), shift, ..greedy() };
         ask(&runner, prompt.clone(), options).1
     };
     let ended = ask_for(None);
@@ -183,7 +182,7 @@ fn an_answer_that_fills_the_context_goes_on_without_a_part_of_it() {
     // From there it is the answer to what was left.
     let mut left = [prompt.clone(), ended.tokens].concat();
     left.drain(KEEP..KEEP + (CONTEXT - KEEP) / 2);
-    let options = SequenceOptions { ignore_end: true, max_tokens: Some(20), ..greedy() };
+    let options = Options { ignore_end: true, max_tokens: Some(20), ..greedy() };
     let fresh = ask(&runner, left, options).1;
     assert_eq!(went_on.tokens[CONTEXT + 1 - begin..][..20], fresh.tokens);
 }

@@ -9,10 +9,10 @@ use common::{demo_path, least_bytes, settings, streaming, tiny, tokens};
 use hypura_core::gguf::Value;
 use hypura_core::plan::{Choice, Mode};
 use hypura_core::synth::{Quant, Shape};
+use hypura_engine::budget::SharedMemory;
 use hypura_engine::load::{LoadSettings, load_watched, prepare};
-use hypura_engine::serve::{
-    Event, Request, Runner, RunnerSettings, SequenceOptions, SharedMemory, SubmitError,
-};
+use hypura_engine::request::{Event, Options, Request, SubmitError};
+use hypura_engine::serve::{Runner, RunnerSettings};
 use hypura_engine::source::ModelSource;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -99,7 +99,7 @@ fn a_context_grows_only_into_memory_that_nobody_else_took() {
     // Since it was loaded another model took everything.
     pool.free.store(0, Ordering::SeqCst);
     assert_eq!(runner.context_most(), 256);
-    let wide = SequenceOptions { num_ctx: Some(1024), ..greedy() };
+    let wide = Options { num_ctx: Some(1024), ..greedy() };
     let refused =
         runner.submit(Request { prompt: tokens(600, 400).into(), options: wide.clone() }, Box::new(|_| true));
     assert!(matches!(refused.map(|_| ()), Err(SubmitError::PromptTooLong { context: 256, .. })));
@@ -128,7 +128,7 @@ fn states_that_there_is_no_room_for_are_computed_again() {
     pool.free.store(more * 5 / 4 + 1, Ordering::SeqCst);
     let mut second = chat(&runner, "What is a lynx?");
     second.extend_from_slice(&finished.tokens);
-    let (_, finished) = ask(&runner, second, SequenceOptions { num_ctx: Some(1024), ..greedy() });
+    let (_, finished) = ask(&runner, second, Options { num_ctx: Some(1024), ..greedy() });
     assert!(!finished.tokens.is_empty());
     assert!(settled(&runner).memory_bytes <= settled(&twin).memory_bytes);
 }
@@ -149,7 +149,7 @@ fn a_prompt_that_the_context_did_not_grow_for_fails_alone() {
     };
     let request = Request { prompt: tokens(20, 300).into(), options: greedy() };
     let _first = runner.submit(request, Box::new(first)).unwrap();
-    let wide = SequenceOptions { num_ctx: Some(1024), ..greedy() };
+    let wide = Options { num_ctx: Some(1024), ..greedy() };
     let (_second, events) = submit(&runner, tokens(600, 400), wide);
     pool.free.store(0, Ordering::SeqCst);
     hold.send(()).unwrap();
@@ -213,7 +213,7 @@ fn rows_that_share_a_step_save_the_trunk_of_a_mixed_stream_too() {
     let settings = LoadSettings { budget_bytes: least, ..settings(Choice::Stream) };
     let runner = runner(&model.path, LoadSettings { context: 64, ..settings }, 2);
     assert_eq!(runner.info().mode, Mode::MixedStreaming);
-    let options = SequenceOptions { ignore_end: true, max_tokens: Some(8), ..greedy() };
+    let options = Options { ignore_end: true, max_tokens: Some(8), ..greedy() };
     let running: Vec<_> = (0..4).map(|at| submit(&runner, tokens(10 + at, 300), options.clone())).collect();
     running.iter().for_each(|(_, events)| drop(finish(events)));
     assert!(settled(&runner).totals.saved_bytes > 0);
@@ -267,10 +267,10 @@ fn more_sequences_than_a_graph_has_tokens_are_no_reason_to_abort() {
         load_watched(prepare(ModelSource::open(&demo_path()).unwrap(), settings).unwrap(), &mut |_, _| true);
     let runner =
         Runner::start(loaded.unwrap(), RunnerSettings { parallel: 6, ..RunnerSettings::default() }).unwrap();
-    let options = SequenceOptions { max_tokens: Some(1), ignore_end: true, ..greedy() };
+    let options = Options { max_tokens: Some(1), ignore_end: true, ..greedy() };
     let running: Vec<_> = (0..6).map(|_| submit(&runner, tokens(3, 300), options.clone())).collect();
     running.iter().for_each(|(_, events)| drop(finish(events)));
-    let wide = SequenceOptions { num_ctx: Some(512), ..options };
+    let wide = Options { num_ctx: Some(512), ..options };
     assert_eq!(ask(&runner, tokens(100, 300), wide).1.tokens.len(), 1);
 }
 
@@ -296,7 +296,7 @@ fn a_larger_context_takes_slots_from_a_streamed_model_whose_budget_is_full() {
         assert!(most > 256, "{most}");
         let mut second = [first, finished.tokens].concat();
         second.extend(tokens(300, 250));
-        let wide = SequenceOptions { num_ctx: Some(512), max_tokens: Some(24), ..greedy() };
+        let wide = Options { num_ctx: Some(512), max_tokens: Some(24), ..greedy() };
         let (_, streamed) = ask(&runner, second.clone(), wide.clone());
         let after = settled(&runner);
         assert!(after.context_length >= 512, "{after:?}");

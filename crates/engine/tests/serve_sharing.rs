@@ -9,8 +9,8 @@ use common::{demo_path, settings, streaming, tiny, tokens};
 use hypura_core::plan::Choice;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::load::LoadSettings;
-use hypura_engine::serve::{Event, Request, Runner, RunnerSettings, SequenceOptions, SubmitError, TokenInfo};
-use hypura_engine::session::Finish;
+use hypura_engine::request::{Event, Finish, Options, Request, SubmitError, TokenInfo};
+use hypura_engine::serve::{Runner, RunnerSettings};
 use hypura_engine::sim::{Eio, SimConfig};
 use hypura_engine::{ReaderKind, SamplerOptions, Token};
 use std::sync::mpsc::{Receiver, channel};
@@ -21,7 +21,7 @@ fn wide(settings: LoadSettings) -> LoadSettings {
 
 /// Submits requests so that they join in the same steps in every run: the scheduler is held in the first one's sink until all
 /// are there.
-fn together(runner: &Runner, prompts: Vec<Vec<Token>>, options: &SequenceOptions) -> Vec<Vec<Event>> {
+fn together(runner: &Runner, prompts: Vec<Vec<Token>>, options: &Options) -> Vec<Vec<Event>> {
     let (hold, held) = channel::<()>();
     let (begin, begun) = channel::<()>();
     let mut held = Some((held, begin));
@@ -75,8 +75,7 @@ fn the_same_steps_give_the_same_bits_streamed_or_resident() {
         (Shape::TinyLlama, Quant::Q4_K),
     ] {
         let model = tiny(shape, quant, 1);
-        let options =
-            SequenceOptions { logprobs: Some(3), ignore_end: true, max_tokens: Some(8), ..greedy() };
+        let options = Options { logprobs: Some(3), ignore_end: true, max_tokens: Some(8), ..greedy() };
         let run = |settings: LoadSettings| {
             let runner = runner(&model.path, settings, 4);
             let prompts = (0..6usize).map(|at| tokens(10 + 17 * at, 300 + at)).collect();
@@ -101,7 +100,7 @@ fn a_prompt_shares_its_beginning_with_one_that_still_runs() {
         prompt.extend(tokens(tail, 400));
         prompt
     };
-    let long = SequenceOptions { ignore_end: true, max_tokens: Some(200), ..greedy() };
+    let long = Options { ignore_end: true, max_tokens: Some(200), ..greedy() };
     let (_first, events) = submit(&runner, prompt(3), long);
     while !matches!(events.recv_timeout(PATIENCE).unwrap(), Event::Text { .. }) {}
     let (_, finished) = ask(&runner, prompt(9), greedy());
@@ -112,7 +111,7 @@ fn a_prompt_shares_its_beginning_with_one_that_still_runs() {
 #[test]
 fn log_probabilities_are_those_of_the_raw_logits() {
     let runner = runner(&demo_path(), wide(settings(Choice::Resident)), 1);
-    let options = SequenceOptions { logprobs: Some(5), ..greedy() };
+    let options = Options { logprobs: Some(5), ..greedy() };
     let prompt = chat(&runner, "What is a lynx?");
     let events = together(&runner, vec![prompt], &options);
     let tokens = infos(&events[0]);
@@ -132,7 +131,7 @@ fn the_same_seed_says_the_same_and_another_seed_something_else() {
     let say = |seed| {
         let runner = runner(&demo_path(), wide(settings(Choice::Resident)), 1);
         let sampler = SamplerOptions { temperature: 1.5, top_k: 0, top_p: 1.0, seed, ..Default::default() };
-        let options = SequenceOptions { sampler, max_tokens: Some(40), ignore_end: true, ..greedy() };
+        let options = Options { sampler, max_tokens: Some(40), ignore_end: true, ..greedy() };
         ask(&runner, chat(&runner, "What is a lynx?"), options).1.tokens
     };
     assert_eq!(say(7), say(7));
@@ -144,9 +143,9 @@ fn a_cancelled_prompt_ends_at_once_and_the_others_go_on() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let settings = LoadSettings { context: 2048, ubatch: 8, ..streaming(20.0) };
     let runner = runner(&model.path, settings, 2);
-    let options = SequenceOptions { ignore_end: true, max_tokens: Some(30), ..greedy() };
+    let options = Options { ignore_end: true, max_tokens: Some(30), ..greedy() };
     let (_other, other) = submit(&runner, tokens(20, 300), options.clone());
-    let (handle, events) = submit(&runner, tokens(1900, 400), SequenceOptions { progress: true, ..options });
+    let (handle, events) = submit(&runner, tokens(1900, 400), Options { progress: true, ..options });
     while !matches!(events.recv_timeout(PATIENCE).unwrap(), Event::Progress { .. }) {}
     handle.cancel();
     let (_, finished) = finish(&events);
@@ -203,7 +202,7 @@ fn a_disk_error_fails_one_and_what_can_be_repeated_is_exact() {
         stream_reader: Some(ReaderKind::Sim(SimConfig { eio, ..SimConfig::default() })),
         ..streaming(20.0)
     };
-    let options = SequenceOptions { ignore_end: true, max_tokens: Some(6), ..greedy() };
+    let options = Options { ignore_end: true, max_tokens: Some(6), ..greedy() };
     let alone = {
         let runner = runner(&model.path, streaming(20.0), 1);
         ask(&runner, tokens(30, 300), options.clone()).1.tokens
@@ -255,8 +254,7 @@ fn thousands_of_requests_that_come_and_go_leave_nothing_behind() {
     while submitted < 2000 {
         let length = 1 + random.below(40) as usize;
         let prompt = tokens(length, 300 + random.below(3) as usize);
-        let options =
-            SequenceOptions { ignore_end: true, max_tokens: Some(random.below(5) as u32), ..greedy() };
+        let options = Options { ignore_end: true, max_tokens: Some(random.below(5) as u32), ..greedy() };
         let mut patience = random.below(6);
         let sink = move |_: Event| {
             patience = patience.saturating_sub(1);
@@ -286,7 +284,7 @@ fn thousands_of_requests_that_come_and_go_leave_nothing_behind() {
     assert!(cached <= status.context_cells as usize, "{status:?}");
     assert_eq!(status.totals.failed, 0);
     // And it still answers, as if nothing had happened.
-    let options = SequenceOptions { ignore_end: true, max_tokens: Some(6), ..greedy() };
+    let options = Options { ignore_end: true, max_tokens: Some(6), ..greedy() };
     let (_, finished) = ask(&runner, tokens(100, 390), options);
     assert_eq!(finished.tokens.len(), 6);
     runner.stop(true);
@@ -301,7 +299,7 @@ fn conversations_on_disk_outlive_the_process() {
             RunnerSettings { kv_cache_dir: Some(folder.path().to_owned()), ..RunnerSettings::default() };
         runner_with(&demo_path(), wide(settings), 1, serving)
     };
-    let long = SequenceOptions { ignore_end: true, max_tokens: Some(80), ..greedy() };
+    let long = Options { ignore_end: true, max_tokens: Some(80), ..greedy() };
     let first = start(settings(Choice::Resident));
     let prompt = chat(&first, "What is a lynx?");
     let (_, finished) = ask(&first, prompt.clone(), long.clone());

@@ -12,7 +12,6 @@ use hypura_engine::Token;
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::media::sound::{self, SoundError};
 use hypura_engine::media::{MediaPrompt, SeeError, Senses, marker};
-use hypura_engine::serve::Request;
 use hypura_engine::session::{GenerateOptions, Session};
 use hypura_engine::source::ModelSource;
 use hypura_ggml::media::{Medium, Projector, PromptPart, PromptPiece, RowPlaces};
@@ -230,9 +229,8 @@ fn the_plan_counts_what_hears_and_the_server_says_what_it_can() {
     assert_eq!(runner.info().senses, Senses { pictures: false, sounds: true });
     let prompt = runner.text().see_text(&format!("{} x", marker()), &[&synth::sound(1, 1.0)]).unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
-    let options = hypura_engine::serve::SequenceOptions { max_tokens: Some(3), ..greedy() };
-    let handle =
-        runner.submit(Request { prompt, options }, Box::new(move |event| sender.send(event).is_ok()));
+    let options = hypura_engine::request::Options { max_tokens: Some(3), ..greedy() };
+    let handle = runner.submit_cut(prompt, options, Box::new(move |event| sender.send(event).is_ok()));
     handle.unwrap().detach();
     let (_, finished) = common::serve::finish(&receiver);
     assert_eq!(finished.tokens.len(), 3);

@@ -3,9 +3,10 @@
 //! A grammar is plain data until a [`Sampler`](crate::Sampler) is built with it; that is where a bad one is refused.
 
 use crate::vocab::Token;
+use serde::{Deserialize, Serialize};
 
 /// Where a grammar comes from, which decides whether it begins at the answer or at what the chat template already wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum GrammarKind {
     /// Given by a user: begins with the first generated token.
     #[default]
@@ -17,7 +18,7 @@ pub enum GrammarKind {
 }
 
 /// What wakes a lazy grammar.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GrammarTrigger {
     /// This token.
     Token(Token),
@@ -30,7 +31,7 @@ pub enum GrammarTrigger {
 }
 
 /// A grammar and when it applies.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Grammar {
     /// The rules, with `root` as the start.
     pub gbnf: String,

@@ -6,10 +6,11 @@
 use crate::grammar::{Grammar, GrammarKind, patterns_and_tokens};
 use crate::sys;
 use crate::vocab::{Token, Vocab};
+use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, CString, c_char};
 
 /// How to sample. The defaults are llama.cpp's and Ollama's common ground.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SamplerOptions {
     /// 0 is greedy: the likeliest token, always.
     pub temperature: f32,
@@ -107,24 +108,33 @@ impl Sampler {
         Ok(Self { grammar: Some(state), ..Self::new(vocab, options) })
     }
 
-    /// Chooses a token from a row of logits, one per token of the vocabulary, and remembers it.
+    /// Chooses a token from a row of logits, one per token of the vocabulary. It is not remembered: penalties and the grammar
+    /// go on from it once it is [accepted](Self::accept). Where tokens are drawn, the next random number is used up.
     ///
     /// # Errors
     /// [`SampleError::Stuck`] when the grammar allows nothing.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Token, SampleError> {
-        let mut token = self.choose(logits, false)?;
-        if let Some(grammar) = &self.grammar
-            && grammar.applies()
-            && !grammar.allows(token)
-        {
-            token = self.choose(logits, true)?;
+        let token = self.choose(logits, false)?;
+        match &self.grammar {
+            Some(grammar) if grammar.applies() && !grammar.allows(token) => self.choose(logits, true),
+            _ => Ok(token),
         }
-        self.remember(token)?;
-        Ok(token)
     }
 
-    /// Remembers a token that was not sampled here (the prompt).
-    pub fn accept(&mut self, token: Token) {
+    /// Goes on from a generated token: the grammar moves past it, and penalties count it.
+    ///
+    /// # Errors
+    /// [`SampleError::Stuck`] when the grammar does not allow it.
+    pub fn accept(&mut self, token: Token) -> Result<(), SampleError> {
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token)?;
+        }
+        self.accept_prompt(token);
+        Ok(())
+    }
+
+    /// Counts a token of the prompt for penalties. Grammars begin after the prompt.
+    pub fn accept_prompt(&mut self, token: Token) {
         // SAFETY: the chain is alive.
         unsafe { sys::llama_sampler_accept(self.chain.0, token) };
     }
@@ -154,14 +164,6 @@ impl Sampler {
             at.map(|at| (*array.data.add(at)).id)
         };
         chosen.ok_or(SampleError::Stuck)
-    }
-
-    fn remember(&mut self, token: Token) -> Result<(), SampleError> {
-        if let Some(grammar) = &mut self.grammar {
-            grammar.accept(token)?;
-        }
-        self.accept(token);
-        Ok(())
     }
 }
 

@@ -15,8 +15,9 @@ pub mod prompt;
 pub mod sound;
 pub(crate) mod table;
 
+pub use crate::request::MediaFile;
 pub use projector::PlannedProjector;
-pub use prompt::{MARKER_NAME, MediaFile, MediaPrompt, PromptMedia, SeeError, marker, marker_part, tagged};
+pub use prompt::{MARKER_NAME, MediaPrompt, PromptMedia, SeeError, marker, marker_part, tagged};
 
 use hypura_ggml::Projector;
 use std::sync::Arc;

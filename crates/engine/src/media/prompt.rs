@@ -1,21 +1,19 @@
 //! A prompt with pictures and sounds: tokens, of which the negative ones stand for rows that a projector makes.
 
-use hypura_ggml::{MediaChunk, MediaError, Medium, PromptPart, PromptPiece, Token, Vocab};
+use hypura_ggml::{MediaChunk, MediaError, Medium, PromptPart as Uncut, PromptPiece, Token, Vocab};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::picture::{self, PictureError};
 use super::sound::{self, SoundError};
 use super::table::{Extent, Known};
 use super::{MediaKind, MediaTools};
 use crate::hex::hex;
-use crate::session::begins_twice;
-
-/// The bytes of a picture or sound file.
-pub type MediaFile = Arc<Vec<u8>>;
+use crate::prompt::begins_twice;
+use crate::request::{MediaFile, PromptPart};
 
 /// What stands in the name of a [`marker`].
 pub const MARKER_NAME: &str = "media";
@@ -204,7 +202,7 @@ impl From<Vec<Token>> for MediaPrompt {
 /// Decoded sounds exist in one prompt at a time: the plan counts them once.
 static HEARING: Mutex<()> = Mutex::new(());
 
-/// Cuts a prompt into tokens and rows of media. `parts` are texts and whether they came from outside, so that control
+/// Cuts a rendered prompt into tokens and rows of media. `parts` are texts and whether they came from outside, so that control
 /// tokens are not read in them; each [`marker`] in them is the next of `media`, the bytes of picture and sound files. Decodes
 /// them: not for a thread that others wait for.
 ///
@@ -216,35 +214,80 @@ pub(crate) fn see(
     parts: &[(String, bool)],
     media: &[&[u8]],
 ) -> Result<MediaPrompt, SeeError> {
-    let kinds: Vec<MediaKind> = media.iter().map(|bytes| MediaKind::of(bytes)).collect();
-    let Some(tools) = tools else {
-        return Err(SeeError::without(kinds.first().copied().unwrap_or(MediaKind::Picture)));
-    };
-    if let Some(kind) = kinds.iter().find(|kind| !tools.senses.has(**kind)) {
-        return Err(SeeError::without(*kind));
-    }
+    let (tools, kinds) = with_senses(tools, media)?;
     let texts: Vec<(Vec<&str>, bool)> =
         parts.iter().map(|(text, input)| (text.split(marker()).collect(), *input)).collect();
     let shown: usize = texts.iter().map(|(texts, _)| texts.len() - 1).sum();
     if shown != media.len() {
         return Err(SeeError::Template { shown, media: media.len() });
     }
-    let hears = kinds.contains(&MediaKind::Sound);
-    let _one_at_a_time = hears.then(|| HEARING.lock().unwrap_or_else(PoisonError::into_inner));
-    let media = decoded(tools, &kinds, media)?;
-    let mut left = media.iter();
-    let mut all = Vec::new();
+    let _turn = turn_to_hear(&kinds);
+    let decoded = decoded(tools, &kinds, media)?;
+    let mut left = decoded.iter();
+    let mut uncut = Vec::new();
     for (texts, input) in &texts {
         for (at, text) in texts.iter().enumerate() {
             if at > 0 {
-                all.extend(left.next().map(PromptPart::Medium));
+                uncut.extend(left.next().map(Uncut::Medium));
             }
-            if !text.is_empty() {
-                all.push(PromptPart::Text { text, control: !input });
-            }
+            uncut.push(Uncut::Text { text, control: !input });
         }
     }
-    let pieces = tools.projector.tokenize(&all)?;
+    cut_decoded(tools, vocab, uncut)
+}
+
+/// Cuts a prompt of parts, some of which are media, as [`see`] does.
+///
+/// # Errors
+/// [`SeeError`].
+pub(crate) fn cut(
+    tools: Option<&MediaTools>,
+    vocab: &Vocab,
+    parts: &[PromptPart],
+) -> Result<MediaPrompt, SeeError> {
+    let files = parts.iter().filter_map(|part| match part {
+        PromptPart::Media(file) => Some(file.as_slice()),
+        PromptPart::Text { .. } => None,
+    });
+    let media: Vec<&[u8]> = files.collect();
+    let (tools, kinds) = with_senses(tools, &media)?;
+    let _turn = turn_to_hear(&kinds);
+    let decoded = decoded(tools, &kinds, &media)?;
+    let mut left = decoded.iter();
+    let uncut = parts.iter().filter_map(|part| match part {
+        PromptPart::Text { text, control } => Some(Uncut::Text { text, control: *control }),
+        PromptPart::Media(_) => left.next().map(Uncut::Medium),
+    });
+    cut_decoded(tools, vocab, uncut.collect())
+}
+
+/// What media are, and the tools for them, where the model takes them all.
+fn with_senses<'a>(
+    tools: Option<&'a MediaTools>,
+    media: &[&[u8]],
+) -> Result<(&'a MediaTools, Vec<MediaKind>), SeeError> {
+    let kinds: Vec<MediaKind> = media.iter().map(|bytes| MediaKind::of(bytes)).collect();
+    let Some(tools) = tools else {
+        return Err(SeeError::without(kinds.first().copied().unwrap_or(MediaKind::Picture)));
+    };
+    match kinds.iter().find(|kind| !tools.senses.has(**kind)) {
+        Some(kind) => Err(SeeError::without(*kind)),
+        None => Ok((tools, kinds)),
+    }
+}
+
+fn turn_to_hear(kinds: &[MediaKind]) -> Option<MutexGuard<'static, ()>> {
+    let hears = kinds.contains(&MediaKind::Sound);
+    hears.then(|| HEARING.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn cut_decoded(
+    tools: &MediaTools,
+    vocab: &Vocab,
+    mut parts: Vec<Uncut<'_>>,
+) -> Result<MediaPrompt, SeeError> {
+    parts.retain(|part| !matches!(part, Uncut::Text { text, .. } if text.is_empty()));
+    let pieces = tools.projector.tokenize(&parts)?;
     placed(tools, vocab, pieces)
 }
 

@@ -1,9 +1,8 @@
 //! A loaded model that serves many requests at once.
 //!
-//! - `types`: requests, events, and what a runner tells about itself
+//! - `types`: settings, and what a runner tells about itself
 //! - `runner`: the handle: submit, cancel, status, stop
 //! - `queue`: what waits, and what is being computed right now
-//! - `shared_memory`: what several models share
 //! - `scheduler`: the thread that owns the model and steps it
 //! - `text_tools`: tokens, text and chat templates from any thread
 //!
@@ -13,15 +12,9 @@
 mod queue;
 mod runner;
 mod scheduler;
-mod shared_memory;
 mod text_tools;
 mod types;
 
 pub use runner::{RequestHandle, Runner};
-pub(crate) use shared_memory::Reserved;
-pub use shared_memory::SharedMemory;
 pub use text_tools::TextTools;
-pub use types::{
-    EmbedSink, Event, Finished, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink,
-    SlotStatus, SubmitError, TokenInfo, Totals,
-};
+pub use types::{RunnerInfo, RunnerSettings, RunnerStatus, SlotStatus, Totals};

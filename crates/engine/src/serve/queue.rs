@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::types::{EmbedSink, RunnerStatus, Sink, SubmitError};
+use super::types::RunnerStatus;
+use crate::request::{EmbedSink, Sink, SubmitError};
 use crate::session::embed::EmbedWork;
 use crate::session::sequence::Setup;
 
@@ -133,10 +134,12 @@ impl Queue {
         !inbox.waiting.is_empty() || inbox.stop != Stop::No
     }
 
-    /// For the scheduler: a step of these requests and their tokens begins. False: one of them is cancelled already.
+    /// For the scheduler: a step of these requests and their tokens begins. False: one of them is cancelled already, or
+    /// everything is to end now.
     pub fn begin_step(&self, parts: Vec<(Arc<AtomicBool>, usize)>) -> bool {
         let mut step = lock(&self.step);
-        if parts.iter().any(|(cancelled, _)| cancelled.load(Ordering::Relaxed)) {
+        // With the step locked: whoever stops or cancels after this finds the step, and raises the flag.
+        if self.stops_now() || parts.iter().any(|(cancelled, _)| cancelled.load(Ordering::Relaxed)) {
             return false;
         }
         self.abort.store(false, Ordering::Relaxed);
@@ -227,6 +230,61 @@ impl Queue {
     }
 }
 
+/// The step is locked before the inbox where both are.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue_with_a_job() -> (Queue, Arc<AtomicBool>, Arc<AtomicBool>) {
+        let abort = Arc::<AtomicBool>::default();
+        let queue = Queue::new(Arc::clone(&abort), 1, 1);
+        let cancelled = Arc::<AtomicBool>::default();
+        let flag = Arc::clone(&cancelled);
+        let task = Task::Embed(EmbedWork::new(Vec::new()), Box::new(|_| ()));
+        queue.push(|id| Job { id, task, cancelled: flag, since: Instant::now() }).unwrap();
+        (queue, abort, cancelled)
+    }
+
+    #[test]
+    fn a_stop_between_take_and_the_step_is_not_lost() {
+        let (queue, abort, cancelled) = queue_with_a_job();
+        assert_eq!(queue.take(0, true).jobs.len(), 1);
+        // A context grows here, or a KV cache is read.
+        queue.stop(Stop::Now);
+        assert!(!queue.begin_step(vec![(Arc::clone(&cancelled), 1)]), "no step begins any more");
+        assert!(!abort.load(Ordering::Relaxed), "nothing is left to be stopped");
+    }
+
+    #[test]
+    fn a_stop_during_the_step_raises_the_flag() {
+        let (queue, abort, cancelled) = queue_with_a_job();
+        queue.take(0, true);
+        assert!(queue.begin_step(vec![(Arc::clone(&cancelled), 1)]));
+        queue.stop(Stop::Now);
+        assert!(abort.load(Ordering::Relaxed));
+        queue.end_step();
+        assert!(!queue.begin_step(vec![(cancelled, 1)]));
+    }
+
+    #[test]
+    fn a_drain_lets_the_steps_go_on() {
+        let (queue, abort, cancelled) = queue_with_a_job();
+        queue.take(0, true);
+        queue.stop(Stop::Drain);
+        assert!(queue.begin_step(vec![(cancelled, 1)]));
+        assert!(!abort.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_cancellation_between_take_and_the_step_is_not_lost() {
+        let (queue, abort, cancelled) = queue_with_a_job();
+        queue.take(0, true);
+        queue.cancel(&cancelled);
+        assert!(!queue.begin_step(vec![(cancelled, 1)]));
+        assert!(!abort.load(Ordering::Relaxed));
+    }
 }

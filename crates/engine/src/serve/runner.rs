@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use super::queue::{Job, Queue, Stop, Task};
 use super::scheduler::Scheduler;
-use super::shared_memory::SharedMemory;
 use super::text_tools::TextTools;
-use super::types::{
-    EmbedSink, Request, RunnerInfo, RunnerSettings, RunnerStatus, SequenceOptions, Sink, SubmitError,
-};
+use super::types::{RunnerInfo, RunnerSettings, RunnerStatus};
+use crate::budget::SharedMemory;
 use crate::error::LoadError;
 use crate::load::LoadedModel;
+use crate::media::{MediaPrompt, SeeError};
+use crate::request::{EmbedSink, Options, Request, Sink, SubmitError};
 use crate::session::batcher::Batcher;
 use crate::session::embed::EmbedWork;
 use crate::session::sequence::Setup;
@@ -52,10 +52,10 @@ impl Runner {
         let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
         let mut batcher = Batcher::new(loaded);
         if let Some(dir) = &settings.kv_cache_dir {
-            let kept = batcher.use_disk(dir, settings.kv_cache_quota_bytes);
+            let kept = batcher.kv_mut().use_disk(dir, settings.kv_cache_quota_bytes);
             kept.map_err(|source| LoadError::KvCache { path: dir.clone(), source })?;
         }
-        batcher.shared_memory.clone_from(&settings.memory);
+        batcher.kv_mut().share_memory(settings.memory.clone());
         let info = describe(&batcher, parallel);
         let budget_bytes = batcher.loaded().planned.plan.budget_bytes;
         let scheduler = Scheduler::new(batcher, Arc::clone(&queue));
@@ -89,12 +89,29 @@ impl Runner {
         &self.0.text
     }
 
-    /// Queues a request. `sink` gets its events on the scheduler's thread.
+    /// Queues a request. `sink` gets its events on the scheduler's thread. A prompt with media is decoded first, here.
     ///
     /// # Errors
     /// [`SubmitError`]; the sink is not called then.
     pub fn submit(&self, request: Request, sink: Sink) -> Result<RequestHandle, SubmitError> {
         let Request { prompt, options } = request;
+        let prompt = self.0.text.cut(prompt).map_err(|error| match error {
+            SeeError::Unloaded => SubmitError::Stopped,
+            error => SubmitError::UnusableMedia(error.to_string()),
+        })?;
+        self.submit_cut(prompt, options, sink)
+    }
+
+    /// Queues a request whose prompt this runner's [`Self::text`] has cut already.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; the sink is not called then.
+    pub fn submit_cut(
+        &self,
+        prompt: MediaPrompt,
+        options: Options,
+        sink: Sink,
+    ) -> Result<RequestHandle, SubmitError> {
         let vocab = self.0.text.vocab().ok_or(SubmitError::Stopped)?;
         let most = self.context_for(options.num_ctx) as usize;
         let has_media = !prompt.media.is_empty();
@@ -103,7 +120,7 @@ impl Runner {
         }
         check(&prompt.tokens, has_media, &vocab, most.saturating_sub(1), most)?;
         let mut sampler = sampler(&vocab, &options)?;
-        prompt.words().for_each(|token| sampler.accept(token));
+        prompt.words().for_each(|token| sampler.accept_prompt(token));
         let setup = Setup { prompt, options, sampler, hash_logits: false, forced: None, every_token: false };
         self.queue(Task::Generate(Box::new(setup), sink))
     }
@@ -234,7 +251,7 @@ fn check(
     }
 }
 
-fn sampler(vocab: &Vocab, options: &SequenceOptions) -> Result<Sampler, SubmitError> {
+fn sampler(vocab: &Vocab, options: &Options) -> Result<Sampler, SubmitError> {
     match options.grammar.as_ref().filter(|Grammar { gbnf, .. }| !gbnf.is_empty()) {
         Some(grammar) => Sampler::with_grammar(vocab, &options.sampler, grammar)
             .map_err(|error| SubmitError::BadGrammar(error.to_string())),

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::queue::{Job, Queue, Stop, Task, Work};
-use super::types::{EmbedSink, Event, RunnerStatus, Sink, SlotStatus, Totals};
+use super::types::{RunnerStatus, SlotStatus, Totals};
 use crate::error::GenerateError;
-use crate::session::batcher::{Batcher, Part, Step};
+use crate::request::{EmbedSink, Event, RequestError, Sink};
+use crate::session::active::Part;
+use crate::session::batcher::{Batcher, Emit, Step};
 use crate::session::embed::EmbedWork;
 
 /// A request that runs.
@@ -33,8 +35,15 @@ struct Listeners {
 }
 
 impl Listeners {
-    /// Passes an event on; the last one ends the request.
-    fn emit(&mut self, id: u64, event: Event) -> bool {
+    fn is_cancelled(&self, id: u64) -> bool {
+        self.running.get(&id).is_none_or(|running| running.cancelled.load(Ordering::Relaxed))
+    }
+}
+
+impl Emit for Listeners {
+    /// Passes an event on; the last one ends the request. The scheduler ends cancelled requests itself, so that each is counted
+    /// once.
+    fn event(&mut self, id: u64, event: Event) -> bool {
         let Some(running) = self.running.get_mut(&id) else { return false };
         let event = match event {
             Event::Started { prompt_tokens, reused_tokens, .. } => {
@@ -65,12 +74,11 @@ impl Listeners {
         } else if !listens {
             running.cancelled.store(true, Ordering::Relaxed);
         }
-        // The scheduler ends cancelled requests itself, so that each is counted once.
         true
     }
 
-    fn is_cancelled(&self, id: u64) -> bool {
-        self.running.get(&id).is_none_or(|running| running.cancelled.load(Ordering::Relaxed))
+    fn failed(&mut self, id: u64, error: GenerateError) {
+        self.event(id, Event::Failed((&error).into()));
     }
 }
 
@@ -113,7 +121,7 @@ impl Scheduler {
             if stop == Stop::Now || (stop == Stop::Drain && nothing_left) {
                 break;
             }
-            if self.batcher.is_lost() {
+            if self.batcher.kv().is_lost() {
                 self.fail_all();
                 break;
             }
@@ -130,7 +138,7 @@ impl Scheduler {
 
     /// Nothing else is to do: what conversations leave in memory goes to disk, if anywhere.
     fn keep_idle(&mut self, hurry: &dyn Fn() -> bool) {
-        if let Err(error) = self.batcher.keep_idle(hurry) {
+        if let Err(error) = self.batcher.kv_mut().keep_idle(hurry) {
             self.kv_cache_error = Some(error.to_string());
             self.publish();
         }
@@ -142,13 +150,13 @@ impl Scheduler {
             Task::Generate(setup, sink) => {
                 self.listeners.running.insert(id, Running { sink, cancelled, queued: since.elapsed() });
                 if let Some(wanted) = setup.options.num_ctx {
-                    let promised = self.batcher.grow(wanted as usize);
+                    let promised = self.batcher.kv_mut().grow(wanted as usize);
                     // What it holds now is told before the promise ends: nobody may count those bytes as free in between.
                     self.publish();
                     drop(promised);
                 }
                 let listeners = &mut self.listeners;
-                self.batcher.admit(id, *setup, &mut |id, event| listeners.emit(id, event));
+                self.batcher.admit(id, *setup, listeners);
             }
             Task::Embed(work, sink) => self.embeddings.push_back(Embedding { work, sink, cancelled }),
         }
@@ -174,7 +182,7 @@ impl Scheduler {
         if !cancelled.load(Ordering::Relaxed) {
             self.listeners.totals.requests += 1;
             self.listeners.totals.failed += u64::from(failed.is_some());
-            sink(failed.map_or(Ok(work.done), Err));
+            sink(failed.map_or(Ok(work.done), |error| Err((&error).into())));
         }
     }
 
@@ -211,14 +219,14 @@ impl Scheduler {
         }
         let listeners = &mut self.listeners;
         listeners.totals.steps += 1;
-        let step = self.batcher.compute(parts, &mut |id, event| listeners.emit(id, event));
+        let step = self.batcher.compute(parts, listeners);
         self.queue.end_step();
         step
     }
 
     fn fail(&mut self, id: u64, error: GenerateError) {
         let listeners = &mut self.listeners;
-        self.batcher.fail(id, error, &mut |id, event| listeners.emit(id, event));
+        self.batcher.fail(id, error, listeners);
     }
 
     fn end_cancelled(&mut self) {
@@ -226,7 +234,7 @@ impl Scheduler {
             self.listeners.running.keys().copied().filter(|id| self.listeners.is_cancelled(*id)).collect();
         for id in gone {
             let listeners = &mut self.listeners;
-            self.batcher.end(id, &mut |id, event| listeners.emit(id, event));
+            self.batcher.end(id, listeners);
             // One that never got a sequence has no end of its own.
             self.listeners.running.remove(&id);
         }
@@ -243,14 +251,15 @@ impl Scheduler {
     /// Everything ends: those that run are stopped, those that wait are refused.
     fn refuse_all(&mut self) {
         let listeners = &mut self.listeners;
-        self.batcher.end_all(&mut |id, event| listeners.emit(id, event));
+        self.batcher.end_all(listeners);
+        let unloaded = || RequestError::from(&GenerateError::Unloaded);
         for Embedding { sink, .. } in self.embeddings.drain(..) {
-            sink(Err(GenerateError::Unloaded));
+            sink(Err(unloaded()));
         }
         for job in self.queue.rest() {
             match job.task {
-                Task::Generate(_, mut sink) => drop(sink(Event::Failed(GenerateError::Unloaded))),
-                Task::Embed(_, sink) => sink(Err(GenerateError::Unloaded)),
+                Task::Generate(_, mut sink) => drop(sink(Event::Failed(unloaded()))),
+                Task::Embed(_, sink) => sink(Err(unloaded())),
             }
         }
     }
@@ -259,9 +268,9 @@ impl Scheduler {
         let loaded = self.batcher.loaded();
         let plan = &loaded.planned.plan;
         let weights = loaded.planned.source.shape.total_bytes();
-        let context = self.batcher.context_facts();
-        let slots = self.batcher.memory().rows().iter().map(|row| {
-            let sequence = row.owner.and_then(|id| self.batcher.find(id)).map(|(_, sequence)| sequence);
+        let context = self.batcher.kv().context_facts();
+        let slots = self.batcher.kv().rows().all().iter().map(|row| {
+            let sequence = row.owner.and_then(|id| self.batcher.find(id));
             SlotStatus {
                 request: row.owner,
                 cached_tokens: row.cached.len(),
@@ -273,7 +282,7 @@ impl Scheduler {
         self.queue.publish(RunnerStatus {
             context_length: context.tokens,
             context_cells: context.cells,
-            memory_bytes: self.batcher.held_bytes(),
+            memory_bytes: self.batcher.kv().held_bytes(),
             weights_on_disk_bytes: weights.saturating_sub(plan.resident_bytes + plan.slot_bytes),
             kv_bytes: context.kv_bytes,
             context,

@@ -9,7 +9,8 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::error::GenerateError;
 use crate::media::{MediaPrompt, MediaTools, SeeError, prompt};
-use crate::session::{chat_parts, tokenize_chat};
+use crate::prompt::{chat_parts, tokenize_chat, tokenize_parts};
+use crate::request::{Prompt, PromptPart};
 
 struct Inner {
     vocab: Vocab,
@@ -137,6 +138,26 @@ impl TextTools {
     fn see(&self, parts: &[(String, bool)], media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
         let inner = self.inner().ok_or(SeeError::Unloaded)?;
         prompt::see(inner.media.as_ref(), &inner.vocab, parts, media)
+    }
+
+    /// A prompt cut into tokens and rows of media. With media it takes its time: they are decoded.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn cut(&self, prompt: Prompt) -> Result<MediaPrompt, SeeError> {
+        let parts = match prompt {
+            Prompt::Tokens(tokens) => return Ok(tokens.into()),
+            Prompt::Parts(parts) => parts,
+        };
+        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+        if parts.iter().any(|part| matches!(part, PromptPart::Media(_))) {
+            return prompt::cut(inner.media.as_ref(), &inner.vocab, &parts);
+        }
+        let texts = parts.iter().filter_map(|part| match part {
+            PromptPart::Text { text, control } => Some((text.as_str(), *control)),
+            PromptPart::Media(_) => None,
+        });
+        Ok(tokenize_parts(&inner.vocab, texts).into())
     }
 
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.

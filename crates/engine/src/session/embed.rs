@@ -1,10 +1,10 @@
 //! Embeddings: texts through the model without a word said, several in one graph.
 
-use hypura_ggml::{DecodeError, Pooling, Token};
+use hypura_ggml::{Batch, Pooling, Token};
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::batcher::{Batcher, index};
+use super::kv::{KvRows, index};
 use crate::error::GenerateError;
 
 /// Texts to embed, and the vectors of those that are done.
@@ -14,7 +14,7 @@ pub(crate) struct EmbedWork {
 }
 
 impl EmbedWork {
-    /// No text may be empty or longer than [`Batcher::embed_limit`].
+    /// No text may be empty or longer than [`Embedder::limit`].
     pub fn new(inputs: Vec<Vec<Token>>) -> Self {
         Self { waiting: inputs.into(), done: Vec::new() }
     }
@@ -58,24 +58,34 @@ impl Pooled {
     }
 }
 
-impl Batcher {
-    /// Most tokens of a text to embed. A model that looks both ways needs them all in one graph.
-    pub fn embed_limit(&self) -> usize {
-        if self.loaded().planned.source.is_causal() {
-            self.context()
+/// Embeds texts in rows that nobody uses.
+pub(super) struct Embedder<'a> {
+    kv: &'a mut KvRows,
+    batch: &'a mut Batch,
+}
+
+impl<'a> Embedder<'a> {
+    pub fn new(kv: &'a mut KvRows, batch: &'a mut Batch) -> Self {
+        Self { kv, batch }
+    }
+
+    /// Most tokens of a text. A model that looks both ways needs them all in one graph.
+    pub fn limit(kv: &KvRows) -> usize {
+        if kv.loaded().planned.source.is_causal() {
+            kv.context_tokens()
         } else {
-            self.context().min(self.embed_room())
+            kv.context_tokens().min(room(kv))
         }
     }
 
     /// Embeds the next texts, as many as fit into one graph; a longer one goes through in parts. Does nothing while all
     /// sequences are in use. A failure leaves everything as it was.
-    pub fn embed_step(&mut self, work: &mut EmbedWork) -> Result<(), GenerateError> {
-        let mut rows = self.memory().idle_rows();
+    pub fn step(&mut self, work: &mut EmbedWork) -> Result<(), GenerateError> {
+        let mut rows = self.kv.rows().idle_rows();
         // Conversations that may come back stay: without an empty row only the oldest one leaves.
-        let empty = rows.iter().filter(|row| self.memory().row(**row).cached.is_empty()).count();
+        let empty = rows.iter().filter(|row| self.kv.rows().row(**row).cached.is_empty()).count();
         rows.truncate(empty.max(1));
-        let (mut texts, mut left) = (0, self.embed_room());
+        let (mut texts, mut left) = (0, room(self.kv));
         for (text, _) in work.waiting.iter().zip(&rows) {
             if text.len() > left {
                 break;
@@ -86,12 +96,12 @@ impl Batcher {
         let taken = texts.max(1).min(rows.len()).min(work.waiting.len());
         let inputs: Vec<Vec<Token>> = work.waiting.iter().take(taken).cloned().collect();
         let rows = &rows[..taken];
-        rows.iter().for_each(|row| self.empty(*row));
-        self.context_mut().set_embeddings(true);
+        rows.iter().for_each(|row| self.kv.empty(*row));
+        self.kv.context_mut().set_embeddings(true);
         let vectors =
             if texts == 0 { self.embed_long(&inputs, rows) } else { self.embed_short(&inputs, rows) };
-        self.context_mut().set_embeddings(false);
-        rows.iter().for_each(|row| self.empty(*row));
+        self.kv.context_mut().set_embeddings(false);
+        rows.iter().for_each(|row| self.kv.empty(*row));
         work.done.extend(vectors?);
         work.waiting.drain(..taken);
         Ok(())
@@ -110,8 +120,8 @@ impl Batcher {
 
     fn embed_long(&mut self, inputs: &[Vec<Token>], rows: &[usize]) -> Result<Vec<Vec<f32>>, GenerateError> {
         let (Some(input), Some(row)) = (inputs.first(), rows.first().copied()) else { return Ok(Vec::new()) };
-        let mut pooled = Pooled::new(self.loaded().planned.source.pooling());
-        for part in input.chunks(self.embed_room()) {
+        let mut pooled = Pooled::new(self.kv.loaded().planned.source.pooling());
+        for part in input.chunks(room(self.kv)) {
             self.embed_batch(std::iter::once((row, pooled.tokens, part)))?;
             pooled.add(&self.vector(row, 0..part.len())?, part.len());
         }
@@ -119,38 +129,39 @@ impl Batcher {
     }
 
     /// One graph of texts: row, first position, tokens.
-    fn embed_batch<'a>(
+    fn embed_batch<'t>(
         &mut self,
-        texts: impl Iterator<Item = (usize, usize, &'a [Token])>,
+        texts: impl Iterator<Item = (usize, usize, &'t [Token])>,
     ) -> Result<(), GenerateError> {
-        let batch = self.batch_mut();
-        batch.clear();
+        self.batch.clear();
         for (row, first, tokens) in texts {
             for (at, token) in (first..).zip(tokens) {
-                batch.push(*token, index(at), index(row), true);
+                self.batch.push(*token, index(at), index(row), true);
             }
         }
-        loop {
-            match self.decode() {
-                Ok(()) => return Ok(()),
-                Err(DecodeError::NoRoom(_)) if self.forget_oldest() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        // The rows are emptied afterwards: nothing is added to them.
+        Ok(self.kv.decode(self.batch, &[])?)
     }
 
     /// The vector of a text, or of a part of one, which is at these entries of the batch.
     fn vector(&mut self, row: usize, entries: Range<usize>) -> Result<Vec<f32>, GenerateError> {
-        if self.context_mut().pools() {
-            return self.context_mut().embedding(index(row)).ok_or(GenerateError::NoEmbedding);
+        if self.kv.context_mut().pools() {
+            return self.kv.context_mut().embedding(index(row)).ok_or(GenerateError::NoEmbedding);
         }
-        let mut pooled = Pooled::new(self.loaded().planned.source.pooling());
+        let mut pooled = Pooled::new(self.kv.loaded().planned.source.pooling());
         for entry in entries {
-            let token = self.context_mut().token_embedding(index(entry)).ok_or(GenerateError::NoEmbedding)?;
+            let token =
+                self.kv.context_mut().token_embedding(index(entry)).ok_or(GenerateError::NoEmbedding)?;
             pooled.add(token, 1);
         }
         Ok(pooled.sum)
     }
+}
+
+/// Most tokens of a graph that are embedded.
+fn room(kv: &KvRows) -> usize {
+    let context = &kv.loaded().context;
+    context.batch_capacity().max(1).min(context.output_capacity().max(1)) as usize
 }
 
 #[cfg(test)]

@@ -2,16 +2,20 @@
 //!
 //! A sequence knows nothing of batches or of memory. It says which tokens it has, takes the logits of the last of them, and
 //! answers with text and either a further token or an end.
+//!
+//! Somebody may propose drafts: tokens that are likely to come next. They are computed beside the last token, each gets a row
+//! of logits, and those are kept that the sequence would have chosen anyway, in order, up to the first that it would not. So
+//! drafts never change what is said.
 
-use hypura_ggml::{SampleError, Sampler, Token, Vocab};
+use hypura_ggml::{DecodeError, Sampler, Token, Vocab};
 use std::time::{Duration, Instant};
 
 use super::logprobs::{Likely, Logprobs};
 use super::text::TextStream;
-use super::{Finish, LogitsHash, Outcome};
+use crate::error::GenerateError;
 use crate::media::prompt::Placed;
 use crate::media::{MediaPrompt, PromptMedia};
-use crate::serve::{SequenceOptions, TokenInfo};
+use crate::request::{Finish, LogitsHash, Options, Outcome, TokenInfo};
 use crate::stream::StreamStats;
 
 /// What to run, and how.
@@ -19,7 +23,7 @@ pub(crate) struct Setup {
     /// Prompt; not empty.
     pub prompt: MediaPrompt,
     /// The request's options.
-    pub options: SequenceOptions,
+    pub options: Options,
     /// Chooses the tokens; has seen the prompt.
     pub sampler: Sampler,
     /// Hash all logits of every decoded position.
@@ -34,9 +38,11 @@ pub(crate) struct Setup {
 pub(crate) struct Sequence {
     /// Prompt and generated tokens.
     tokens: Vec<Token>,
+    /// What may come next.
+    drafts: Vec<Token>,
     prompt: usize,
     media: PromptMedia,
-    options: SequenceOptions,
+    options: Options,
     sampler: Sampler,
     text: TextStream,
     forced: Option<Vec<Token>>,
@@ -50,6 +56,23 @@ pub(crate) struct Sequence {
     /// Taken when the prompt was done.
     stats_at_decode: Option<StreamStats>,
     outcome: Outcome,
+}
+
+/// Rows of logits of a step: of a sequence's last token, and of the drafts after it.
+pub(crate) trait LogitRows {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// One of them, with a logit for each token of the vocabulary.
+    fn row(&mut self, at: usize) -> Result<&[f32], DecodeError>;
+}
+
+/// What a step's rows of logits led to.
+#[derive(Debug, Default)]
+pub(crate) struct Advanced {
+    /// Drafts that came true, and after which the sequence goes on.
+    pub accepted: usize,
+    /// What each row led to that was of use: one more than drafts came true.
+    pub rows: Vec<Advance>,
 }
 
 /// What a row of logits led to.
@@ -78,6 +101,7 @@ impl Sequence {
             prompt: prompt.len(),
             outcome: Outcome::new(prompt.len()),
             tokens: prompt,
+            drafts: Vec::new(),
             media,
             options,
             sampler,
@@ -97,6 +121,21 @@ impl Sequence {
         &self.tokens
     }
 
+    /// What may come next.
+    pub fn drafts(&self) -> &[Token] {
+        &self.drafts
+    }
+
+    /// Proposes what comes next, in place of what was proposed before. More than the request may still generate are not kept.
+    pub fn propose(&mut self, mut drafts: Vec<Token>) {
+        if let Some(limit) = self.options.max_tokens {
+            // The last token of an answer is chosen and never computed.
+            let left = (limit as usize).saturating_sub(self.outcome.tokens.len());
+            drafts.truncate(left.saturating_sub(1));
+        }
+        self.drafts = drafts;
+    }
+
     /// The medium that row `at` is of.
     pub fn media_at(&self, at: usize) -> Option<&Placed> {
         self.media.at(at)
@@ -108,7 +147,7 @@ impl Sequence {
     }
 
     /// The request's options.
-    pub fn options(&self) -> &SequenceOptions {
+    pub fn options(&self) -> &Options {
         &self.options
     }
 
@@ -148,14 +187,39 @@ impl Sequence {
         self.stats_at_decode.is_none()
     }
 
-    /// Takes the logits of the last token. `context` is how many tokens the sequence may have in memory.
-    pub fn advance(
+    /// Takes the logits of the last token and of as many drafts as there are further rows. `context` is how many tokens the
+    /// sequence may have in memory. Whatever did not come true is forgotten.
+    pub fn advance_many(
+        &mut self,
+        rows: &mut dyn LogitRows,
+        vocab: &Vocab,
+        context: usize,
+        stats: &StreamStats,
+    ) -> Result<Advanced, GenerateError> {
+        let drafts = std::mem::take(&mut self.drafts);
+        let generated = self.outcome.tokens.len();
+        let mut advanced = Advanced::default();
+        for at in 0..rows.count() {
+            let advance = self.advance(rows.row(at)?, vocab, context, stats)?;
+            let ends = advance.finish.is_some();
+            advanced.rows.push(advance);
+            if ends || at + 1 == rows.count() || self.tokens.last() != drafts.get(at) {
+                break;
+            }
+            advanced.accepted += 1;
+        }
+        self.note_times(self.outcome.tokens.len() - generated);
+        Ok(advanced)
+    }
+
+    /// Takes the logits of the last token.
+    fn advance(
         &mut self,
         logits: &[f32],
         vocab: &Vocab,
         context: usize,
         stats: &StreamStats,
-    ) -> Result<Advance, SampleError> {
+    ) -> Result<Advance, GenerateError> {
         if self.stats_at_decode.is_none() {
             self.stats_at_decode = Some(*stats);
             self.outcome.prefill = self.start.elapsed();
@@ -169,7 +233,6 @@ impl Sequence {
         let Some(token) = self.choose(logits)? else {
             return Ok(self.end(Finish::Length));
         };
-        self.note_time();
         self.tokens.push(token);
         self.outcome.tokens.push(token);
         if vocab.is_end(token) && !self.options.ignore_end {
@@ -225,20 +288,28 @@ impl Sequence {
         Advance { text: self.text.finish(), tokens: std::mem::take(&mut self.held), finish: Some(finish) }
     }
 
-    fn choose(&mut self, logits: &[f32]) -> Result<Option<Token>, SampleError> {
-        match &self.forced {
-            Some(forced) => Ok(forced.get(self.outcome.tokens.len()).copied()),
-            None => self.sampler.sample(logits).map(Some),
+    fn choose(&mut self, logits: &[f32]) -> Result<Option<Token>, GenerateError> {
+        if let Some(forced) = &self.forced {
+            return Ok(forced.get(self.outcome.tokens.len()).copied());
         }
+        let token = self.sampler.sample(logits)?;
+        self.sampler.accept(token)?;
+        Ok(Some(token))
     }
 
-    fn note_time(&mut self) {
-        if self.outcome.tokens.is_empty() {
-            self.outcome.first_token = self.start.elapsed();
+    /// A step brought so many tokens: each took its part of the time.
+    fn note_times(&mut self, tokens: usize) {
+        let Ok(count @ 1..) = u32::try_from(tokens) else { return };
+        let now = Instant::now();
+        let is_first = self.outcome.tokens.len() == tokens;
+        let (each, timed) = if is_first {
+            self.outcome.first_token = now - self.start;
+            (Duration::ZERO, tokens - 1)
         } else {
-            self.outcome.token_times.push(self.last.elapsed());
-        }
-        self.last = Instant::now();
+            ((now - self.last) / count, tokens)
+        };
+        self.outcome.token_times.extend(std::iter::repeat_n(each, timed));
+        self.last = now;
     }
 
     fn describe(&self, token: Token, bytes: Vec<u8>, logits: &[f32], vocab: &Vocab) -> TokenInfo {

@@ -43,7 +43,7 @@ pub(crate) enum Target {
 }
 
 /// Lookups of one kind of step, one per expert per step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lookups {
     /// Found in memory.
     pub hits: u64,

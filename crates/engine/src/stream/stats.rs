@@ -1,11 +1,12 @@
 //! What streaming did, for people and for the governor.
 
 use super::experts::Lookups;
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// Counters since the model was loaded; only ever increasing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamStats {
     /// Graphs computed.
     pub graphs: u64,

@@ -1,6 +1,7 @@
 //! What the engine's tests share: tiny models, and one way to run them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
+pub mod mamba;
 pub mod media;
 pub mod rewrite;
 pub mod serve;
@@ -9,7 +10,8 @@ use hypura_core::plan::{CacheSize, Choice, PlanError};
 use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
-use hypura_engine::session::{GenerateOptions, Outcome, Session, open};
+use hypura_engine::request::Outcome;
+use hypura_engine::session::{GenerateOptions, Session, open};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{SamplerOptions, Token};
 use std::fs;
@@ -19,6 +21,7 @@ use std::path::{Path, PathBuf};
 const _: fn() = || {
     let _ = |model: TinyModel| model.path;
     let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash, least_bytes);
+    let _ = mamba::mamba;
     let _ = (rewrite::with_fused_gate_up, rewrite::with_expert_scales);
 };
 

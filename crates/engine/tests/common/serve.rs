@@ -2,9 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests: a panic is how they fail")]
 
 use hypura_engine::load::{LoadSettings, load, prepare};
-use hypura_engine::serve::{
-    Event, Finished, Request, RequestHandle, Runner, RunnerSettings, RunnerStatus, SequenceOptions,
-};
+use hypura_engine::request::{Event, Options, Outcome, Request};
+use hypura_engine::serve::{RequestHandle, Runner, RunnerSettings, RunnerStatus};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{ChatRequest, SamplerOptions, Token};
 use std::path::Path;
@@ -29,11 +28,11 @@ pub fn runner_with(path: &Path, settings: LoadSettings, parallel: u32, serving: 
     Runner::start(loaded, RunnerSettings { parallel: parallel as usize, ..serving }).unwrap()
 }
 
-pub fn greedy() -> SequenceOptions {
-    SequenceOptions {
+pub fn greedy() -> Options {
+    Options {
         sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
         max_tokens: Some(24),
-        ..SequenceOptions::default()
+        ..Options::default()
     }
 }
 
@@ -42,18 +41,14 @@ pub fn chat(runner: &Runner, question: &str) -> Vec<Token> {
     runner.text().tokenize_chat(&runner.text().apply(&ChatRequest::new(messages)).unwrap())
 }
 
-pub fn submit(
-    runner: &Runner,
-    prompt: Vec<Token>,
-    options: SequenceOptions,
-) -> (RequestHandle, Receiver<Event>) {
+pub fn submit(runner: &Runner, prompt: Vec<Token>, options: Options) -> (RequestHandle, Receiver<Event>) {
     let (sender, receiver): (Sender<Event>, _) = channel();
     let sink = Box::new(move |event| sender.send(event).is_ok());
     (runner.submit(Request { prompt: prompt.into(), options }, sink).unwrap(), receiver)
 }
 
 /// Text and end of a request.
-pub fn finish(receiver: &Receiver<Event>) -> (String, Finished) {
+pub fn finish(receiver: &Receiver<Event>) -> (String, Outcome) {
     let mut text = String::new();
     loop {
         match receiver.recv_timeout(PATIENCE).unwrap() {
@@ -78,7 +73,7 @@ pub fn settled(runner: &Runner) -> RunnerStatus {
     }
 }
 
-pub fn ask(runner: &Runner, prompt: Vec<Token>, options: SequenceOptions) -> (String, Finished) {
+pub fn ask(runner: &Runner, prompt: Vec<Token>, options: Options) -> (String, Outcome) {
     let (_handle, receiver) = submit(runner, prompt, options);
     finish(&receiver)
 }

@@ -5,7 +5,8 @@
 
 use anyhow::{Context as _, bail};
 use hypura_engine::load::{LoadSettings, prepare};
-use hypura_engine::session::{GenerateOptions, Outcome, Session, open};
+use hypura_engine::request::Outcome;
+use hypura_engine::session::{GenerateOptions, Session, open};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{SamplerOptions, Token, machine};
 use serde::{Deserialize, Serialize};

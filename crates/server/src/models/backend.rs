@@ -4,8 +4,8 @@
 //! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
 //! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
 
+use hypura_engine::budget::SharedMemory;
 use hypura_engine::media::MediaFile;
-use hypura_engine::serve::SharedMemory;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;

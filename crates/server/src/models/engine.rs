@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hypura_core::plan::Mode;
-use hypura_engine::error::{GenerateError, LoadError};
+use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, LoadSettings, Planned};
 use hypura_engine::media::{MediaFile, MediaPrompt, PromptMedia, SeeError, marker};
-use hypura_engine::serve::{
-    Request, RequestHandle, Runner, RunnerSettings, SequenceOptions, SlotStatus, SubmitError,
-};
+use hypura_engine::request::{Options, RequestError, RequestErrorKind, SubmitError};
+use hypura_engine::serve::{RequestHandle, Runner, RunnerSettings, SlotStatus};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{
     ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, SamplerOptions,
@@ -270,7 +269,7 @@ impl Engine for RunnerEngine {
 
     fn submit(&self, request: EngineRequest, sink: EventSink) -> Result<Box<dyn Ticket>, Failure> {
         let grammar = request.grammar.and_then(|grammar| grammar.downcast::<Grammar>().ok());
-        let options = SequenceOptions {
+        let options = Options {
             max_tokens: request.max_tokens,
             sampler: sampler(&request.sampling),
             grammar: grammar.map(|grammar| *grammar),
@@ -288,13 +287,13 @@ impl Engine for RunnerEngine {
         let media = request.media.and_then(|media| media.downcast::<PromptMedia>().ok());
         let media = media.map(|media| *media).unwrap_or_default();
         let prompt = MediaPrompt { tokens: request.tokens, media };
-        let handle = self.runner.submit(Request { prompt, options }, sink).map_err(refused)?;
+        let handle = self.runner.submit_cut(prompt, options, sink).map_err(refused)?;
         Ok(Box::new(RunnerTicket(handle)))
     }
 
     fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<Box<dyn Ticket>, Failure> {
         let folder = self.folder.clone();
-        let sink = Box::new(move |result: Result<Vec<Vec<f32>>, GenerateError>| {
+        let sink = Box::new(move |result: Result<Vec<Vec<f32>>, RequestError>| {
             sink(result.map_err(|error| generate_failure(&error, &folder)));
         });
         let handle = self.runner.embed(inputs, sink).map_err(refused)?;
@@ -417,13 +416,11 @@ fn refused(error: SubmitError) -> Failure {
     }
 }
 
-pub(super) fn generate_failure(error: &GenerateError, folder: &Path) -> Failure {
+pub(super) fn generate_failure(error: &RequestError, folder: &Path) -> Failure {
     let message = public(error, folder);
-    match error {
-        GenerateError::PromptTooLong { .. }
-        | GenerateError::EmptyPrompt
-        | GenerateError::ImageTooLong { .. } => Failure::bad_request(message),
-        _ => {
+    match error.kind {
+        RequestErrorKind::Request => Failure::bad_request(message),
+        RequestErrorKind::Unloaded | RequestErrorKind::Engine => {
             tracing::error!(%error, "a generation failed");
             Failure::internal(message)
         }

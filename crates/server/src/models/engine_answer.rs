@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use hypura_engine::serve::{Event, TokenInfo};
-use hypura_engine::session::{Finish, Outcome};
+use hypura_engine::request::{Event, Finish, Outcome, TokenInfo};
 use hypura_engine::{ChatDelta, ChatParser};
 use serde_json::Value;
 

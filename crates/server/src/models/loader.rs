@@ -3,10 +3,9 @@
 //! There is one such thread, so there are never two loads at once. It never holds the table's lock while it plans or
 //! loads, so nobody waits for it who does not want a model.
 
+use hypura_engine::budget::SharedMemory;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
-
-use hypura_engine::serve::SharedMemory;
 
 use super::backend::{Backend, Engine, Fit, LoadHost, LoadWish, Plan};
 use super::table::{Pool, State, Table, Want};

@@ -4,13 +4,13 @@
 //! counts engines whose memory is not free yet. What engines hold, what leaves, and what was promised (to the load in progress,
 //! to contexts that grow) is never more than the budget.
 
+use hypura_engine::budget::SharedMemory;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use hypura_engine::serve::SharedMemory;
 use tokio::sync::oneshot;
 
 use super::backend::{Engine, LoadWish};

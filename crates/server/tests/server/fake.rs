@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
+use hypura_engine::budget::SharedMemory;
 use hypura_engine::media::MediaFile;
 use hypura_engine::media::marker;
-use hypura_engine::serve::SharedMemory;
 use hypura_server::Failure;
 use hypura_server::job::{Format, ToolCall};
 use hypura_server::models::backend::{

@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use hypura_engine::machine;
 use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, Senses, marker_part, tagged};
-use hypura_engine::session::{GenerateOptions, Outcome, Session};
+use hypura_engine::request::Outcome;
+use hypura_engine::session::{GenerateOptions, Session};
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 use hypura_core::plan::{Choice, Mode};
 use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::load::{LoadedModel, PolicyKind};
-use hypura_engine::session::{Finish, Outcome};
+use hypura_engine::request::{Finish, Outcome};
 use hypura_engine::stream::{Lookups, StreamStats};
 use serde::Serialize;
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use super::batcher::{Batcher, index};
-use super::kv_disk::{BLOCK, Fingerprint, KvDisk};
+use super::disk::{BLOCK, Fingerprint, KvDisk};
+use super::share::{KvRows, index};
 use crate::load::Planned;
 
 /// Weights are not read through to tell models apart: these many samples of each file are.
@@ -41,13 +41,13 @@ fn fingerprint(planned: &Planned) -> io::Result<Fingerprint> {
     Ok(hash.finalize().into())
 }
 
-impl Batcher {
+impl KvRows {
     /// From now on idle conversations are kept in this folder.
     ///
     /// # Errors
     /// When the folder or the model's files cannot be read.
     pub fn use_disk(&mut self, dir: &Path, quota: u64) -> io::Result<()> {
-        let fingerprint = fingerprint(&self.loaded().planned)?;
+        let fingerprint = fingerprint(&self.loaded.planned)?;
         self.disk = Some(KvDisk::open(dir, quota, fingerprint)?);
         Ok(())
     }
@@ -56,16 +56,12 @@ impl Batcher {
     pub(super) fn recall(&mut self, prompt: &[hypura_ggml::Token]) {
         let rewinds = self.rewinds();
         let in_memory = self.choose(prompt).map_or(0, |choice| choice.common);
-        let most = self.context();
+        let most = self.context_tokens();
         let Some(disk) = &mut self.disk else { return };
         let Some((tokens, state)) = disk.find(prompt, in_memory + BLOCK, most, rewinds) else { return };
-        let Some(row) = self.memory().idle_rows().first().copied() else { return };
+        let Some(row) = self.rows.idle_rows().first().copied() else { return };
         self.empty(row);
-        if self.context_mut().restore(index(row), &state) && self.holds(row, &tokens) {
-            self.set_cached(row, tokens);
-        } else {
-            self.empty(row);
-        }
+        self.restore(row, &tokens, &state);
     }
 
     /// Writes idle conversations that are not on disk yet, until `hurry` says that there is something better to do. A disk that
@@ -75,8 +71,8 @@ impl Batcher {
     /// Why it refused.
     pub fn keep_idle(&mut self, hurry: &dyn Fn() -> bool) -> io::Result<()> {
         let Some(mut disk) = self.disk.take() else { return Ok(()) };
-        for row in self.memory().idle_rows() {
-            let tokens = self.memory().row(row).cached.clone();
+        for row in self.rows.idle_rows() {
+            let tokens = self.rows.row(row).cached.clone();
             // The numbers of media mean nothing to another process.
             let has_media = tokens.iter().any(|token| *token < 0);
             if tokens.len() < BLOCK || has_media || disk.has(&tokens) {
@@ -85,7 +81,7 @@ impl Batcher {
             if hurry() {
                 break;
             }
-            let state = self.context_mut().save(index(row));
+            let state = self.loaded.context.save(index(row));
             if !state.is_empty() {
                 disk.keep(&tokens, &state)?;
             }

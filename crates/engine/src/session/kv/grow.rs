@@ -5,9 +5,9 @@
 //! was planned. What a larger context takes is measured, not estimated, and the states that are kept meanwhile count too. A
 //! model that streams experts has filled its budget with slots: what is not free comes from them.
 
-use super::batcher::{Batcher, index};
+use super::share::{KvRows, index};
+use crate::budget::Reserved;
 use crate::load::{self, Planned};
-use crate::serve::Reserved;
 
 /// A context grows to a power of two of tokens, at least this many: requests that differ a little make it grow once.
 const SMALLEST: usize = 1024;
@@ -64,26 +64,26 @@ fn fixed_bytes(planned: &Planned) -> u64 {
     plan.resident_bytes + plan.slot_bytes + plan.buffer_bytes() + fixed
 }
 
-impl Batcher {
+impl KvRows {
     /// Bytes that the model holds now, all in all.
     pub fn held_bytes(&self) -> u64 {
-        let memory = &self.loaded().memory;
-        fixed_bytes(&self.loaded().planned) + memory.context_bytes + memory.compute_bytes
+        let memory = &self.loaded.memory;
+        fixed_bytes(&self.loaded.planned) + memory.context_bytes + memory.compute_bytes
     }
 
     /// Bytes that the model may still take.
     fn free_bytes(&self) -> u64 {
         match &self.shared_memory {
             Some(memory) => memory.free_bytes(),
-            None => self.loaded().planned.plan.budget_bytes.saturating_sub(self.held_bytes()),
+            None => self.loaded.planned.plan.budget_bytes.saturating_sub(self.held_bytes()),
         }
     }
 
     /// What the context is now.
     pub fn context_facts(&self) -> ContextFacts {
-        let loaded = self.loaded();
+        let loaded = &self.loaded;
         ContextFacts {
-            tokens: u32::try_from(self.context()).unwrap_or(u32::MAX),
+            tokens: u32::try_from(self.context_tokens()).unwrap_or(u32::MAX),
             cells: loaded.context.capacity(),
             sequences: loaded.planned.settings.sequences,
             kv_bytes: loaded.memory.context_bytes,
@@ -96,16 +96,16 @@ impl Batcher {
     /// it is. Sequences whose state cannot be kept or put back are computed again. What was promised for it is to be dropped
     /// when [`Self::held_bytes`] was told to whoever counts.
     pub fn grow(&mut self, wanted: usize) -> Option<Reserved> {
-        let now = self.context();
+        let now = self.context_tokens();
         let tokens = bucket(wanted, self.context_facts().most(self.free_bytes()) as usize);
         if wanted <= now || tokens <= now {
             return None;
         }
-        let rows = self.memory().rows().len();
-        let states: u64 = (0..rows).map(|row| self.context_mut().state_bytes(index(row))).sum();
+        let rows = self.rows.all().len();
+        let states: u64 = (0..rows).map(|row| self.loaded.context.state_bytes(index(row))).sum();
         let more = self.more_bytes(tokens)?;
         let free = self.free_bytes();
-        let spare = self.loaded().context.spare_bytes();
+        let spare = self.loaded.context.spare_bytes();
         let all = free.saturating_add(spare);
         // Rather a context that is just large enough than one that its own conversation is not kept for.
         let beside_states = self.fitting(tokens, more, all.saturating_sub(states));
@@ -122,9 +122,9 @@ impl Batcher {
         let room = reserved.bytes.saturating_add(own);
         let (tokens, more) = self.fitting(tokens, more, room)?;
         let kept = self.save_rows(room - more);
-        let sequences = self.loaded().planned.settings.sequences.max(1);
+        let sequences = self.loaded.planned.settings.sequences.max(1);
         let cells = u32::try_from(tokens).unwrap_or(u32::MAX).saturating_mul(sequences);
-        let grown = self.context_mut().rebuild(cells);
+        let grown = self.loaded.context.rebuild(cells);
         self.put_back(&kept);
         self.rebuilt(grown.is_ok().then_some(tokens));
         Some(reserved)
@@ -132,7 +132,7 @@ impl Batcher {
 
     /// Bytes that a context of so many tokens takes beyond the present one; `None` when that cannot be found out.
     fn more_bytes(&self, tokens: usize) -> Option<u64> {
-        let loaded = self.loaded();
+        let loaded = &self.loaded;
         let fixed = load::measure_context(&loaded.planned, u32::try_from(tokens).ok()?).ok()?;
         let now = loaded.memory.context_bytes + loaded.memory.compute_bytes;
         Some((fixed.kv_bytes + fixed.compute_bytes).saturating_sub(now))
@@ -141,7 +141,7 @@ impl Batcher {
     /// The largest context of at most `tokens` that takes no more than `room` bytes beyond the present one, about, and what it
     /// takes.
     fn fitting(&self, mut tokens: usize, mut more: u64, room: u64) -> Option<(usize, u64)> {
-        let now = self.context();
+        let now = self.context_tokens();
         for _ in 0..ATTEMPTS {
             if more <= room {
                 return Some((tokens, more));
@@ -158,37 +158,52 @@ impl Batcher {
 
     /// The states of as many rows as `room` bytes hold: the running ones first, then those used last.
     fn save_rows(&mut self, mut room: u64) -> Vec<(usize, Vec<u8>)> {
-        let mut idle = self.memory().idle_rows();
+        let mut idle = self.rows.idle_rows();
         idle.reverse();
-        let rows = 0..self.memory().rows().len();
+        let rows = 0..self.rows.all().len();
         let mut order: Vec<usize> = rows.filter(|row| !idle.contains(row)).collect();
         order.extend(idle);
         let mut kept = Vec::new();
         for row in order {
-            let bytes = self.context_mut().state_bytes(index(row));
+            let bytes = self.loaded.context.state_bytes(index(row));
             if bytes > 0 && bytes <= room {
                 room -= bytes;
-                kept.push((row, self.context_mut().save(index(row))));
+                kept.push((row, self.loaded.context.save(index(row))));
             }
         }
         kept
     }
 
     fn put_back(&mut self, kept: &[(usize, Vec<u8>)]) {
-        for row in 0..self.memory().rows().len() {
+        for row in 0..self.rows.all().len() {
             if !kept.iter().any(|(kept, _)| *kept == row) {
                 self.empty(row);
             }
         }
         for (row, state) in kept {
-            let tokens = self.memory().row(*row).cached.clone();
-            let back = !tokens.is_empty()
-                && self.context_mut().restore(index(*row), state)
-                && self.holds(*row, &tokens);
-            if !back {
-                self.empty(*row);
-            }
+            let tokens = self.rows.row(*row).cached.clone();
+            self.restore(*row, &tokens, state);
         }
+    }
+
+    /// The context was made anew, with this many tokens for each sequence if it grew.
+    fn rebuilt(&mut self, context: Option<usize>) {
+        if let Some(context) = context {
+            self.loaded.planned.settings.context = u32::try_from(context).unwrap_or(u32::MAX);
+        }
+        self.loaded.memory = self.loaded.context.memory_use();
+    }
+
+    /// Has the cache of experts give up at least so many bytes, as far as it can; returns how many.
+    fn give_back(&mut self, bytes: u64) -> u64 {
+        if bytes == 0 {
+            return 0;
+        }
+        let freed = self.loaded.context.give_back(bytes);
+        let plan = &mut self.loaded.planned.plan;
+        plan.slot_bytes = plan.slot_bytes.saturating_sub(freed);
+        plan.slots = self.loaded.context.slots();
+        freed
     }
 }
 

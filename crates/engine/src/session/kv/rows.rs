@@ -18,14 +18,14 @@ pub(crate) struct Row {
 
 /// All sequence ids of a context.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct RowTable {
     rows: Vec<Row>,
     clock: u64,
 }
 
 /// How a new prompt gets its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Choice {
+pub(crate) struct RowChoice {
     /// The row it gets.
     pub row: usize,
     /// Tokens that can be used.
@@ -34,13 +34,13 @@ pub(crate) struct Choice {
     pub from: Option<usize>,
 }
 
-impl Memory {
+impl RowTable {
     /// `count` empty rows.
     pub fn new(count: usize) -> Self {
         Self { rows: (0..count.max(1)).map(|_| Row::default()).collect(), clock: 0 }
     }
 
-    pub fn rows(&self) -> &[Row] {
+    pub fn all(&self) -> &[Row] {
         &self.rows
     }
 
@@ -57,7 +57,12 @@ impl Memory {
     ///
     /// A row is taken over when most of it is of use; otherwise its conversation may come back, and the beginning is copied
     /// to the row that nobody missed for longest. `whole` shortens a number of tokens so that it cuts no medium in two.
-    pub fn choose(&self, prompt: &[Token], rewinds: bool, whole: impl Fn(usize) -> usize) -> Option<Choice> {
+    pub fn choose(
+        &self,
+        prompt: &[Token],
+        rewinds: bool,
+        whole: impl Fn(usize) -> usize,
+    ) -> Option<RowChoice> {
         let most = prompt.len().saturating_sub(1);
         let common = |row: &Row| {
             let equal = row.cached.iter().zip(prompt).take_while(|(cached, wanted)| cached == wanted).count();
@@ -79,16 +84,16 @@ impl Memory {
         let (source, source_row) = all().max_by_key(|entry| longest(*entry))?;
         let (kept, shared) = (common(best_row), common(source_row));
         if shared == 0 {
-            return spare(None).map(|row| Choice { row, common: 0, from: None });
+            return spare(None).map(|row| RowChoice { row, common: 0, from: None });
         }
         if kept == shared && kept * 2 >= best_row.cached.len() {
-            return Some(Choice { row: best, common: kept, from: None });
+            return Some(RowChoice { row: best, common: kept, from: None });
         }
         let source = if kept == shared { best } else { source };
         match spare(Some(source)) {
-            Some(row) if rewinds => Some(Choice { row, common: shared, from: Some(source) }),
-            _ if kept > 0 => Some(Choice { row: best, common: kept, from: None }),
-            _ => spare(None).map(|row| Choice { row, common: 0, from: None }),
+            Some(row) if rewinds => Some(RowChoice { row, common: shared, from: Some(source) }),
+            _ if kept > 0 => Some(RowChoice { row: best, common: kept, from: None }),
+            _ => spare(None).map(|row| RowChoice { row, common: 0, from: None }),
         }
     }
 
@@ -137,8 +142,8 @@ mod tests {
         length
     }
 
-    fn memory(rows: &[(&[Token], bool)]) -> Memory {
-        let mut memory = Memory::new(rows.len());
+    fn memory(rows: &[(&[Token], bool)]) -> RowTable {
+        let mut memory = RowTable::new(rows.len());
         for (at, (tokens, busy)) in rows.iter().enumerate() {
             memory.rows[at].cached = tokens.to_vec();
             memory.rows[at].owner = busy.then_some(at as u64);
@@ -151,15 +156,18 @@ mod tests {
     fn the_longest_common_beginning_wins_and_the_last_token_is_computed_again() {
         let memory = memory(&[(&[1, 2, 9], false), (&[1, 2, 3, 4], false)]);
         let choice = memory.choose(&[1, 2, 3, 4], true, all);
-        assert_eq!(choice, Some(Choice { row: 1, common: 3, from: None }));
+        assert_eq!(choice, Some(RowChoice { row: 1, common: 3, from: None }));
     }
 
     #[test]
     fn a_beginning_is_copied_from_a_busy_row() {
         let memory = memory(&[(&[1, 2, 3, 4], true), (&[], false)]);
         let choice = memory.choose(&[1, 2, 3, 7, 8], true, all);
-        assert_eq!(choice, Some(Choice { row: 1, common: 3, from: Some(0) }));
-        assert_eq!(memory.choose(&[1, 2, 3, 7], false, all), Some(Choice { row: 1, common: 0, from: None }));
+        assert_eq!(choice, Some(RowChoice { row: 1, common: 3, from: Some(0) }));
+        assert_eq!(
+            memory.choose(&[1, 2, 3, 7], false, all),
+            Some(RowChoice { row: 1, common: 0, from: None })
+        );
     }
 
     #[test]
@@ -167,9 +175,12 @@ mod tests {
         let long: Vec<Token> = (0..40).collect();
         let prompt = [0, 1, 2, 90, 91];
         let with_room = memory(&[(&long, false), (&[], false)]);
-        assert_eq!(with_room.choose(&prompt, true, all), Some(Choice { row: 1, common: 3, from: Some(0) }));
+        assert_eq!(
+            with_room.choose(&prompt, true, all),
+            Some(RowChoice { row: 1, common: 3, from: Some(0) })
+        );
         let without = memory(&[(&long, false), (&[5], true)]);
-        assert_eq!(without.choose(&prompt, true, all), Some(Choice { row: 0, common: 3, from: None }));
+        assert_eq!(without.choose(&prompt, true, all), Some(RowChoice { row: 0, common: 3, from: None }));
     }
 
     #[test]

@@ -1,0 +1,23 @@
+//! The vocabulary between whoever asks and the generation loop: plain data, which can be sent to another process.
+//!
+//! Below both sides: it knows neither queues nor batches nor models.
+//!
+//! - `options`: what is asked for
+//! - `prompt`: what is to be continued
+//! - `event`: what comes back
+//! - `error`: what comes back instead
+//! - `hash`: equal logits, equal hashes
+
+mod error;
+mod event;
+mod hash;
+mod options;
+mod prompt;
+#[cfg(test)]
+mod tests;
+
+pub use error::{RequestError, RequestErrorKind, SubmitError};
+pub use event::{EmbedSink, Event, Finish, Outcome, Sink, TokenInfo};
+pub use hash::LogitsHash;
+pub use options::{Options, Request};
+pub use prompt::{MediaFile, Prompt, PromptPart};
