@@ -10,12 +10,13 @@ use good_lp::{
 };
 use hypura_core::gguf::GgmlType;
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{Choice, ExpertLayout, Fixed, Mode, Request, Routing, plan};
+use hypura_core::plan::{Choice, Constraints, ContextShape, ExpertLayout, Ledger, Mode, Routing, fill};
 use hypura_core::synth::{Quant, Shape};
 use plan_common::{model_of_layers, model_of_quant};
 
-fn request(budget_bytes: u64) -> Request {
-    Request { budget_bytes, fixed: Fixed::default(), choice: Choice::Stream, cache: None }
+fn within(shape: &ModelShape, budget_bytes: u64) -> Constraints {
+    let constraints = Constraints::on_host(shape, ContextShape::default(), budget_bytes, Ledger::new());
+    Constraints { choice: Choice::Stream, ..constraints }
 }
 
 /// Bytes a token that hits save in a class of experts with this many slots.
@@ -65,28 +66,28 @@ fn experts_of_several_sizes_share_memory_as_well_as_any_division_could() {
         let shape = model_of_quant(shape, Quant::Q4_K_M, 4);
         let layout = ExpertLayout::new(&shape);
         assert!(layout.classes.len() > 1, "the fixture must have classes to choose between");
-        let least = plan(&shape, &layout, &request(0)).unwrap_err();
+        let least = fill(&shape, &layout, &within(&shape, 0)).unwrap_err();
         let hypura_core::plan::PlanError::BelowFloor { floor_bytes, .. } = least else { panic!("{least}") };
         let always = shape.total_bytes() - shape.routed_bytes();
         for eighths in 0..8 {
             let budget = floor_bytes + layout.total_bytes() * eighths / 8;
-            let plan = plan(&shape, &layout, &request(budget)).unwrap();
+            let plan = fill(&shape, &layout, &within(&shape, budget)).unwrap();
             assert_eq!(
-                plan.mode == Mode::MixedStreaming,
+                plan.mode() == Mode::MixedStreaming,
                 eighths == 0,
                 "the least streams everything it can"
             );
             for routing in [Routing::Uniform, Routing::Traced] {
                 let trunk = always - plan.streamed_dense_bytes(&shape);
-                let (best, best_trunk) = optimum(&shape, &layout, trunk + plan.slot_bytes, always, routing);
+                let (best, best_trunk) = optimum(&shape, &layout, trunk + plan.slot_bytes(), always, routing);
                 // Slots are whole: the optimum may give up a little of the trunk for one more of them.
                 let most_slot = layout.classes.iter().map(|class| class.slot_bytes).max().unwrap() as f64;
                 assert!(best_trunk > trunk as f64 - most_slot, "what every token passes comes first");
                 let ours: f64 = plan
-                    .slots
-                    .iter()
+                    .slots(&layout)
+                    .into_iter()
                     .enumerate()
-                    .map(|(class, slots)| saved(&shape, &layout, class, u64::from(*slots), routing))
+                    .map(|(class, slots)| saved(&shape, &layout, class, u64::from(slots), routing))
                     .sum();
                 // Slots are whole: one in each class may be missing.
                 let slot: f64 = (0..layout.classes.len())
@@ -129,12 +130,13 @@ fn dense_weights_stream_no_more_than_they_must_but_for_one_weight() {
         .map(|tensor| tensor.info.bytes)
         .collect();
     let ffn_bytes: u64 = ffn.iter().sum();
-    let whole = plan(&shape, &layout, &request(u64::MAX)).unwrap();
-    assert_eq!((whole.mode, whole.streamed_dense.len()), (Mode::DenseStreaming, 0));
+    let whole = fill(&shape, &layout, &within(&shape, u64::MAX)).unwrap();
+    assert_eq!((whole.mode(), whole.streamed_dense().len()), (Mode::DenseStreaming, 0));
     let all = whole.total_bytes();
     for need in (0..=16).map(|part| ffn_bytes * part / 16) {
-        let plan = plan(&shape, &layout, &request(all - need)).unwrap();
-        let streamed = plan.streamed_dense.iter().map(|index| shape.tensors[*index].info.bytes).sum::<u64>();
+        let plan = fill(&shape, &layout, &within(&shape, all - need)).unwrap();
+        let streamed =
+            plan.streamed_dense().iter().map(|index| shape.tensors[*index].info.bytes).sum::<u64>();
         let best = least_streamed(&ffn, need);
         assert!(streamed as f64 >= best, "{need}: {streamed} {best}");
         assert!(streamed as f64 - best < *ffn.iter().max().unwrap() as f64, "{need}: {streamed} {best}");

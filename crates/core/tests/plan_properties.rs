@@ -3,22 +3,27 @@
 
 mod plan_common;
 
-use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelShape, Streaming};
 use hypura_core::plan::{
-    CacheSize, Choice, ContextRequest, ExpertLayout, Fixed, Mode, Plan, PlanError, Question, Request,
-    Routing, SMALL_UBATCH, TierTable, WhatIf, Workload, choose_ubatch, estimate_fixed, plan,
+    Basis, CacheSize, Choice, Constraints, ContextShape, ExpertLayout, Ledger, Mode, Plan, PlanError,
+    Purpose, Question, Routing, SMALL_UBATCH, TierTable, WhatIf, Workload, choose_ubatch, estimate_needs,
+    fill,
 };
 use hypura_core::profile::Profile;
 use hypura_core::synth::Shape;
 use plan_common::{cases, machine, model, model_of_layers};
 use proptest::prelude::*;
 
-const FIXED: Fixed =
-    Fixed { kv_bytes: 300_000, compute_bytes: 500_000, process_bytes: 100_000, media_bytes: 0 };
+fn needs() -> Ledger {
+    Ledger::new()
+        .with_host(Purpose::Kv, 300_000, Basis::Measured)
+        .with_host(Purpose::Compute, 500_000, Basis::Measured)
+        .with_host(Purpose::Process, 100_000, Basis::Estimated)
+}
 
-fn request(budget_bytes: u64, choice: Choice) -> Request {
-    Request { budget_bytes, fixed: FIXED, choice, cache: None }
+fn within(shape: &ModelShape, budget_bytes: u64, choice: Choice) -> Constraints {
+    let constraints = Constraints::on_host(shape, ContextShape::default(), budget_bytes, needs());
+    Constraints { choice, ..constraints }
 }
 
 fn tiny() -> impl Strategy<Value = ModelShape> {
@@ -34,11 +39,11 @@ fn choice() -> impl Strategy<Value = Choice> {
 fn speeds(
     shape: &ModelShape,
     profile: &Profile,
-    request: Request,
+    constraints: &Constraints,
     workload: Workload,
 ) -> Option<(Plan, [f64; 3])> {
     let layout = ExpertLayout::new(shape);
-    let question = Question { shape, layout: &layout, profile, request, workload };
+    let question = Question { shape, layout: &layout, profile, constraints, workload };
     let (plan, prediction) = question.answer().ok()?;
     assert!(prediction.missing.is_empty(), "{:?}", prediction.missing);
     let (decode, prefill) = (prediction.decode.unwrap(), prediction.prefill.unwrap());
@@ -59,15 +64,16 @@ proptest! {
     ) {
         let layout = ExpertLayout::new(&shape);
         let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
-        let request = Request { cache: percent.map(CacheSize::Percent), ..request(budget, choice) };
-        match plan(&shape, &layout, &request) {
+        let constraints =
+            Constraints { cache: percent.map(CacheSize::Percent), ..within(&shape, budget, choice) };
+        match fill(&shape, &layout, &constraints) {
             Ok(plan) => {
                 prop_assert!(plan.total_bytes() <= budget);
                 prop_assert!(plan.floor_bytes <= budget);
                 let table = TierTable::new(&shape, &layout, &plan);
                 let total = table.total();
                 prop_assert_eq!(total.total_bytes(), shape.total_bytes());
-                prop_assert_eq!(total.resident_bytes, plan.resident_bytes);
+                prop_assert_eq!(total.resident_bytes, plan.resident_bytes());
                 let layers: u64 = table.layers.iter().map(|layer| layer.total_bytes()).sum();
                 prop_assert_eq!(layers + table.outside.total_bytes(), shape.total_bytes());
                 prop_assert!(total.cached_bytes <= total.streamed_bytes);
@@ -76,8 +82,8 @@ proptest! {
             }
             Err(PlanError::BelowFloor { floor_bytes, .. }) => {
                 prop_assert!(floor_bytes > budget);
-                let enough = Request { budget_bytes: floor_bytes, ..request };
-                prop_assert!(plan(&shape, &layout, &enough).is_ok());
+                let enough = constraints.with_host_budget(floor_bytes);
+                prop_assert!(fill(&shape, &layout, &enough).is_ok());
             }
             Err(error) => prop_assert!(false, "{}", error),
         }
@@ -94,7 +100,7 @@ proptest! {
         budgets.sort_unstable();
         let mut last: Option<(u64, Plan, [f64; 3])> = None;
         for budget in budgets {
-            let Some((plan, now)) = speeds(&shape, &profile, request(budget, choice), workload) else {
+            let Some((plan, now)) = speeds(&shape, &profile, &within(&shape, budget, choice), workload) else {
                 prop_assert!(last.is_none(), "a larger budget has no plan");
                 continue;
             };
@@ -117,9 +123,9 @@ proptest! {
         let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
         let best = profile.storage.as_ref().unwrap().reads.iter().filter_map(|r| r.bytes_per_s).fold(0.0, f64::max);
         let what_if = WhatIf { disk_bytes_per_s: Some(best * factor), ..WhatIf::default() };
-        let request = request(budget, Choice::Auto);
-        let Some((_, slow)) = speeds(&shape, &profile, request, Workload::default()) else { return Ok(()) };
-        let (_, fast) = speeds(&shape, &what_if.apply(&profile), request, Workload::default()).unwrap();
+        let constraints = within(&shape, budget, Choice::Auto);
+        let Some((_, slow)) = speeds(&shape, &profile, &constraints, Workload::default()) else { return Ok(()) };
+        let (_, fast) = speeds(&shape, &what_if.apply(&profile), &constraints, Workload::default()).unwrap();
         for (fast, slow) in fast.iter().zip(&slow) {
             prop_assert!(*fast >= slow * (1.0 - 1e-9));
         }
@@ -130,11 +136,11 @@ proptest! {
         let shape = model_of_layers(Shape::TinyLlama, layers);
         let layout = ExpertLayout::new(&shape);
         let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
-        let Ok(plan) = plan(&shape, &layout, &request(budget, Choice::Stream)) else { return Ok(()) };
-        prop_assert_eq!(plan.mode, Mode::DenseStreaming);
+        let Ok(plan) = fill(&shape, &layout, &within(&shape, budget, Choice::Stream)) else { return Ok(()) };
+        prop_assert_eq!(plan.mode(), Mode::DenseStreaming);
         let table = TierTable::new(&shape, &layout, &plan);
         // Any run of layers has its share of the streamed bytes, give or take three weights at each end.
-        let (total, largest) = (table.total(), plan.ring_cell_bytes as f64);
+        let (total, largest) = (table.total(), plan.dense.as_ref().unwrap().cell_bytes as f64);
         let of_layers: u64 = table.layers.iter().map(|layer| layer.total_bytes()).sum();
         for start in 0..table.layers.len() {
             let (mut streamed, mut all) = (0, 0);
@@ -153,12 +159,12 @@ fn what_was_not_measured_is_named_and_its_prediction_absent() {
     let shape = model(Shape::TinyMixtral);
     let layout = ExpertLayout::new(&shape);
     let profile = Profile::default();
-    let request = request(shape.total_bytes(), Choice::Stream);
+    let constraints = within(&shape, shape.total_bytes(), Choice::Stream);
     let question = Question {
         shape: &shape,
         layout: &layout,
         profile: &profile,
-        request,
+        constraints: &constraints,
         workload: Workload::default(),
     };
     let (_, prediction) = question.answer().unwrap();
@@ -176,11 +182,11 @@ fn a_resident_model_needs_no_disk_to_decode() {
         shape: &shape,
         layout: &layout,
         profile: &profile,
-        request: request(u64::MAX, Choice::Auto),
+        constraints: &within(&shape, u64::MAX, Choice::Auto),
         workload: Workload::default(),
     };
     let (plan, prediction) = question.answer().unwrap();
-    assert_eq!(plan.mode, Mode::FullResident);
+    assert_eq!(plan.mode(), Mode::FullResident);
     assert!(prediction.load_s.is_none() && prediction.decode.is_some() && prediction.prefill.is_some());
 }
 
@@ -195,12 +201,12 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
         shape: &shape,
         layout: &layout,
         profile: &profile,
-        request: Request { budget_bytes, ..request(budget_bytes, Choice::Auto) },
+        constraints: &within(&shape, budget_bytes, Choice::Auto),
         workload,
     };
     let (plan, prediction) = question.answer().unwrap();
     let decode = prediction.decode.unwrap();
-    assert_eq!((plan.mode, decode.bound.name()), (Mode::ExpertStreaming, "disk"));
+    assert_eq!((plan.mode(), decode.bound.name()), (Mode::ExpertStreaming, "disk"));
     // 44.2% of two experts of 32 layers.
     let expected = shape.routed_bytes_per_token() as f64 * (1.0 - 0.558);
     assert!((decode.read_bytes / expected - 1.0).abs() < 1e-9);
@@ -214,7 +220,7 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
 
 /// The budgets from the least to where nothing of the trunk streams, in `steps` steps.
 fn mixed_budgets(shape: &ModelShape, layout: &ExpertLayout, steps: u64) -> Vec<u64> {
-    let least = plan(shape, layout, &request(0, Choice::Auto)).unwrap_err();
+    let least = fill(shape, layout, &within(shape, 0, Choice::Auto)).unwrap_err();
     let PlanError::BelowFloor { floor_bytes, .. } = least else { panic!("{least}") };
     let whole = shape.total_bytes() - shape.routed_bytes() + 900_000 + 2 * layout.cell_bytes as u64;
     assert!(floor_bytes < whole, "{floor_bytes} {whole}");
@@ -229,14 +235,15 @@ fn a_trunk_that_does_not_fit_streams_as_much_as_it_must_and_experts_have_cells()
         let trunk = model.total_bytes() - model.routed_bytes();
         let mut streamed_before = u64::MAX;
         for budget in mixed_budgets(&model, &layout, 20) {
-            let plan = plan(&model, &layout, &request(budget, Choice::Auto)).unwrap();
-            assert_eq!(plan.mode, Mode::MixedStreaming, "{shape} {budget}");
+            let plan = fill(&model, &layout, &within(&model, budget, Choice::Auto)).unwrap();
+            assert_eq!(plan.mode(), Mode::MixedStreaming, "{shape} {budget}");
             let streamed = plan.streamed_dense_bytes(&model);
-            assert_eq!(plan.resident_bytes, trunk - streamed);
-            assert!(streamed <= streamed_before && plan.cells >= 2 && plan.ring_cells >= 2, "{plan:?}");
+            assert_eq!(plan.resident_bytes(), trunk - streamed);
+            let (experts, ring) = (plan.experts.as_ref().unwrap(), plan.dense.as_ref().unwrap());
+            assert!(streamed <= streamed_before && experts.cells >= 2 && ring.cells >= 2, "{plan:?}");
             // What is left over is less than cells (a share of it) and one weight could use.
             let idle = budget - plan.total_bytes();
-            assert!(idle <= (plan.cell_bytes + plan.ring_cell_bytes) as u64, "{shape} {budget}: {idle} idle");
+            assert!(idle <= (experts.cell_bytes + ring.cell_bytes) as u64, "{shape} {budget}: {idle} idle");
             streamed_before = streamed;
         }
     }
@@ -247,14 +254,15 @@ fn norms_and_small_tensors_never_stream() {
     for &shape in Shape::ALL {
         let model = model(shape);
         let layout = ExpertLayout::new(&model);
-        let Err(PlanError::BelowFloor { floor_bytes, .. }) = plan(&model, &layout, &request(0, Choice::Auto))
+        let Err(PlanError::BelowFloor { floor_bytes, .. }) =
+            fill(&model, &layout, &within(&model, 0, Choice::Auto))
         else {
             panic!("{shape} works in nothing")
         };
-        let plan = plan(&model, &layout, &request(floor_bytes, Choice::Auto)).unwrap();
-        assert!(!plan.streamed_dense.is_empty(), "{shape}");
-        for index in plan.streamed_dense {
-            let tensor = &model.tensors[index];
+        let plan = fill(&model, &layout, &within(&model, floor_bytes, Choice::Auto)).unwrap();
+        assert!(!plan.streamed_dense().is_empty(), "{shape}");
+        for index in plan.streamed_dense() {
+            let tensor = &model.tensors[*index];
             assert!(tensor.info.bytes >= 16 << 10 && tensor.info.shape.len() == 2, "{tensor:?}");
             assert_eq!(tensor.streaming, Streaming::Whole, "{tensor:?}");
         }
@@ -269,8 +277,8 @@ fn both_streams_share_the_disk() {
     let budgets = mixed_budgets(&shape, &layout, 3);
     let workload = Workload { routing: Routing::Uniform, ..Workload::default() };
     for budget in budgets {
-        let request = request(budget, Choice::Auto);
-        let question = Question { shape: &shape, layout: &layout, profile: &profile, request, workload };
+        let constraints = &within(&shape, budget, Choice::Auto);
+        let question = Question { shape: &shape, layout: &layout, profile: &profile, constraints, workload };
         let (plan, prediction) = question.answer().unwrap();
         let decode = prediction.decode.unwrap();
         // No slots: every token reads its experts and what streams of the trunk.
@@ -291,19 +299,10 @@ fn streamable_weights_exist_in_every_shape() {
     }
 }
 
-/// A context of 8192 tokens, ubatches of 512 unless more are chosen.
-fn asked_context() -> ContextRequest {
-    ContextRequest {
-        context_tokens: 8192,
-        ubatch_tokens: SMALL_UBATCH,
-        sequences: 1,
-        kv: GgmlType::F16,
-        media_bytes: 0,
-    }
-}
-
-fn with_budget(budget_bytes: u64) -> impl Fn(Fixed) -> Request {
-    move |fixed| Request { budget_bytes, fixed, choice: Choice::Auto, cache: None }
+/// A context of 8192 tokens, ubatches of 512 unless more are chosen, and nothing known yet of what it needs.
+fn asked(shape: &ModelShape, budget_bytes: u64) -> Constraints {
+    let context = ContextShape { context_tokens: 8192, ..ContextShape::default() };
+    Constraints::on_host(shape, context, budget_bytes, Ledger::new())
 }
 
 proptest! {
@@ -312,19 +311,19 @@ proptest! {
     #[test]
     fn a_larger_ubatch_never_costs_the_plan_more_than_its_share(shape in tiny(), part in 0.2..3.0_f64) {
         let layout = ExpertLayout::new(&shape);
-        let (context, budget) = (asked_context(), (shape.total_bytes() as f64 * part) as u64 + 60_000_000);
-        let request = with_budget(budget);
-        let chosen = choose_ubatch(&shape, &layout, &context, &request);
+        let constraints = asked(&shape, (shape.total_bytes() as f64 * part) as u64 + 60_000_000);
+        let chosen = choose_ubatch(&shape, &layout, &constraints);
         prop_assert!((SMALL_UBATCH..=4096).contains(&chosen), "{}", chosen);
         let planned = |ubatch_tokens| {
-            let fixed = estimate_fixed(&shape, &ContextRequest { ubatch_tokens, ..context }).unwrap();
-            plan(&shape, &layout, &request(fixed))
+            let needs = estimate_needs(&shape, &ContextShape { ubatch_tokens, ..constraints.context }).unwrap();
+            fill(&shape, &layout, &Constraints { needs, ..constraints.clone() })
         };
         match planned(SMALL_UBATCH) {
-            Ok(small) if small.mode != Mode::FullResident => {
+            Ok(small) if small.mode() != Mode::FullResident => {
                 let large = planned(chosen).unwrap();
-                prop_assert_eq!(large.mode, small.mode);
-                prop_assert!(large.slot_bytes + small.slot_bytes / 32 >= small.slot_bytes, "{} {}", large.slot_bytes, small.slot_bytes);
+                prop_assert_eq!(large.mode(), small.mode());
+                let (large, small) = (large.slot_bytes(), small.slot_bytes());
+                prop_assert!(large + small / 32 >= small, "{} {}", large, small);
             }
             _ => prop_assert_eq!(chosen, SMALL_UBATCH, "nothing streams"),
         }
@@ -335,10 +334,11 @@ proptest! {
 fn the_ubatch_grows_with_the_cache() {
     let shape = model(Shape::Qwen3_30bA3b);
     let layout = ExpertLayout::new(&shape);
-    let chosen = |gib: u64| choose_ubatch(&shape, &layout, &asked_context(), with_budget(gib << 30));
+    let chosen = |gib: u64| choose_ubatch(&shape, &layout, &asked(&shape, gib << 30));
     let sizes: Vec<u32> = [4, 6, 10, 14].map(chosen).to_vec();
     assert!(sizes.is_sorted() && sizes[0] < sizes[3], "{sizes:?}");
     assert_eq!(chosen(24), SMALL_UBATCH, "everything fits");
-    let short = ContextRequest { context_tokens: 1000, ..asked_context() };
-    assert!(choose_ubatch(&shape, &layout, &short, with_budget(14 << 30)) <= 1000);
+    let mut short = asked(&shape, 14 << 30);
+    short.context.context_tokens = 1000;
+    assert!(choose_ubatch(&shape, &layout, &short) <= 1000);
 }

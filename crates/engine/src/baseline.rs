@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{GenerateError, LoadError};
-use crate::load::LoadSettings;
+use crate::load::{LoadSettings, kv_type};
 
 /// Where the weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,16 +47,16 @@ impl Baseline {
         let options = LoadOptions { path: path.to_owned(), mode, gpu_layers: 0 };
         let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
         let trained = if model.context_train() == 0 { u32::MAX } else { model.context_train() };
-        let tokens = settings.context.min(trained);
-        let ubatch = settings.ubatch.clamp(1, tokens.max(1));
+        let tokens = settings.model.context.min(trained);
+        let ubatch = settings.model.ubatch.clamp(1, tokens.max(1));
         let options = ContextOptions {
             context: tokens,
             batch: ubatch,
             ubatch,
             outputs: 0,
             sequences: 1,
-            threads: settings.threads,
-            kv: settings.kv,
+            threads: settings.tuning.threads,
+            kv: kv_type(settings.model.kv),
             pooling: Some(Pooling::default()),
             flash_attention: true,
             alone: true,

@@ -119,6 +119,9 @@ pub enum LoadError {
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),
+    /// A weight that stays in memory would not be read.
+    #[error("llama.cpp did not ask for weight {0}, which the model needs: it cannot be loaded")]
+    UnreadWeight(String),
 }
 
 /// Why a generation ended early.

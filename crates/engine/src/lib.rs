@@ -19,12 +19,10 @@
 #![deny(unsafe_code)]
 
 pub mod advise;
-mod assemble;
 pub mod baseline;
 pub mod budget;
 pub mod doctor;
 pub mod error;
-mod fill;
 mod hex;
 pub mod iobench;
 pub mod load;
@@ -38,10 +36,11 @@ pub mod session;
 pub mod source;
 pub mod stream;
 
+pub use hypura_core::plan::KvType;
 pub use hypura_ggml::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, DecodeError,
-    Grammar, GrammarKind, GrammarTrigger, KvType, ReasoningSplit, SampleError, SamplerOptions, Token,
-    ToolChoice, Vocab, check_grammar, json_schema_to_grammar, system,
+    Grammar, GrammarKind, GrammarTrigger, ReasoningSplit, SampleError, SamplerOptions, Token, ToolChoice,
+    Vocab, check_grammar, json_schema_to_grammar, system,
 };
 pub use hypura_storage::{ReaderConfig, ReaderKind};
 

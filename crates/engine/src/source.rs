@@ -53,13 +53,6 @@ impl ModelSource {
         Ok(Self { path: first, files, metadata: set.metadata, shape })
     }
 
-    /// Whether a token sees only those before it. Encoders look both ways.
-    #[must_use]
-    pub fn is_causal(&self) -> bool {
-        let key = format!("{}.attention.causal", self.shape.architecture);
-        self.metadata.bool(&key).ok().flatten().unwrap_or(true)
-    }
-
     /// How the embedding of a text is made, in llama.cpp's numbers; `None` where the model says nothing about that.
     pub(crate) fn pooling_type(&self) -> Option<u32> {
         let key = format!("{}.pooling_type", self.shape.architecture);

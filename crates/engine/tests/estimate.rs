@@ -3,25 +3,18 @@
 //! llama.cpp builds model and context without memory, so files may be of any size: they hold a header and a hole.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-use hypura_core::gguf::GgmlType;
-use hypura_core::plan::{ContextRequest, Fixed, estimate_fixed};
+use hypura_core::plan::{ContextShape, Ledger, Purpose, estimate_needs};
 use hypura_core::synth::{Shape, SynthOptions, SynthPlan};
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::source::ModelSource;
 use std::path::Path;
 
-fn both(path: &Path, context: u32, ubatch: u32) -> (Fixed, Fixed) {
+fn both(path: &Path, context: u32, ubatch: u32) -> (Ledger, Ledger) {
     let source = ModelSource::open(path).unwrap();
-    let request = ContextRequest {
-        context_tokens: context,
-        ubatch_tokens: ubatch,
-        sequences: 1,
-        kv: GgmlType::F16,
-        media_bytes: 0,
-    };
-    let estimated = estimate_fixed(&source.shape, &request).unwrap();
-    let settings = LoadSettings { context, ubatch, ..LoadSettings::default() };
-    (estimated, prepare(source, settings).unwrap().plan.fixed)
+    let shape = ContextShape { context_tokens: context, ubatch_tokens: ubatch, ..ContextShape::default() };
+    let estimated = estimate_needs(&source.shape, &shape).unwrap();
+    let settings = LoadSettings::default().with_context(context).with_ubatch(ubatch);
+    (estimated, prepare(source, settings).unwrap().plan.ledger)
 }
 
 /// Share by which the compute buffers may differ: 2.7% at most is seen, 0.00% in most of the cases.
@@ -30,9 +23,14 @@ const COMPUTE_ERROR: f64 = 0.05;
 fn compare(path: &Path, name: &str) {
     for (context, ubatch) in [(512, 512), (4096, 512), (4096, 64), (16384, 2048)] {
         let (estimated, measured) = both(path, context, ubatch);
-        assert_eq!(estimated.kv_bytes, measured.kv_bytes, "{name} {context} {ubatch}");
-        assert_eq!(estimated.process_bytes, measured.process_bytes, "{name} {context} {ubatch}");
-        let error = estimated.compute_bytes as f64 / measured.compute_bytes as f64 - 1.0;
+        assert_eq!(
+            estimated.bytes_for(Purpose::Kv),
+            measured.bytes_for(Purpose::Kv),
+            "{name} {context} {ubatch}"
+        );
+        let (process, compute) = (Purpose::Process, Purpose::Compute);
+        assert_eq!(estimated.bytes_for(process), measured.bytes_for(process), "{name} {context} {ubatch}");
+        let error = estimated.bytes_for(compute) as f64 / measured.bytes_for(compute) as f64 - 1.0;
         eprintln!("{name} {context} {ubatch}: {:+.2}%", error * 100.0);
         assert!(error.abs() <= COMPUTE_ERROR, "{name} {context} {ubatch}: {estimated:?} {measured:?}");
     }

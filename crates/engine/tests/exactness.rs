@@ -20,7 +20,7 @@ fn check(path: &Path, mode: Mode) {
     let resident = hash(path, settings(Choice::Resident));
     for percent in [0.0, 10.0, 45.0, 100.0] {
         let mut session = session(path, streaming(percent));
-        assert_eq!(session.loaded().planned.plan.mode, mode);
+        assert_eq!(session.loaded().planned.plan.mode(), mode);
         let outcome = forced_run(&mut session, 40, 8).unwrap();
         assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{percent}% in memory");
         let read = outcome.prefill_stats.bytes_read + outcome.decode_stats.bytes_read;
@@ -70,10 +70,10 @@ fn check_mixed(shape: Shape, quant: Quant) {
     for asked in [settings(Choice::Stream), streaming(30.0)] {
         let least = least_bytes(path, &asked);
         for more in [0, 150_000, 300_000] {
-            let mut session = session(path, LoadSettings { budget_bytes: least + more, ..asked.clone() });
+            let mut session = session(path, asked.clone().with_budget_bytes(least + more));
             let plan = &session.loaded().planned.plan;
-            assert_eq!(plan.mode, Mode::MixedStreaming, "{shape} {more}");
-            assert_eq!(plan.slot_bytes > 0, asked.cache.is_some());
+            assert_eq!(plan.mode(), Mode::MixedStreaming, "{shape} {more}");
+            assert_eq!(plan.slot_bytes() > 0, asked.model.cache.is_some());
             let outcome = forced_run(&mut session, 40, 8).unwrap();
             assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{shape} {more}");
             let stats = outcome.decode_stats;
@@ -93,10 +93,10 @@ fn trunk_and_experts_stream_at_once() {
 fn leading_dense_layers_and_shared_experts_stream_beside_routed_ones() {
     let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
     let least = least_bytes(&model.path, &settings(Choice::Stream));
-    let opened = session(&model.path, LoadSettings { budget_bytes: least, ..settings(Choice::Stream) });
+    let opened = session(&model.path, settings(Choice::Stream).with_budget_bytes(least));
     let planned = &opened.loaded().planned;
     let names =
-        planned.plan.streamed_dense.iter().map(|index| &planned.source.shape.tensors[*index].info.name);
+        planned.plan.streamed_dense().iter().map(|index| &planned.source.shape.tensors[*index].info.name);
     let names: Vec<&str> = names.map(String::as_str).collect();
     for name in ["blk.0.ffn_down.weight", "blk.2.ffn_up_shexp.weight", "blk.1.attn_output.weight"] {
         assert!(names.contains(&name), "{names:?}");
@@ -141,7 +141,7 @@ fn shards() {
     let (whole, sharded) =
         (tiny(Shape::TinyMixtral, Quant::Q5_K, 1), tiny(Shape::TinyMixtral, Quant::Q5_K, 3));
     let least = least_bytes(&sharded.path, &settings(Choice::Stream));
-    let mixed = LoadSettings { budget_bytes: least, ..settings(Choice::Stream) };
+    let mixed = settings(Choice::Stream).with_budget_bytes(least);
     assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, mixed));
 }
 
@@ -150,11 +150,11 @@ fn readers_and_policies() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let resident = hash(&model.path, settings(Choice::Resident));
     let asked = streaming(20.0);
-    let mixed = LoadSettings { budget_bytes: least_bytes(&model.path, &asked), ..asked.clone() };
+    let mixed = asked.clone().with_budget_bytes(least_bytes(&model.path, &asked));
     for reader in readers() {
         for policy in [PolicyKind::Lru, PolicyKind::Lfru, PolicyKind::S3Fifo] {
             for asked in [&asked, &mixed] {
-                let settings = LoadSettings { reader: reader.clone(), policy, ..asked.clone() };
+                let settings = asked.clone().with_reader(reader.clone()).with_policy(policy);
                 assert_eq!(hash(&model.path, settings), resident, "{reader:?} {policy:?}");
             }
         }
@@ -166,7 +166,7 @@ fn readers_of_dense_weights() {
     let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
     let resident = hash(&model.path, settings(Choice::Resident));
     for reader in readers() {
-        let settings = LoadSettings { reader: reader.clone(), ..streaming(20.0) };
+        let settings = streaming(20.0).with_reader(reader.clone());
         assert_eq!(hash(&model.path, settings), resident, "{reader:?}");
     }
 }
@@ -184,8 +184,8 @@ fn readers() -> Vec<ReaderKind> {
 fn a_kv_cache_in_8_bits_changes_nothing_about_streaming() {
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
         let model = tiny(shape, quant, 1);
-        let resident = LoadSettings { kv: KvType::Q8_0, ..settings(Choice::Resident) };
-        let streamed = LoadSettings { kv: KvType::Q8_0, ..streaming(20.0) };
+        let resident = settings(Choice::Resident).with_kv(KvType::Q8_0);
+        let streamed = streaming(20.0).with_kv(KvType::Q8_0);
         let resident = hash(&model.path, resident);
         assert_eq!(hash(&model.path, streamed), resident, "{shape}");
         assert_ne!(hash(&model.path, settings(Choice::Resident)), resident, "{shape}: the cache was in f16");
@@ -203,7 +203,7 @@ fn large_ubatches_equal_the_resident_run_at_the_same_ubatch() {
         let model = tiny(shape, quant, 1);
         for ubatch in [65, 150, 300] {
             let run = |asked: LoadSettings| {
-                let mut session = session(&model.path, LoadSettings { context: 320, ubatch, ..asked });
+                let mut session = session(&model.path, asked.with_context(320).with_ubatch(ubatch));
                 forced_run(&mut session, 300, 4).unwrap().logits_hash.unwrap().to_string()
             };
             let resident = run(settings(Choice::Resident));
@@ -218,8 +218,8 @@ fn large_ubatches_equal_the_resident_run_at_the_same_ubatch() {
 fn every_ubatch_equals_the_resident_run_at_the_same_ubatch() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     for ubatch in [1, 2, 7, 16, 17, 40, 64] {
-        let resident = LoadSettings { ubatch, ..settings(Choice::Resident) };
-        let streamed = LoadSettings { ubatch, ..streaming(15.0) };
+        let resident = settings(Choice::Resident).with_ubatch(ubatch);
+        let streamed = streaming(15.0).with_ubatch(ubatch);
         assert_eq!(hash(&model.path, resident), hash(&model.path, streamed), "ubatch {ubatch}");
     }
 }
@@ -233,7 +233,7 @@ fn prefetching_right_or_wrong_changes_no_bit() {
             [Prefetch::Off, Prefetch::Auto, Prefetch::Router, Prefetch::Random(1), Prefetch::Random(99)];
         for prefetch in kinds {
             for percent in [12.0, 40.0] {
-                let streamed = LoadSettings { prefetch, ..streaming(percent) };
+                let streamed = streaming(percent).with_prefetch(prefetch);
                 assert_eq!(hash(&model.path, streamed), resident, "{prefetch:?} {percent}%");
             }
         }
@@ -242,7 +242,7 @@ fn prefetching_right_or_wrong_changes_no_bit() {
 
 #[test]
 fn the_next_router_names_most_of_the_next_experts() {
-    let mut opened = session(&demo_path(), LoadSettings { prefetch: Prefetch::Router, ..streaming(40.0) });
+    let mut opened = session(&demo_path(), streaming(40.0).with_prefetch(Prefetch::Router));
     let stats = forced_run(&mut opened, 40, 30).unwrap().decode_stats;
     assert!(stats.prefetches > 0, "{stats:?}");
     // Chance would be 4 of 24. Counted, not timed: what was prefetched and then used.
@@ -253,14 +253,14 @@ fn the_next_router_names_most_of_the_next_experts() {
 fn two_threads_equal_one() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
     let resident = hash(&model.path, settings(Choice::Resident));
-    let streamed = LoadSettings { threads: 2, ..streaming(30.0) };
+    let streamed = streaming(30.0).with_threads(2);
     assert_eq!(hash(&model.path, streamed), resident);
 }
 
 #[test]
 fn the_demo_model_answers_the_same_from_a_third_of_its_experts() {
     let answer = |settings: LoadSettings| {
-        let mut session = session(&demo_path(), LoadSettings { context: 256, ..settings });
+        let mut session = session(&demo_path(), settings.with_context(256));
         let prompt = session.render(r#"[{"role":"user","content":"What is a lynx?"}]"#).unwrap();
         let tokens = session.tokenize_chat(&prompt);
         let options = GenerateOptions {

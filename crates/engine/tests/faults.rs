@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 
 /// Loads through a healthy reader and streams through a simulated one.
 fn simulated(percent: f64, sim: SimConfig) -> LoadSettings {
-    LoadSettings { stream_reader: Some(ReaderKind::Sim(sim)), ..streaming(percent) }
+    streaming(percent).with_stream_reader(Some(ReaderKind::Sim(sim)))
 }
 
 /// The same in so little memory that the trunk streams too.
 fn simulated_trunk(model: &TinyModel, percent: f64, sim: SimConfig) -> LoadSettings {
     let settings = simulated(percent, sim);
-    LoadSettings { budget_bytes: least_bytes(&model.path, &settings) + 100_000, ..settings }
+    let least = least_bytes(&model.path, &settings);
+    settings.with_budget_bytes(least + 100_000)
 }
 
 fn rough(seed: u64) -> SimConfig {
@@ -59,7 +60,7 @@ fn disorder_with_random_prefetches_changes_no_bit() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let resident = hash(&model.path, settings(Choice::Resident));
     for seed in 0..4 {
-        let settings = LoadSettings { prefetch: Prefetch::Random(seed), ..simulated(30.0, rough(seed)) };
+        let settings = simulated(30.0, rough(seed)).with_prefetch(Prefetch::Random(seed));
         assert_eq!(hash(&model.path, settings), resident, "seed {seed}");
     }
 }
@@ -73,7 +74,7 @@ fn a_failed_prefetch_of_an_expert_that_nobody_wants_is_no_failure() {
     let mut exact = 0;
     for seed in 0..6 {
         let sim = SimConfig { eio: Eio::Probability(0.002), ..rough(seed) };
-        let settings = LoadSettings { prefetch: Prefetch::Random(seed), ..simulated(50.0, sim) };
+        let settings = simulated(50.0, sim).with_prefetch(Prefetch::Random(seed));
         let mut session = session(&model.path, settings);
         match forced_run(&mut session, 40, 8) {
             Ok(outcome) => {
@@ -202,8 +203,7 @@ fn a_stop_in_the_middle_of_any_wait_frees_every_pin_slot_cell_and_read() {
         let model = tiny(shape, quant, 1);
         let resident = hash(&model.path, settings(Choice::Resident));
         for (seed, percent) in [(1, 0.0), (2, 25.0)] {
-            let settings =
-                LoadSettings { prefetch: Prefetch::Random(seed), ..simulated(percent, slow(seed)) };
+            let settings = simulated(percent, slow(seed)).with_prefetch(Prefetch::Random(seed));
             assert!(stop_at_random(&model, settings, &resident, 15) > 5, "{shape} {percent}%");
         }
     }
@@ -248,7 +248,7 @@ fn a_disk_that_goes_while_tokens_are_decoded_with_guesses_in_flight_leaves_nothi
     let (mut failed, mut joined) = (0, 0);
     for at in (100..1000).step_by(90) {
         let sim = SimConfig { eio: Eio::OnceAt(at), stall: None, ..rough(at) };
-        let settings = LoadSettings { prefetch: Prefetch::Router, ..simulated(30.0, sim) };
+        let settings = simulated(30.0, sim).with_prefetch(Prefetch::Router);
         let mut session = session(&model.path, settings);
         let outcome = forced_run(&mut session, 40, 24);
         joined += session.loaded().stats.get().decode.late;

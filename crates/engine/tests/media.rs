@@ -6,7 +6,7 @@ mod common;
 use common::media::{Sensing, chat, forced, hash_of, prompt, run, sensing};
 use common::serve::{PATIENCE, finish, greedy, runner, runner_with, settled};
 use common::{least_bytes, settings, streaming};
-use hypura_core::plan::Choice;
+use hypura_core::plan::{Choice, Purpose};
 use hypura_core::synth::{self, ProjectorKind, Shape};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
@@ -38,7 +38,7 @@ fn picture(seed: u8) -> Vec<u8> {
 }
 
 fn wide(choice: Choice) -> LoadSettings {
-    LoadSettings { context: 256, ubatch: 24, ..settings(choice) }
+    settings(choice).with_context(256).with_ubatch(24)
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_streamed_run_with_pictures_equals_the_resident_one_bit_for_bit() {
         let (resident, read) = hash_of(&seeing, wide(Choice::Resident), &pictures);
         assert_eq!(read, 0);
         for percent in [0.0, 45.0] {
-            let settings = LoadSettings { context: 256, ..streaming(percent) };
+            let settings = streaming(percent).with_context(256);
             let (streamed, read) = hash_of(&seeing, settings, &pictures);
             assert_eq!(streamed, resident, "{shape} {percent}%");
             assert!(read > 0, "{shape} {percent}%: nothing was streamed");
@@ -83,9 +83,9 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
     let text = |text| PromptPart::Text { text, control: true };
     let parts = [text("here is "), PromptPart::Medium(&medium), text(" what is it?")];
     let pieces = projector.tokenize(&parts).unwrap();
-    let room = settings.ubatch.max(64);
+    let room = settings.model.ubatch.max(64);
     let options = ContextOptions {
-        context: settings.context,
+        context: settings.model.context,
         batch: room,
         ubatch: room,
         outputs: 4,
@@ -136,7 +136,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
 fn rows_are_where_mtmd_wants_them() {
     for shape in SHAPES {
         let seeing = seeing(shape);
-        let settings = LoadSettings { ubatch: 64, ..wide(Choice::Resident) };
+        let settings = wide(Choice::Resident).with_ubatch(64);
         let picture = picture(3);
         let (rows, logits) = by_hand(&seeing, &settings, &picture);
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
@@ -219,8 +219,7 @@ fn many_see_at_once_and_each_gets_its_own_answer() {
     // Not an MoE model: its routers amplify the last bits, which the number of rows in a step decides.
     for shape in [Shape::TinyQwen2Vl, Shape::TinyGemma3, Shape::TinyLlama] {
         let seeing = seeing(shape);
-        let load =
-            || seeing.settings(LoadSettings { context: 256, ubatch: 16, ..settings(Choice::Resident) });
+        let load = || seeing.settings(settings(Choice::Resident).with_context(256).with_ubatch(16));
         let options = || Options { max_tokens: Some(5), ..greedy() };
         let pictures: Vec<Vec<u8>> = (0..4).map(picture).collect();
         let text = |at: usize| format!("number {at} shows <picture> of this kind");
@@ -246,7 +245,7 @@ fn many_see_at_once_and_each_gets_its_own_answer() {
 #[test]
 fn a_cancelled_picture_leaves_others_and_the_memory_as_they_should_be() {
     let seeing = seeing(Shape::TinyQwen2Vl);
-    let load = seeing.settings(LoadSettings { context: 512, ubatch: 4, ..settings(Choice::Resident) });
+    let load = seeing.settings(settings(Choice::Resident).with_context(512).with_ubatch(4));
     let runner = runner(&seeing.model.path, load, 2);
     let large = synth::picture(1, 220, 220);
     let prompt = see(&runner, "a long look at <picture> that nobody waits for", &[&large]);
@@ -330,7 +329,7 @@ fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
 #[test]
 fn rows_count_in_the_context_and_nothing_is_shifted_out_of_it() {
     let seeing = seeing(Shape::TinyQwen2Vl);
-    let load = |context| seeing.settings(LoadSettings { context, ubatch: 16, ..settings(Choice::Resident) });
+    let load = |context| seeing.settings(settings(Choice::Resident).with_context(context).with_ubatch(16));
     let large = synth::picture(1, 220, 220);
     let runner = runner(&seeing.model.path, load(256), 1);
     let prompt = see(&runner, &"<picture>".repeat(6), &[large.as_slice(); 6]);
@@ -352,14 +351,14 @@ fn conversations_with_pictures_are_not_written_to_disk_and_others_are() {
     let folder = tempfile::tempdir().unwrap();
     let serving =
         RunnerSettings { kv_cache_dir: Some(folder.path().to_owned()), ..RunnerSettings::default() };
-    let load = seeing.settings(LoadSettings { context: 512, ..settings(Choice::Resident) });
+    let load = seeing.settings(settings(Choice::Resident).with_context(512));
     let files = || fs::read_dir(folder.path()).unwrap().count();
     let runner = runner_with(&seeing.model.path, load, 1, serving);
     let long = "many words ".repeat(20);
     finish(&ask(&runner, see(&runner, &format!("<picture> {long}"), &[&picture(1)]), greedy()));
     runner.stop(true);
     assert_eq!(files(), 0);
-    let load = seeing.settings(LoadSettings { context: 512, ..settings(Choice::Resident) });
+    let load = seeing.settings(settings(Choice::Resident).with_context(512));
     let serving =
         RunnerSettings { kv_cache_dir: Some(folder.path().to_owned()), ..RunnerSettings::default() };
     let runner = runner_with(&seeing.model.path, load, 1, serving);
@@ -372,7 +371,7 @@ fn conversations_with_pictures_are_not_written_to_disk_and_others_are() {
 fn a_context_that_grows_keeps_the_rows_of_pictures() {
     for shape in SHAPES {
         let seeing = seeing(shape);
-        let load = seeing.settings(LoadSettings { context: 256, ubatch: 16, ..settings(Choice::Resident) });
+        let load = seeing.settings(settings(Choice::Resident).with_context(256).with_ubatch(16));
         let runner = runner(&seeing.model.path, load, 1);
         let prompt = see(&runner, "look at <picture> now", &[&picture(1)]);
         let options = || Options { max_tokens: Some(4), ..greedy() };
@@ -394,12 +393,9 @@ fn the_plan_counts_the_projector_before_anything_is_loaded() {
     let projector = planned.projector.as_ref().unwrap().bytes;
     assert!(projector > 100_000);
     assert_eq!(with, bare + projector);
-    assert_eq!(planned.plan.fixed.media_bytes, projector);
-    let too_little = LoadSettings {
-        budget_bytes: with - 1,
-        kv_may_shrink: false,
-        ..seeing.settings(settings(Choice::Auto))
-    };
+    assert_eq!(planned.plan.ledger.bytes_for(Purpose::Media), projector);
+    let too_little =
+        seeing.settings(settings(Choice::Auto)).with_budget_bytes(with - 1).with_kv_may_shrink(false);
     match prepare(ModelSource::open(path).unwrap(), too_little) {
         Err(LoadError::Plan(error)) => assert!(error.to_string().contains("media "), "{error}"),
         other => panic!("{:?}", other.map(|planned| planned.plan)),
@@ -434,10 +430,10 @@ fn a_picture_of_rows_that_see_each_other_must_fit_one_graph() {
     // The plan makes room for one.
     let planned = prepare(
         ModelSource::open(&seeing.model.path).unwrap(),
-        seeing.settings(LoadSettings { ubatch: 4, ..settings(Choice::Resident) }),
+        seeing.settings(settings(Choice::Resident).with_ubatch(4)),
     );
-    assert!(planned.unwrap().settings.ubatch >= 16);
-    let mut session = seeing.session(LoadSettings { ubatch: 4, ..settings(Choice::Resident) });
+    assert!(planned.unwrap().plan.context.ubatch_tokens >= 16);
+    let mut session = seeing.session(settings(Choice::Resident).with_ubatch(4));
     let outcome = run(&mut session, "<picture>", &[&picture(1)]);
     assert_eq!(outcome.finish, Finish::Length);
     let text = GenerateError::ImageTooLong { rows: 9, most: 4 }.to_string();

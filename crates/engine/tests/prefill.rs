@@ -8,7 +8,6 @@ mod common;
 use common::{TinyModel, forced_run, least_bytes, session, settings, streaming, tiny};
 use hypura_core::plan::Choice;
 use hypura_core::synth::{Quant, Shape};
-use hypura_engine::load::LoadSettings;
 use hypura_engine::session::Session;
 use hypura_engine::stream::{Prefetch, StreamStats};
 
@@ -22,7 +21,10 @@ fn model() -> TinyModel {
 
 fn opened(model: &TinyModel, prompt: u32, ubatch: u32, percent: f64) -> Session {
     let context = prompt + 16;
-    session(&model.path, LoadSettings { context, ubatch, prefetch: Prefetch::Off, ..streaming(percent) })
+    session(
+        &model.path,
+        streaming(percent).with_context(context).with_ubatch(ubatch).with_prefetch(Prefetch::Off),
+    )
 }
 
 fn prompt(session: &mut Session, tokens: u32) -> StreamStats {
@@ -76,13 +78,14 @@ fn a_prompt_of_several_ubatches_is_one_pass_for_each() {
 #[test]
 fn a_trunk_that_streams_is_read_once_for_each_ubatch() {
     let model = tiny(Shape::TinyMixtral, Quant::Q8_0, 1);
-    let asked =
-        LoadSettings { context: 528, ubatch: 256, prefetch: Prefetch::Off, ..settings(Choice::Stream) };
+    let asked = settings(Choice::Stream).with_context(528).with_ubatch(256).with_prefetch(Prefetch::Off);
     let budget_bytes = least_bytes(&model.path, &asked);
-    let mut session = session(&model.path, LoadSettings { budget_bytes, ..asked });
+    let mut session = session(&model.path, asked.with_budget_bytes(budget_bytes));
     let planned = &session.loaded().planned;
-    let (weights, trunk) =
-        (planned.plan.streamed_dense.len() as u64, planned.plan.streamed_dense_bytes(&planned.source.shape));
+    let (weights, trunk) = (
+        planned.plan.streamed_dense().len() as u64,
+        planned.plan.streamed_dense_bytes(&planned.source.shape),
+    );
     let bytes = expert_bytes(&session);
     let stats = prompt(&mut session, 512);
     assert_eq!(stats.dense_weights, 2 * weights, "{stats:?}");

@@ -7,14 +7,13 @@ mod common;
 use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, settled, submit};
 use common::{demo_path, settings, streaming, tokens};
 use hypura_core::plan::Choice;
-use hypura_engine::load::LoadSettings;
 use hypura_engine::request::{Event, Finish, Options, Request, SubmitError};
 use hypura_engine::serve::Runner;
 use hypura_engine::{Grammar, Token};
 use std::sync::mpsc::channel;
 
 fn demo(parallel: u32) -> Runner {
-    runner(&demo_path(), LoadSettings { context: 256, ..settings(Choice::Resident) }, parallel)
+    runner(&demo_path(), settings(Choice::Resident).with_context(256), parallel)
 }
 
 #[test]
@@ -23,8 +22,7 @@ fn one_request_says_what_a_session_says() {
     let (text, finished) = ask(&runner, chat(&runner, "What is a lynx?"), greedy());
     assert!(text.starts_with("A lynx is a kind of wildcat"), "{text}");
     assert_eq!(finished.reused_tokens, 0);
-    let mut session =
-        common::session(&demo_path(), LoadSettings { context: 256, ..settings(Choice::Resident) });
+    let mut session = common::session(&demo_path(), settings(Choice::Resident).with_context(256));
     let prompt = chat(&runner, "What is a lynx?");
     let options = hypura_engine::session::GenerateOptions {
         sampler: greedy().sampler,
@@ -83,7 +81,7 @@ fn a_grammar_is_obeyed() {
 fn a_streamed_model_answers_like_a_resident_one() {
     let prompt = |runner: &Runner| chat(runner, "What is a lynx?");
     let resident = demo(2);
-    let streamed = runner(&demo_path(), LoadSettings { context: 256, ..streaming(33.0) }, 2);
+    let streamed = runner(&demo_path(), streaming(33.0).with_context(256), 2);
     let (expected, _) = ask(&resident, prompt(&resident), greedy());
     let (text, finished) = ask(&streamed, prompt(&streamed), greedy());
     assert_eq!(text, expected);
@@ -111,7 +109,7 @@ fn embed(runner: &Runner, inputs: Vec<Vec<Token>>) -> Vec<Vec<f32>> {
 
 #[test]
 fn texts_are_embedded_alone_together_and_in_parts() {
-    let small = LoadSettings { context: 256, ubatch: 24, ..settings(Choice::Resident) };
+    let small = settings(Choice::Resident).with_context(256).with_ubatch(24);
     let runner_of = |settings| runner(&demo_path(), settings, 2);
     let first = runner_of(small.clone());
     let text = |text: &str| first.text().tokenize(text, true, false);
@@ -128,9 +126,9 @@ fn texts_are_embedded_alone_together_and_in_parts() {
     };
     assert!(distance(&vectors[1], &vectors[3]) < 1e-3);
     assert!(distance(&vectors[0], &vectors[1]) > 1e-3);
-    let whole = runner_of(LoadSettings { ubatch: 128, ..small.clone() });
+    let whole = runner_of(small.clone().with_ubatch(128));
     assert!(distance(&vectors[2], &embed(&whole, vec![texts[2].clone()])[0]) < 1e-3);
-    let streamed = runner_of(LoadSettings { context: 256, ubatch: 24, ..streaming(33.0) });
+    let streamed = runner_of(streaming(33.0).with_context(256).with_ubatch(24));
     assert_eq!(embed(&streamed, texts), vectors);
     // Embeddings leave the context as it was.
     let (answer, _) = ask(&first, chat(&first, "What is a lynx?"), greedy());
@@ -166,7 +164,7 @@ fn a_larger_context_grows_without_losing_what_was_in_memory() {
 fn an_answer_that_fills_the_context_goes_on_without_a_part_of_it() {
     const CONTEXT: usize = 256;
     const KEEP: usize = 4;
-    let settings = LoadSettings { context: CONTEXT as u32, ..settings(Choice::Resident) };
+    let settings = settings(Choice::Resident).with_context(CONTEXT as u32);
     let runner = runner(&demo_path(), settings, 1);
     let prompt = chat(&runner, "What is a lynx?");
     let begin = prompt.len();

@@ -7,7 +7,7 @@ mod common;
 use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, runner_with, settled, submit};
 use common::{demo_path, least_bytes, settings, streaming, tiny, tokens};
 use hypura_core::gguf::Value;
-use hypura_core::plan::{Choice, Mode};
+use hypura_core::plan::{Choice, Mode, Purpose};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::load::{LoadSettings, load_watched, prepare};
@@ -19,7 +19,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 fn small(context: u32) -> LoadSettings {
-    LoadSettings { context, ..settings(Choice::Resident) }
+    settings(Choice::Resident).with_context(context)
 }
 
 /// Free memory as a test says, and what was promised of it.
@@ -59,17 +59,17 @@ fn sharing(pool: &Arc<Pool>, settings: LoadSettings) -> Runner {
 #[test]
 fn sequences_that_only_remember_take_no_memory() {
     let plan = |idle_sequences| {
-        let settings = LoadSettings { idle_sequences, ..small(1024) };
+        let settings = small(1024).with_idle_sequences(idle_sequences);
         prepare(ModelSource::open(&demo_path()).unwrap(), settings).unwrap()
     };
     let (without, with) = (plan(0), plan(7));
-    assert_eq!(with.settings.idle_sequences, 7);
-    assert_eq!(with.plan.fixed.kv_bytes, without.plan.fixed.kv_bytes);
+    assert_eq!(with.plan.context.idle_sequences, 7);
+    assert_eq!(with.plan.ledger.bytes_for(Purpose::Kv), without.plan.ledger.bytes_for(Purpose::Kv));
     let more = with.plan.total_bytes() - without.plan.total_bytes();
     assert!(more < without.source.file_bytes() / 50, "{more}");
     // Where the plan works only without them, it works without them.
-    let least = least_bytes(&demo_path(), &LoadSettings { idle_sequences: 0, ..streaming(0.0) });
-    let tight = LoadSettings { idle_sequences: 7, budget_bytes: least, ..streaming(0.0) };
+    let least = least_bytes(&demo_path(), &streaming(0.0).with_idle_sequences(0));
+    let tight = streaming(0.0).with_idle_sequences(7).with_budget_bytes(least);
     assert!(prepare(ModelSource::open(&demo_path()).unwrap(), tight).is_ok());
 }
 
@@ -189,17 +189,17 @@ fn memory_that_is_told_is_all_that_was_planned() {
     let dense = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
     for (path, settings, mode) in [
         (&tiny_mixtral.path, streaming(30.0), Mode::ExpertStreaming),
-        (&tiny_mixtral.path, LoadSettings { budget_bytes: least, ..streaming(30.0) }, Mode::MixedStreaming),
+        (&tiny_mixtral.path, streaming(30.0).with_budget_bytes(least), Mode::MixedStreaming),
         (&dense.path, streaming(30.0), Mode::DenseStreaming),
         (&dense.path, settings(Choice::Resident), Mode::FullResident),
     ] {
-        let settings = LoadSettings { sequences: 1, idle_sequences: 2, ..settings };
+        let settings = settings.with_sequences(1).with_idle_sequences(2);
         let planned = prepare(ModelSource::open(path).unwrap(), settings.clone()).unwrap();
-        assert_eq!(planned.plan.mode, mode);
+        assert_eq!(planned.plan.mode(), mode);
         let (total, weights) = (planned.plan.total_bytes(), planned.source.shape.total_bytes());
         let status = settled(&runner(path, settings, 1));
         assert_eq!(status.memory_bytes, total, "{mode:?}");
-        let in_memory = planned.plan.resident_bytes + planned.plan.slot_bytes;
+        let in_memory = planned.plan.resident_bytes() + planned.plan.slot_bytes();
         assert_eq!(status.weights_on_disk_bytes, weights.saturating_sub(in_memory), "{mode:?}");
         assert_eq!(status.weights_on_disk_bytes > 0, mode != Mode::FullResident);
     }
@@ -210,8 +210,8 @@ fn rows_that_share_a_step_save_the_trunk_of_a_mixed_stream_too() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
     // No slots: whatever is saved is the trunk's.
     let least = least_bytes(&model.path, &settings(Choice::Stream));
-    let settings = LoadSettings { budget_bytes: least, ..settings(Choice::Stream) };
-    let runner = runner(&model.path, LoadSettings { context: 64, ..settings }, 2);
+    let settings = settings(Choice::Stream).with_budget_bytes(least);
+    let runner = runner(&model.path, settings.with_context(64), 2);
     assert_eq!(runner.info().mode, Mode::MixedStreaming);
     let options = Options { ignore_end: true, max_tokens: Some(8), ..greedy() };
     let running: Vec<_> = (0..4).map(|at| submit(&runner, tokens(10 + at, 300), options.clone())).collect();
@@ -225,7 +225,7 @@ fn a_model_that_looks_both_ways_takes_a_whole_text_in_one_graph() {
         let mut source = ModelSource::open(&demo_path()).unwrap();
         let key = format!("{}.attention.causal", source.shape.architecture);
         source.metadata.insert(key, Value::Bool(causal));
-        prepare(source, LoadSettings { ubatch: 32, ..small(1024) }).unwrap().settings.ubatch
+        prepare(source, small(1024).with_ubatch(32)).unwrap().plan.context.ubatch_tokens
     };
     assert_eq!(ubatch(false), 1024);
     assert_eq!(ubatch(true), 32);
@@ -261,8 +261,8 @@ fn a_panic_of_whoever_watches_a_load_comes_through_llama_cpp_unharmed() {
 
 #[test]
 fn more_sequences_than_a_graph_has_tokens_are_no_reason_to_abort() {
-    let settings = LoadSettings { ubatch: 4, ..small(4) };
-    let settings = LoadSettings { sequences: 6, idle_sequences: 7, ..settings };
+    let settings = small(4).with_ubatch(4);
+    let settings = settings.with_sequences(6).with_idle_sequences(7);
     let loaded =
         load_watched(prepare(ModelSource::open(&demo_path()).unwrap(), settings).unwrap(), &mut |_, _| true);
     let runner =
@@ -278,12 +278,12 @@ fn more_sequences_than_a_graph_has_tokens_are_no_reason_to_abort() {
 fn a_larger_context_takes_slots_from_a_streamed_model_whose_budget_is_full() {
     for shared in [false, true] {
         let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-        let settings = LoadSettings { context: 256, poison: true, ..streaming(60.0) };
-        let resident = runner(&model.path, LoadSettings { context: 1024, ..small(1024) }, 1);
+        let settings = streaming(60.0).with_context(256).with_poison(true);
+        let resident = runner(&model.path, small(1024).with_context(1024), 1);
         let settings = {
             // All of the budget is slots, as where a model is larger than memory.
             let planned = prepare(ModelSource::open(&model.path).unwrap(), settings.clone()).unwrap();
-            LoadSettings { budget_bytes: planned.plan.total_bytes(), ..settings }
+            settings.with_budget_bytes(planned.plan.total_bytes())
         };
         let pool: Arc<dyn SharedMemory> = Arc::new(Pool::default());
         let serving = RunnerSettings { memory: shared.then_some(pool), ..RunnerSettings::default() };

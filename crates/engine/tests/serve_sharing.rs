@@ -16,7 +16,7 @@ use hypura_engine::{ReaderKind, SamplerOptions, Token};
 use std::sync::mpsc::{Receiver, channel};
 
 fn wide(settings: LoadSettings) -> LoadSettings {
-    LoadSettings { context: 512, ..settings }
+    settings.with_context(512)
 }
 
 /// Submits requests so that they join in the same steps in every run: the scheduler is held in the first one's sink until all
@@ -141,7 +141,7 @@ fn the_same_seed_says_the_same_and_another_seed_something_else() {
 #[test]
 fn a_cancelled_prompt_ends_at_once_and_the_others_go_on() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let settings = LoadSettings { context: 2048, ubatch: 8, ..streaming(20.0) };
+    let settings = streaming(20.0).with_context(2048).with_ubatch(8);
     let runner = runner(&model.path, settings, 2);
     let options = Options { ignore_end: true, max_tokens: Some(30), ..greedy() };
     let (_other, other) = submit(&runner, tokens(20, 300), options.clone());
@@ -198,9 +198,8 @@ fn the_queue_is_bounded_and_first_come_first_served() {
 #[test]
 fn a_disk_error_fails_one_and_what_can_be_repeated_is_exact() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let faulty = |eio| LoadSettings {
-        stream_reader: Some(ReaderKind::Sim(SimConfig { eio, ..SimConfig::default() })),
-        ..streaming(20.0)
+    let faulty = |eio| {
+        streaming(20.0).with_stream_reader(Some(ReaderKind::Sim(SimConfig { eio, ..SimConfig::default() })))
     };
     let options = Options { ignore_end: true, max_tokens: Some(6), ..greedy() };
     let alone = {
@@ -311,8 +310,19 @@ fn conversations_on_disk_outlive_the_process() {
     let (_, finished) = ask(&again, second.clone(), greedy());
     assert!(finished.reused_tokens > 64, "{}", finished.reused_tokens);
     again.stop(false);
-    // What is on disk of another model or setting is of no use.
-    let other = start(LoadSettings { kv: hypura_engine::KvType::Q8_0, ..settings(Choice::Resident) });
-    let (_, finished) = ask(&other, second, greedy());
-    assert_eq!(finished.reused_tokens, 0);
+    // What other settings computed has other bits: another KV cache, other kernels, other ubatches.
+    for other in [
+        settings(Choice::Resident).with_kv(hypura_engine::KvType::Q8_0),
+        settings(Choice::Auto),
+        settings(Choice::Resident).with_ubatch(16),
+    ] {
+        let other = start(other);
+        let (_, finished) = ask(&other, second.clone(), greedy());
+        assert_eq!(finished.reused_tokens, 0);
+        other.stop(false);
+    }
+    // Streamed or not, the kernels are those of the file's layout.
+    let streamed = start(streaming(50.0));
+    let (_, finished) = ask(&streamed, second, greedy());
+    assert!(finished.reused_tokens > 64, "{}", finished.reused_tokens);
 }

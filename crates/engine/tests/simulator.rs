@@ -29,7 +29,7 @@ struct Counts {
 
 /// Without prefetching: what it reads depends on when reads end.
 fn quiet(percent: f64, policy: PolicyKind) -> LoadSettings {
-    LoadSettings { prefetch: Prefetch::Off, policy, ubatch: UBATCH, ..streaming(percent) }
+    streaming(percent).with_prefetch(Prefetch::Off).with_policy(policy).with_ubatch(UBATCH)
 }
 
 fn forced(trace: &Arc<Trace>) -> RouteSettings {
@@ -48,11 +48,11 @@ fn engine_counts(outcome: &Outcome) -> Counts {
 /// Replays each size class on a cache as large as the plan gives it.
 fn simulated_counts(planned: &Planned, trace: &Trace, ubatch: u32) -> Counts {
     let mut counts = Counts { prefill: (0, 0), decode: (0, 0) };
-    for (class, slots) in planned.plan.slots.iter().enumerate() {
+    for (class, slots) in planned.plan.slots(&planned.layout).iter().enumerate() {
         let mut layers = planned.layout.layers.iter().filter(|layer| layer.class == class);
         let of_class = trace.of_layers(|layer| layers.clone().any(|known| known.layer == layer));
         assert!(layers.next().is_some());
-        let policy = planned.settings.policy.build(*slots, planned.source.shape.layers);
+        let policy = planned.settings.tuning.policy.build(*slots, planned.source.shape.layers);
         let mut cache = ExpertCache::new(*slots, policy);
         let result = replay(&of_class, &mut cache, ReplayOptions { ubatch_tokens: ubatch });
         counts.prefill.0 += result.prefill.hits;
@@ -121,13 +121,14 @@ fn expert_layers(session: &Session) -> Vec<u32> {
 /// Runs the engine with generated routes and replays them.
 fn check_generated(model: &TinyModel, settings: LoadSettings, prompt: usize, seed: u64) -> Counts {
     const GENERATED: usize = 40;
-    let ubatch = settings.ubatch;
-    let what = format!("{:?} {:?}, prompt {prompt}, ubatch {ubatch}", settings.policy, settings.cache);
+    let ubatch = settings.model.ubatch;
+    let what =
+        format!("{:?} {:?}, prompt {prompt}, ubatch {ubatch}", settings.tuning.policy, settings.model.cache);
     let free = session(&model.path, settings.clone());
     let trace = generated(&header(&free), &expert_layers(&free), prompt, GENERATED, seed);
     drop(free);
     let trace = Arc::new(trace);
-    let mut opened = session(&model.path, LoadSettings { routes: forced(&trace), ..settings });
+    let mut opened = session(&model.path, settings.with_routes(forced(&trace)));
     let outcome = forced_run(&mut opened, prompt, GENERATED).unwrap();
     let counted = engine_counts(&outcome);
     assert_eq!(counted, simulated_counts(&opened.loaded().planned, &trace, ubatch), "{what}");
@@ -156,7 +157,7 @@ fn prompts_and_ubatches_around_the_size_of_a_decode_step() {
     for (prompt, ubatch) in
         [(2, 24), (16, 24), (17, 24), (41, 24), (48, 24), (33, 16), (35, 17), (30, 7), (20, 1)]
     {
-        let settings = LoadSettings { ubatch, ..quiet(20.0, PolicyKind::Lfru) };
+        let settings = quiet(20.0, PolicyKind::Lfru).with_ubatch(ubatch);
         check_generated(&model, settings, prompt, 3);
     }
 }
@@ -182,7 +183,7 @@ fn several_size_classes() {
     for policy in PolicyKind::ALL {
         let settings = quiet(30.0, policy);
         let opened = session(&model.path, settings.clone());
-        assert_eq!(opened.loaded().planned.plan.slots.len(), 2);
+        assert_eq!(opened.loaded().planned.plan.experts.as_ref().unwrap().slots.len(), 2);
         drop(opened);
         check_generated(&model, settings, 40, 5);
     }
@@ -193,9 +194,10 @@ fn beside_a_trunk_that_streams_too() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
     for policy in PolicyKind::ALL {
         let asked = quiet(30.0, policy);
-        let settings = LoadSettings { budget_bytes: least_bytes(&model.path, &asked) + 100_000, ..asked };
+        let least = least_bytes(&model.path, &asked);
+        let settings = asked.with_budget_bytes(least + 100_000);
         let opened = session(&model.path, settings.clone());
-        assert_eq!(opened.loaded().planned.plan.mode, Mode::MixedStreaming);
+        assert_eq!(opened.loaded().planned.plan.mode(), Mode::MixedStreaming);
         drop(opened);
         check_generated(&model, settings, 40, 13);
     }
@@ -209,7 +211,7 @@ fn a_trained_model_that_reads_and_writes_text() {
         for percent in [10.0, 25.0, 50.0] {
             let log = RouteLog::default();
             let routes = RouteSettings { log: Some(log.clone()), ..RouteSettings::default() };
-            let settings = LoadSettings { context: 256, routes, poison: false, ..quiet(percent, policy) };
+            let settings = quiet(percent, policy).with_context(256).with_routes(routes).with_poison(false);
             let mut opened = session(&demo_path(), settings);
             let prompt = opened.vocab().tokenize(&text[..300], true, false);
             let options =
@@ -231,8 +233,8 @@ fn a_trained_model_that_reads_and_writes_text() {
 /// Runs with a log and returns what it recorded.
 fn record(model: &TinyModel, settings: LoadSettings, prompt: usize) -> (Session, Outcome, Trace) {
     let log = RouteLog::default();
-    let routes = RouteSettings { log: Some(log.clone()), ..settings.routes.clone() };
-    let mut opened = session(&model.path, LoadSettings { routes, ..settings });
+    let routes = RouteSettings { log: Some(log.clone()), ..settings.tuning.routes.clone() };
+    let mut opened = session(&model.path, settings.with_routes(routes));
     let outcome = forced_run(&mut opened, prompt, 20).unwrap();
     let trace = Trace { header: header(&opened), tokens: log.take() };
     assert_eq!(trace.tokens.len(), prompt + 20);
@@ -265,7 +267,7 @@ fn what_was_recorded_is_forced_to_the_same_routes_and_bits() {
         let (_, free, trace) = record(&model, modes[0].clone(), 40);
         let trace = Arc::new(trace);
         for (index, mode) in modes.into_iter().enumerate() {
-            let settings = LoadSettings { routes: forced(&trace), ..mode };
+            let settings = mode.with_routes(forced(&trace));
             let (_, outcome, again) = record(&model, settings, 40);
             assert_eq!(again, *trace, "{shape}, mode {index}");
             assert_eq!(outcome.logits_hash, free.logits_hash, "{shape}, mode {index}");
@@ -280,7 +282,7 @@ fn forced_routes_are_those_of_the_trace_and_not_the_routers() {
     let trace = Arc::new(generated(&recorded.header, &expert_layers(&opened), 40, 20, 9));
     drop(opened);
     assert_ne!(trace.tokens, recorded.tokens);
-    let settings = LoadSettings { routes: forced(&trace), ..streaming(30.0) };
+    let settings = streaming(30.0).with_routes(forced(&trace));
     let (_, outcome, again) = record(&model, settings, 40);
     assert_eq!(again, *trace);
     assert_ne!(outcome.logits_hash, free.logits_hash);
@@ -293,7 +295,7 @@ fn a_trace_of_a_larger_model_is_refused_before_anything_is_loaded() {
     let trace = Arc::new(Trace { header: TraceHeader::new("large", 1, 128, 1, 1), tokens: vec![token] });
     for (shape, experts) in [(Shape::TinyMixtral, "8 experts"), (Shape::TinyLlama, "0 experts")] {
         let model = tiny(shape, Quant::Q5_K, 1);
-        let settings = LoadSettings { routes: forced(&trace), ..streaming(30.0) };
+        let settings = streaming(30.0).with_routes(forced(&trace));
         let error = prepare(ModelSource::open(&model.path).unwrap(), settings).unwrap_err().to_string();
         assert!(error.contains("expert 100") && error.contains(experts), "{error}");
     }
@@ -303,11 +305,11 @@ fn a_trace_of_a_larger_model_is_refused_before_anything_is_loaded() {
 fn with_forced_routes_most_guesses_are_right_and_some_are_wrong() {
     // The model's own routers know nothing of the trace: theirs would be right by chance, one in four.
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let settings = LoadSettings { prefetch: Prefetch::Router, ..quiet(40.0, PolicyKind::Lfru) };
+    let settings = quiet(40.0, PolicyKind::Lfru).with_prefetch(Prefetch::Router);
     let free = session(&model.path, settings.clone());
     let trace = Arc::new(generated(&header(&free), &expert_layers(&free), 30, 60, 17));
     drop(free);
-    let mut opened = session(&model.path, LoadSettings { routes: forced(&trace), ..settings });
+    let mut opened = session(&model.path, settings.with_routes(forced(&trace)));
     let stats = forced_run(&mut opened, 30, 60).unwrap().decode_stats;
     assert!(stats.prefetches > 100, "{stats:?}");
     assert!(stats.decode.prefetched * 2 > stats.prefetches, "{stats:?}");

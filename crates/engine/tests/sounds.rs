@@ -28,7 +28,7 @@ fn hearing(shape: Shape) -> Sensing {
 
 /// As much as the sounds of these tests take: Qwen2.5-Omni's kind has 750 rows for each half minute that begins.
 fn wide(choice: Choice) -> LoadSettings {
-    LoadSettings { context: 1800, ubatch: 64, ..settings(choice) }
+    settings(choice).with_context(1800).with_ubatch(64)
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn a_streamed_run_with_sounds_equals_the_resident_one_bit_for_bit() {
         let (resident, read) = hash_of(&hearing, wide(Choice::Resident), &sounds);
         assert_eq!(read, 0);
         for percent in [0.0, 45.0] {
-            let settings = LoadSettings { context: 1800, ubatch: 64, ..streaming(percent) };
+            let settings = streaming(percent).with_context(1800).with_ubatch(64);
             let (streamed, read) = hash_of(&hearing, settings, &sounds);
             assert_eq!(streamed, resident, "{shape} {percent}%");
             assert!(read > 0, "{shape} {percent}%: nothing was streamed");

@@ -87,14 +87,16 @@ impl Window {
     pub fn around(offset: u64, bytes: u64, page: u64) -> Self {
         let page = page.max(1);
         let shift = offset % page;
-        Self { offset: offset - shift, bytes: (shift + bytes).next_multiple_of(page), shift }
+        // Sizes come from files: what does not fit a number is as large as one can be, which no file is.
+        let rounded = shift.saturating_add(bytes).checked_next_multiple_of(page).unwrap_or(u64::MAX);
+        Self { offset: offset - shift, bytes: rounded, shift }
     }
 }
 
 impl ExpertLayer {
     /// Bytes of one expert, all parts together.
     pub fn expert_bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.slice_bytes).sum()
+        self.parts.iter().map(|part| part.slice_bytes).fold(0, u64::saturating_add)
     }
 
     /// The stacked tensor of a part.
@@ -106,7 +108,7 @@ impl ExpertLayer {
 impl SizeClass {
     /// Bytes of one expert, all parts together.
     pub fn expert_bytes(&self) -> u64 {
-        self.slice_bytes.iter().sum()
+        self.slice_bytes.iter().copied().fold(0, u64::saturating_add)
     }
 }
 

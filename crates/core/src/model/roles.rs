@@ -34,6 +34,14 @@ pub enum TensorRole {
     Other,
 }
 
+impl TensorRole {
+    /// Whether it belongs to routed experts: their matrices, biases or scales.
+    #[must_use]
+    pub const fn is_routed_expert(self) -> bool {
+        matches!(self, Self::RoutedExpert(_) | Self::RoutedExpertBias(_) | Self::RoutedExpertScale(_))
+    }
+}
+
 /// Which matrix of a routed expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ExpertPart {

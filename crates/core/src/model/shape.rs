@@ -41,6 +41,8 @@ pub struct ModelShape {
     pub nextn_layers: u32,
     /// Width of the hidden state.
     pub embedding: u64,
+    /// Whether a token sees only those before it. Encoders look both ways.
+    pub is_causal: bool,
     /// Context length in training.
     pub context_train: u64,
     /// Tokens in the vocabulary.
@@ -87,6 +89,7 @@ impl ModelShape {
             layers,
             nextn_layers,
             embedding,
+            is_causal: metadata.bool(&keys.key("attention.causal")).ok().flatten().unwrap_or(true),
             context_train: keys.required("context_length")?,
             vocab: vocabulary(metadata, &keys, &tensors)?,
             experts: expert_layers.iter().map(|layer| layer.experts).max().unwrap_or(0),
@@ -142,25 +145,27 @@ impl ModelShape {
     pub fn bytes_by_role(&self) -> BTreeMap<TensorRole, u64> {
         let mut bytes = BTreeMap::new();
         for tensor in &self.tensors {
-            *bytes.entry(tensor.role).or_insert(0) += tensor.info.bytes;
+            let of_role: &mut u64 = bytes.entry(tensor.role).or_default();
+            *of_role = of_role.saturating_add(tensor.info.bytes);
         }
         bytes
     }
 
     /// Bytes of all tensor data.
     pub fn total_bytes(&self) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.info.bytes).sum()
+        self.tensors.iter().map(|tensor| tensor.info.bytes).fold(0, u64::saturating_add)
     }
 
     /// Bytes of all routed experts, those of multi-token prediction included.
     pub fn routed_bytes(&self) -> u64 {
         let routed = |tensor: &&ModelTensor| matches!(tensor.role, TensorRole::RoutedExpert(_));
-        self.tensors.iter().filter(routed).map(|tensor| tensor.info.bytes).sum()
+        self.tensors.iter().filter(routed).map(|tensor| tensor.info.bytes).fold(0, u64::saturating_add)
     }
 
     /// Bytes of the routed experts that one token uses: what decoding reads when nothing is cached.
     pub fn routed_bytes_per_token(&self) -> u64 {
-        self.expert_layers.iter().map(|layer| u64::from(layer.used) * layer.expert_bytes()).sum()
+        let of_layer = |layer: &ExpertLayer| u64::from(layer.used).saturating_mul(layer.expert_bytes());
+        self.expert_layers.iter().map(of_layer).fold(0, u64::saturating_add)
     }
 
     /// Bytes of weights that computing one token touches: everything but unused experts, multi-token prediction, and
@@ -172,8 +177,8 @@ impl ModelShape {
             TensorRole::Embedding => !has_output && tensor.info.name == "token_embd.weight",
             _ => tensor.layer.is_none_or(|layer| layer < self.layers),
         };
-        let always: u64 = self.tensors.iter().filter(touched).map(|tensor| tensor.info.bytes).sum();
-        always + self.routed_bytes_per_token()
+        let touched = self.tensors.iter().filter(touched).map(|tensor| tensor.info.bytes);
+        touched.fold(self.routed_bytes_per_token(), u64::saturating_add)
     }
 }
 

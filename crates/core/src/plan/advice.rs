@@ -1,8 +1,8 @@
 //! What would change if the machine or the model were another: the same planner and predictor, asked again.
 
 use super::{
-    Choice, CostInput, Estimate, ExpertLayout, Plan, PlanError, Prediction, Request, WhatIf, Workload, plan,
-    predict,
+    Choice, Constraints, CostInput, Estimate, ExpertLayout, Plan, PlanError, PoolId, Prediction, WhatIf,
+    Workload, fill, predict,
 };
 use crate::model::ModelShape;
 use crate::profile::Profile;
@@ -29,8 +29,8 @@ pub struct Question<'a> {
     pub layout: &'a ExpertLayout,
     /// The machine.
     pub profile: &'a Profile,
-    /// Budget and what it must hold besides weights.
-    pub request: Request,
+    /// Budgets, and what they must hold besides weights.
+    pub constraints: &'a Constraints,
     /// What is asked of the model.
     pub workload: Workload,
 }
@@ -44,13 +44,15 @@ impl Question<'_> {
     /// # Errors
     /// [`PlanError`] when there is no plan.
     pub fn answer(&self) -> Result<(Plan, Prediction), PlanError> {
-        let plan = plan(self.shape, self.layout, &self.request)?;
-        let prediction = self.predict(&plan, self.profile);
+        let plan = fill(self.shape, self.layout, self.constraints)?;
+        let prediction = self.predict(&plan);
         Ok((plan, prediction))
     }
 
-    fn predict(&self, plan: &Plan, profile: &Profile) -> Prediction {
-        let Self { shape, layout, workload, .. } = *self;
+    /// Predicts for a plan of this model.
+    #[must_use]
+    pub fn predict(&self, plan: &Plan) -> Prediction {
+        let Self { shape, layout, profile, workload, .. } = *self;
         predict(&CostInput { shape, layout, plan, profile, workload })
     }
 
@@ -64,8 +66,9 @@ impl Question<'_> {
     }
 
     fn more_memory(&self, now: &Prediction) -> Option<Alternative> {
-        let request = Request { budget_bytes: self.request.budget_bytes.checked_add(GIB)?, ..self.request };
-        let (_, then) = Question { request, ..*self }.answer().ok()?;
+        let more = self.constraints.pools.host_budget_bytes().checked_add(GIB)?;
+        let constraints = self.constraints.with_host_budget(more);
+        let (_, then) = Question { constraints: &constraints, ..*self }.answer().ok()?;
         Some(alternative("1 GiB more memory".to_owned(), now, &then, None))
     }
 
@@ -84,14 +87,14 @@ impl Question<'_> {
 
     /// All weights at 3/4 of their size, as from 4 to 3 bits a weight, at the same rates in bytes.
     fn smaller_quant(&self, now: &Prediction) -> Option<Alternative> {
-        const SHARE: (u64, u64) = (3, 4);
+        let smaller = |bytes: u64| (u128::from(bytes) * 3 / 4) as u64;
         let mut shape = self.shape.clone();
         for tensor in shape.tensors.iter_mut().filter(|tensor| tensor.info.shape.len() > 1) {
-            tensor.info.bytes = tensor.info.bytes * SHARE.0 / SHARE.1;
+            tensor.info.bytes = smaller(tensor.info.bytes);
         }
         let stacks = shape.expert_layers.iter_mut().chain(&mut shape.nextn_expert_layers);
         for part in stacks.flat_map(|layer| &mut layer.parts) {
-            part.slice_bytes = part.slice_bytes * SHARE.0 / SHARE.1;
+            part.slice_bytes = smaller(part.slice_bytes);
         }
         let layout = ExpertLayout::new(&shape);
         let (_, then) = Question { shape: &shape, layout: &layout, ..*self }.answer().ok()?;
@@ -105,11 +108,11 @@ impl Question<'_> {
 
     /// Memory for everything, unless the plan has it.
     fn all_resident(&self, now: &Prediction) -> Option<Alternative> {
-        let request =
-            Request { budget_bytes: u64::MAX, choice: Choice::Resident, cache: None, ..self.request };
-        let (plan, then) = Question { request, ..*self }.answer().ok()?;
-        let needed_bytes = plan.total_bytes();
-        if needed_bytes <= self.request.budget_bytes {
+        let unbounded = self.constraints.with_host_budget(u64::MAX);
+        let constraints = Constraints { choice: Choice::Resident, cache: None, ..unbounded };
+        let (plan, then) = Question { constraints: &constraints, ..*self }.answer().ok()?;
+        let needed_bytes = plan.ledger.pool_bytes(PoolId::HOST);
+        if needed_bytes <= self.constraints.pools.host_budget_bytes() {
             return None;
         }
         let change = format!("memory for everything, {}", super::human_bytes(needed_bytes));

@@ -1,9 +1,11 @@
 //! What llama.cpp will need besides weights, without asking llama.cpp.
 //!
-//! Loading measures these numbers exactly (llama.cpp builds its graphs without memory); for a model that is not on this
-//! machine there is only the header, so here is arithmetic. A test of the engine holds it against llama.cpp's own figures.
+//! Loading measures these numbers exactly (llama.cpp builds its graphs without memory); for a model that is
+//! not on this machine there is only the header, so here is arithmetic. A test of the engine holds it against
+//! llama.cpp's own figures.
 
-use super::Fixed;
+use super::ContextShape;
+use super::ledger::{Basis, Ledger, Purpose};
 use crate::gguf::GgmlType;
 use crate::model::{
     ExpertPart, FfnPart, KvRequest, LayerShape, ModelError, ModelShape, ModelTensor, TensorRole,
@@ -11,33 +13,19 @@ use crate::model::{
 
 /// llama.cpp rounds the context up to a multiple of this (`llama_context`, `GGML_PAD(n_ctx, 256)`).
 const CONTEXT_MULTIPLE: u64 = 256;
-/// Tokens of a decode call that may have logits, if there are not more sequences: each takes a row of the vocabulary in
-/// llama.cpp's compute buffers, which for all tokens of a ubatch would be most of them. Embedding a text with a model that
-/// is not made for it goes in parts of so many tokens.
+/// Tokens of a decode call that may have logits, if there are not more sequences: each takes a row of the
+/// vocabulary in llama.cpp's compute buffers, which for all tokens of a ubatch would be most of them.
+/// Embedding a text with a model that is not made for it goes in parts of so many tokens.
 pub const OUTPUTS: u32 = 64;
 /// Bytes of an activation.
 const F32: u64 = 4;
 
-/// The context to estimate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ContextRequest {
-    /// Tokens of context.
-    pub context_tokens: u32,
-    /// Most tokens in one graph.
-    pub ubatch_tokens: u32,
-    /// Parallel sequences.
-    pub sequences: u32,
-    /// Element type of the KV cache.
-    pub kv: GgmlType,
-    /// What a projector takes; 0 without one.
-    pub media_bytes: u64,
-}
-
-/// Estimates KV cache, compute buffers and the process itself.
+/// Estimates KV cache, compute buffers and the process itself, all of them on the host.
 ///
 /// # Errors
-/// [`ModelError`] when the KV cache has no size (an element type whose blocks do not divide its rows, or overflow).
-pub fn estimate_fixed(shape: &ModelShape, request: &ContextRequest) -> Result<Fixed, ModelError> {
+/// [`ModelError`] when the KV cache has no size (an element type whose blocks do not divide its rows, or
+/// overflow).
+pub fn estimate_needs(shape: &ModelShape, request: &ContextShape) -> Result<Ledger, ModelError> {
     let most = if shape.context_train > 0 { shape.context_train } else { u64::MAX };
     let context = u64::from(request.context_tokens).clamp(1, most);
     let ubatch = u64::from(request.ubatch_tokens).clamp(1, context);
@@ -46,22 +34,18 @@ pub fn estimate_fixed(shape: &ModelShape, request: &ContextRequest) -> Result<Fi
         context_tokens: context,
         sequences: u64::from(request.sequences.max(1)),
         unified: true,
-        // Windowed layers get the whole context too (`swa_full`, llama.cpp's default), as if a ubatch were that long.
+        // Windowed layers get the whole context too (`swa_full`, llama.cpp's default), as if a ubatch were
+        // that long.
         ubatch_tokens: context,
-        keys: request.kv,
-        values: request.kv,
+        keys: request.kv.into(),
+        values: request.kv.into(),
     };
-    Ok(Fixed {
-        kv_bytes: shape.kv_bytes(&kv)?,
-        compute_bytes: compute_bytes(
-            shape,
-            context,
-            ubatch,
-            u64::from(request.sequences.max(OUTPUTS)).min(ubatch),
-        ),
-        process_bytes: process_bytes(shape, ubatch),
-        media_bytes: request.media_bytes,
-    })
+    let outputs = u64::from(request.sequences.max(OUTPUTS)).min(ubatch);
+    let compute_bytes = compute_bytes(shape, context, ubatch, outputs);
+    Ok(Ledger::new()
+        .with_host(Purpose::Kv, shape.kv_bytes(&kv)?, Basis::Estimated)
+        .with_host(Purpose::Compute, compute_bytes, Basis::Estimated)
+        .with_host(Purpose::Process, process_bytes(shape, ubatch), Basis::Estimated))
 }
 
 /// What the process takes beside weights, KV cache and compute buffers.
@@ -72,7 +56,8 @@ pub fn process_bytes(shape: &ModelShape, ubatch_tokens: u64) -> u64 {
     /// llama.cpp keeps the text, score and hash entries of each token, and its merges.
     const PER_TOKEN: u64 = 450;
     let rows = ubatch_tokens.saturating_mul(expert_rows(shape));
-    BASE + shape.vocab.saturating_mul(PER_TOKEN) + rows + router_copies(shape)
+    let vocabulary = shape.vocab.saturating_mul(PER_TOKEN);
+    BASE.saturating_add(vocabulary).saturating_add(rows).saturating_add(router_copies(shape))
 }
 
 /// Routers in floats are there once more in 8 bits, to guess with.
@@ -82,12 +67,12 @@ fn router_copies(shape: &ModelShape) -> u64 {
         (GgmlType::F32, [columns, rows]) => GgmlType::Q8_0.row_bytes(*columns)?.checked_mul(*rows),
         _ => None,
     };
-    routers.filter_map(copy).sum()
+    routers.filter_map(copy).fold(0, u64::saturating_add)
 }
 
-/// What experts that are computed one by one need for each token of a ubatch: an expert that all tokens use has their rows
-/// gathered, input and result; and the layer's input is there once more in blocks of 8-bit numbers, for the last product one
-/// row for each expert of a token.
+/// What experts that are computed one by one need for each token of a ubatch: an expert that all tokens use
+/// has their rows gathered, input and result; and the layer's input is there once more in blocks of 8-bit
+/// numbers, for the last product one row for each expert of a token.
 fn expert_rows(shape: &ModelShape) -> u64 {
     let experts = shape.tensors.iter().filter(|tensor| matches!(tensor.role, TensorRole::RoutedExpert(_)));
     let of_tensor = |tensor: &ModelTensor| {
@@ -103,11 +88,12 @@ fn expert_rows(shape: &ModelShape) -> u64 {
     experts.filter_map(of_tensor).max().unwrap_or(0)
 }
 
-/// Compute buffers: what is alive at the same time in the widest place of llama.cpp's graph, and the graph's inputs.
+/// Compute buffers: what is alive at the same time in the widest place of llama.cpp's graph, and the graph's
+/// inputs.
 ///
-/// The allocator of ggml reuses memory once a node's result is consumed, so one place decides: the logits of the tokens
-/// that have some, the feed-forward network, or attention. Beside each of them live a few rows of the hidden state. Read
-/// off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
+/// The allocator of ggml reuses memory once a node's result is consumed, so one place decides: the logits of
+/// the tokens that have some, the feed-forward network, or attention. Beside each of them live a few rows of
+/// the hidden state. Read off llama.cpp's own figures for the shapes of `synth`, which these formulas meet.
 fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64, outputs: u64) -> u64 {
     /// Hidden states: residual, input, normalised, result and one more; and positions, ids and the like.
     const HIDDEN_ROWS: u64 = 5;
@@ -136,7 +122,8 @@ fn used_experts(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
     tensor.layer.and_then(|layer| shape.expert_layer(layer)).map_or(0, |layer| u64::from(layer.used))
 }
 
-/// Elements that one token needs in a feed-forward network: gate, up and their product, and of experts the results.
+/// Elements that one token needs in a feed-forward network: gate, up and their product, and of experts the
+/// results.
 fn ffn_row(shape: &ModelShape, tensor: &ModelTensor) -> u64 {
     let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
     match tensor.role {

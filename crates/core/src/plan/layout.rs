@@ -79,6 +79,14 @@ pub struct ExpertLayout {
     pub cell_bytes: usize,
 }
 
+impl ClassLayout {
+    /// Bytes of slots if every expert of the class had one.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.experts.saturating_mul(self.slot_bytes as u64)
+    }
+}
+
 impl PartRead {
     /// The whole pages around `bytes` of a file, used where they land.
     #[must_use]
@@ -107,7 +115,7 @@ impl PartLayout {
     /// Room for any slice of this tensor, in whole pages.
     fn room(&self) -> usize {
         let shift = self.shift.unwrap_or(PAGE - 1);
-        (shift + self.slice_bytes).next_multiple_of(PAGE)
+        shift.saturating_add(self.slice_bytes).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
     }
 }
 
@@ -148,7 +156,7 @@ impl ExpertLayout {
 
     /// Bytes of slots if every expert had one.
     pub fn total_bytes(&self) -> u64 {
-        self.classes.iter().map(|class| class.experts * class.slot_bytes as u64).sum()
+        self.classes.iter().fold(0, |sum, class| sum.saturating_add(class.total_bytes()))
     }
 }
 
@@ -177,7 +185,7 @@ fn layer_of(shape: &ModelShape, layer: &ExpertLayer, class: usize) -> LayerLayou
 /// Gives each part of a class its room, the same in every layer; returns the size of a slot.
 fn place_parts(layers: &mut [LayerLayout]) -> usize {
     let parts = layers.iter().map(|layer| layer.parts.len()).max().unwrap_or(0);
-    let mut at = 0;
+    let mut at = 0_usize;
     for part in 0..parts {
         let room = layers.iter().filter_map(|layer| layer.parts.get(part)).map(PartLayout::room).max();
         for layer in layers.iter_mut() {
@@ -185,7 +193,7 @@ fn place_parts(layers: &mut [LayerLayout]) -> usize {
                 layout.at = at;
             }
         }
-        at += room.unwrap_or(0);
+        at = at.saturating_add(room.unwrap_or(0));
     }
     at
 }

@@ -1,7 +1,14 @@
 //! Where the weights go: the arithmetic of memory, before anything is allocated.
 //!
+//! - `pool`: the memories that there are, and how much of each may be used
+//! - `ledger`: bytes by pool and purpose
+//! - `request`: what is asked of a plan
+//! - `homes`: in which memory each layer is at home
 //! - `layout`: slots of experts, their parts, and what to read to fill them
-//! - `budget`: what must be resident, what streams, and whether it fits
+//! - `placement`: the plan itself, what is where
+//! - `fill`: what must be resident, what streams, and whether it fits
+//! - `settle`: the one policy from what is asked to a plan
+//! - `growth`: a larger context for a model that is loaded
 //! - `trunk`: which of the weights that every token passes may stream, and do
 //! - `hits`: how often an expert is found in memory
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
@@ -12,22 +19,40 @@
 //! - `advice`: what would change with one
 
 mod advice;
-mod budget;
 mod cost;
+mod error;
 mod estimate;
+mod fill;
+mod growth;
 mod hits;
+mod homes;
 mod layout;
+mod ledger;
+mod placement;
+mod pool;
+mod request;
+mod settle;
 mod tiers;
 mod trunk;
 mod ubatch;
 mod what_if;
 
 pub use advice::{Alternative, Question};
-pub use budget::{CacheSize, Choice, Fixed, Mode, Plan, PlanError, Request, human_bytes, plan};
-pub use cost::{CostInput, DecodeCost, Estimate, Prediction, PrefillCost, Workload, predict};
-pub use estimate::{ContextRequest, OUTPUTS, estimate_fixed, process_bytes};
+pub use cost::{
+    CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, predict,
+};
+pub use error::{PlanError, human_bytes};
+pub use estimate::{OUTPUTS, estimate_needs, process_bytes};
+pub use fill::fill;
+pub use growth::{ContextFacts, Growing, Growth};
 pub use hits::{HitRate, Routing};
+pub use homes::{Homes, LayerHome};
 pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
+pub use ledger::{Basis, Entry, Ledger, Purpose};
+pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
+pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
+pub use request::{CacheSize, Choice, Constraints, ContextShape, KvType, MediaNeeds};
+pub use settle::{PlanRequest, SettleError, Settled, settle};
 pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};
 pub use ubatch::{SMALL_UBATCH, choose_ubatch};
 pub use what_if::{WhatIf, WhatIfError};

@@ -106,13 +106,13 @@ impl TierBytes {
     /// Everything.
     #[must_use]
     pub const fn total_bytes(&self) -> u64 {
-        self.resident_bytes + self.streamed_bytes
+        self.resident_bytes.saturating_add(self.streamed_bytes)
     }
 
     fn add(&mut self, other: Self) {
-        self.resident_bytes += other.resident_bytes;
-        self.streamed_bytes += other.streamed_bytes;
-        self.cached_bytes += other.cached_bytes;
+        self.resident_bytes = self.resident_bytes.saturating_add(other.resident_bytes);
+        self.streamed_bytes = self.streamed_bytes.saturating_add(other.streamed_bytes);
+        self.cached_bytes = self.cached_bytes.saturating_add(other.cached_bytes);
     }
 }
 
@@ -120,7 +120,7 @@ impl TierTable {
     /// The table of a plan.
     #[must_use]
     pub fn new(shape: &ModelShape, layout: &ExpertLayout, plan: &Plan) -> Self {
-        let streamed: BTreeSet<usize> = plan.streamed_dense.iter().copied().collect();
+        let streamed: BTreeSet<usize> = plan.streamed_dense().iter().copied().collect();
         let fractions = class_fractions(layout, plan);
         let mut table = Self {
             roles: BTreeMap::new(),
@@ -147,10 +147,10 @@ impl TierTable {
 
 /// For each size class, the share of its experts that has a slot.
 fn class_fractions(layout: &ExpertLayout, plan: &Plan) -> Vec<f64> {
-    let of_class = |(class, slots): (&super::ClassLayout, &u32)| {
-        if class.experts == 0 { 0.0 } else { f64::from(*slots) / class.experts as f64 }
+    let of_class = |(class, slots): (&super::ClassLayout, u32)| {
+        if class.experts == 0 { 0.0 } else { f64::from(slots) / class.experts as f64 }
     };
-    layout.classes.iter().zip(&plan.slots).map(of_class).collect()
+    layout.classes.iter().zip(plan.slots(layout)).map(of_class).collect()
 }
 
 fn place(
@@ -161,7 +161,7 @@ fn place(
     streams: bool,
 ) -> TierBytes {
     let bytes = tensor.info.bytes;
-    let is_expert = plan.mode.streams_experts() && matches!(tensor.role, TensorRole::RoutedExpert(_));
+    let is_expert = plan.experts.is_some() && matches!(tensor.role, TensorRole::RoutedExpert(_));
     if is_expert {
         let class = tensor
             .layer

@@ -4,7 +4,8 @@
 //! of reading for each token, whichever it is. They go through a ring of cells that are as large as the largest of
 //! them: a weight so large that cells for it would take more memory than it gives back stays resident.
 
-use super::PAGE;
+use super::homes::Homes;
+use super::{PAGE, PoolId};
 use crate::model::{ModelShape, Streaming, TensorRole};
 
 /// Cells of the ring, whose weights are large: one being computed, one landed, one at the disk.
@@ -27,30 +28,32 @@ impl Trunk {
     /// Cells of the ring.
     pub const CELLS: usize = CELLS;
 
-    /// Chooses the weights whose streaming leaves the least in memory.
-    pub fn of(shape: &ModelShape) -> Self {
+    /// Chooses the weights at home on the host whose streaming leaves the least in its memory.
+    pub fn of(shape: &ModelShape, homes: &Homes) -> Self {
+        let at_home = |index: &usize| homes.of(&shape.tensors[*index]) == PoolId::HOST;
         let in_model = |index: &usize| shape.tensors[*index].layer.is_none_or(|layer| layer < shape.layers);
         let streamable = |index: &usize| {
             shape.tensors[*index].streaming == Streaming::Whole && bytes_of(shape, *index) >= SMALLEST
         };
-        let all: Vec<usize> = (0..shape.tensors.len()).filter(streamable).filter(in_model).collect();
+        let all: Vec<usize> =
+            (0..shape.tensors.len()).filter(streamable).filter(in_model).filter(at_home).collect();
         let mut sizes: Vec<u64> = all.iter().map(|index| bytes_of(shape, *index)).collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes.dedup();
         // What is in memory when the weights up to a size stream: the larger ones, and the ring.
         let held = |most: u64| {
             let larger = all.iter().map(|index| bytes_of(shape, *index)).filter(|bytes| *bytes > most);
-            larger.sum::<u64>().saturating_add((CELLS * cell_room(most)) as u64)
+            larger.fold(ring_bytes(cell_room(most)), u64::saturating_add)
         };
         let Some(most) = sizes.into_iter().min_by_key(|most| held(*most)) else { return Self::default() };
         let weights: Vec<usize> = all.into_iter().filter(|index| bytes_of(shape, *index) <= most).collect();
-        let bytes = weights.iter().map(|index| bytes_of(shape, *index)).sum();
+        let bytes = weights.iter().map(|index| bytes_of(shape, *index)).fold(0, u64::saturating_add);
         Self { weights, bytes, cell_bytes: cell_room(most) }
     }
 
     /// Bytes of the ring.
     pub fn ring_bytes(&self) -> u64 {
-        (CELLS * self.cell_bytes) as u64
+        ring_bytes(self.cell_bytes)
     }
 
     /// Chooses weights of at least `stream_bytes` together, feed-forward ones first, evenly over the layers, so that
@@ -60,7 +63,7 @@ impl Trunk {
             matches!(shape.tensors[*index].role, TensorRole::DenseFfn(_) | TensorRole::SharedExpert)
         };
         let (ffn, rest): (Vec<usize>, Vec<usize>) = self.weights.iter().copied().partition(is_ffn);
-        let ffn_bytes: u64 = ffn.iter().map(|index| bytes_of(shape, *index)).sum();
+        let ffn_bytes = ffn.iter().map(|index| bytes_of(shape, *index)).fold(0, u64::saturating_add);
         let mut chosen = evenly(shape, &ffn, stream_bytes.min(ffn_bytes));
         chosen.extend(evenly(shape, &rest, stream_bytes.saturating_sub(ffn_bytes)));
         chosen.sort_unstable();
@@ -79,13 +82,13 @@ fn evenly(shape: &ModelShape, weights: &[usize], stream_bytes: u64) -> Vec<usize
     let mut order: Vec<(u64, usize)> =
         (1u64..).zip(weights).map(|(number, index)| (number.wrapping_mul(GOLDEN), *index)).collect();
     order.sort_unstable();
-    let mut taken = 0;
+    let mut taken = 0_u64;
     let mut chosen = Vec::new();
     for (_, index) in order {
         if taken >= stream_bytes {
             break;
         }
-        taken += bytes_of(shape, index);
+        taken = taken.saturating_add(bytes_of(shape, index));
         chosen.push(index);
     }
     chosen
@@ -96,7 +99,13 @@ pub(super) fn bytes_of(shape: &ModelShape, index: usize) -> u64 {
     shape.tensors.get(index).map_or(0, |tensor| tensor.info.bytes)
 }
 
+/// Bytes of a ring whose cells have so many.
+fn ring_bytes(cell_bytes: usize) -> u64 {
+    (CELLS as u64).saturating_mul(cell_bytes as u64)
+}
+
 /// Room for a weight that begins anywhere in a page.
 fn cell_room(bytes: u64) -> usize {
-    usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PAGE - 1).next_multiple_of(PAGE)
+    let room = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PAGE - 1);
+    room.checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
 }

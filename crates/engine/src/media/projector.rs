@@ -1,6 +1,7 @@
 //! What a projector file takes, and whether it can be trusted to llama.cpp, before anything of it is loaded.
 
 use hypura_core::gguf::{self, GgmlType, GgufSet, TensorInfo};
+use hypura_core::plan::MediaNeeds;
 use hypura_ggml::media::{self, ProjectorUse};
 use hypura_storage::OpenError;
 use std::collections::HashSet;
@@ -72,6 +73,13 @@ pub struct PlannedProjector {
 }
 
 impl PlannedProjector {
+    /// What a plan has to know of it.
+    #[must_use]
+    pub const fn needs(&self) -> MediaNeeds {
+        // The rows of a picture that see each other have to go through in one graph.
+        MediaNeeds { bytes: self.bytes, graph_tokens: if self.non_causal { self.most_rows } else { 0 } }
+    }
+
     /// Reads the header, checks it, and has llama.cpp build its graph without memory. `sequences` may have a picture at the same
     /// time.
     ///

@@ -46,7 +46,7 @@ impl Runner {
     /// # Errors
     /// [`LoadError::Thread`] when the system gives no thread, [`LoadError::KvCache`] when the folder is of no use.
     pub fn start(loaded: LoadedModel, settings: RunnerSettings) -> Result<Self, LoadError> {
-        let sequences = loaded.planned.settings.sequences.max(1) as usize;
+        let sequences = loaded.planned.plan.context.sequences.max(1) as usize;
         let parallel = settings.parallel.clamp(1, sequences);
         let text = Arc::new(TextTools::new(&loaded.model, loaded.media.clone()));
         let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
@@ -57,7 +57,7 @@ impl Runner {
         }
         batcher.kv_mut().share_memory(settings.memory.clone());
         let info = describe(&batcher, parallel);
-        let budget_bytes = batcher.loaded().planned.plan.budget_bytes;
+        let budget_bytes = batcher.loaded().planned.plan.budget_bytes();
         let scheduler = Scheduler::new(batcher, Arc::clone(&queue));
         let (worker_queue, worker_text) = (Arc::clone(&queue), Arc::clone(&text));
         thread::Builder::new()
@@ -277,9 +277,9 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         senses: loaded.media.as_ref().map(|media| media.senses).unwrap_or_default(),
         is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
-        mode: plan.mode,
+        mode: plan.mode(),
         file_bytes: planned.source.file_bytes(),
-        resident_bytes: plan.resident_bytes,
+        resident_bytes: plan.resident_bytes(),
         reader: loaded.reader,
         load_time: loaded.load_time,
         notes: loaded.notes.clone(),

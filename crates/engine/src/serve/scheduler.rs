@@ -1,5 +1,6 @@
 //! The thread that owns the model: takes requests from the queue, steps, and hands out what comes.
 
+use hypura_core::plan::Purpose;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -266,7 +267,7 @@ impl Scheduler {
 
     fn publish(&self) {
         let loaded = self.batcher.loaded();
-        let plan = &loaded.planned.plan;
+        let in_memory = [Purpose::Weights, Purpose::Slots].map(|purpose| loaded.ledger.bytes_for(purpose));
         let weights = loaded.planned.source.shape.total_bytes();
         let context = self.batcher.kv().context_facts();
         let slots = self.batcher.kv().rows().all().iter().map(|row| {
@@ -283,7 +284,7 @@ impl Scheduler {
             context_length: context.tokens,
             context_cells: context.cells,
             memory_bytes: self.batcher.kv().held_bytes(),
-            weights_on_disk_bytes: weights.saturating_sub(plan.resident_bytes + plan.slot_bytes),
+            weights_on_disk_bytes: in_memory.iter().fold(weights, |left, bytes| left.saturating_sub(*bytes)),
             kv_bytes: context.kv_bytes,
             context,
             active: 0,

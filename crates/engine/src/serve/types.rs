@@ -1,6 +1,6 @@
 //! A runner's settings, and what it tells about itself.
 
-use hypura_core::plan::Mode;
+use hypura_core::plan::{ContextFacts, Mode};
 use hypura_ggml::Token;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::budget::SharedMemory;
 use crate::media::Senses;
-use crate::session::kv::ContextFacts;
 use crate::stream::{Held, StreamStats};
 
 /// How a runner works.

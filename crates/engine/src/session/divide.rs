@@ -1,18 +1,16 @@
 //! Who gets how much of a step: pure arithmetic over what the sequences want.
 
-use hypura_core::plan::Mode;
-
 use crate::load::Planned;
 
 /// Rows that may decode in one step: as many as can have all their experts of one layer in slots at the same time. More would
 /// push experts through cells, where they do not stay. Whether the experts of all layers fit is another matter: fewer bytes a
-/// token are read the more rows share, also when the cache is small.
-pub(super) fn row_limit(planned: &Planned) -> usize {
-    if !matches!(planned.plan.mode, Mode::ExpertStreaming | Mode::MixedStreaming) {
+/// token are read the more rows share, also when the cache is small. `slots` are those of each class now.
+pub(super) fn row_limit(planned: &Planned, slots: &[u32]) -> usize {
+    if planned.plan.experts.is_none() {
         return usize::MAX;
     }
     let rows = planned.layout.layers.iter().map(|layer| {
-        let slots = planned.plan.slots.get(layer.class).copied().unwrap_or(0);
+        let slots = slots.get(layer.class).copied().unwrap_or(0);
         if slots >= layer.experts { usize::MAX } else { (slots / layer.used.max(1)) as usize }
     });
     rows.min().unwrap_or(usize::MAX).max(1)

@@ -25,14 +25,14 @@ fn demo_path() -> PathBuf {
 }
 
 fn batcher_of(path: &Path, settings: LoadSettings) -> Batcher {
-    let settings = LoadSettings { ubatch: 24, threads: 1, poison: true, ..settings };
+    let settings = settings.with_ubatch(24).with_threads(1).with_poison(true);
     let planned = prepare(ModelSource::open(path).unwrap(), settings).unwrap();
     Batcher::new(load(planned, &mut |_, _| {}).unwrap())
 }
 
 fn batcher(sequences: u32) -> Batcher {
     let settings =
-        LoadSettings { choice: Choice::Resident, context: 256, sequences, ..LoadSettings::default() };
+        LoadSettings::default().with_choice(Choice::Resident).with_context(256).with_sequences(sequences);
     batcher_of(&demo_path(), settings)
 }
 
@@ -233,7 +233,7 @@ fn drafts_of_streamed_weights_change_nothing() {
     let stream = || {
         let cache = Some(CacheSize::Percent(33.0));
         let settings =
-            LoadSettings { choice: Choice::Stream, cache, context: 256, ..LoadSettings::default() };
+            LoadSettings::default().with_choice(Choice::Stream).with_cache(cache).with_context(256);
         batcher_of(&demo_path(), settings)
     };
     let mut plain = stream();
@@ -358,7 +358,7 @@ fn an_answer_ends_within_its_drafts_where_it_ends_without() {
 #[test]
 fn drafts_stay_within_the_context_also_where_it_is_shifted() {
     let small = || {
-        let settings = LoadSettings { choice: Choice::Resident, context: 48, ..LoadSettings::default() };
+        let settings = LoadSettings::default().with_choice(Choice::Resident).with_context(48);
         batcher_of(&demo_path(), settings)
     };
     for (shift, finish) in [(None, Finish::ContextFull), (Some(4), Finish::Length)] {
@@ -420,7 +420,7 @@ fn drafts_are_refused_where_a_recurrent_state_cannot_be_rewound() {
     let folder = tempfile::tempdir().unwrap();
     let demo = ModelSource::open(&demo_path()).unwrap();
     let path = mamba::mamba(folder.path(), &demo.metadata, demo.shape.vocab);
-    let settings = LoadSettings { choice: Choice::Resident, context: 256, ..LoadSettings::default() };
+    let settings = LoadSettings::default().with_choice(Choice::Resident).with_context(256);
     let mut batcher = batcher_of(&path, settings);
     let prompt = question(&batcher, "What is a lynx?");
     let setup = setup(&batcher, &prompt, &greedy());

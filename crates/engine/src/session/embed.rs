@@ -71,7 +71,7 @@ impl<'a> Embedder<'a> {
 
     /// Most tokens of a text. A model that looks both ways needs them all in one graph.
     pub fn limit(kv: &KvRows) -> usize {
-        if kv.loaded().planned.source.is_causal() {
+        if kv.loaded().planned.source.shape.is_causal {
             kv.context_tokens()
         } else {
             kv.context_tokens().min(room(kv))

@@ -31,7 +31,7 @@ pub fn sensing(shape: Shape, projector_file: &[u8]) -> Sensing {
 
 impl Sensing {
     pub fn settings(&self, settings: LoadSettings) -> LoadSettings {
-        LoadSettings { projector: Some(self.projector.clone()), ..settings }
+        settings.with_projector(Some(self.projector.clone()))
     }
 
     pub fn session(&self, settings: LoadSettings) -> Session {

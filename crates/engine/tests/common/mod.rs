@@ -52,11 +52,16 @@ pub fn demo_path() -> PathBuf {
 
 /// Small, poisoned, single-threaded: what most tests want.
 pub fn settings(choice: Choice) -> LoadSettings {
-    LoadSettings { choice, context: 128, ubatch: 24, threads: 1, poison: true, ..LoadSettings::default() }
+    LoadSettings::default()
+        .with_choice(choice)
+        .with_context(128)
+        .with_ubatch(24)
+        .with_threads(1)
+        .with_poison(true)
 }
 
 pub fn streaming(percent: f64) -> LoadSettings {
-    LoadSettings { cache: Some(CacheSize::Percent(percent)), ..settings(Choice::Stream) }
+    settings(Choice::Stream).with_cache(Some(CacheSize::Percent(percent)))
 }
 
 pub fn session(path: &Path, settings: LoadSettings) -> Session {
@@ -65,7 +70,7 @@ pub fn session(path: &Path, settings: LoadSettings) -> Session {
 
 /// The least budget that these settings work in.
 pub fn least_bytes(path: &Path, settings: &LoadSettings) -> u64 {
-    let settings = LoadSettings { budget_bytes: 0, kv_may_shrink: false, ..settings.clone() };
+    let settings = settings.clone().with_budget_bytes(0).with_kv_may_shrink(false);
     match prepare(ModelSource::open(path).unwrap(), settings) {
         Err(LoadError::Plan(PlanError::BelowFloor { floor_bytes, .. })) => floor_bytes,
         other => panic!("it works in nothing: {:?}", other.map(|planned| planned.plan)),

@@ -23,7 +23,7 @@ pub fn runner(path: &Path, settings: LoadSettings, parallel: u32) -> Runner {
 }
 
 pub fn runner_with(path: &Path, settings: LoadSettings, parallel: u32, serving: RunnerSettings) -> Runner {
-    let settings = LoadSettings { sequences: parallel, idle_sequences: 2, ..settings };
+    let settings = settings.with_sequences(parallel).with_idle_sequences(2);
     let loaded = load(prepare(ModelSource::open(path).unwrap(), settings).unwrap(), &mut |_, _| {}).unwrap();
     Runner::start(loaded, RunnerSettings { parallel: parallel as usize, ..serving }).unwrap()
 }

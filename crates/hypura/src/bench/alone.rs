@@ -24,7 +24,7 @@ pub(super) fn run_arm(
     work: &Work,
     device: Option<&str>,
 ) -> anyhow::Result<ArmRun> {
-    if settings.routes.is_active() {
+    if settings.tuning.routes.is_active() {
         bail!("llama.cpp alone cannot be told which experts to use: leave {} out of --against", arm.name());
     }
     let start = Instant::now();

@@ -70,9 +70,9 @@ impl Arm {
     pub fn settings(self, asked: LoadSettings) -> LoadSettings {
         match self {
             Self::Auto => asked,
-            Self::Stream => LoadSettings { choice: Choice::Stream, ..asked },
+            Self::Stream => asked.with_choice(Choice::Stream),
             Self::Naive => Self::naive(asked),
-            Self::Blind => LoadSettings { choice: Choice::Stream, statistics: false, ..asked },
+            Self::Blind => asked.with_choice(Choice::Stream).with_statistics(false),
             Self::Resident => Self::unbounded(asked, Choice::Resident),
             Self::Plain | Self::Mmap => Self::unbounded(asked, Choice::Auto),
         }
@@ -81,18 +81,17 @@ impl Arm {
     /// The proof of concept that came before the engine: all misses of a matrix are read together, 32 requests at the
     /// disk, and waited for; then it computes. The kernels, slots and reads themselves are those of `stream`.
     fn naive(asked: LoadSettings) -> LoadSettings {
-        LoadSettings {
-            choice: Choice::Stream,
-            policy: PolicyKind::Lru,
-            prefetch: Prefetch::Off,
-            synchronous_reads: true,
-            reader_config: ReaderConfig { depth: 32, ..asked.reader_config },
-            ..asked
-        }
+        let reader_config = ReaderConfig { depth: 32, ..asked.tuning.reader_config };
+        asked
+            .with_choice(Choice::Stream)
+            .with_policy(PolicyKind::Lru)
+            .with_prefetch(Prefetch::Off)
+            .with_synchronous_reads(true)
+            .with_reader_config(reader_config)
     }
 
     fn unbounded(asked: LoadSettings, choice: Choice) -> LoadSettings {
-        LoadSettings { budget_bytes: u64::MAX, cache: None, choice, ..asked }
+        asked.with_budget_bytes(u64::MAX).with_cache(None).with_choice(choice)
     }
 }
 
@@ -102,35 +101,43 @@ mod tests {
     use hypura_core::plan::CacheSize;
 
     fn asked() -> LoadSettings {
-        LoadSettings {
-            budget_bytes: 1000,
-            cache: Some(CacheSize::Percent(20.0)),
-            threads: 3,
-            ..LoadSettings::default()
-        }
+        LoadSettings::default()
+            .with_budget_bytes(1000)
+            .with_cache(Some(CacheSize::Percent(20.0)))
+            .with_threads(3)
     }
 
     #[test]
     fn baselines_know_no_budget_and_no_cache() {
         for arm in [Arm::Resident, Arm::Plain, Arm::Mmap] {
             let settings = arm.settings(asked());
-            assert_eq!((settings.budget_bytes, settings.cache), (u64::MAX, None), "{}", arm.name());
+            assert_eq!(
+                (settings.model.budget_bytes, settings.model.cache),
+                (u64::MAX, None),
+                "{}",
+                arm.name()
+            );
             assert_eq!(arm.baseline().is_some(), arm != Arm::Resident);
-            assert_eq!(settings.threads, 3, "all else is as asked");
+            assert_eq!(settings.tuning.threads, 3, "all else is as asked");
         }
-        assert_eq!(Arm::Resident.settings(asked()).choice, Choice::Resident);
+        assert_eq!(Arm::Resident.settings(asked()).model.choice, Choice::Resident);
     }
 
     #[test]
     fn what_is_measured_keeps_them() {
         for arm in [Arm::Auto, Arm::Stream, Arm::Naive, Arm::Blind] {
             let settings = arm.settings(asked());
-            assert_eq!((settings.budget_bytes, settings.cache), (1000, Some(CacheSize::Percent(20.0))));
+            assert_eq!(
+                (settings.model.budget_bytes, settings.model.cache),
+                (1000, Some(CacheSize::Percent(20.0)))
+            );
         }
-        assert_eq!(Arm::Stream.settings(asked()).choice, Choice::Stream);
+        assert_eq!(Arm::Stream.settings(asked()).model.choice, Choice::Stream);
         let naive = Arm::Naive.settings(asked());
-        assert!(naive.synchronous_reads && naive.prefetch == Prefetch::Off);
-        assert!(!Arm::Blind.settings(asked()).statistics && Arm::Stream.settings(asked()).statistics);
+        assert!(naive.hooks.synchronous_reads && naive.tuning.prefetch == Prefetch::Off);
+        assert!(
+            !Arm::Blind.settings(asked()).hooks.statistics && Arm::Stream.settings(asked()).hooks.statistics
+        );
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn run(job: &Job, stop: &Stop, say: &mut dyn FnMut(&str)) -> anyhow::Result<
 /// The context holds what was asked for, but never more than the model was trained for.
 fn refuse_long_work(job: &Job, context_train: u64) -> anyhow::Result<()> {
     let trained = if context_train == 0 { u64::MAX } else { context_train };
-    let context = trained.min(u64::from(job.asked.context));
+    let context = trained.min(u64::from(job.asked.model.context));
     let positions = job.work.positions() as u64;
     if positions > context {
         bail!(
@@ -300,9 +300,9 @@ impl<'a> Campaign<'a> {
         Settings {
             work: *work,
             pairs: *pairs,
-            context: asked.context,
-            ubatch: asked.ubatch,
-            threads: asked.threads,
+            context: asked.model.context,
+            ubatch: asked.model.ubatch,
+            threads: asked.tuning.threads,
             memory_bytes: *memory_bytes,
             memcap_bytes: *memcap_bytes,
             memcap_by: self.memcap_by.map(str::to_owned),

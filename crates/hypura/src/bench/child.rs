@@ -153,12 +153,12 @@ pub fn run_arm(
     let prepare_ms = ms(start.elapsed());
     let plan = &planned.plan;
     let run = ArmRun {
-        mode: plan.mode.name().to_owned(),
+        mode: plan.mode().name().to_owned(),
         reader: None,
         notes: Vec::new(),
-        budget_bytes: arm.has_budget().then_some(plan.budget_bytes),
+        budget_bytes: arm.has_budget().then_some(plan.budget_bytes()),
         planned_bytes: arm.has_budget().then(|| plan.total_bytes()),
-        streamable_bytes: plan.streamable_bytes,
+        streamable_bytes: plan.streamable_bytes(),
         cached_fraction: plan.cached_fraction(&planned.source.shape, &planned.layout),
         load_ms: 0.0,
         prepare_ms,

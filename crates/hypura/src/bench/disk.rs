@@ -34,14 +34,14 @@ impl ReadShape {
     /// The reads of streaming this model with these settings. A slice larger than a chunk is read chunk by chunk.
     #[must_use]
     pub fn of(shape: &ModelShape, layout: &ExpertLayout, settings: &LoadSettings) -> Self {
-        let chunk = settings.reader_config.chunk_bytes;
+        let chunk = settings.tuning.reader_config.chunk_bytes;
         let slice = layout.layers.iter().flat_map(|layer| &layer.parts).map(|part| part.slice_bytes).max();
         let pattern = if shape.is_dense() { Pattern::Sequential } else { Pattern::Random };
         Self {
             request_bytes: slice.unwrap_or(chunk).min(chunk),
-            depth: settings.reader_config.depth,
+            depth: settings.tuning.reader_config.depth,
             pattern,
-            reader: settings.reader.clone(),
+            reader: settings.tuning.reader.clone(),
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use hypura_core::cache::{ExpertCache, PolicyKind};
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{Routing, Workload};
+use hypura_core::plan::{MediaNeeds, Routing, WhatIf, Workload, estimate_needs};
 use hypura_core::profile::Profile;
 use hypura_core::roofline::BoundBy;
 use hypura_core::sim::{ReplayOptions, replay};
@@ -82,11 +82,11 @@ impl Predictor {
     /// # Errors
     /// When there is no plan.
     pub fn predict(&self, shape: &ModelShape) -> anyhow::Result<Prediction> {
-        let Some(trace) = &self.settings.routes.forced else {
+        let Some(trace) = &self.settings.tuning.routes.forced else {
             return self.with_routing(shape, Routing::of(shape));
         };
         let advice = self.advise(shape, Routing::Uniform)?;
-        let (hits, used) = self.replay(shape, trace, advice.plan.slots.iter().sum());
+        let (hits, used) = self.replay(shape, trace, advice.plan.slots(&advice.layout).iter().sum());
         self.with_routing(&with_used(shape, used), Routing::Known(hits))
     }
 
@@ -95,7 +95,7 @@ impl Predictor {
     /// # Errors
     /// When there is no plan.
     pub fn given_hits(&self, shape: &ModelShape, hit_rate: f64) -> anyhow::Result<Prediction> {
-        let shape = match &self.settings.routes.forced {
+        let shape = match &self.settings.tuning.routes.forced {
             Some(trace) => with_used(shape, trace.header.used),
             None => shape.clone(),
         };
@@ -112,9 +112,10 @@ impl Predictor {
                 routing,
                 ..Workload::default()
             },
-            ..AdviceSettings::from(settings)
+            request: settings.model.plan_request(MediaNeeds::default()),
+            what_if: WhatIf::default(),
         };
-        Ok(advise(shape, &self.profile, &advice)?)
+        Ok(advise(shape, &self.profile, &advice, |context, _| estimate_needs(shape, context))?)
     }
 
     fn with_routing(&self, shape: &ModelShape, routing: Routing) -> anyhow::Result<Prediction> {
@@ -134,10 +135,10 @@ impl Predictor {
     /// The hit rate of the measured tokens, and the experts that a token uses, by a replay of the trace as the arm goes
     /// through it: from its beginning, and again at its end.
     fn replay(&self, shape: &ModelShape, trace: &Trace, slots: u32) -> (f64, u32) {
-        let options = ReplayOptions { ubatch_tokens: self.settings.ubatch };
+        let options = ReplayOptions { ubatch_tokens: self.settings.model.ubatch };
         let counted = |tokens: usize| {
             let walked = walk(shape, trace, self.work.prompt, tokens);
-            let policy = PolicyKind::build(self.settings.policy, slots, shape.layers);
+            let policy = PolicyKind::build(self.settings.tuning.policy, slots, shape.layers);
             let mut cache = ExpertCache::new(slots, policy);
             let counters = replay(&walked, &mut cache, options).decode;
             (counters.lookups(), counters.misses())

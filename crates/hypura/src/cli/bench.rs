@@ -203,11 +203,11 @@ impl Args {
     fn settings(&self) -> anyhow::Result<LoadSettings> {
         let mut settings = self.model.settings()?;
         // All arms compute the same graphs.
-        settings.ubatch_may_grow = false;
-        settings.populate_first = self.populate;
+        settings.model.ubatch_may_grow = false;
+        settings.hooks.populate_first = self.populate;
         if let Some(path) = &self.routes {
-            settings.routes.forced = Some(Arc::new(read_trace(path)?));
-            settings.routes.forced_from = Some(path.clone());
+            settings.tuning.routes.forced = Some(Arc::new(read_trace(path)?));
+            settings.tuning.routes.forced_from = Some(path.clone());
         }
         Ok(settings)
     }
@@ -221,7 +221,7 @@ impl Args {
             pairs: self.pairs,
             memory_bytes: self.model.memory.map(|size| match size {
                 MemorySize::Bytes(bytes) => bytes,
-                MemorySize::Percent(_) => asked.budget_bytes,
+                MemorySize::Percent(_) => asked.model.budget_bytes,
             }),
             asked: asked.clone(),
             memcap_bytes: self.memcap,
@@ -241,11 +241,11 @@ impl Args {
         let bytes = path.metadata().map(|metadata| metadata.len());
         let Ok(bytes) = bytes else { return Ok(None) };
         let target = disk_target(Some(&path), bytes);
-        let need = Need { target: &target, threads: asked.threads, disk: true };
+        let need = Need { target: &target, threads: asked.tuning.threads, disk: true };
         let remembered = remembered(&need, Wanted::Sound)?;
         let mut asked = asked.clone();
         if let (None, Some(cap)) = (self.model.memory, self.memcap) {
-            asked.budget_bytes = machine::default_budget_bytes(cap).min(asked.budget_bytes);
+            asked.model.budget_bytes = machine::default_budget_bytes(cap).min(asked.model.budget_bytes);
         }
         Ok(Predictor::new(remembered.profile, self.arm, &asked, self.work()))
     }

@@ -3,9 +3,9 @@
 use anyhow::Context as _;
 use clap::ValueEnum;
 use hypura_core::plan::{Choice, SMALL_UBATCH};
-use hypura_engine::load::{LoadSettings, PolicyKind, default_threads};
+use hypura_engine::load::{LoadSettings, ModelOptions, PolicyKind, TestHooks, Tuning, default_threads};
 use hypura_engine::machine::{self, Memory};
-use hypura_engine::{KvType, ReaderConfig, ReaderKind};
+use hypura_engine::{KvType, ReaderKind};
 use std::path::{Path, PathBuf};
 
 use super::{CacheSizeArg, MemorySize, UsageError};
@@ -228,6 +228,18 @@ impl ModelArgs {
             return Err(UsageError(why.to_owned()).into());
         }
         Ok(LoadSettings {
+            model: self.model_options()?,
+            tuning: self.tuning(),
+            hooks: TestHooks {
+                poison: self.poison,
+                simulate_uring_refusal: self.simulate_uring_refusal,
+                ..TestHooks::default()
+            },
+        })
+    }
+
+    fn model_options(&self) -> anyhow::Result<ModelOptions> {
+        Ok(ModelOptions {
             budget_bytes: self.budget_bytes()?,
             choice: match self.residency {
                 Residency::Auto => Choice::Auto,
@@ -235,29 +247,30 @@ impl ModelArgs {
                 Residency::Stream => Choice::Stream,
             },
             cache: self.stream_cache.map(|size| size.0),
+            context: self.ctx.unwrap_or(DEFAULT_CONTEXT),
+            ubatch: self.ubatch.unwrap_or(SMALL_UBATCH),
+            ubatch_may_grow: self.ubatch.is_none(),
+            kv: match self.kv {
+                KvArg::Auto | KvArg::F16 => KvType::F16,
+                KvArg::Q8_0 => KvType::Q8_0,
+            },
+            kv_may_shrink: self.kv == KvArg::Auto,
+            projector: self.mmproj.clone(),
+            ..ModelOptions::default()
+        })
+    }
+
+    fn tuning(&self) -> Tuning {
+        Tuning {
+            threads: self.threads.unwrap_or_else(default_threads),
             policy: self.cache_policy.kind(),
             reader: match self.reader {
                 ReaderArg::Auto => ReaderKind::Auto,
                 ReaderArg::Uring => ReaderKind::Uring,
                 ReaderArg::Pread => ReaderKind::Pread,
             },
-            reader_config: ReaderConfig {
-                simulate_uring_refusal: self.simulate_uring_refusal,
-                ..ReaderConfig::default()
-            },
-            context: self.ctx.unwrap_or(DEFAULT_CONTEXT),
-            ubatch: self.ubatch.unwrap_or(SMALL_UBATCH),
-            ubatch_may_grow: self.ubatch.is_none(),
-            threads: self.threads.unwrap_or_else(default_threads),
-            kv: match self.kv {
-                KvArg::Auto | KvArg::F16 => KvType::F16,
-                KvArg::Q8_0 => KvType::Q8_0,
-            },
-            kv_may_shrink: self.kv == KvArg::Auto,
-            poison: self.poison,
-            projector: self.mmproj.clone(),
-            ..LoadSettings::default()
-        })
+            ..Tuning::default()
+        }
     }
 
     fn budget_bytes(&self) -> anyhow::Result<u64> {

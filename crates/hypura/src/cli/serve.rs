@@ -255,10 +255,7 @@ fn backend(args: &Args, store: Arc<Store>) -> anyhow::Result<EngineBackend> {
     };
     Ok(EngineBackend {
         store,
-        settings: LoadSettings {
-            threads: args.threads.unwrap_or_else(default_threads),
-            ..LoadSettings::default()
-        },
+        settings: LoadSettings::default().with_threads(args.threads.unwrap_or_else(default_threads)),
         default_context: args
             .ctx
             .or_else(|| number("OLLAMA_CONTEXT_LENGTH"))

@@ -47,44 +47,37 @@ pub struct EngineBackend {
 
 impl Backend for EngineBackend {
     fn plan(&self, model: &ModelEntry, wish: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
-        let mut context = wish.context.unwrap_or(self.default_context).max(1);
         let path = self.store.open_path(model).map_err(|error| failure_of_store(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let failed = |error: &LoadError| {
             tracing::debug!(model = %model.name, %error, "cannot load");
             load_failure(&model.name.to_string(), error, folder)
         };
-        loop {
-            let settings = LoadSettings {
-                budget_bytes: free_bytes,
-                context,
-                sequences: u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1),
-                idle_sequences: REMEMBERED,
-                projector: model.usable_projector().cloned(),
-                ..self.settings.clone()
-            };
-            let source = ModelSource::open(&path).map_err(|error| failed(&error))?;
-            let error = match load::prepare(source, settings) {
-                Ok(planned) => {
-                    let resident = planned.plan.mode == Mode::FullResident;
-                    let plan = Box::new(EnginePlan {
-                        planned,
-                        runner: self.runner.clone(),
-                        model: model.name.to_string(),
-                        needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
-                        folder: folder.to_owned(),
-                    });
-                    return Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) });
-                }
-                Err(error @ LoadError::Plan(_)) => error,
-                Err(error) => return Err(failed(&error)),
-            };
+        let settings = self
+            .settings
+            .clone()
+            .with_budget_bytes(free_bytes)
+            .with_context(wish.context.unwrap_or(self.default_context).max(1))
             // A context that was asked for is a wish: it shrinks before the model does not load at all.
-            if context / 2 < self.default_context {
-                return Ok(Fit::TooSmall(failed(&error)));
-            }
-            context /= 2;
-        }
+            .with_least_context(Some(self.default_context))
+            .with_sequences(u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1))
+            .with_idle_sequences(REMEMBERED)
+            .with_projector(model.usable_projector().cloned());
+        let source = ModelSource::open(&path).map_err(|error| failed(&error))?;
+        let planned = match load::prepare(source, settings) {
+            Ok(planned) => planned,
+            Err(error @ LoadError::Plan(_)) => return Ok(Fit::TooSmall(failed(&error))),
+            Err(error) => return Err(failed(&error)),
+        };
+        let resident = planned.plan.mode() == Mode::FullResident;
+        let plan = Box::new(EnginePlan {
+            planned,
+            runner: self.runner.clone(),
+            model: model.name.to_string(),
+            needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
+            folder: folder.to_owned(),
+        });
+        Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
     }
 }
 

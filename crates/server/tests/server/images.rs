@@ -188,7 +188,7 @@ pub(crate) fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Ar
     let store = Arc::new(Store::new(places).with_files([PathBuf::from(&path)]));
     let backend = EngineBackend {
         store: Arc::clone(&store),
-        settings: LoadSettings { threads: 1, ubatch: 32, ..LoadSettings::default() },
+        settings: LoadSettings::default().with_threads(1).with_ubatch(32),
         default_context: 512,
         runner: RunnerSettings::default(),
     };

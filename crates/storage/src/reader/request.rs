@@ -65,17 +65,20 @@ pub struct ReaderConfig {
 
 impl Default for ReaderConfig {
     fn default() -> Self {
-        ReaderConfig {
-            depth: 64,
-            prefetch_depth: 16,
-            chunk_bytes: 1 << 20,
-            threads: 8,
-            simulate_uring_refusal: None,
-        }
+        Self::DEFAULT
     }
 }
 
 impl ReaderConfig {
+    /// What readers do unless they are told otherwise.
+    pub const DEFAULT: Self = Self {
+        depth: 64,
+        prefetch_depth: 16,
+        chunk_bytes: 1 << 20,
+        threads: 8,
+        simulate_uring_refusal: None,
+    };
+
     /// The same with every number in its range.
     pub(crate) fn in_range(&self) -> ReaderConfig {
         let depth = self.depth.clamp(1, 4096);

@@ -181,7 +181,7 @@ fn kv_token_bytes(shape: &ModelShape) -> f64 {
 /// Operations of attention for each pair of tokens: scores and weighted values.
 fn attention_flops(shape: &ModelShape) -> f64 {
     let layers = shape.layer_shapes.iter().take(shape.layers as usize);
-    layers.map(|layer| 2.0 * (layer.heads * (layer.key_len + layer.value_len)) as f64).sum()
+    layers.map(|layer| 2.0 * layer.heads as f64 * (layer.key_len as f64 + layer.value_len as f64)).sum()
 }
 
 /// Nodes of a graph that are dispatched to threads (views are not), by a rule of thumb: two for each tensor of a layer,
@@ -189,6 +189,6 @@ fn attention_flops(shape: &ModelShape) -> f64 {
 pub(super) fn nodes(shape: &ModelShape) -> f64 {
     let in_model = |tensor: &&ModelTensor| tensor.layer.is_none_or(|layer| layer < shape.layers);
     let of_tensors = 2 * shape.tensors.iter().filter(in_model).count();
-    let of_routing: u32 = shape.expert_layers.iter().map(|layer| layer.used + 8).sum();
-    of_tensors as f64 + f64::from(of_routing)
+    let of_routing: f64 = shape.expert_layers.iter().map(|layer| f64::from(layer.used) + 8.0).sum();
+    of_tensors as f64 + of_routing
 }

@@ -3,8 +3,8 @@
 use super::compute::{Rates, TokenCompute};
 use super::{CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
 use crate::model::{ExpertLayer, ModelShape};
+use crate::plan::Mode;
 use crate::plan::hits::HitRate;
-use crate::plan::{Mode, Plan};
 use crate::prefetch::{QUEUE, Width};
 use crate::profile::Pattern;
 use crate::roofline::Times;
@@ -13,7 +13,7 @@ pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> O
     let workload = &input.workload;
     let past = f64::from(workload.prompt_tokens) + f64::from(workload.generated_tokens) / 2.0;
     let compute = rates.token(input.shape, past);
-    match input.plan.mode {
+    match input.plan.mode() {
         Mode::FullResident => Some(resident(&compute)),
         Mode::ExpertStreaming | Mode::MixedStreaming => experts(input, rates, disk, compute),
         Mode::DenseStreaming => dense(input, rates, disk, compute),
@@ -46,14 +46,14 @@ struct Ring {
 
 impl Ring {
     fn of(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<Self> {
-        let Plan { streamed_dense, ring_cells, ring_cell_bytes, .. } = input.plan;
+        let Some(dense) = &input.plan.dense else { return Some(Self::default()) };
         let bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
-        let ahead = ring_cells.saturating_sub(1).max(1) as f64;
-        let in_flight = ahead * *ring_cell_bytes as f64 / super::CHUNK_BYTES as f64;
+        let ahead = dense.cells.saturating_sub(1).max(1) as f64;
+        let in_flight = ahead * dense.cell_bytes as f64 / super::CHUNK_BYTES as f64;
         let depth = in_flight.clamp(1.0, READER_DEPTH);
         let read_s = disk.seconds(Pattern::Sequential, bytes, depth)?;
         // Nodes before and after each streamed one are calls of their own.
-        Some(Self { bytes, read_s, sync_s: 2.0 * streamed_dense.len() as f64 * rates.call_s })
+        Some(Self { bytes, read_s, sync_s: 2.0 * dense.weights.len() as f64 * rates.call_s })
     }
 }
 
@@ -150,7 +150,8 @@ pub(super) fn layer_hits(input: &CostInput<'_>) -> Vec<HitRate> {
     };
     let of_layer = |layer: &ExpertLayer| {
         let class = class_of(layer.layer);
-        let slots = class.and_then(|class| input.plan.slots.get(class)).copied().unwrap_or(0);
+        let experts = input.plan.experts.as_ref();
+        let slots = class.zip(experts).map_or(0, |(class, experts)| experts.class_slots(class));
         let experts =
             class.and_then(|class| input.layout.classes.get(class)).map_or(0, |class| class.experts);
         let fraction = ratio(f64::from(slots), experts as f64);
@@ -243,7 +244,9 @@ impl LayerWork<'_> {
             self.waiting(1.0 - (1.0 - hit) * (1.0 - lookahead), busy * QUEUE.as_secs_f64() / 2.0, disk)?;
         waiting.time_s += self.ask_s + missing * lookahead * self.start_s();
         let (mut slowest_read, mut pass) = (0.0_f64, Pass::default());
-        for (missing, probability) in binomial(layer.used * WINDOW, 1.0 - hit).into_iter().enumerate() {
+        for (missing, probability) in
+            binomial(layer.used.saturating_mul(WINDOW), 1.0 - hit).into_iter().enumerate()
+        {
             let missing = missing as f64;
             if missing > 0.0 {
                 slowest_read = slowest_read.max(self.read_s(missing, disk)? / f64::from(WINDOW));

@@ -18,10 +18,10 @@ use crate::model::ModelShape;
 use crate::profile::{Pattern, Profile, Storage};
 use crate::roofline::BoundBy;
 
-/// Requests larger than this go to the device in pieces of it (the readers' default chunk).
-const CHUNK_BYTES: u64 = 1 << 20;
-/// Most pieces at the device at the same time (the readers' default depth).
-const READER_DEPTH: f64 = 64.0;
+/// Requests larger than this go to the device in pieces of it (the readers' default chunk, which the engine checks).
+pub const CHUNK_BYTES: u64 = 1 << 20;
+/// Most pieces at the device at the same time (the readers' default depth, which the engine checks).
+pub const READER_DEPTH: f64 = 64.0;
 /// Share by which a prediction is taken to be off on a machine that does nothing else: an assumption about how much disk
 /// and processor differ from minute to minute, not a measurement of predictions.
 const NOISE: f64 = 0.15;
@@ -183,7 +183,7 @@ fn load(input: &CostInput<'_>, storage: &Storage) -> Option<Estimate> {
     const PER_TOKEN_S: f64 = 2e-6;
     let fixed_s = BASE_S + input.shape.vocab as f64 * PER_TOKEN_S;
     let disk = Disk { storage: Some(storage) };
-    let bytes = input.plan.resident_bytes as f64;
+    let bytes = input.plan.resident_bytes() as f64;
     let read_s = disk.seconds(Pattern::Sequential, bytes, READER_DEPTH)?;
     // Reads go to memory that nobody has touched; the system gives it while the disk works on other reads.
     let read_s = read_s.max(input.profile.memory.touch_s(0.0, bytes));

@@ -49,7 +49,7 @@ fn step(
 ) -> Option<()> {
     let (trunk_s, experts_s) = rates.batch(input.shape, f64::from(tokens), f64::from(past));
     let compute_s = trunk_s + experts_s;
-    let expert_bytes = if input.plan.mode.streams_experts() { missing_bytes(input, tokens) } else { 0.0 };
+    let expert_bytes = if input.plan.experts.is_some() { missing_bytes(input, tokens) } else { 0.0 };
     let ring_bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
     let expert_read_s = disk.seconds(Pattern::Sequential, expert_bytes, READER_DEPTH)?;
     let read_s = expert_read_s + disk.seconds(Pattern::Sequential, ring_bytes, READER_DEPTH)?;
@@ -66,8 +66,8 @@ fn step(
 /// What is read goes to slots that nobody has touched, as long as there are some. The system gives the memory while other
 /// reads are under way.
 fn touch_s(input: &CostInput<'_>, bytes: f64, before: f64) -> f64 {
-    let untouched = (input.plan.slot_bytes as f64 - before).max(0.0);
-    let touched = input.plan.resident_bytes as f64 + before;
+    let untouched = (input.plan.slot_bytes() as f64 - before).max(0.0);
+    let touched = input.plan.resident_bytes() as f64 + before;
     input.profile.memory.touch_s(touched, bytes.min(untouched))
 }
 

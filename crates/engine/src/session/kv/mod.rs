@@ -14,5 +14,4 @@ mod recall;
 mod rows;
 mod share;
 
-pub(crate) use grow::ContextFacts;
 pub(crate) use share::{Added, Admitted, KvRows, index};

@@ -14,8 +14,9 @@ use crate::load::Planned;
 const SAMPLES: u64 = 32;
 const SAMPLE_BYTES: usize = 4096;
 
-/// Everything that must be equal for a saved state to mean the same: the files (length and samples spread over each, the
-/// header's first), the type of the KV cache, and the versions of this program and of llama.cpp.
+/// Everything that must be equal for a saved state to mean the same, bit for bit: the files (length and samples spread over
+/// each, the header's first), the type of the KV cache, the kernels and the ubatch that computed it, and the versions of this
+/// program and of llama.cpp.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -23,7 +24,10 @@ fn fingerprint(planned: &Planned) -> io::Result<Fingerprint> {
     let mut hash = Sha256::new();
     hash.update(env!("CARGO_PKG_VERSION"));
     hash.update(hypura_ggml::system::ggml_version());
-    hash.update(format!("{:?}", planned.settings.kv));
+    let context = &planned.plan.context;
+    hash.update(context.kv.name());
+    hash.update(planned.kernels().name());
+    hash.update(context.ubatch_tokens.to_le_bytes());
     let metadata: &Metadata = &planned.source.metadata;
     hash.update((metadata.len() as u64).to_le_bytes());
     for source in &planned.source.files {

@@ -63,7 +63,7 @@ impl KvRows {
 
     /// Tokens that one sequence may have in memory.
     pub fn context_tokens(&self) -> usize {
-        (self.loaded.context.capacity() / self.loaded.planned.settings.sequences.max(1)) as usize
+        (self.loaded.context.capacity() / self.loaded.planned.plan.context.sequences.max(1)) as usize
     }
 
     /// Whether the context is gone: it could not be made anew, nor as it had been. Nothing can be computed any more.

@@ -3,7 +3,7 @@
 use hypura_core::model::ModelShape;
 use hypura_engine::source::ModelSource;
 use hypura_store::fetch::{FetchError, remote_header};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{ModelArgs, UsageError};
 
@@ -12,8 +12,8 @@ use crate::cli::{ModelArgs, UsageError};
 pub(super) struct Header {
     /// As the user named it.
     pub name: String,
-    /// The first file, if the model is on this machine.
-    pub path: Option<PathBuf>,
+    /// Its files, if it is on this machine.
+    pub source: Option<ModelSource>,
     /// Its projector for images and sounds, if that is on this machine.
     pub projector: Option<PathBuf>,
     /// Size of the first file.
@@ -22,6 +22,13 @@ pub(super) struct Header {
     pub shards: usize,
     /// What the model is made of.
     pub shape: ModelShape,
+}
+
+impl Header {
+    /// The first file, if the model is on this machine.
+    pub fn path(&self) -> Option<&Path> {
+        self.source.as_ref().map(|source| source.path.as_path())
+    }
 }
 
 /// Reads the header of a model.
@@ -37,7 +44,7 @@ pub(super) fn find(args: &ModelArgs) -> anyhow::Result<Header> {
         })?;
         return Ok(Header {
             name,
-            path: None,
+            source: None,
             projector: None,
             first_file_bytes: remote.first_file_bytes,
             shards: remote.shards,
@@ -51,7 +58,7 @@ pub(super) fn find(args: &ModelArgs) -> anyhow::Result<Header> {
         projector: named.projector,
         first_file_bytes: source.files.first().map_or(0, |file| file.len()),
         shards: source.files.len(),
-        path: Some(source.path),
-        shape: source.shape,
+        shape: source.shape.clone(),
+        source: Some(source),
     })
 }

@@ -1,19 +1,15 @@
 //! The plan for programs. Bytes and seconds; what is unknown is null.
 
-use hypura_core::plan::{Estimate, HitRate, Prediction, TierBytes};
+use hypura_core::model::ModelShape;
+use hypura_core::plan::{Estimate, HitRate, Prediction, Purpose, TierBytes};
 use hypura_core::profile::Profile;
-use hypura_engine::advise::{Advice, AdviceSettings};
+use hypura_engine::advise::Advice;
 use serde_json::{Map, Value, json};
 
 use super::header::Header;
 
-pub(super) fn render(
-    header: &Header,
-    profile: &Profile,
-    settings: &AdviceSettings,
-    advice: &Advice,
-) -> serde_json::Result<String> {
-    let (shape, plan) = (&header.shape, &advice.plan);
+pub(super) fn render(header: &Header, profile: &Profile, advice: &Advice) -> serde_json::Result<String> {
+    let shape = &header.shape;
     let roles: Map<String, Value> =
         advice.tiers.roles.iter().map(|(role, bytes)| (role.name().to_owned(), tier(bytes))).collect();
     let others = advice.alternatives.iter().map(|other| {
@@ -36,29 +32,7 @@ pub(super) fn render(
             "shards": header.shards,
             "context_train": shape.context_train,
         },
-        "plan": {
-            "mode": plan.mode.name(),
-            "budget_bytes": plan.budget_bytes,
-            "floor_bytes": plan.floor_bytes,
-            "total_bytes": plan.total_bytes(),
-            "resident_bytes": plan.resident_bytes,
-            "slot_bytes": plan.slot_bytes,
-            "slots": plan.slots,
-            "cells": plan.cells,
-            "cell_bytes": plan.cell_bytes,
-            "ring_cells": plan.ring_cells,
-            "ring_cell_bytes": plan.ring_cell_bytes,
-            "streamed_dense_bytes": plan.streamed_dense_bytes(shape),
-            "kv_bytes": plan.fixed.kv_bytes,
-            "kv_type": advice.kv.to_string(),
-            "notes": advice.notes,
-            "compute_bytes": plan.fixed.compute_bytes,
-            "process_bytes": plan.fixed.process_bytes,
-            "media_bytes": plan.fixed.media_bytes,
-            "context_tokens": settings.context.context_tokens,
-            "ubatch_tokens": advice.ubatch_tokens,
-            "cached_fraction": plan.cached_fraction(shape, &advice.layout),
-        },
+        "plan": plan_of(shape, advice),
         "tiers": {
             "roles": roles,
             "layers": advice.tiers.layers.iter().map(tier).collect::<Vec<_>>(),
@@ -70,6 +44,35 @@ pub(super) fn render(
         "alternatives": others.collect::<Vec<_>>(),
     });
     Ok(serde_json::to_string_pretty(&value)? + "\n")
+}
+
+fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
+    let plan = &advice.plan;
+    let bytes = |purpose| plan.ledger.bytes_for(purpose);
+    let (experts, dense) = (plan.experts.as_ref(), plan.dense.as_ref());
+    json!({
+        "mode": plan.mode().name(),
+        "budget_bytes": plan.budget_bytes(),
+        "floor_bytes": plan.floor_bytes,
+        "total_bytes": plan.total_bytes(),
+        "resident_bytes": plan.resident_bytes(),
+        "slot_bytes": plan.slot_bytes(),
+        "slots": plan.slots(&advice.layout),
+        "cells": experts.map_or(0, |experts| experts.cells),
+        "cell_bytes": experts.map_or(0, |experts| experts.cell_bytes),
+        "ring_cells": dense.map_or(0, |dense| dense.cells),
+        "ring_cell_bytes": dense.map_or(0, |dense| dense.cell_bytes),
+        "streamed_dense_bytes": plan.streamed_dense_bytes(shape),
+        "kv_bytes": bytes(Purpose::Kv),
+        "kv_type": plan.context.kv.name(),
+        "notes": advice.notes,
+        "compute_bytes": bytes(Purpose::Compute),
+        "process_bytes": bytes(Purpose::Process),
+        "media_bytes": bytes(Purpose::Media),
+        "context_tokens": plan.context.context_tokens,
+        "ubatch_tokens": plan.context.ubatch_tokens,
+        "cached_fraction": plan.cached_fraction(shape, &advice.layout),
+    })
 }
 
 fn prediction(prediction: &Prediction) -> Value {

@@ -9,8 +9,10 @@ mod json;
 mod report;
 mod what_if;
 
-use hypura_core::plan::{Routing, Workload};
-use hypura_engine::advise::{AdviceSettings, advise};
+use hypura_core::plan::{Routing, Workload, estimate_needs};
+use hypura_core::profile::Profile;
+use hypura_engine::advise::{Advice, AdviceError, AdviceSettings, advise};
+use hypura_engine::load::NeedsMeter;
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 
 use super::profile::remembered;
 use super::{ModelArgs, UsageError};
+use header::Header;
 use what_if::WhatIfArg;
 
 /// Arguments of `hypura plan`.
@@ -59,26 +62,47 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let header = header::find(&args.model)?;
     let target = match &args.dir {
         Some(dir) => dir.clone(),
-        None => disk_target(header.path.as_deref(), header.first_file_bytes),
+        None => disk_target(header.path(), header.first_file_bytes),
     };
     // Whatever is known of this machine will do: who asks what a model needs did not ask for a measurement.
     let disk = what_if.disk_bytes_per_s.is_none();
-    let remembered = remembered(&Need { target: &target, threads: load.threads, disk }, Wanted::Any)?;
+    let remembered = remembered(&Need { target: &target, threads: load.tuning.threads, disk }, Wanted::Any)?;
     let routing = if args.uniform_routing { Routing::Uniform } else { Routing::of(&header.shape) };
     let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
-    let mut settings = AdviceSettings { workload, what_if, ..AdviceSettings::from(&load) };
-    if let Some(projector) = header.projector.as_ref().or(load.projector.as_ref()) {
-        settings.context.media_bytes = PlannedProjector::of(projector, load.sequences)?.bytes;
-    }
-    let advice = advise(&header.shape, &remembered.profile, &settings)
+    let projector = header.projector.as_ref().or(load.model.projector.as_ref());
+    let projector = projector.map(|path| PlannedProjector::of(path, load.model.sequences)).transpose()?;
+    let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
+    let settings = AdviceSettings { request: load.model.plan_request(media), workload, what_if };
+    let advice = advise_about(&header, &remembered.profile, &settings, load.tuning.threads)
         .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot be planned", header.name)))?;
     let text = if args.json {
-        json::render(&header, &remembered.profile, &settings, &advice)?
+        json::render(&header, &remembered.profile, &advice)?
     } else {
         report::render(&header, &remembered.profile, &settings, &advice)
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of a model that is here, llama.cpp says what it needs, as when it is loaded; of others it is estimated.
+fn advise_about(
+    header: &Header,
+    profile: &Profile,
+    settings: &AdviceSettings,
+    threads: u32,
+) -> Result<Advice, AdviceError> {
+    let Header { shape, source, .. } = header;
+    let meter = source.as_ref().map(|source| NeedsMeter::new(source, threads));
+    match meter {
+        Some(Ok(meter)) => advise(shape, profile, settings, |context, _| meter.needs(context)),
+        refused => {
+            let mut advice = advise(shape, profile, settings, |context, _| estimate_needs(shape, context))?;
+            if let Some(Err(error)) = refused {
+                advice.notes.push(format!("what it needs is estimated: {error}"));
+            }
+            Ok(advice)
+        }
+    }
 }
 
 /// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a moment.

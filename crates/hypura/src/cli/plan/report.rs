@@ -1,6 +1,8 @@
 //! The plan for people.
 
-use hypura_core::plan::{Alternative, Estimate, Mode, Plan, Prediction, Tier, TierBytes, human_bytes};
+use hypura_core::plan::{
+    Alternative, Basis, Estimate, Mode, Prediction, Purpose, Tier, TierBytes, human_bytes,
+};
 use hypura_core::profile::Profile;
 use hypura_engine::advise::{Advice, AdviceSettings};
 use std::fmt::{self, Write as _};
@@ -52,32 +54,39 @@ fn model(out: &mut String, header: &Header) -> fmt::Result {
 
 fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     let plan = &advice.plan;
-    writeln!(out, "\nmode        {}", plan.mode.name())?;
+    writeln!(out, "\nmode        {}", plan.mode().name())?;
     let mut line =
         |name: &str, bytes: u64, note: &str| writeln!(out, "{name:<11} {:>11}  {note}", human_bytes(bytes));
-    line("resident", plan.resident_bytes, "weights that stay in memory")?;
-    if !plan.slots.is_empty() && plan.slot_bytes > 0 {
-        line("slabs", plan.slot_bytes, &slots(plan))?;
+    line("resident", plan.resident_bytes(), "weights that stay in memory")?;
+    if plan.slot_bytes() > 0 {
+        line("slabs", plan.slot_bytes(), &slots(advice))?;
     }
     if plan.buffer_bytes() > 0 {
-        let cells = plan.cells + plan.ring_cells;
+        let ring_cells = plan.dense.as_ref().map_or(0, |dense| dense.cells);
+        let cells = ring_cells + plan.experts.as_ref().map_or(0, |experts| experts.cells);
         line("buffers", plan.buffer_bytes(), &format!("{cells} cells for what passes through"))?;
     }
-    line("KV cache", plan.fixed.kv_bytes, &format!("in {}", advice.kv))?;
-    let ubatch = format!("estimated, for {} tokens of a prompt at once", advice.ubatch_tokens);
-    line("compute", plan.fixed.compute_bytes, &ubatch)?;
-    line("program", plan.fixed.process_bytes, "estimated")?;
-    if plan.fixed.media_bytes > 0 {
-        line("media", plan.fixed.media_bytes, "projector, and an image or a sound on its way through it")?;
+    let bytes = |purpose| plan.ledger.bytes_for(purpose);
+    line("KV cache", bytes(Purpose::Kv), &format!("in {}", plan.context.kv.name()))?;
+    let basis = plan.ledger.basis_of(Purpose::Compute).unwrap_or(Basis::Estimated).name();
+    let ubatch = format!("{basis}, for {} tokens of a prompt at once", plan.context.ubatch_tokens);
+    line("compute", bytes(Purpose::Compute), &ubatch)?;
+    line("program", bytes(Purpose::Process), "estimated")?;
+    if bytes(Purpose::Media) > 0 {
+        line("media", bytes(Purpose::Media), "projector, and an image or a sound on its way through it")?;
     }
-    line("together", plan.total_bytes(), &format!("of {} that may be used", human_bytes(plan.budget_bytes)))?;
-    line("headroom", plan.budget_bytes.saturating_sub(plan.total_bytes()), "")?;
+    line(
+        "together",
+        plan.total_bytes(),
+        &format!("of {} that may be used", human_bytes(plan.budget_bytes())),
+    )?;
+    line("headroom", plan.budget_bytes().saturating_sub(plan.total_bytes()), "")?;
     line("floor", plan.floor_bytes, "the least that this works in")?;
     advice.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
 }
 
-fn slots(plan: &Plan) -> String {
-    let slots: Vec<String> = plan.slots.iter().map(ToString::to_string).collect();
+fn slots(advice: &Advice) -> String {
+    let slots: Vec<String> = advice.plan.slots(&advice.layout).iter().map(ToString::to_string).collect();
     format!("{} experts at a time", slots.join(" + "))
 }
 
@@ -103,7 +112,7 @@ fn tiers(out: &mut String, advice: &Advice) -> fmt::Result {
 /// A bar for each layer, or for each group of layers: resident, cached, on the disk only.
 fn bars(out: &mut String, advice: &Advice) -> fmt::Result {
     let layers = &advice.tiers.layers;
-    if advice.plan.mode == Mode::FullResident || layers.is_empty() {
+    if advice.plan.mode() == Mode::FullResident || layers.is_empty() {
         return Ok(());
     }
     let group = layers.len().div_ceil(MOST_BARS);

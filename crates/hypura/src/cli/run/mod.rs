@@ -121,13 +121,13 @@ pub(super) fn execute_recorded(args: &Args, log: &RouteLog) -> anyhow::Result<Ex
 fn execute_routed(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let mut settings = args.model.settings()?;
-    settings.routes = RouteSettings { log, ..args.forced_routes()? };
+    settings.tuning.routes = RouteSettings { log, ..args.forced_routes()? };
     let named = args.model.find()?;
-    settings.projector = named.projector;
+    settings.model.projector = named.projector;
     let (path, maker) = (named.path, Maker::of(named.entry));
-    let media = args.media(senses_of(settings.projector.as_deref(), args)?)?;
+    let media = args.media(senses_of(settings.model.projector.as_deref(), args)?)?;
     if args.model.ctx.is_none() {
-        settings.context = maker.context.unwrap_or(settings.context);
+        settings.model.context = maker.context.unwrap_or(settings.model.context);
     }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
@@ -178,7 +178,7 @@ fn load(args: &Args, path: &Path, settings: LoadSettings, start: Start) -> anyho
         // The others name the file.
         _ => error.into(),
     })?;
-    let context = planned.settings.context;
+    let context = planned.plan.context.context_tokens;
     if args.model.ctx.is_some_and(|asked| asked > context) {
         complain(&format!(
             "note: this model was trained for a context of {context} tokens, so it gets no more"

@@ -1,6 +1,6 @@
 //! What an answer cost, in words.
 
-use hypura_core::plan::{Mode, human_bytes};
+use hypura_core::plan::{Mode, Purpose, human_bytes};
 use hypura_core::roofline::BoundBy;
 use hypura_engine::session::Session;
 use std::fmt::Write as _;
@@ -151,32 +151,32 @@ pub(super) fn loaded_text(session: &Session, seed: u32) -> String {
     let (plan, source) = (&loaded.planned.plan, &loaded.planned.source);
     let shape = &source.shape;
     let size = human_bytes(source.file_bytes());
-    let slots: u64 = plan.slots.iter().map(|slots| u64::from(*slots)).sum();
+    let slots: u64 = plan.slots(&loaded.planned.layout).into_iter().map(u64::from).sum();
     let mut rows = vec![
         row("model", format!("{}, {}, {size}", source.path.display(), shape.architecture)),
-        row("mode", format!("{}, {} kernels", plan.mode.name(), kernels(loaded))),
-        row("RAM", format!("{} of weights, always", human_bytes(plan.resident_bytes))),
+        row("mode", format!("{}, {} kernels", plan.mode().name(), kernels(loaded))),
+        row("RAM", format!("{} of weights, always", human_bytes(plan.resident_bytes()))),
     ];
-    if plan.mode != Mode::FullResident {
+    if plan.mode() != Mode::FullResident {
         let cached = plan.cached_fraction(shape, &loaded.planned.layout) * 100.0;
-        let streamable = human_bytes(plan.streamable_bytes);
+        let streamable = human_bytes(plan.streamable_bytes());
         rows.push(row("NVMe", format!("{streamable} can stream, {cached:.1}% of it has room in RAM")));
     }
-    if plan.mode.streams_experts() {
-        let bytes = human_bytes(plan.slot_bytes);
+    if plan.experts.is_some() {
+        let bytes = human_bytes(plan.slot_bytes());
         rows.push(row("slots", format!("{slots} experts in {bytes}, evicted by {}", policy_name(loaded))));
     }
     rows.push(row(
         "context",
         format!(
             "{} tokens, {}; compute buffers {}",
-            loaded.planned.settings.context,
-            human_bytes(loaded.memory.context_bytes),
-            human_bytes(loaded.memory.compute_bytes)
+            plan.context.context_tokens,
+            human_bytes(loaded.ledger.bytes_for(Purpose::Kv)),
+            human_bytes(loaded.ledger.bytes_for(Purpose::Compute))
         ),
     ));
     let total = human_bytes(plan.total_bytes());
-    let (budget, floor) = (human_bytes(plan.budget_bytes), human_bytes(plan.floor_bytes));
+    let (budget, floor) = (human_bytes(plan.budget_bytes()), human_bytes(plan.floor_bytes));
     rows.push(row("memory", format!("{total} planned of {budget}; it works from {floor} on")));
     rows.extend(loaded.reader.map(|reader| row("reader", reader.to_owned())));
     rows.push(row("seed", seed.to_string()));
@@ -189,7 +189,7 @@ pub(super) fn greeting(session: &Session) -> String {
     let loaded = session.loaded();
     let shape = &loaded.planned.source.shape;
     let name = shape.name.as_deref().unwrap_or(&shape.architecture);
-    format!("{name}, {}. /help says what there is, /bye leaves.", loaded.planned.plan.mode.name())
+    format!("{name}, {}. /help says what there is, /bye leaves.", loaded.planned.plan.mode().name())
 }
 
 fn row(name: &str, text: String) -> String {

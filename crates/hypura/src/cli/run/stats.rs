@@ -2,7 +2,7 @@
 //!
 //! Numbers that were not measured are `None` (`null` in JSON), never zero.
 
-use hypura_core::plan::{Choice, Mode};
+use hypura_core::plan::{Mode, Purpose};
 use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::load::{LoadedModel, PolicyKind};
 use hypura_engine::request::{Finish, Outcome};
@@ -102,17 +102,17 @@ impl MemoryNumbers {
         let planned = &loaded.planned;
         let plan = &planned.plan;
         Self {
-            memory_budget_bytes: plan.budget_bytes,
+            memory_budget_bytes: plan.budget_bytes(),
             peak_rss_bytes,
             floor_bytes: plan.floor_bytes,
             planned_bytes: plan.total_bytes(),
-            resident_bytes: plan.resident_bytes,
-            streamable_bytes: plan.streamable_bytes,
+            resident_bytes: plan.resident_bytes(),
+            streamable_bytes: plan.streamable_bytes(),
             cached_fraction: plan.cached_fraction(&planned.source.shape, &planned.layout),
-            slots: plan.slots.clone(),
-            slot_bytes: plan.slot_bytes,
-            kv_bytes: loaded.memory.context_bytes,
-            compute_bytes: loaded.memory.compute_bytes,
+            slots: plan.slots(&planned.layout),
+            slot_bytes: loaded.ledger.bytes_for(Purpose::Slots),
+            kv_bytes: loaded.ledger.bytes_for(Purpose::Kv),
+            compute_bytes: loaded.ledger.bytes_for(Purpose::Compute),
         }
     }
 }
@@ -196,7 +196,7 @@ impl Stats {
     ) -> Self {
         let planned = &loaded.planned;
         let (plan, settings, shape) = (&planned.plan, &planned.settings, &planned.source.shape);
-        let observed = plan.mode != Mode::FullResident;
+        let observed = plan.mode() != Mode::FullResident;
         let decode_time: Duration = outcome.token_times.iter().sum();
         let computed = outcome.prompt_tokens - outcome.reused_tokens;
         let (before, after) = (&outcome.prefill_stats, &outcome.decode_stats);
@@ -207,20 +207,16 @@ impl Stats {
         Self {
             model: planned.source.path.clone(),
             architecture: shape.architecture.clone(),
-            mode: plan.mode.name(),
+            mode: plan.mode().name(),
             kernels: kernels(loaded),
             reader: loaded.reader,
-            policy: plan.mode.streams_experts().then(|| policy_name(loaded)),
-            threads: settings.threads,
+            policy: plan.experts.is_some().then(|| policy_name(loaded)),
+            threads: settings.tuning.threads,
             // llama.cpp rounds what was asked for up.
             context: loaded.context.capacity(),
-            ubatch: settings.ubatch,
+            ubatch: plan.context.ubatch_tokens,
             notes: loaded.notes.clone(),
-            routes: settings
-                .routes
-                .forced_from
-                .as_ref()
-                .map(|path| format!("forced from {}", path.display())),
+            routes: forced_from(loaded),
             memory: MemoryNumbers::new(loaded, peak_rss_bytes),
             prompt_tokens: outcome.prompt_tokens,
             reused_tokens: outcome.reused_tokens,
@@ -259,16 +255,17 @@ impl Stats {
     }
 }
 
+fn forced_from(loaded: &LoadedModel) -> Option<String> {
+    let path = loaded.planned.settings.tuning.routes.forced_from.as_ref()?;
+    Some(format!("forced from {}", path.display()))
+}
+
 pub(super) fn kernels(loaded: &LoadedModel) -> &'static str {
-    let planned = &loaded.planned;
-    let settings = &planned.settings;
-    let decorated = settings.choice == Choice::Resident || settings.routes.is_active();
-    let plain = planned.plan.mode == Mode::FullResident && !decorated;
-    if plain { "repacked" } else { "file-layout" }
+    loaded.planned.kernels().name()
 }
 
 pub(super) fn policy_name(loaded: &LoadedModel) -> &'static str {
-    match loaded.planned.settings.policy {
+    match loaded.planned.settings.tuning.policy {
         PolicyKind::Lfru => "lfru",
         PolicyKind::Lru => "lru",
         PolicyKind::S3Fifo => "s3fifo",

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// What direct writes must be a multiple of, in bytes: offset, length and address.
-pub(super) const PAGE: usize = 4096;
+pub(super) use hypura_core::plan::PAGE;
 
 /// Files that are being written.
 #[derive(Debug)]

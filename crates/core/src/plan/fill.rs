@@ -1,0 +1,295 @@
+//! What is resident, what streams, and whether it fits.
+//!
+//! Each pool's budget bounds everything in it: weights, slots, KV cache, compute buffers, read buffers and,
+//! on the host, the process itself. What llama.cpp needs comes in with the constraints, measured or
+//! estimated; the rest is arithmetic over the model's shape. What is at home on a device is resident there;
+//! only what is at home on the host can stream. Sums saturate: sizes come from files, which may lie. Nothing
+//! here allocates.
+
+use super::error::PlanError;
+use super::ledger::{Basis, Entry, Ledger, Purpose};
+use super::placement::{ClassSlots, DensePlan, ExpertPlan, Plan, ratio};
+use super::pool::PoolId;
+use super::request::{CacheSize, Choice, Constraints};
+use super::trunk::{Trunk, bytes_of};
+use super::{ClassLayout, ExpertLayout};
+use crate::model::{ModelShape, ModelTensor, TensorRole};
+
+/// Cells of the expert ring: one being computed, one landed, the rest at the disk.
+const EXPERT_CELLS: usize = 16;
+/// Fewest cells that keep the disk busy while one is computed.
+const FEWEST_CELLS: usize = 2;
+/// The expert ring may take this share of what is left for slots.
+const CELL_SHARE: u64 = 8;
+
+/// Decides. `layout` and the homes of `constraints` belong to the same shape.
+///
+/// # Errors
+/// [`PlanError`] when the budget is below the floor, with the floor.
+pub fn fill(shape: &ModelShape, layout: &ExpertLayout, constraints: &Constraints) -> Result<Plan, PlanError> {
+    let devices = on_devices(shape, constraints)?;
+    Host::new(shape, layout, constraints, devices).plan()
+}
+
+/// What devices have in them; all of it is resident.
+///
+/// # Errors
+/// [`PlanError::DeviceTooSmall`] for the first that is.
+pub(super) fn on_devices(shape: &ModelShape, constraints: &Constraints) -> Result<Ledger, PlanError> {
+    let Constraints { pools, needs, homes, .. } = constraints;
+    let mut ledger = Ledger::new();
+    for entry in needs.entries().iter().filter(|entry| entry.pool != PoolId::HOST) {
+        ledger.add(*entry);
+    }
+    for (pool, _) in pools.devices() {
+        ledger.add(weights(pool, homes.bytes(shape, pool, |_| true)));
+    }
+    match ledger.exceeded(pools) {
+        None => Ok(ledger),
+        Some(pool) => Err(PlanError::DeviceTooSmall {
+            pool,
+            needed_bytes: ledger.pool_bytes(pool),
+            budget_bytes: pools.get(pool).map_or(0, |pool| pool.budget_bytes),
+        }),
+    }
+}
+
+const fn weights(pool: PoolId, bytes: u64) -> Entry {
+    Entry { pool, purpose: Purpose::Weights, bytes, basis: Basis::Exact }
+}
+
+/// Dividing the host's memory.
+struct Host<'a> {
+    shape: &'a ModelShape,
+    layout: &'a ExpertLayout,
+    constraints: &'a Constraints,
+    /// What devices have in them.
+    devices: Ledger,
+    /// Bytes of all weights that are at home on the host.
+    total: u64,
+    /// Those of routed experts.
+    routed: u64,
+    /// What else of them may stream.
+    trunk: Trunk,
+    /// What llama.cpp, the process and media need.
+    needs: u64,
+    budget: u64,
+}
+
+/// How the host's memory is divided.
+struct Division {
+    floor: u64,
+    resident: u64,
+    experts: Option<ExpertPlan>,
+    dense: Option<DensePlan>,
+}
+
+impl<'a> Host<'a> {
+    fn new(
+        shape: &'a ModelShape,
+        layout: &'a ExpertLayout,
+        constraints: &'a Constraints,
+        devices: Ledger,
+    ) -> Self {
+        let homes = &constraints.homes;
+        let is_routed = |tensor: &ModelTensor| matches!(tensor.role, TensorRole::RoutedExpert(_));
+        Self {
+            shape,
+            layout,
+            constraints,
+            devices,
+            total: homes.bytes(shape, PoolId::HOST, |_| true),
+            routed: homes.bytes(shape, PoolId::HOST, is_routed),
+            trunk: Trunk::of(shape, homes),
+            needs: constraints.needs.pool_bytes(PoolId::HOST),
+            budget: constraints.pools.host_budget_bytes(),
+        }
+    }
+
+    fn plan(&self) -> Result<Plan, PlanError> {
+        let Constraints { choice, cache, .. } = *self.constraints;
+        let needed = self.total.saturating_add(self.needs);
+        let fits = needed <= self.budget;
+        match choice {
+            Choice::Resident if !fits => {
+                Err(PlanError::ResidentTooLarge { needed_bytes: needed, budget_bytes: self.budget })
+            }
+            Choice::Auto if fits && (cache.is_none() || !self.can_stream()) => Ok(self.resident(needed)),
+            Choice::Resident => Ok(self.resident(needed)),
+            Choice::Auto | Choice::Stream if self.has_experts() => self.experts().map(|it| self.placed(it)),
+            Choice::Auto | Choice::Stream => self.dense(needed).map(|it| self.placed(it)),
+        }
+    }
+
+    /// Whether there is anything that could stream.
+    fn can_stream(&self) -> bool {
+        self.has_experts() || !self.trunk.weights.is_empty()
+    }
+
+    /// Whether there are routed experts at home here. They go to devices all together or not at all.
+    fn has_experts(&self) -> bool {
+        let homes = &self.constraints.homes.layers;
+        let here = |layer: u32| homes.get(layer as usize).is_none_or(|home| home.experts == PoolId::HOST);
+        self.layout.layers.iter().any(|layer| here(layer.layer))
+    }
+
+    fn resident(&self, floor: u64) -> Plan {
+        self.placed(Division { floor, resident: self.total, experts: None, dense: None })
+    }
+
+    fn placed(&self, division: Division) -> Plan {
+        let Division { floor, resident, experts, dense } = division;
+        let mut ledger = self.devices.clone();
+        for entry in self.constraints.needs.entries().iter().filter(|entry| entry.pool == PoolId::HOST) {
+            ledger.add(*entry);
+        }
+        ledger.add(weights(PoolId::HOST, resident));
+        if let Some(experts) = &experts {
+            for group in &experts.slots {
+                let bytes = slot_bytes(self.layout, *group);
+                ledger.add(Entry { pool: group.pool, purpose: Purpose::Slots, bytes, basis: Basis::Exact });
+            }
+            let bytes = times(experts.cells, experts.cell_bytes);
+            ledger = ledger.with_host(Purpose::Cells, bytes, Basis::Exact);
+        }
+        if let Some(dense) = &dense {
+            let bytes = times(dense.cells, dense.cell_bytes);
+            ledger = ledger.with_host(Purpose::Ring, bytes, Basis::Exact);
+        }
+        let Constraints { context, pools, homes, .. } = self.constraints.clone();
+        Plan { context, pools, floor_bytes: floor, ledger, homes, experts, dense }
+    }
+
+    /// A model with routed experts. What every token passes is worth most in memory: a byte of it saves a
+    /// byte of reading for each token, a byte of slots at most as much and mostly less. So slots get what is
+    /// left when all of it is resident (beyond what the user asks for them); where not even that fits, it
+    /// streams too, as much of it as must.
+    fn experts(&self) -> Result<Division, PlanError> {
+        let resident = self.total.saturating_sub(self.routed);
+        let always = self.needs.saturating_add(times(FEWEST_CELLS, self.layout.cell_bytes));
+        let least_resident = resident.saturating_sub(self.trunk.bytes);
+        let whole = always.saturating_add(resident);
+        let least = least_resident.saturating_add(self.trunk.ring_bytes());
+        let floor = always.saturating_add(resident.min(least));
+        let asked = self.asked_bytes(self.layout.total_bytes());
+        if let Some(left) = self.budget.checked_sub(whole.saturating_add(asked)) {
+            return Ok(self.slotted(floor, resident, left));
+        }
+        let part = floor.saturating_add(asked);
+        match self.budget.checked_sub(part).filter(|_| floor < whole) {
+            Some(left) => Ok(self.mixed(floor, resident, left)),
+            None => Err(self.below_floor(part, least_resident.min(resident))),
+        }
+    }
+
+    /// Everything but experts is resident; `left` bytes are for slots and cells, beyond the slots that were
+    /// asked for.
+    fn slotted(&self, floor: u64, resident: u64, left: u64) -> Division {
+        let layout = self.layout;
+        let asked = self.asked_bytes(layout.total_bytes());
+        // Cells beyond the least come out of the room for slots, but never more than a share of it. The share
+        // is set aside also where it is no whole number of cells: otherwise a larger budget could, by one
+        // more cell, leave fewer slots.
+        let spare = (asked.saturating_add(left) / CELL_SHARE).min(most_spare(layout)).min(left);
+        let wanted = if self.constraints.cache.is_some() { asked } else { left - spare };
+        Division { floor, resident, experts: Some(self.streamed_experts(wanted, spare)), dense: None }
+    }
+
+    /// The trunk streams in part: slots get what was asked for, the cells of experts what keeps the disk
+    /// busy, and the trunk the rest.
+    fn mixed(&self, floor: u64, resident: u64, left: u64) -> Division {
+        let spare = (left / CELL_SHARE).min(most_spare(self.layout));
+        let asked = self.asked_bytes(self.layout.total_bytes());
+        let (dense, streamed) = self.streamed_trunk(left - spare);
+        Division {
+            floor,
+            resident: resident.saturating_sub(streamed),
+            experts: Some(self.streamed_experts(asked, spare)),
+            dense: Some(dense),
+        }
+    }
+
+    fn dense(&self, needed: u64) -> Result<Division, PlanError> {
+        if self.trunk.weights.is_empty() {
+            return Err(match self.constraints.choice {
+                Choice::Stream => PlanError::NothingToStream,
+                _ => self.below_floor(needed, self.total),
+            });
+        }
+        let least_resident = self.total.saturating_sub(self.trunk.bytes);
+        let floor = least_resident.saturating_add(self.needs).saturating_add(self.trunk.ring_bytes());
+        let asked = self.asked_bytes(self.trunk.bytes);
+        let Some(left) = self.budget.checked_sub(floor.saturating_add(asked)) else {
+            return Err(self.below_floor(floor.saturating_add(asked), least_resident));
+        };
+        let keep = if self.constraints.cache.is_some() { asked } else { left };
+        let (dense, streamed) = self.streamed_trunk(keep);
+        let resident = self.total.saturating_sub(streamed);
+        Ok(Division { floor, resident, experts: None, dense: Some(dense) })
+    }
+
+    /// Slots in `room` bytes, and the cells that `spare` bytes beyond the least allow.
+    fn streamed_experts(&self, room: u64, spare: u64) -> ExpertPlan {
+        let cell_bytes = self.layout.cell_bytes;
+        let more_cells = usize::try_from(spare).unwrap_or(usize::MAX) / cell_bytes.max(1);
+        ExpertPlan {
+            slots: split_slots(self.layout, room),
+            cells: FEWEST_CELLS.saturating_add(more_cells),
+            cell_bytes,
+            streamable_bytes: self.routed,
+        }
+    }
+
+    /// The trunk streams, but for about `keep` bytes of it; and how many bytes stream.
+    fn streamed_trunk(&self, keep: u64) -> (DensePlan, u64) {
+        let Trunk { bytes, cell_bytes, .. } = self.trunk;
+        let weights = self.trunk.stream(self.shape, bytes.saturating_sub(keep));
+        let streamed = weights.iter().map(|index| bytes_of(self.shape, *index));
+        let streamed = streamed.fold(0, u64::saturating_add);
+        (DensePlan { weights, cells: Trunk::CELLS, cell_bytes, streamable_bytes: bytes }, streamed)
+    }
+
+    /// The size of the cache that the user asked for, of `streamable` bytes; 0 when nobody asked.
+    fn asked_bytes(&self, streamable: u64) -> u64 {
+        match self.constraints.cache {
+            None => 0,
+            Some(CacheSize::Bytes(bytes)) => bytes,
+            Some(CacheSize::Percent(percent)) => share(streamable, percent / 100.0),
+        }
+    }
+
+    fn below_floor(&self, floor: u64, resident: u64) -> PlanError {
+        PlanError::below_floor(floor, resident, &self.constraints.needs, &self.constraints.pools)
+    }
+}
+
+/// Bytes that cells of experts take at most, beyond the least.
+fn most_spare(layout: &ExpertLayout) -> u64 {
+    times(EXPERT_CELLS - FEWEST_CELLS, layout.cell_bytes)
+}
+
+/// Bytes of so many of `bytes` each.
+fn times(count: usize, bytes: usize) -> u64 {
+    (count as u64).saturating_mul(bytes as u64)
+}
+
+fn slot_bytes(layout: &ExpertLayout, group: ClassSlots) -> u64 {
+    let class = layout.classes.get(group.class);
+    u64::from(group.slots).saturating_mul(class.map_or(0, |class| class.slot_bytes as u64))
+}
+
+/// Divides room on the host among the size classes in proportion to their bytes.
+fn split_slots(layout: &ExpertLayout, room_bytes: u64) -> Vec<ClassSlots> {
+    let total = layout.total_bytes();
+    let of_class = |(class, sizes): (usize, &ClassLayout)| {
+        let part = share(room_bytes, ratio(sizes.total_bytes(), total));
+        let slots = (part / (sizes.slot_bytes as u64).max(1)).min(sizes.experts);
+        ClassSlots { pool: PoolId::HOST, class, slots: u32::try_from(slots).unwrap_or(u32::MAX) }
+    };
+    layout.classes.iter().enumerate().map(of_class).collect()
+}
+
+/// `fraction` of `bytes`, rounded down.
+fn share(bytes: u64, fraction: f64) -> u64 {
+    (bytes as f64 * fraction.clamp(0.0, 1.0)) as u64
+}

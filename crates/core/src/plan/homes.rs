@@ -1,0 +1,106 @@
+//! In which memory each layer is at home: whose kernels compute it.
+//!
+//! A home is decided by the plan and never changes while a model is loaded, because kernels of other devices
+//! round differently. The trunk of a layer is its attention, norms, router, shared experts and, in a dense
+//! layer, its feed-forward network; its routed experts may be at home elsewhere. The embedding table is
+//! always the host's, as in llama.cpp; the KV cache follows the trunk.
+
+use serde::{Deserialize, Serialize};
+
+use super::pool::{PoolId, Pools};
+use crate::model::{ModelShape, ModelTensor, TensorRole};
+
+/// Where a layer is at home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerHome {
+    /// All of it but routed experts.
+    pub trunk: PoolId,
+    /// Its routed experts.
+    pub experts: PoolId,
+}
+
+/// Where everything is at home.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Homes {
+    /// One for each layer that tokens pass.
+    pub layers: Vec<LayerHome>,
+    /// The last norm and the projection to the vocabulary.
+    pub output: PoolId,
+}
+
+impl Homes {
+    /// Everything on the host.
+    #[must_use]
+    pub fn on_host(shape: &ModelShape) -> Self {
+        Self { layers: vec![LayerHome::default(); shape.layers as usize], output: PoolId::HOST }
+    }
+
+    /// The last `layers` layers on devices, in shares of their budgets, and the output if those are all
+    /// layers: what llama.cpp makes of `n_gpu_layers`. Routed experts go along only if `experts` says so.
+    #[must_use]
+    pub fn on_devices(shape: &ModelShape, pools: &Pools, layers: u32, experts: bool) -> Self {
+        let mut homes = Self::on_host(shape);
+        let count = layers.min(shape.layers);
+        if count == 0 || pools.devices().next().is_none() {
+            return homes;
+        }
+        let first = (shape.layers - count) as usize;
+        for (at, home) in homes.layers.iter_mut().skip(first).enumerate() {
+            home.trunk = device_at(pools, (at as f64 + 0.5) / f64::from(count));
+            if experts {
+                home.experts = home.trunk;
+            }
+        }
+        if count == shape.layers {
+            homes.output = device_at(pools, 1.0);
+        }
+        homes
+    }
+
+    /// Where a tensor is at home.
+    #[must_use]
+    pub fn of(&self, tensor: &ModelTensor) -> PoolId {
+        match (tensor.layer, tensor.role) {
+            (None, TensorRole::Output | TensorRole::Norm) => self.output,
+            (None, _) => PoolId::HOST,
+            (Some(layer), role) => {
+                // Layers of multi-token prediction are beyond the last.
+                let home = self.layers.get(layer as usize).copied().unwrap_or_default();
+                if role.is_routed_expert() { home.experts } else { home.trunk }
+            }
+        }
+    }
+
+    /// Whether there is nothing at home anywhere else.
+    #[must_use]
+    pub fn are_on_host(&self) -> bool {
+        let on_host = |home: &LayerHome| *home == LayerHome::default();
+        self.output == PoolId::HOST && self.layers.iter().all(on_host)
+    }
+
+    /// Bytes of the tensors at home in a pool of which `counts` is true.
+    pub(super) fn bytes(
+        &self,
+        shape: &ModelShape,
+        pool: PoolId,
+        counts: impl Fn(&ModelTensor) -> bool,
+    ) -> u64 {
+        let here = shape.tensors.iter().filter(|tensor| self.of(tensor) == pool && counts(tensor));
+        here.fold(0, |sum, tensor| sum.saturating_add(tensor.info.bytes))
+    }
+}
+
+/// The device at a share (0 to 1) of all budgets of devices together.
+fn device_at(pools: &Pools, share: f64) -> PoolId {
+    let total: f64 = pools.devices().map(|(_, pool)| pool.budget_bytes as f64).sum();
+    let mut below = 0.0;
+    let mut last = PoolId::HOST;
+    for (id, pool) in pools.devices() {
+        below += pool.budget_bytes as f64;
+        last = id;
+        if share * total < below {
+            break;
+        }
+    }
+    last
+}

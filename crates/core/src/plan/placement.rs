@@ -1,0 +1,209 @@
+//! The plan: what is where.
+//!
+//! How a model runs follows from what there is in the plan: experts that stream bring their slots and cells,
+//! dense weights that stream bring their ring, and neither can be there by half. Plain data: it can be sent
+//! to another process. Invariant: the ledger is the whole truth about bytes, and no pool has more in it than
+//! its budget.
+
+use serde::{Deserialize, Serialize};
+
+use super::homes::Homes;
+use super::ledger::{Ledger, Purpose};
+use super::pool::{PoolId, Pools};
+use super::trunk::bytes_of;
+use super::{ContextShape, ExpertLayout};
+use crate::model::ModelShape;
+
+/// How a model runs. Follows from the plan, not from a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything is in memory.
+    FullResident,
+    /// Routed experts stream through slots; the rest is resident.
+    ExpertStreaming,
+    /// Dense weights stream through a ring; the rest is resident.
+    DenseStreaming,
+    /// Routed experts stream through slots and weights that every token passes through a ring, because not
+    /// even those fit.
+    MixedStreaming,
+}
+
+impl Mode {
+    /// Name for people and for JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::FullResident => "full-resident",
+            Self::ExpertStreaming => "expert-streaming",
+            Self::DenseStreaming => "dense-streaming",
+            Self::MixedStreaming => "mixed-streaming",
+        }
+    }
+
+    /// Whether routed experts stream through slots.
+    #[must_use]
+    pub const fn streams_experts(self) -> bool {
+        matches!(self, Self::ExpertStreaming | Self::MixedStreaming)
+    }
+}
+
+/// Slots of one size class in one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassSlots {
+    /// In which memory.
+    pub pool: PoolId,
+    /// Index into [`ExpertLayout::classes`].
+    pub class: usize,
+    /// How many.
+    pub slots: u32,
+}
+
+/// Routed experts that stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpertPlan {
+    /// By pool and class.
+    pub slots: Vec<ClassSlots>,
+    /// Throwaway cells for slices of experts that have no slot.
+    pub cells: usize,
+    /// Bytes of one of them.
+    pub cell_bytes: usize,
+    /// Bytes of the experts that stream, in the file.
+    pub streamable_bytes: u64,
+}
+
+/// Weights that every token passes and that stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DensePlan {
+    /// The weights that do: indices into [`ModelShape::tensors`], in order of use.
+    pub weights: Vec<usize>,
+    /// Cells of the ring.
+    pub cells: usize,
+    /// Bytes of one of them.
+    pub cell_bytes: usize,
+    /// Bytes of the weights that can stream, those that stay in memory included.
+    pub streamable_bytes: u64,
+}
+
+/// Where everything goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The context that it has room for.
+    pub context: ContextShape,
+    /// Memory that may be used.
+    pub pools: Pools,
+    /// Smallest budget of the host's memory that works for this model, context and homes.
+    pub floor_bytes: u64,
+    /// All bytes, by pool and purpose.
+    pub ledger: Ledger,
+    /// Where layers are at home.
+    pub homes: Homes,
+    /// Routed experts that stream.
+    pub experts: Option<ExpertPlan>,
+    /// Weights of the trunk that stream.
+    pub dense: Option<DensePlan>,
+}
+
+impl ExpertPlan {
+    /// Slots of a class, in all pools.
+    #[must_use]
+    pub fn class_slots(&self, class: usize) -> u32 {
+        let of_class = self.slots.iter().filter(|group| group.class == class);
+        of_class.fold(0, |sum, group| sum.saturating_add(group.slots))
+    }
+}
+
+impl Plan {
+    /// How the model runs.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        match (&self.experts, &self.dense) {
+            (None, None) => Mode::FullResident,
+            (Some(_), None) => Mode::ExpertStreaming,
+            (None, Some(_)) => Mode::DenseStreaming,
+            (Some(_), Some(_)) => Mode::MixedStreaming,
+        }
+    }
+
+    /// Bytes that may be used of the host's memory.
+    #[must_use]
+    pub const fn budget_bytes(&self) -> u64 {
+        self.pools.host_budget_bytes()
+    }
+
+    /// Everything the plan expects to use, in all pools.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.ledger.total_bytes()
+    }
+
+    /// Weights that stay in memory.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.ledger.bytes_for(Purpose::Weights)
+    }
+
+    /// All slots of experts.
+    #[must_use]
+    pub fn slot_bytes(&self) -> u64 {
+        self.ledger.bytes_for(Purpose::Slots)
+    }
+
+    /// Cells of experts and of the ring.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> u64 {
+        self.ledger.bytes_for(Purpose::Cells).saturating_add(self.ledger.bytes_for(Purpose::Ring))
+    }
+
+    /// Slots of each class of a layout, in all pools; none of them where experts do not stream.
+    #[must_use]
+    pub fn slots(&self, layout: &ExpertLayout) -> Vec<u32> {
+        let slots = |class| self.experts.as_ref().map_or(0, |experts| experts.class_slots(class));
+        (0..layout.classes.len()).map(slots).collect()
+    }
+
+    /// Weights that can stream in this mode, resident share included.
+    #[must_use]
+    pub fn streamable_bytes(&self) -> u64 {
+        let experts = self.experts.as_ref().map_or(0, |experts| experts.streamable_bytes);
+        experts.saturating_add(self.dense.as_ref().map_or(0, |dense| dense.streamable_bytes))
+    }
+
+    /// Share of the streamable bytes that has room in memory, 0 to 1. 1 when nothing streams.
+    #[must_use]
+    pub fn cached_fraction(&self, shape: &ModelShape, layout: &ExpertLayout) -> f64 {
+        let dense = self.dense.as_ref().map(|dense| dense.streamable_bytes);
+        let streamed = self.streamed_dense_bytes(shape);
+        match (&self.experts, dense) {
+            (None, None) => 1.0,
+            (Some(_), None) => self.expert_fraction(layout),
+            (None, Some(trunk)) => 1.0 - ratio(streamed, trunk),
+            (Some(_), Some(trunk)) => {
+                let held = trunk.saturating_sub(streamed).saturating_add(self.slot_bytes());
+                ratio(held, trunk.saturating_add(layout.total_bytes()))
+            }
+        }
+    }
+
+    /// Share of the experts that has room in slots, 0 to 1.
+    #[must_use]
+    pub fn expert_fraction(&self, layout: &ExpertLayout) -> f64 {
+        ratio(self.slot_bytes(), layout.total_bytes())
+    }
+
+    /// The dense weights that stream: indices into [`ModelShape::tensors`], in order of use.
+    #[must_use]
+    pub fn streamed_dense(&self) -> &[usize] {
+        self.dense.as_ref().map_or(&[], |dense| &dense.weights)
+    }
+
+    /// Bytes of the dense weights that stream: what every pass reads of them.
+    #[must_use]
+    pub fn streamed_dense_bytes(&self, shape: &ModelShape) -> u64 {
+        let bytes = self.streamed_dense().iter().map(|index| bytes_of(shape, *index));
+        bytes.fold(0, u64::saturating_add)
+    }
+}
+
+pub(super) fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

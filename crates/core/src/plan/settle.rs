@@ -1,0 +1,241 @@
+//! The one policy of what a model gets: from what is asked to a plan.
+//!
+//! In this order: the context is cut to what the model was trained for, the ubatch to what has to go through
+//! in one graph and then raised where that costs little; as many layers as fit go to devices; the KV cache is
+//! made smaller where nothing else works; sequences that only remember get what they cost little of; and
+//! where the caller allows it, the context is halved. Whoever loads, predicts or serves a model asks here, so
+//! that all of them get the same plan.
+
+use super::error::PlanError;
+use super::fill::{fill, on_devices};
+use super::homes::Homes;
+use super::ledger::{Ledger, Purpose};
+use super::placement::Plan;
+use super::pool::Pools;
+use super::request::{CacheSize, Choice, Constraints, ContextShape, KvType, MediaNeeds};
+use super::{ExpertLayout, choose_ubatch};
+use crate::model::ModelShape;
+
+/// Sequences that only remember may take one part in so many of what the weights take.
+const REMEMBERING_SHARE: u64 = 50;
+
+/// All that is asked of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlanRequest {
+    /// Memory that may be used.
+    pub pools: Pools,
+    /// Resident, streaming, or what fits.
+    pub choice: Choice,
+    /// Overrides the size of the cache.
+    pub cache: Option<CacheSize>,
+    /// The context, as far as the model can have it.
+    pub context: ContextShape,
+    /// Tokens of context down to which it is halved where the one that is asked for does not fit.
+    pub least_context_tokens: Option<u32>,
+    /// Whether the ubatch may be larger than asked where weights stream and the memory for it is little.
+    pub ubatch_may_grow: bool,
+    /// Whether the KV cache may be q8_0 in place of f16 where nothing else makes the plan work.
+    pub kv_may_shrink: bool,
+    /// A projector.
+    pub media: MediaNeeds,
+}
+
+impl Default for PlanRequest {
+    /// What a user gets without flags, with memory without end.
+    fn default() -> Self {
+        Self {
+            pools: Pools::host(u64::MAX),
+            choice: Choice::Auto,
+            cache: None,
+            context: ContextShape::default(),
+            least_context_tokens: None,
+            ubatch_may_grow: false,
+            kv_may_shrink: true,
+            media: MediaNeeds::default(),
+        }
+    }
+}
+
+/// What a request came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settled {
+    /// What is where.
+    pub plan: Plan,
+    /// What it keeps to.
+    pub constraints: Constraints,
+    /// What was decided that the user may want to know.
+    pub notes: Vec<String>,
+}
+
+/// Why there is no plan. `E` is why needs are not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettleError<E> {
+    /// Nothing that may be tried fits.
+    Plan(PlanError),
+    /// What a context needs cannot be found out.
+    Needs(E),
+}
+
+impl<E> From<PlanError> for SettleError<E> {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+/// Decides. `layout` belongs to the same shape. `needs` says what llama.cpp and the process need for a
+/// context whose layers have these homes, without weights and media: measured or estimated.
+///
+/// # Errors
+/// [`SettleError`].
+pub fn settle<E>(
+    shape: &ModelShape,
+    layout: &ExpertLayout,
+    request: &PlanRequest,
+    mut needs: impl FnMut(&ContextShape, &Homes) -> Result<Ledger, E>,
+) -> Result<Settled, SettleError<E>> {
+    let mut settling = Settling { shape, layout, request, needs: &mut needs };
+    let mut tokens = longest_context(shape, request.context.context_tokens);
+    loop {
+        let settled = settling.with_context(tokens);
+        let may_halve = request.least_context_tokens.is_some_and(|least| tokens / 2 >= least.max(1));
+        if !(may_halve && matches!(settled, Err(SettleError::Plan(_)))) {
+            return settled;
+        }
+        tokens /= 2;
+    }
+}
+
+/// The context of `asked` tokens that a model can have.
+fn longest_context(shape: &ModelShape, asked: u32) -> u32 {
+    let trained = u32::try_from(shape.context_train).unwrap_or(u32::MAX);
+    let most = if trained == 0 { u32::MAX } else { trained };
+    asked.min(most).max(1)
+}
+
+struct Settling<'a, E> {
+    shape: &'a ModelShape,
+    layout: &'a ExpertLayout,
+    request: &'a PlanRequest,
+    needs: &'a mut dyn FnMut(&ContextShape, &Homes) -> Result<Ledger, E>,
+}
+
+impl<E> Settling<'_, E> {
+    /// A plan for a context of so many tokens, with a smaller KV cache where that alone makes it work.
+    fn with_context(&mut self, context_tokens: u32) -> Result<Settled, SettleError<E>> {
+        let ubatch_tokens = self.ubatch(context_tokens);
+        let context = ContextShape { context_tokens, ubatch_tokens, ..self.request.context };
+        let may_shrink = context.kv == KvType::F16 && self.request.kv_may_shrink;
+        match self.with_homes(context) {
+            Err(SettleError::Plan(too_little)) if may_shrink => {
+                match self.with_homes(ContextShape { kv: KvType::Q8_0, ..context }) {
+                    Ok(settled) => Ok(Settled { notes: vec![too_little.shrunk_kv_note()], ..settled }),
+                    // The least that works is what q8_0 needs; a model that cannot have it needs what f16
+                    // does.
+                    Err(SettleError::Needs(_)) => Err(too_little.into()),
+                    still_too_little => still_too_little,
+                }
+            }
+            settled => settled,
+        }
+    }
+
+    /// Tokens of a graph: as asked, but all of what has to go through in one, and more where that costs
+    /// little.
+    fn ubatch(&self, context_tokens: u32) -> u32 {
+        let PlanRequest { media, ubatch_may_grow, .. } = *self.request;
+        if !self.shape.is_causal {
+            // It looks both ways: a text has to go through in one graph.
+            return context_tokens;
+        }
+        let asked = self.request.context.ubatch_tokens.max(1).max(media.graph_tokens);
+        let ubatch_tokens = asked.min(context_tokens);
+        if !ubatch_may_grow {
+            return ubatch_tokens;
+        }
+        let context = ContextShape { context_tokens, ubatch_tokens, ..self.request.context };
+        let constraints = self.constraints(context, Homes::on_host(self.shape), Ledger::new());
+        choose_ubatch(self.shape, self.layout, &constraints)
+    }
+
+    fn constraints(&self, context: ContextShape, homes: Homes, needs: Ledger) -> Constraints {
+        let PlanRequest { pools, choice, cache, media, .. } = self.request.clone();
+        Constraints { context, pools, needs: media.add_to(needs), homes, choice, cache }
+    }
+
+    fn measured(&mut self, context: ContextShape, homes: &Homes) -> Result<Constraints, SettleError<E>> {
+        let needs = (self.needs)(&context, homes).map_err(SettleError::Needs)?;
+        Ok(self.constraints(context, homes.clone(), needs))
+    }
+
+    fn with_homes(&mut self, context: ContextShape) -> Result<Settled, SettleError<E>> {
+        let bare = self.homes(ContextShape { idle_sequences: 0, ..context })?;
+        self.with_idle(context.idle_sequences, bare)
+    }
+
+    /// Homes for a context: everything on devices if that fits, otherwise the trunks of as many layers as do.
+    fn homes(&mut self, context: ContextShape) -> Result<Constraints, SettleError<E>> {
+        let Self { shape, request, .. } = *self;
+        let on_host = self.measured(context, &Homes::on_host(shape))?;
+        if request.pools.devices().next().is_none() {
+            return Ok(on_host);
+        }
+        if request.choice != Choice::Stream
+            && let Some(all) = self.on_devices(context, shape.layers, true)?
+        {
+            return Ok(all);
+        }
+        let mut best = on_host;
+        let (mut fits, mut too_many) = (0, shape.layers.saturating_add(1));
+        while too_many - fits > 1 {
+            let layers = fits + (too_many - fits) / 2;
+            match self.on_devices(context, layers, false)? {
+                Some(constraints) => (fits, best) = (layers, constraints),
+                None => too_many = layers,
+            }
+        }
+        Ok(best)
+    }
+
+    /// So many layers on devices; `None` where that does not fit.
+    fn on_devices(
+        &mut self,
+        context: ContextShape,
+        layers: u32,
+        experts: bool,
+    ) -> Result<Option<Constraints>, SettleError<E>> {
+        let homes = Homes::on_devices(self.shape, &self.request.pools, layers, experts);
+        let constraints = self.measured(context, &homes)?;
+        Ok(on_devices(self.shape, &constraints).is_ok().then_some(constraints))
+    }
+
+    /// A plan with as many sequences that only remember as were asked for where they take nothing (the cells
+    /// of a KV cache are one pool), with fewer where each has memory of its own (recurrent state), and
+    /// without where the plan works only so.
+    fn with_idle(&mut self, wanted: u32, bare: Constraints) -> Result<Settled, SettleError<E>> {
+        let idle = if wanted == 0 { 0 } else { self.affordable_idle(wanted, &bare)? };
+        if idle > 0 {
+            let context = ContextShape { idle_sequences: idle, ..bare.context };
+            let constraints = self.measured(context, &bare.homes)?;
+            if let Ok(settled) = self.filled(constraints) {
+                return Ok(settled);
+            }
+        }
+        Ok(self.filled(bare)?)
+    }
+
+    fn affordable_idle(&mut self, wanted: u32, bare: &Constraints) -> Result<u32, SettleError<E>> {
+        let full = self.measured(ContextShape { idle_sequences: wanted, ..bare.context }, &bare.homes)?;
+        let bytes = |constraints: &Constraints| {
+            let needs = &constraints.needs;
+            needs.bytes_for(Purpose::Kv).saturating_add(needs.bytes_for(Purpose::Compute))
+        };
+        let extra = bytes(&full).saturating_sub(bytes(bare)).max(1);
+        let most = self.shape.total_bytes() / REMEMBERING_SHARE;
+        Ok(u32::try_from(u64::from(wanted).saturating_mul(most) / extra).unwrap_or(u32::MAX).min(wanted))
+    }
+
+    fn filled(&self, constraints: Constraints) -> Result<Settled, PlanError> {
+        let plan = fill(self.shape, self.layout, &constraints)?;
+        Ok(Settled { plan, constraints, notes: Vec::new() })
+    }
+}

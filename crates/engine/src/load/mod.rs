@@ -1,0 +1,36 @@
+//! From a plan to a model that is ready to decode.
+//!
+//! Order matters: headers, then what llama.cpp will need (measured without allocating), then the plan, and
+//! only when the plan works is anything large allocated or read. Experts are never read at load.
+//!
+//! - [`settings`](LoadSettings): what is asked of a model, how to run it, hooks for tests
+//! - `prepare`: from settings to a plan
+//! - `measure`: what llama.cpp will need, without allocating it
+//! - `names`: which tensors llama.cpp is to leave to us
+//! - `assemble`: the executor, with its memory and its readers
+//! - `fill`: reading the weights that stay in memory
+//! - `open`: loading what was planned
+
+use hypura_core::plan;
+use hypura_storage::{PAGE, ReaderConfig};
+
+// Plans are made of pages and predicted for readers as `storage` has them.
+const _: () = assert!(plan::PAGE == PAGE);
+const _: () = assert!(plan::CHUNK_BYTES == ReaderConfig::DEFAULT.chunk_bytes as u64);
+const _: () = assert!(plan::READER_DEPTH == ReaderConfig::DEFAULT.depth as f64);
+
+mod assemble;
+mod fill;
+mod measure;
+mod names;
+mod open;
+mod prepare;
+mod settings;
+
+pub use hypura_core::cache::PolicyKind;
+pub use measure::NeedsMeter;
+pub(crate) use measure::kv_type;
+pub use names::Kernels;
+pub use open::{LoadedModel, load, load_watched};
+pub use prepare::{Planned, prepare};
+pub use settings::{LoadSettings, ModelOptions, TestHooks, Tuning, default_threads};

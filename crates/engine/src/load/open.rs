@@ -1,0 +1,170 @@
+//! Loading what was planned: memory, readers, llama.cpp's model and context, and the weights that stay.
+
+use hypura_core::plan::{Basis, Entry, Ledger, PoolId, Purpose};
+use hypura_ggml::{Context, LoadMode, LoadOptions, MediaError, Model, Projector};
+use hypura_storage::{Arena, Reader, ReaderKind, open_reader};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use super::assemble::{Assembled, assemble};
+use super::fill::{ensure_all_asked, fill};
+use super::measure::context_options;
+use super::names::load_mode;
+use super::prepare::Planned;
+use crate::error::LoadError;
+use crate::media::MediaTools;
+use crate::media::projector::ProjectorError;
+use crate::stream::SharedStats;
+
+/// A model that is ready to decode.
+pub struct LoadedModel {
+    /// llama.cpp's model.
+    pub model: Model,
+    /// Its context.
+    pub context: Context,
+    /// What it was loaded from, and how.
+    pub planned: Planned,
+    /// Counters of streaming.
+    pub stats: Arc<SharedStats>,
+    /// Raise to stop the decode in progress.
+    pub abort: Arc<AtomicBool>,
+    /// How long loading took.
+    pub load_time: Duration,
+    /// All bytes that the model holds now.
+    pub ledger: Ledger,
+    /// Name of the reader; `None` when nothing streams.
+    pub reader: Option<&'static str>,
+    /// What the user may want to know (a fallback that was taken).
+    pub notes: Vec<String>,
+    /// What makes rows of media.
+    pub(crate) media: Option<MediaTools>,
+}
+
+/// Writes down what llama.cpp allocated for a context.
+fn note_context(ledger: &mut Ledger, context: &Context) {
+    let used = context.memory_use();
+    note(ledger, Purpose::Kv, used.context_bytes);
+    note(ledger, Purpose::Compute, used.compute_bytes);
+}
+
+/// Writes down what was allocated for a purpose.
+fn note(ledger: &mut Ledger, purpose: Purpose, bytes: u64) {
+    ledger.set(Entry { pool: PoolId::HOST, purpose, bytes, basis: Basis::Exact });
+}
+
+impl LoadedModel {
+    /// The context was made anew.
+    pub(crate) fn context_rebuilt(&mut self) {
+        note_context(&mut self.ledger, &self.context);
+    }
+
+    /// Has the cache of experts give up at least so many bytes, as far as it can; returns how many.
+    pub(crate) fn give_back(&mut self, bytes: u64) -> u64 {
+        let freed = self.context.give_back(bytes);
+        let held = self.ledger.bytes_for(Purpose::Slots).saturating_sub(freed);
+        note(&mut self.ledger, Purpose::Slots, held);
+        freed
+    }
+}
+
+/// Loads what was planned. `progress` gets (bytes read, bytes to read) of the resident part.
+///
+/// # Errors
+/// [`LoadError`]; nothing stays behind.
+pub fn load(planned: Planned, progress: &mut dyn FnMut(u64, u64)) -> Result<LoadedModel, LoadError> {
+    let mut watch = |done, total| {
+        progress(done, total);
+        true
+    };
+    load_watched(planned, &mut watch)
+}
+
+/// The same; `watch` stops the load by answering false.
+///
+/// # Errors
+/// [`LoadError::Stopped`] then; nothing stays behind.
+pub fn load_watched(
+    planned: Planned,
+    watch: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<LoadedModel, LoadError> {
+    let start = Instant::now();
+    let settings = &planned.settings;
+    let stats = Arc::<SharedStats>::default();
+    let abort = Arc::<AtomicBool>::default();
+    let mut notes = planned.notes.clone();
+    let mode = load_mode(&planned);
+    let decorated = matches!(mode, LoadMode::Decorated { .. });
+    let options = LoadOptions { path: planned.source.path.clone(), mode, gpu_layers: 0 };
+    let pending = if decorated {
+        Model::load(&options)?
+    } else {
+        // llama.cpp reads the weights itself, and tells how far it is.
+        let total = planned.plan.resident_bytes();
+        Model::load_watched(&options, &mut |share| watch((total as f64 * f64::from(share)) as u64, total))?
+    };
+    let mut reader_name = None;
+    let mut open = |kind: &ReaderKind| -> Result<Box<dyn Reader>, LoadError> {
+        let opened = open_reader(kind, &settings.reader_config())?;
+        reader_name = Some(opened.reader.name());
+        if let Some(note) = opened.note
+            && !notes.contains(&note)
+        {
+            notes.push(note);
+        }
+        Ok(opened.reader)
+    };
+    let Assembled { executor, slots } = assemble(&planned, &stats, &abort, &mut open)?;
+    let model = if decorated {
+        let mut reader = open(&settings.tuning.reader)?;
+        let total = pending.resident_bytes();
+        pending.fill(|tensors| {
+            ensure_all_asked(&planned.source.shape, &planned.plan, tensors)?;
+            fill(&planned.source, tensors, reader.as_mut(), total, watch)
+        })?
+    } else {
+        pending.fill(|_| Ok::<(), LoadError>(()))?
+    };
+    let media = load_projector(&planned, &model, watch)?;
+    let context = Context::new(
+        &model,
+        &context_options(&planned.plan.context, settings.tuning.threads, &planned.source),
+        executor,
+        Arc::clone(&abort),
+    )?;
+    let mut ledger = planned.plan.ledger.clone();
+    note_context(&mut ledger, &context);
+    let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);
+    note(&mut ledger, Purpose::Slots, slot_bytes);
+    // Only now, so that loading does not compete for pages.
+    slots.filter(|_| !settings.hooks.populate_first).iter().for_each(Arena::populate_behind);
+    Ok(LoadedModel {
+        model,
+        context,
+        stats,
+        abort,
+        load_time: start.elapsed(),
+        ledger,
+        reader: reader_name,
+        notes,
+        media,
+        planned,
+    })
+}
+
+/// The projector of a plan. `watch` is told that the load gets on, and may stop it.
+fn load_projector(
+    planned: &Planned,
+    model: &Model,
+    watch: &mut dyn FnMut(u64, u64) -> bool,
+) -> Result<Option<MediaTools>, LoadError> {
+    let Some(projector) = &planned.projector else { return Ok(None) };
+    let path = &projector.path;
+    let total = planned.plan.resident_bytes();
+    let loaded = Projector::load(path, model, planned.settings.tuning.threads, &mut |_| watch(total, total));
+    match loaded {
+        Ok(loaded) => Ok(Some(MediaTools::new(loaded, projector))),
+        Err(MediaError::Stopped) => Err(LoadError::Stopped),
+        Err(error) => Err(ProjectorError::Unusable { path: path.clone(), reason: error.to_string() }.into()),
+    }
+}

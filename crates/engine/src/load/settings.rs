@@ -1,0 +1,221 @@
+//! How to load a model: what a user asks of it, how it is to run, and hooks for tests and benchmarks.
+//!
+//! The three are apart because they have different readers: [`ModelOptions`] decide the plan, [`Tuning`]
+//! changes how fast it runs, [`TestHooks`] are nothing that a user of the program should want.
+
+use hypura_core::cache::PolicyKind;
+use hypura_core::plan::{
+    CacheSize, Choice, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, SMALL_UBATCH,
+};
+use hypura_storage::{ReaderConfig, ReaderKind};
+use std::path::PathBuf;
+
+use crate::stream::{Prefetch, RouteSettings};
+
+/// What a user asks of a model: all that a plan depends on. [`Default`] is what there is without flags, but
+/// for the budget, which the caller must know.
+#[derive(Clone, Debug)]
+pub struct ModelOptions {
+    /// Bytes that may be used in all.
+    pub budget_bytes: u64,
+    /// Resident, streaming, or what fits.
+    pub choice: Choice,
+    /// Size of the cache of streamed weights.
+    pub cache: Option<CacheSize>,
+    /// Tokens of context of each sequence, as far as the model can have them.
+    pub context: u32,
+    /// Tokens of context down to which it is halved where the one that is asked for does not fit.
+    pub least_context: Option<u32>,
+    /// Most tokens in one graph.
+    pub ubatch: u32,
+    /// Whether it may be more where weights stream and the memory for it is little: each ubatch of a prompt
+    /// reads all that is not in memory.
+    pub ubatch_may_grow: bool,
+    /// Sequences that run at once, each with its own context.
+    pub sequences: u32,
+    /// Further sequences that only remember: conversations that may come back, as far as the memory of the
+    /// others has room.
+    pub idle_sequences: u32,
+    /// Element type of the KV cache.
+    pub kv: KvType,
+    /// Whether it may be q8_0 in place of f16 where nothing else makes the plan work.
+    pub kv_may_shrink: bool,
+    /// The projector for images and sounds, if there is one.
+    pub projector: Option<PathBuf>,
+}
+
+/// How a planned model runs. Nothing here changes what is where.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Threads that compute.
+    pub threads: u32,
+    /// Eviction policy of expert slots.
+    pub policy: PolicyKind,
+    /// Which reader.
+    pub reader: ReaderKind,
+    /// How the reader works.
+    pub reader_config: ReaderConfig,
+    /// How to guess the next layers' experts.
+    pub prefetch: Prefetch,
+    /// Observe or force routing.
+    pub routes: RouteSettings,
+}
+
+/// Hooks for tests and benchmarks.
+#[derive(Clone, Debug)]
+pub struct TestHooks {
+    /// Another reader for streaming than for loading, for tests of faults.
+    pub stream_reader: Option<ReaderKind>,
+    /// Have the system back the slots with memory before anything else, not behind the scenes: what loading
+    /// costs then has no part in the prompt.
+    pub populate_first: bool,
+    /// Fill memory with a poison pattern before it is reused: stale bytes become visible.
+    pub poison: bool,
+    /// Wait for all reads of a layer's part before anything is computed, part by part: no overlap. What a
+    /// simple program does; the baseline of benchmarks.
+    pub synchronous_reads: bool,
+    /// Take times and publish counters. Off only to measure what that costs.
+    pub statistics: bool,
+    /// Makes io_uring fail with this error number when it is opened, to test the way around it.
+    pub simulate_uring_refusal: Option<i32>,
+}
+
+/// How to load.
+#[derive(Clone, Debug, Default)]
+pub struct LoadSettings {
+    /// What is asked of the model.
+    pub model: ModelOptions,
+    /// How it runs.
+    pub tuning: Tuning,
+    /// For tests and benchmarks.
+    pub hooks: TestHooks,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            budget_bytes: u64::MAX,
+            choice: Choice::Auto,
+            cache: None,
+            context: 4096,
+            least_context: None,
+            ubatch: SMALL_UBATCH,
+            ubatch_may_grow: false,
+            sequences: 1,
+            idle_sequences: 0,
+            kv: KvType::F16,
+            kv_may_shrink: true,
+            projector: None,
+        }
+    }
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            threads: default_threads(),
+            policy: PolicyKind::default(),
+            reader: ReaderKind::Auto,
+            reader_config: ReaderConfig::default(),
+            prefetch: Prefetch::default(),
+            routes: RouteSettings::default(),
+        }
+    }
+}
+
+impl Default for TestHooks {
+    fn default() -> Self {
+        Self {
+            stream_reader: None,
+            populate_first: false,
+            poison: false,
+            synchronous_reads: false,
+            statistics: true,
+            simulate_uring_refusal: None,
+        }
+    }
+}
+
+impl ModelOptions {
+    /// What is asked of a plan; `media` is what the projector needs.
+    #[must_use]
+    pub fn plan_request(&self, media: MediaNeeds) -> PlanRequest {
+        PlanRequest {
+            pools: Pools::host(self.budget_bytes),
+            choice: self.choice,
+            cache: self.cache,
+            context: ContextShape {
+                context_tokens: self.context,
+                ubatch_tokens: self.ubatch,
+                sequences: self.sequences,
+                idle_sequences: self.idle_sequences,
+                kv: self.kv,
+            },
+            least_context_tokens: self.least_context,
+            ubatch_may_grow: self.ubatch_may_grow,
+            kv_may_shrink: self.kv_may_shrink,
+            media,
+        }
+    }
+}
+
+/// A method `with_…` for each field: the settings with that field changed.
+macro_rules! with {
+    ($($part:ident: $($name:ident $field:ident $kind:ty),+;)+) => {
+        impl LoadSettings {
+            $($(
+                #[doc = concat!("With another [`", stringify!($field), "`](Self::", stringify!($part), ").")]
+                #[must_use]
+                pub fn $name(mut self, $field: $kind) -> Self {
+                    self.$part.$field = $field;
+                    self
+                }
+            )+)+
+        }
+    };
+}
+
+with! {
+    model:
+        with_budget_bytes budget_bytes u64,
+        with_choice choice Choice,
+        with_cache cache Option<CacheSize>,
+        with_context context u32,
+        with_least_context least_context Option<u32>,
+        with_ubatch ubatch u32,
+        with_ubatch_may_grow ubatch_may_grow bool,
+        with_sequences sequences u32,
+        with_idle_sequences idle_sequences u32,
+        with_kv kv KvType,
+        with_kv_may_shrink kv_may_shrink bool,
+        with_projector projector Option<PathBuf>;
+    tuning:
+        with_threads threads u32,
+        with_policy policy PolicyKind,
+        with_reader reader ReaderKind,
+        with_reader_config reader_config ReaderConfig,
+        with_prefetch prefetch Prefetch,
+        with_routes routes RouteSettings;
+    hooks:
+        with_stream_reader stream_reader Option<ReaderKind>,
+        with_populate_first populate_first bool,
+        with_poison poison bool,
+        with_synchronous_reads synchronous_reads bool,
+        with_statistics statistics bool,
+        with_simulate_uring_refusal simulate_uring_refusal Option<i32>;
+}
+
+impl LoadSettings {
+    /// How readers work, refusals that tests ask for included.
+    pub(super) fn reader_config(&self) -> ReaderConfig {
+        let simulate_uring_refusal =
+            self.hooks.simulate_uring_refusal.or(self.tuning.reader_config.simulate_uring_refusal);
+        ReaderConfig { simulate_uring_refusal, ..self.tuning.reader_config }
+    }
+}
+
+/// One computing thread per core that this process may use.
+#[must_use]
+pub fn default_threads() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(1))
+}
