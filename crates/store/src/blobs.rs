@@ -2,7 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::digest::{Digest, Hasher};
@@ -111,15 +112,42 @@ pub(super) fn store_bytes(layout: &Layout, bytes: &[u8]) -> Result<(Digest, Stor
     Ok((digest, Stored::Created))
 }
 
+/// Makes a file a blob of the layout: by a hard link, so that it stays when the other name goes; across file systems, or
+/// where the system forbids such links, by a symbolic one.
+pub(super) fn link_blob(
+    layout: &Layout,
+    path: &Path,
+    digest: &Digest,
+    size: u64,
+) -> Result<Stored, StoreError> {
+    let blob = layout.blob(digest);
+    if fs::metadata(&blob).is_ok_and(|about| about.len() == size) {
+        return Ok(Stored::Present);
+    }
+    if let Some(folder) = blob.parent() {
+        fs::create_dir_all(folder).map_err(StoreError::io("make the folder", folder))?;
+    }
+    let real = fs::canonicalize(path).map_err(StoreError::io("read", path))?;
+    // A link that leads nowhere any more may be in the way.
+    let _ = fs::remove_file(&blob);
+    let linked = fs::hard_link(&real, &blob).or_else(|_| symlink(&real, &blob));
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(StoreError::io("link", blob)(error))
+        }
+        _ => Ok(Stored::Created),
+    }
+}
+
 /// Moves a whole file to its place.
-fn adopt(from: &std::path::Path, to: &std::path::Path) -> Result<(), StoreError> {
+fn adopt(from: &Path, to: &Path) -> Result<(), StoreError> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(StoreError::io("make the folder", folder))?;
     }
     fs::rename(from, to).map_err(StoreError::io("write", to))
 }
 
-fn remove_abandoned(folder: &std::path::Path) {
+fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let written =

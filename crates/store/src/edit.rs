@@ -1,25 +1,18 @@
-//! Changes of our own store that need no new content: copy, delete, and the links by which shards are opened.
+//! Changes of our own store that need no new content: copy and delete.
 
-use hypura_core::gguf::ShardName;
-use std::collections::HashSet;
 use std::fs;
-use std::io;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::create::link_blob;
+use super::blobs::link_blob;
 use super::digest::Digest;
 use super::entry::broken;
-use super::files::{shown_name, write_atomically};
 use super::gather::Source;
-use super::layout::{Layer, Layout, Manifest};
+use super::layout::Layout;
 use super::lock::StoreLock;
 use super::name::ModelName;
+use super::naming::{remove_unused, write_manifest};
 use super::unusable::Unusable;
-use super::{ModelEntry, Origin, Store, StoreError};
-
-/// Folder of the store with links to shards, one folder a model.
-const SHARDS_FOLDER: &str = "shards";
+use super::{Origin, Store, StoreError};
 
 impl Store {
     /// Gives a model a second name, in our own store. No weights are copied: blobs are shared, and files of other stores
@@ -95,44 +88,6 @@ fn foreign(name: &ModelName, origin: Origin) -> StoreError {
     StoreError::Foreign { name: name.to_string(), owner: origin.title(), way_out: origin.way_out() }
 }
 
-/// Writes the manifest of a model, whose blobs were looked for under this lock.
-pub(super) fn write_manifest(
-    layout: &Layout,
-    lock: &StoreLock,
-    name: &ModelName,
-    text: &[u8],
-) -> Result<(), StoreError> {
-    // The same name in other letters is the same model.
-    let path = layout.find(name).unwrap_or_else(|| layout.manifest(name));
-    let old = Layout::read(&path).ok().map(|(manifest, _)| manifest);
-    write_atomically(&path, text).map_err(StoreError::io("write", &path))?;
-    if let Some(old) = old {
-        remove_unused(layout, lock, &old);
-    }
-    Ok(())
-}
-
-fn digests(manifest: &Manifest) -> impl Iterator<Item = Digest> {
-    let layers = manifest.layers.iter().chain([&manifest.config]);
-    layers.filter_map(|layer: &Layer| Digest::parse(&layer.digest).ok())
-}
-
-/// Removes those blobs of a manifest that no manifest names any more. What cannot be removed stays: it is only space.
-fn remove_unused(layout: &Layout, _lock: &StoreLock, removed: &Manifest) {
-    let mut used = HashSet::new();
-    for (_, path) in layout.manifests().into_iter().flatten() {
-        match Layout::read(&path) {
-            Ok((manifest, _)) => used.extend(digests(&manifest)),
-            // Nobody knows what an unreadable manifest needs, so everything stays.
-            Err(_) => return,
-        }
-    }
-    for digest in digests(removed).filter(|digest| !used.contains(digest)) {
-        let _ = fs::remove_file(layout.blob(&digest));
-        let _ = fs::remove_dir_all(shards_folder(layout.root(), digest.hex()));
-    }
-}
-
 fn remove_empty_parents(path: &Path, top: &Path) {
     for folder in path.ancestors().skip(1).take_while(|folder| *folder != top) {
         // Fails, as it should, on the first one that is not empty.
@@ -140,42 +95,4 @@ fn remove_empty_parents(path: &Path, top: &Path) {
             break;
         }
     }
-}
-
-fn shards_folder(root: &Path, hex: &str) -> PathBuf {
-    root.join(SHARDS_FOLDER).join(hex)
-}
-
-/// See [`Store::open_path`].
-pub(super) fn open_path(own: Option<&Path>, entry: &ModelEntry) -> Result<PathBuf, StoreError> {
-    let Some(first) = entry.files.first() else {
-        return Err(broken(&entry.name)(Unusable::NoWeights));
-    };
-    let count = entry.files.len() as u32;
-    let named = ShardName::parse(&shown_name(first)).is_some_and(|shard| shard.count == count);
-    if count == 1 || named {
-        return Ok(first.clone());
-    }
-    let own = own.ok_or(StoreError::NoHome)?;
-    // Blobs are named by their digest; the first one's name stands for the model.
-    let hex = shown_name(first);
-    let hex = hex.strip_prefix("sha256-").unwrap_or(&hex).to_owned();
-    let folder = shards_folder(own, &hex);
-    fs::create_dir_all(&folder).map_err(StoreError::io("make the folder", &folder))?;
-    let shard = ShardName { prefix: "model".to_owned(), index: 0, count };
-    for (index, file) in (0..count).zip(&entry.files) {
-        let link = folder.join(shard.sibling(index));
-        if fs::read_link(&link).is_ok_and(|target| target == *file) {
-            continue;
-        }
-        let _ = fs::remove_file(&link);
-        match symlink(file, &link) {
-            // Another process made the same link.
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::io("link", &link)(error));
-            }
-            _ => {}
-        }
-    }
-    Ok(folder.join(shard.sibling(0)))
 }

@@ -4,13 +4,15 @@
 //! - `store`, `find`: lists, and models by name
 //! - `places`: which folders
 //! - `layout`, `digest`, `files`: manifests and blobs on disk
-//! - `gather`: what is where, by file names
+//! - `gather`, `quantization`: what is where, by file names
 //! - `projectors`: which projector belongs to which model, by the same
 //! - `facts`, `cache`: what headers say, remembered
+//! - `shards`: links by which sharded blobs are opened
 //! - `entry`, `show`: what is told of a model; `unusable`: why one cannot be used
 //! - `modelfile`: reading and writing Modelfiles
 //! - `settings`: what a Modelfile sets beside the weights
-//! - `blobs`, `create`, `edit`: changes, all of them in our own store, in order by its `lock`
+//! - `blobs`, `create`, `edit`: changes, all of them in our own store, in order by its `lock`; `naming`: which blobs
+//!   manifests name
 //! - [`fetch`]: headers of models that are elsewhere
 //!
 //! Invariants: no other program's folder is ever written to; nothing that a manifest, a request or a link says leads a
@@ -35,9 +37,12 @@ mod layout;
 mod lock;
 mod modelfile;
 mod name;
+mod naming;
 mod places;
 mod projectors;
+mod quantization;
 mod settings;
+mod shards;
 mod show;
 mod store;
 mod unusable;

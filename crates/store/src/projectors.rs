@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::files::shown_name;
-use super::gather::quantization_in;
 use super::layout::children;
+use super::quantization::quantization_in;
 use hypura_core::gguf::ShardName;
 
 /// Encodings in order of preference; all others come after them.

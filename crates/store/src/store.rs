@@ -10,7 +10,7 @@ use crate::name::{Locality, ModelName};
 use crate::places::{Origin, Places};
 use crate::show::Show;
 use crate::unusable::Unusable;
-use crate::{StoreError, edit, files};
+use crate::{StoreError, files, shards};
 
 /// The models of this machine.
 pub struct Store {
@@ -145,7 +145,7 @@ impl Store {
     /// # Errors
     /// When those links cannot be made.
     pub fn open_path(&self, entry: &ModelEntry) -> Result<PathBuf, StoreError> {
-        edit::open_path(self.places.own.as_deref(), entry)
+        shards::open_path(self.places.own.as_deref(), entry)
     }
 
     pub(crate) fn own(&self) -> Result<Layout, StoreError> {

@@ -12,7 +12,6 @@ mod save;
 use serde::Serialize;
 
 pub use request::{CreateRequest, Texts};
-pub(super) use save::link_blob;
 
 use super::entry::ModelEntry;
 use super::name::ModelName;

@@ -6,18 +6,16 @@
 use serde_json::json;
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
-use std::path::Path;
 
 use super::parts::{Parts, Weights};
 use super::{Progress, Watch};
 use crate::StoreError;
-use crate::blobs::{Stored, store_bytes};
+use crate::blobs::{Stored, link_blob, store_bytes};
 use crate::digest::Digest;
-use crate::edit::write_manifest;
 use crate::layout::{CONFIG_TYPE, Config, LAYER_PREFIX, Layer, Layout, MANIFEST_TYPE, Manifest};
 use crate::lock::StoreLock;
 use crate::name::ModelName;
+use crate::naming::write_manifest;
 
 impl Parts {
     /// Brings everything into the layout.
@@ -119,31 +117,4 @@ fn tell(digest: &Digest, stored: Stored, watch: Watch<'_>) {
         Stored::Present => "using existing layer",
     };
     watch(Progress::status(format!("{how} {digest}")));
-}
-
-/// Makes a file a blob of the layout: by a hard link, so that it stays when the other name goes; across file systems, or
-/// where the system forbids such links, by a symbolic one.
-pub(crate) fn link_blob(
-    layout: &Layout,
-    path: &Path,
-    digest: &Digest,
-    size: u64,
-) -> Result<Stored, StoreError> {
-    let blob = layout.blob(digest);
-    if fs::metadata(&blob).is_ok_and(|about| about.len() == size) {
-        return Ok(Stored::Present);
-    }
-    if let Some(folder) = blob.parent() {
-        fs::create_dir_all(folder).map_err(StoreError::io("make the folder", folder))?;
-    }
-    let real = fs::canonicalize(path).map_err(StoreError::io("read", path))?;
-    // A link that leads nowhere any more may be in the way.
-    let _ = fs::remove_file(&blob);
-    let linked = fs::hard_link(&real, &blob).or_else(|_| symlink(&real, &blob));
-    match linked {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(StoreError::io("link", blob)(error))
-        }
-        _ => Ok(Stored::Created),
-    }
 }
