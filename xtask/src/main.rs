@@ -1,34 +1,44 @@
-//! Chores of the repository, run as `cargo xtask CHORE`. There is one: `tidy`, the rules that compilers and clippy do
-//! not know. Owns no product code; nothing depends on it.
+//! Chores of the repository, run as `cargo xtask CHORE`: `tidy`, the rules that compilers and clippy do not
+//! know, and `wrap`, which fills text that is too wide. Owns no product code; nothing depends on it.
 #![forbid(unsafe_code)]
 
+mod modules;
+mod prose;
+mod rust;
 mod tidy;
+mod tree;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-const USAGE: &str = "usage: cargo xtask tidy    check the rules of this repository (they are listed in xtask/src/tidy/mod.rs)";
+use tree::Tree;
+
+const USAGE: &str = "\
+usage: cargo xtask tidy             check the rules of this repository (they are listed in xtask/src/tidy/mod.rs)
+       cargo xtask wrap [PATH…]     fill the comments and Markdown text that are too wide, in all files or in these";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["tidy"] => match tidy() {
-            Ok(code) => code,
-            Err(error) => {
-                eprintln!("tidy: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+    let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["tidy"] => tidy(),
+        ["wrap", paths @ ..] => wrap(paths),
         _ => {
             eprintln!("{USAGE}");
-            ExitCode::from(2)
+            return ExitCode::from(2);
         }
-    }
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
 fn tidy() -> Result<ExitCode> {
-    let tree = tidy::Tree::of_checkout()?;
+    let tree = Tree::of_checkout()?;
+    for advice in tidy::advice(&tree) {
+        println!("advice: {advice}");
+    }
     let findings = tidy::check(&tree)?;
     for finding in &findings {
         println!("{finding}");
@@ -39,4 +49,27 @@ fn tidy() -> Result<ExitCode> {
     }
     println!("tidy: {} findings", findings.len());
     Ok(ExitCode::FAILURE)
+}
+
+/// Fills what is too wide, in all files of the checkout or in those whose path from its root begins like one
+/// of these.
+fn wrap(paths: &[&str]) -> Result<ExitCode> {
+    let tree = Tree::of_checkout()?;
+    let root = tree.root().context("the checkout's path is not UTF-8")?;
+    for (path, text) in tree.texts("") {
+        if !paths.is_empty() && !paths.iter().any(|start| path.starts_with(start)) {
+            continue;
+        }
+        let wrapped = match path.rsplit_once('.') {
+            Some((_, "rs")) => prose::wrap_rust(path, text)?,
+            Some((_, "md")) => prose::wrap_document(text),
+            _ => continue,
+        };
+        if wrapped != text {
+            std::fs::write(format!("{root}/{path}"), wrapped)
+                .with_context(|| format!("cannot write {path}"))?;
+            println!("wrapped {path}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }

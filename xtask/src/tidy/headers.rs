@@ -1,6 +1,7 @@
 //! A Rust file opens with a `//!` comment: its job, what it owns, its invariants.
 
-use super::{Finding, Tree};
+use super::Finding;
+use crate::tree::Tree;
 
 /// What stands in a file that nobody has described yet.
 const EMPTY_WORDS: [&str; 2] = ["", "Placeholder."];

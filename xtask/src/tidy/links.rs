@@ -1,7 +1,8 @@
 //! Links of Markdown files to files of this repository lead somewhere. Links to the web are not followed; of
 //! `file.md#part` only the file is looked for. Code, fenced or between backticks, has no links.
 
-use super::{Finding, Tree};
+use super::Finding;
+use crate::tree::Tree;
 
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();

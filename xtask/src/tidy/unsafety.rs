@@ -1,10 +1,12 @@
-//! `unsafe` is confined to `crates/storage` and `crates/ggml`: everywhere else the crate root forbids or denies it, and
-//! the word does not occur as a token, not even in a macro or under an `expect`.
+//! `unsafe` is confined to `crates/storage` and `crates/ggml`: everywhere else the crate root forbids or
+//! denies it, and the word does not occur as a token, not even in a macro or under an `expect`.
 
 use anyhow::Result;
 use proc_macro2::{TokenStream, TokenTree};
 
-use super::{Finding, Tree, rust};
+use super::Finding;
+use crate::rust;
+use crate::tree::Tree;
 
 /// Where the word may occur.
 const PERMITTED: [&str; 2] = ["crates/storage/", "crates/ggml/"];

@@ -1,6 +1,7 @@
 //! No file above 64 MB: a clone stays quick, and hosts of git refuse files of 100 MB.
 
-use super::{Finding, Tree};
+use super::Finding;
+use crate::tree::Tree;
 
 const LARGEST_BYTES: u64 = 64 << 20;
 

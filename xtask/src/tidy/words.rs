@@ -1,7 +1,9 @@
-//! Words that must not stay in the repository: a `TODO` or `FIXME` that no issue tracks (`TODO(#12)` is fine), an
-//! `#[ignore]` without an issue (`#[ignore = "#12: …"]` is fine), and paths of the machine that somebody worked on.
+//! Words that must not stay in the repository: a `TODO` or `FIXME` that no issue tracks (`TODO(#12)` is
+//! fine), an `#[ignore]` without an issue (`#[ignore = "#12: …"]` is fine), and paths of the machine that
+//! somebody worked on.
 
-use super::{Finding, Tree};
+use super::Finding;
+use crate::tree::Tree;
 
 /// Data, not text of ours; and the tests of this rule, which must name what it looks for.
 const LEFT_OUT: [&str; 4] =

@@ -1,6 +1,7 @@
 //! Tests of the size rule: limits, the ratchet in both directions, and which functions are seen.
 
 use super::*;
+use crate::tidy::ratchet::PATH as RATCHET;
 
 /// A function of `lines` lines, at least 2.
 fn function(name: &str, lines: usize) -> String {
@@ -10,14 +11,38 @@ fn function(name: &str, lines: usize) -> String {
 /// (line, message) of what is found in `a.rs` with this text and this ratchet.
 fn found(text: &str, ratchet: &str) -> Result<Vec<(Option<usize>, String)>> {
     let tree = Tree::of_texts(&[("a.rs", text), (RATCHET, ratchet)]);
-    Ok(check(&tree)?.into_iter().map(|finding| (finding.line, finding.message)).collect())
+    Ok(check(&tree, &Ratchet::of(&tree)?)?
+        .into_iter()
+        .map(|finding| (finding.line, finding.message))
+        .collect())
 }
 
 #[test]
-fn a_file_of_500_lines_passes_and_one_of_501_does_not() -> Result<()> {
-    assert_eq!(found(&"\n".repeat(500), "")?, []);
-    let message = "the file has 501 lines, more than 500: split it".to_owned();
-    assert_eq!(found(&"\n".repeat(501), "")?, [(None, message)]);
+fn a_mod_rs_of_80_lines_passes_and_one_of_81_does_not_unless_it_is_listed() -> Result<()> {
+    let found = |path: &str, lines: usize, ratchet: &str| -> Result<Vec<String>> {
+        let tree = Tree::of_texts(&[(path, &"\n".repeat(lines)), (RATCHET, ratchet)]);
+        Ok(check(&tree, &Ratchet::of(&tree)?)?.iter().map(Finding::to_string).collect())
+    };
+    let none = <[&str; 0]>::default();
+    assert_eq!(found("a/src/b/mod.rs", 80, "")?, none);
+    assert_eq!(
+        found("a/src/b/mod.rs", 81, "")?,
+        ["a/src/b/mod.rs: the mod.rs has 81 lines, more than 80: split it"]
+    );
+    assert_eq!(found("a/src/b/mod.rs", 81, "[modules]\n\"a/src/b/mod.rs\" = 81\n")?, none);
+    // Helpers of integration tests have no other file to be in.
+    assert_eq!(found("a/tests/b/mod.rs", 81, "")?, none);
+    assert_eq!(found("a/src/b.rs", 81, "")?, none);
+    Ok(())
+}
+
+#[test]
+fn a_file_of_more_than_500_lines_is_a_matter_of_advice() -> Result<()> {
+    for (lines, expected) in [(500, 0), (501, 1)] {
+        let tree = Tree::of_texts(&[("a.rs", &"\n".repeat(lines))]);
+        assert_eq!(advice(&tree).len(), expected);
+        assert_eq!(check(&tree, &Ratchet::default())?, []);
+    }
     Ok(())
 }
 
@@ -43,35 +68,21 @@ fn a_listed_function_may_keep_its_length_but_not_grow() -> Result<()> {
 
 #[test]
 fn the_ratchet_follows_what_shrinks() -> Result<()> {
-    let ratchet = "[files]\n\"a.rs\" = 600\n[functions]\n\"a.rs::f\" = 80\n";
-    let text = function("f", 75) + &"\n".repeat(500);
-    assert_eq!(
-        found(&text, ratchet)?,
-        [
-            (None, format!("the file has shrunk to 575 lines: set `a.rs` to it in {RATCHET}, now 600")),
-            (
-                Some(1),
-                format!("the function has shrunk to 75 lines: set `a.rs::f` to it in {RATCHET}, now 80")
-            ),
-        ]
-    );
-    assert_eq!(
-        found(&function("f", 70), ratchet)?,
-        [
-            (None, format!("the file has become short: remove `a.rs` from {RATCHET}")),
-            (Some(1), format!("the function has become short: remove `a.rs::f` from {RATCHET}")),
-        ]
-    );
+    let ratchet = "[functions]\n\"a.rs::f\" = 80\n";
+    let shrunk = format!("the function has shrunk to 75 lines: set `a.rs::f` to it in {RATCHET}, now 80");
+    assert_eq!(found(&function("f", 75), ratchet)?, [(Some(1), shrunk)]);
+    let short = format!("the function has become short: remove `a.rs::f` from {RATCHET}");
+    assert_eq!(found(&function("f", 70), ratchet)?, [(Some(1), short)]);
     Ok(())
 }
 
 #[test]
 fn what_is_gone_leaves_the_ratchet() -> Result<()> {
-    let ratchet = "[files]\n\"b.rs\" = 600\n[functions]\n\"a.rs::g\" = 80\n";
+    let ratchet = "[modules]\n\"b/src/mod.rs\" = 90\n[functions]\n\"a.rs::g\" = 80\n";
     assert_eq!(
         found("", ratchet)?,
         [
-            (None, "the file `b.rs` is gone: remove it".to_owned()),
+            (None, "the mod.rs `b/src/mod.rs` is gone: remove it".to_owned()),
             (None, "the function `a.rs::g` is gone: remove it".to_owned()),
         ]
     );

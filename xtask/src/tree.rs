@@ -1,5 +1,5 @@
-//! The files that the rules look at: what git tracks or would track, with the text of those that are text. Built from
-//! a checkout, or in memory by tests.
+//! The files that the rules look at: what git tracks or would track, with the text of those that are text.
+//! Built from a checkout, or in memory by tests.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// The checkout that the current folder lies in. Files that git ignores are left out; files that are new and not
-    /// yet added are in, so that they are judged before they are committed.
+    /// The checkout that the current folder lies in. Files that git ignores are left out; files that are new
+    /// and not yet added are in, so that they are judged before they are committed.
     pub(crate) fn of_checkout() -> Result<Self> {
         let root = PathBuf::from(git(Path::new("."), &["rev-parse", "--show-toplevel"])?.trim_end());
         let list = git(&root, &["ls-files", "-z", "--cached", "--others", "--exclude-standard"])?;
@@ -148,7 +148,7 @@ mod tests {
             return Ok(());
         }
         let tree = Tree::of_checkout()?;
-        assert!(tree.text("xtask/src/tidy/tree.rs").is_some());
+        assert!(tree.text("xtask/src/tree.rs").is_some());
         assert!(!tree.contains("target"));
         Ok(())
     }
