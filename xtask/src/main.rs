@@ -1,7 +1,9 @@
-//! Chores of the repository, run as `cargo xtask CHORE`: `tidy`, the rules that compilers and clippy do not
-//! know, and `wrap`, which fills text that is too wide. Owns no product code; nothing depends on it.
+//! Chores of the repository, run as `cargo xtask CHORE`: `tidy`, the rules that compilers and clippy do not know;
+//! `metrics`, figures of the code; and `wrap`, which fills text that is too wide. Owns no product code; nothing depends
+//! on it.
 #![forbid(unsafe_code)]
 
+mod metrics;
 mod modules;
 mod prose;
 mod rust;
@@ -16,12 +18,14 @@ use tree::Tree;
 
 const USAGE: &str = "\
 usage: cargo xtask tidy             check the rules of this repository (they are listed in xtask/src/tidy/mod.rs)
+       cargo xtask metrics          print figures of the code
        cargo xtask wrap [PATH…]     fill the comments and Markdown text that are too wide, in all files or in these";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["tidy"] => tidy(),
+        ["metrics"] => metrics(),
         ["wrap", paths @ ..] => wrap(paths),
         _ => {
             eprintln!("{USAGE}");
@@ -49,6 +53,11 @@ fn tidy() -> Result<ExitCode> {
     }
     println!("tidy: {} findings", findings.len());
     Ok(ExitCode::FAILURE)
+}
+
+fn metrics() -> Result<ExitCode> {
+    print!("{}", metrics::Metrics::of(&Tree::of_checkout()?)?);
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Fills what is too wide, in all files of the checkout or in those whose path from its root begins like one

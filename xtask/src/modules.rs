@@ -11,8 +11,7 @@ use syn::Item;
 use crate::rust;
 use crate::tree::Tree;
 
-pub(crate) use names::Definition;
-use names::Import;
+pub(crate) use names::{Definition, Import};
 
 /// A crate of the workspace.
 pub(crate) struct Crate {
@@ -30,7 +29,7 @@ pub(crate) struct Module {
     /// It, or a module around it, exists under `#[cfg(test)]` only.
     pub(crate) is_test: bool,
     pub(crate) items: Vec<Item>,
-    imports: Vec<Import>,
+    pub(crate) imports: Vec<Import>,
 }
 
 /// All crates that have a `src/lib.rs` or a `src/main.rs`; a package with both is two crates.

@@ -13,6 +13,8 @@ pub(crate) struct Import {
     pub(crate) name: Option<String>,
     /// As it is written, split at `::`, without the `*`.
     pub(crate) target: Vec<String>,
+    /// Something that this module offers to others (`pub use`), which need not mean that it uses it.
+    pub(crate) is_reexport: bool,
 }
 
 /// Where something is defined.
@@ -77,20 +79,21 @@ pub(super) fn imports(items: &[Item]) -> Vec<Import> {
     let mut imports = Vec::new();
     for item in items {
         if let Item::Use(item) = item {
-            collect(&item.tree, &mut Vec::new(), &mut imports);
+            let is_reexport = !matches!(item.vis, syn::Visibility::Inherited);
+            collect(&item.tree, &mut Vec::new(), is_reexport, &mut imports);
         }
     }
     imports
 }
 
-fn collect(tree: &UseTree, before: &mut Vec<String>, imports: &mut Vec<Import>) {
+fn collect(tree: &UseTree, before: &mut Vec<String>, is_reexport: bool, imports: &mut Vec<Import>) {
     let mut add = |name: Option<String>, last: Option<String>| {
         // `use a::b::{self}` brings `b`.
         let last = last.filter(|last| last != "self" || before.is_empty());
         let name =
             name.map(|name| if name == "self" { before.last().cloned().unwrap_or(name) } else { name });
         let target = before.iter().cloned().chain(last).collect();
-        imports.push(Import { name, target });
+        imports.push(Import { name, target, is_reexport });
     };
     match tree {
         UseTree::Name(name) => add(Some(name.ident.to_string()), Some(name.ident.to_string())),
@@ -98,12 +101,12 @@ fn collect(tree: &UseTree, before: &mut Vec<String>, imports: &mut Vec<Import>) 
         UseTree::Glob(_) => add(None, None),
         UseTree::Path(path) => {
             before.push(path.ident.to_string());
-            collect(&path.tree, before, imports);
+            collect(&path.tree, before, is_reexport, imports);
             before.pop();
         }
         UseTree::Group(group) => {
             for tree in &group.items {
-                collect(tree, before, imports);
+                collect(tree, before, is_reexport, imports);
             }
         }
     }

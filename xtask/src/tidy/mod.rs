@@ -24,7 +24,7 @@ mod headers;
 mod links;
 mod ratchet;
 mod sizes;
-mod types;
+pub(crate) mod types;
 mod unsafety;
 mod weights;
 mod widths;
