@@ -201,7 +201,10 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn tmpfs_is_buffered_and_says_why() {
-        let Ok(file) = tempfile::NamedTempFile::new_in("/dev/shm") else { return };
+        let file = match tempfile::NamedTempFile::new_in("/dev/shm") {
+            Ok(file) => file,
+            Err(error) => return crate::required::skip_without("tmpfs", error),
+        };
         let opened = SourceFile::open(file.path()).unwrap();
         assert!(!opened.is_direct());
         assert!(opened.buffered_because().unwrap().contains("direct I/O"));

@@ -18,6 +18,8 @@ pub mod probe;
 pub mod process;
 mod random;
 pub mod reader;
+#[cfg(test)]
+mod required;
 
 pub use arena::{Arena, HugePages};
 pub use error::{ArenaError, OpenError, ReadError};

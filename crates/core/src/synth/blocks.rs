@@ -257,5 +257,4 @@ fn octave(scale: f32, stream: &mut Stream) -> i32 {
 }
 
 #[cfg(test)]
-#[path = "blocks_tests.rs"]
 mod tests;

@@ -235,5 +235,4 @@ fn write(path: &Path, profile: &Profile) -> io::Result<()> {
 }
 
 #[cfg(test)]
-#[path = "store_tests.rs"]
 mod tests;

@@ -139,5 +139,4 @@ fn most(bounds: impl Iterator<Item = BoundBy>) -> Option<BoundBy> {
 }
 
 #[cfg(test)]
-#[path = "summary_tests.rs"]
 pub(super) mod tests;

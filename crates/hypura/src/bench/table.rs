@@ -285,5 +285,4 @@ fn number(value: f64) -> String {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

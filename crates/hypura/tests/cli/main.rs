@@ -32,3 +32,5 @@ mod signals;
 mod sounds;
 #[cfg(test)]
 mod synth;
+#[cfg(test)]
+mod trace;

@@ -88,5 +88,4 @@ fn stat_field(stat: &str, name: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[path = "cgroup_tests.rs"]
 mod tests;

@@ -244,5 +244,4 @@ impl Cell<'_> {
 }
 
 #[cfg(test)]
-#[path = "bandwidth_tests.rs"]
 mod tests;

@@ -180,5 +180,4 @@ impl Chunk {
 }
 
 #[cfg(test)]
-#[path = "chunk_tests.rs"]
 mod tests;

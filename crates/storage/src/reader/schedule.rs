@@ -300,5 +300,4 @@ fn fault_of(request: &ReadRequest) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "schedule_tests.rs"]
 mod tests;

@@ -242,5 +242,4 @@ impl Drop for AbortOnDrop {
 }
 
 #[cfg(test)]
-#[path = "scoped_tests.rs"]
 mod tests;

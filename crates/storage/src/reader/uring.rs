@@ -163,5 +163,4 @@ impl Drop for UringReader {
 }
 
 #[cfg(test)]
-#[path = "uring_tests.rs"]
 mod tests;

@@ -12,6 +12,8 @@ use hypura_storage::{
 };
 use tempfile::NamedTempFile;
 
+use crate::required::skip_without;
+
 /// The kinds to test here: the simulated disk in and out of order, and the real readers that can be opened.
 pub fn kinds() -> Vec<ReaderKind> {
     let disorderly = SimConfig {
@@ -25,7 +27,7 @@ pub fn kinds() -> Vec<ReaderKind> {
         vec![ReaderKind::Pread, ReaderKind::Sim(SimConfig::default()), ReaderKind::Sim(disorderly)];
     match open_reader(&ReaderKind::Uring, &ReaderConfig::default()) {
         Ok(_) => kinds.push(ReaderKind::Uring),
-        Err(refusal) => eprintln!("not tested here: {refusal}"),
+        Err(refusal) => skip_without("io_uring", refusal),
     }
     kinds
 }

@@ -10,4 +10,7 @@ mod kit;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
+#[path = "../../src/required.rs"]
+mod required;
+#[cfg(test)]
 mod scoped;

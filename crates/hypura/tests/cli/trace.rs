@@ -1,59 +1,32 @@
 //! `hypura trace` and `hypura run --routes` as people run them: what they print, what they write, and how they refuse.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
+use hypura_core::synth::Shape;
 use hypura_core::trace::{LayerRoutes, Phase, TraceHeader, TraceToken, TraceWriter};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use tempfile::TempDir;
+
+use crate::kit::{self, Finished};
 
 const LAYERS: u32 = 4;
 const EXPERTS: u32 = 16;
 const GENERATED: u32 = 40;
 
-struct Finished {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Finished {
-    #[track_caller]
-    fn succeeded(self) -> Self {
-        assert_eq!(self.code, Some(0), "{}", self.stderr);
-        self
-    }
-
-    /// One line on stderr that names all `parts`, nothing on stdout.
-    #[track_caller]
-    fn refused(&self, code: i32, parts: &[&str]) {
-        assert_eq!((self.code, self.stdout.as_str()), (Some(code), ""), "{}", self.stderr);
-        assert_eq!(self.stderr.trim_end().lines().count(), 1, "{}", self.stderr);
-        for part in parts {
-            assert!(self.stderr.contains(part), "{part:?} is not in {}", self.stderr);
-        }
-    }
-}
-
-fn hypura<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Finished {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
-    let output = command.args(arguments).stdin(Stdio::null()).output().unwrap();
-    Finished {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+/// One line on stderr that names all `parts`, nothing on stdout.
+#[track_caller]
+fn refused(finished: &Finished, code: i32, parts: &[&str]) {
+    assert_eq!(finished.stdout, "", "{finished:?}");
+    finished.assert_error(code, parts);
 }
 
 fn replay(path: &Path, flags: &[&str]) -> Finished {
     let start = ["trace".as_ref(), "replay".as_ref(), path.as_os_str()];
-    hypura(start.into_iter().chain(flags.iter().map(|flag| flag.as_ref())))
+    kit::run(start.into_iter().chain(flags.iter().map(|flag| flag.as_ref())))
 }
 
 /// Routes that drift: each token keeps one expert of the last one and takes a new one.
@@ -83,19 +56,12 @@ fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-fn tiny(folder: &TempDir, shape: Shape, quant: Quant) -> PathBuf {
-    let plan = SynthPlan::new(&SynthOptions::new(shape, quant)).unwrap();
-    let mut bytes = vec![0; usize::try_from(plan.shards()[0].file_bytes).unwrap()];
-    plan.fill_file(0, 0, &mut bytes);
-    file(folder, "tiny.gguf", &bytes)
-}
-
 #[test]
 fn a_replay_tells_hits_distance_and_speed() {
     let folder = TempDir::new().unwrap();
     let path = file(&folder, "t.jsonl.gz", &gzip(&trace_bytes()));
     let flags = ["--fraction", "25,100", "--disk", "1GB/s", "--compute-ms", "2", "--json"];
-    let report: Value = serde_json::from_str(&replay(&path, &flags).succeeded().stdout).unwrap();
+    let report: Value = serde_json::from_str(&replay(&path, &flags).assert_success().stdout).unwrap();
     let trace = &report["traces"][0];
     assert_eq!((&trace["generated_tokens"], &trace["prompt_tokens"]), (&GENERATED.into(), &3.into()));
     assert_eq!(trace["routed_bytes_per_token"], 8e6);
@@ -122,10 +88,10 @@ fn a_replay_tells_hits_distance_and_speed() {
 fn the_table_shows_what_was_asked_for() {
     let folder = TempDir::new().unwrap();
     let path = file(&folder, "t.jsonl", &trace_bytes());
-    let text = replay(&path, &["--policy", "lru,belady", "--cache", "16MB"]).succeeded().stdout;
+    let text = replay(&path, &["--policy", "lru,belady", "--cache", "16MB"]).assert_success().stdout;
     assert!(text.contains("drift") && text.contains("lru") && text.contains("belady"), "{text}");
     assert!(!text.contains("lfru") && !text.contains("tok/s"), "{text}");
-    let text = replay(&path, &["--disk", "2GB/s"]).succeeded().stdout;
+    let text = replay(&path, &["--disk", "2GB/s"]).assert_success().stdout;
     assert!(text.contains("tok/s") && text.contains("50.0%") && text.contains("2.00 GB/s"), "{text}");
 }
 
@@ -135,8 +101,8 @@ fn the_curves_are_drawn_for_every_trace() {
     let path = file(&folder, "t.jsonl", &trace_bytes());
     let svg = folder.path().join("curves.svg");
     let out = [path.as_os_str(), "--disk".as_ref(), "2GB/s".as_ref(), "--svg".as_ref(), svg.as_os_str()];
-    replay(&path, &[]).succeeded();
-    hypura(["trace".as_ref(), "replay".as_ref(), path.as_os_str()].into_iter().chain(out)).succeeded();
+    replay(&path, &[]).assert_success();
+    kit::run(["trace".as_ref(), "replay".as_ref(), path.as_os_str()].into_iter().chain(out)).assert_success();
     let text = fs::read_to_string(&svg).unwrap();
     assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
     assert_eq!(text.matches(">hits, % of lookups<").count(), 2, "one panel a trace");
@@ -162,10 +128,10 @@ fn what_is_no_trace_is_refused_in_one_line() {
     ];
     for (name, bytes, part) in cases {
         let path = file(&folder, name, &bytes);
-        replay(&path, &[]).refused(1, &[name, part]);
+        refused(&replay(&path, &[]), 1, &[name, part]);
     }
-    replay(&folder.path().join("missing"), &[]).refused(1, &["missing", "No such file"]);
-    replay(folder.path(), &[]).refused(1, &["trace"]);
+    refused(&replay(&folder.path().join("missing"), &[]), 1, &["missing", "No such file"]);
+    refused(&replay(folder.path(), &[]), 1, &["trace"]);
 }
 
 #[test]
@@ -182,10 +148,10 @@ fn wrong_flags_are_wrong_usage() {
         vec!["--policy", "random"],
         vec!["--ubatch", "0"],
     ] {
-        replay(&path, &flags).refused(2, &["--help"]);
+        refused(&replay(&path, &flags), 2, &["--help"]);
     }
-    hypura(["trace", "replay"]).refused(2, &["FILE"]);
-    hypura(["trace", "record", "demo", "hi"]).refused(2, &["--out"]);
+    refused(&kit::run(["trace", "replay"]), 2, &["FILE"]);
+    refused(&kit::run(["trace", "record", "demo", "hi"]), 2, &["--out"]);
 }
 
 /// Runs a streamed answer of a tiny model with `flags` before and after its arguments; returns its statistics.
@@ -203,14 +169,14 @@ fn run(command: &[&str], model: &Path, flags: &[&OsStr], stats: &Path) -> Value 
     arguments.extend(fixed.split(' ').skip(2).map(OsStr::new));
     arguments.extend(["--stats-json".as_ref(), stats.as_os_str()]);
     arguments.extend(flags);
-    hypura(arguments).succeeded();
+    kit::run(arguments).assert_success();
     serde_json::from_str(&fs::read_to_string(stats).unwrap()).unwrap()
 }
 
 #[test]
 fn what_a_run_recorded_can_be_replayed_and_forced() {
     let folder = TempDir::new().unwrap();
-    let model = tiny(&folder, Shape::TinyQwen3Moe, Quant::Q4_K);
+    let model = kit::model(folder.path(), Shape::TinyQwen3Moe, 1);
     let (trace, stats) = (folder.path().join("own.jsonl.gz"), folder.path().join("stats.json"));
     let out = [OsStr::new("--out"), trace.as_os_str()];
     let recorded = run(&["trace", "record"], &model, &out, &stats);
@@ -218,7 +184,8 @@ fn what_a_run_recorded_can_be_replayed_and_forced() {
     assert!(fs::read(&trace).unwrap().starts_with(&[0x1f, 0x8b]));
     assert!(!folder.path().join("own.jsonl.gz.part").exists());
     let report: Value =
-        serde_json::from_str(&replay(&trace, &["--json", "--fraction", "100"]).succeeded().stdout).unwrap();
+        serde_json::from_str(&replay(&trace, &["--json", "--fraction", "100"]).assert_success().stdout)
+            .unwrap();
     // Of twelve tokens the last is chosen, but not computed.
     assert_eq!(report["traces"][0]["generated_tokens"], 11);
     let routes = [OsStr::new("--routes"), trace.as_os_str()];
@@ -231,25 +198,25 @@ fn what_a_run_recorded_can_be_replayed_and_forced() {
 #[test]
 fn a_recording_that_cannot_be_is_refused_before_the_run() {
     let folder = TempDir::new().unwrap();
-    let model = tiny(&folder, Shape::TinyLlama, Quant::Q4_K);
+    let model = kit::model(folder.path(), Shape::TinyLlama, 1);
     let model = model.to_str().unwrap();
     let out = folder.path().join("no/such/folder.jsonl");
     let record =
-        |model: &str, out: &Path| hypura(["trace", "record", model, "hi", "--out", out.to_str().unwrap()]);
-    record(model, &folder.path().join("t")).refused(1, &["no routed experts"]);
-    let moe = tiny(&folder, Shape::TinyMixtral, Quant::Q4_K);
-    record(moe.to_str().unwrap(), &out).refused(1, &["cannot write the trace", "no/such"]);
-    record(moe.to_str().unwrap(), folder.path()).refused(1, &["a folder"]);
+        |model: &str, out: &Path| kit::run(["trace", "record", model, "hi", "--out", out.to_str().unwrap()]);
+    refused(&record(model, &folder.path().join("t")), 1, &["no routed experts"]);
+    let moe = kit::model(folder.path(), Shape::TinyMixtral, 1);
+    refused(&record(moe.to_str().unwrap(), &out), 1, &["cannot write the trace", "no/such"]);
+    refused(&record(moe.to_str().unwrap(), folder.path()), 1, &["a folder"]);
 }
 
 #[test]
 fn routes_that_do_not_fit_the_model_are_refused() {
     let folder = TempDir::new().unwrap();
-    let model = tiny(&folder, Shape::TinyMixtral, Quant::Q4_K);
+    let model = kit::model(folder.path(), Shape::TinyMixtral, 1);
     let large = String::from_utf8(trace_bytes()).unwrap();
     let path = file(&folder, "large.jsonl", large.as_bytes());
     let words = [model.as_os_str(), "hi".as_ref(), "--raw".as_ref(), "--routes".as_ref(), path.as_os_str()];
     let flags = ["-n", "4", "--ignore-eos", "--memory", "1GiB"].map(OsStr::new);
-    let refused = hypura([OsStr::new("run")].into_iter().chain(words).chain(flags));
-    refused.refused(1, &["does not fit", "expert 15", "8 experts"]);
+    let finished = kit::run([OsStr::new("run")].into_iter().chain(words).chain(flags));
+    refused(&finished, 1, &["does not fit", "expert 15", "8 experts"]);
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use super::*;
+use crate::required::skip_without;
 use crate::{Arena, HugePages, PAGE, Priority, SourceFile};
 
 const REQUESTS: usize = 6;
@@ -13,7 +14,13 @@ const DEPTH: usize = 4;
 /// A reader that has taken its requests in, and pushed the first chunks, and told the kernel nothing yet; and the
 /// memory. `None` without io_uring.
 fn loaded_reader() -> Option<(UringReader, Arc<Arena>)> {
-    let mut reader = open_uring(&ReaderConfig { depth: DEPTH, ..ReaderConfig::default() }).ok()?;
+    let mut reader = match open_uring(&ReaderConfig { depth: DEPTH, ..ReaderConfig::default() }) {
+        Ok(reader) => reader,
+        Err(refusal) => {
+            skip_without("io_uring", refusal);
+            return None;
+        }
+    };
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(&[1; REQUESTS * PAGE]).unwrap();
     let file = SourceFile::open(file.path()).unwrap();
