@@ -74,7 +74,7 @@ fuzz-check: bootstrap
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz $(CARGO_FLAGS)
 
 tidy:
-	$(CARGO) run --release --quiet --package xtask $(CARGO_FLAGS) -- tidy
+	$(CARGO) run --release --quiet --package xtask $(CARGO_FLAGS) -- tidy --strict
 
 # The documentation is for those who work here: private items are part of it, so links to them are right.
 docs: bootstrap

@@ -17,14 +17,15 @@ use anyhow::{Context as _, Result};
 use tree::Tree;
 
 const USAGE: &str = "\
-usage: cargo xtask tidy             check the rules of this repository (they are listed in xtask/src/tidy/mod.rs)
-       cargo xtask metrics          print figures of the code
-       cargo xtask wrap [PATH…]     fill the comments and Markdown text that are too wide, in all files or in these";
+usage: cargo xtask tidy [--strict]   check the rules of this repository (they are listed in xtask/src/tidy/mod.rs)
+       cargo xtask metrics           print figures of the code
+       cargo xtask wrap [PATH…]      fill the comments and Markdown text that are too wide, in all files or in these";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["tidy"] => tidy(),
+        ["tidy"] => tidy(false),
+        ["tidy", "--strict"] => tidy(true),
         ["metrics"] => metrics(),
         ["wrap", paths @ ..] => wrap(paths),
         _ => {
@@ -38,12 +39,13 @@ fn main() -> ExitCode {
     })
 }
 
-fn tidy() -> Result<ExitCode> {
+fn tidy(strict: bool) -> Result<ExitCode> {
     let tree = Tree::of_checkout()?;
-    for advice in tidy::advice(&tree) {
+    let (stale, findings): (Vec<_>, Vec<_>) =
+        tidy::check(&tree)?.into_iter().partition(|finding| finding.is_stale && !strict);
+    for advice in tidy::advice(&tree).into_iter().chain(stale) {
         println!("advice: {advice}");
     }
-    let findings = tidy::check(&tree)?;
     for finding in &findings {
         println!("{finding}");
     }

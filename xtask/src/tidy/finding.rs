@@ -8,15 +8,22 @@ pub(crate) struct Finding {
     pub(super) path: String,
     pub(super) line: Option<usize>,
     pub(super) message: String,
+    /// No rule is broken: something was made better, and the ratchet does not say so yet.
+    pub(crate) is_stale: bool,
 }
 
 impl Finding {
     pub(super) fn of_file(path: &str, message: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line: None, message: message.into() }
+        Self { path: path.to_owned(), line: None, message: message.into(), is_stale: false }
+    }
+
+    /// The same as something that does not break a rule.
+    pub(super) fn stale(self) -> Self {
+        Self { is_stale: true, ..self }
     }
 
     pub(super) fn at(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line: Some(line), message: message.into() }
+        Self { path: path.to_owned(), line: Some(line), message: message.into(), is_stale: false }
     }
 }
 

@@ -70,34 +70,42 @@ pub(crate) fn judge(
         }
     }
     for item in longest.values() {
-        if let Some(message) = judge_one(what, item, limit_lines, listed.get(&item.key).copied()) {
-            findings.push(Finding { path: item.path.clone(), line: item.line, message });
+        if let Some((message, is_stale)) = judge_one(what, item, limit_lines, listed.get(&item.key).copied())
+        {
+            findings.push(Finding { path: item.path.clone(), line: item.line, message, is_stale });
         }
     }
     findings.extend(
         listed
             .keys()
             .filter(|key| !longest.contains_key(key.as_str()))
-            .map(|key| Finding::of_file(PATH, format!("{what} `{key}` is gone: remove it"))),
+            .map(|key| Finding::of_file(PATH, format!("{what} `{key}` is gone: remove it")).stale()),
     );
     findings
 }
 
-fn judge_one(what: &str, item: &Measured, limit_lines: usize, listed: Option<usize>) -> Option<String> {
+/// What there is to say about one thing, and whether it is only that the ratchet should follow.
+fn judge_one(
+    what: &str,
+    item: &Measured,
+    limit_lines: usize,
+    listed: Option<usize>,
+) -> Option<(String, bool)> {
     let (key, length) = (&item.key, item.length_lines);
     match listed {
         None if length > limit_lines => {
-            Some(format!("{what} has {length} lines, more than {limit_lines}: split it"))
+            Some((format!("{what} has {length} lines, more than {limit_lines}: split it"), false))
         }
         Some(_) if length <= limit_lines => {
-            Some(format!("{what} has become short: remove `{key}` from {PATH}"))
+            Some((format!("{what} has become short: remove `{key}` from {PATH}"), true))
         }
         Some(number) if length > number => {
-            Some(format!("{what} has grown from {number} to {length} lines: shorten it"))
+            Some((format!("{what} has grown from {number} to {length} lines: shorten it"), false))
         }
-        Some(number) if length < number => {
-            Some(format!("{what} has shrunk to {length} lines: set `{key}` to it in {PATH}, now {number}"))
-        }
+        Some(number) if length < number => Some((
+            format!("{what} has shrunk to {length} lines: set `{key}` to it in {PATH}, now {number}"),
+            true,
+        )),
         _ => None,
     }
 }

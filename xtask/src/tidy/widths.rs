@@ -36,7 +36,10 @@ fn judge(what: &str, wide: Vec<Finding>, listed: usize) -> Vec<Finding> {
     }
     let count = wide.len();
     let message = match count {
-        0 => format!("no {what} line is too wide any more: remove their number"),
+        0 => {
+            let message = format!("no {what} line is too wide any more: remove their number");
+            return vec![Finding::of_file(ratchet::PATH, message).stale()];
+        }
         _ if count > listed => format!(
             "{count} {what} lines have more than {} columns, {listed} are listed: `cargo xtask wrap FILE` fills them",
             prose::WIDEST

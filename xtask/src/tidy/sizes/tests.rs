@@ -77,6 +77,17 @@ fn the_ratchet_follows_what_shrinks() -> Result<()> {
 }
 
 #[test]
+fn a_ratchet_that_should_follow_breaks_no_rule() -> Result<()> {
+    for (lines, is_stale) in [(60, true), (75, true), (81, false)] {
+        let ratchet = "[functions]\n\"a.rs::f\" = 80\n";
+        let tree = Tree::of_texts(&[("a.rs", &function("f", lines)), (RATCHET, ratchet)]);
+        let findings = check(&tree, &Ratchet::of(&tree)?)?;
+        assert_eq!(findings.iter().map(|finding| finding.is_stale).collect::<Vec<_>>(), [is_stale], "{lines}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_is_gone_leaves_the_ratchet() -> Result<()> {
     let ratchet = "[modules]\n\"b/src/mod.rs\" = 90\n[functions]\n\"a.rs::g\" = 80\n";
     assert_eq!(
