@@ -82,7 +82,11 @@ fn a_ratchet_that_should_follow_breaks_no_rule() -> Result<()> {
         let ratchet = "[functions]\n\"a.rs::f\" = 80\n";
         let tree = Tree::of_texts(&[("a.rs", &function("f", lines)), (RATCHET, ratchet)]);
         let findings = check(&tree, &Ratchet::of(&tree)?)?;
-        assert_eq!(findings.iter().map(|finding| finding.is_stale).collect::<Vec<_>>(), [is_stale], "{lines}");
+        assert_eq!(
+            findings.iter().map(|finding| finding.is_stale).collect::<Vec<_>>(),
+            [is_stale],
+            "{lines}"
+        );
     }
     Ok(())
 }
