@@ -3,6 +3,7 @@
 //! A sentence for a client names the model and the way out, never a path, a pointer or a line of code.
 
 use http::StatusCode;
+use hypura_engine::request::{RequestError, RequestErrorKind};
 
 /// Why a request was not answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,15 @@ impl Failure {
         // Two blanks: clients compare with Ollama's text.
         let message = "server busy, please try again.  maximum pending requests exceeded";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// What a request's end says, whose words may be shown to the client.
+    #[must_use]
+    pub fn of_request(error: RequestError) -> Self {
+        match error.kind {
+            RequestErrorKind::Request => Self::bad_request(error.message),
+            RequestErrorKind::Unloaded | RequestErrorKind::Engine => Self::internal(error.message),
+        }
     }
 
     /// 404 in the words that clients look for.

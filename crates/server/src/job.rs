@@ -5,6 +5,7 @@
 //! once (the request is valid, its model is loaded, it waits for its turn), then any number of `Progress`, `Text` and
 //! `ToolCall`, then `Done` or `Failed` as the last one. `Failed` may come at any time, also first.
 
+pub use hypura_engine::ToolChoice;
 use hypura_engine::media::{MediaFile, marker_part};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -161,18 +162,6 @@ pub enum Think {
     Switch(bool),
     /// Think so hard: `low`, `medium`, `high`, `max`.
     Level(String),
-}
-
-/// Which tools a model may, must or must not call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ToolChoice {
-    /// As it likes.
-    #[default]
-    Auto,
-    /// None.
-    None,
-    /// At least one.
-    Required,
 }
 
 /// What is common to all jobs.

@@ -9,9 +9,9 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
+use hypura_engine::serve::Totals;
 
 use super::models::RunningModel;
-use super::models::backend::EngineTotals;
 use super::respond;
 use super::state::Server;
 
@@ -44,28 +44,28 @@ fn render(server: &Server, running: &[RunningModel]) -> String {
     llama_server(&mut out, running);
     hypura(&mut out, running);
     let counters = &server.counters;
-    let count = |value: &AtomicU64| number(value.load(Ordering::Relaxed));
+    let counted = |value: &AtomicU64| number(value.load(Ordering::Relaxed));
     for (name, kind, help, value) in [
         (
             "requests_total",
             "counter",
             "Requests that reached a model, or tried to.",
-            count(&counters.requests),
+            counted(&counters.requests),
         ),
-        ("requests_active", "gauge", "Requests that are not answered yet.", count(&counters.active)),
-        ("requests_failed_total", "counter", "Requests that failed.", count(&counters.failures)),
+        ("requests_active", "gauge", "Requests that are not answered yet.", counted(&counters.active)),
+        ("requests_failed_total", "counter", "Requests that failed.", counted(&counters.failures)),
         (
             "requests_abandoned_total",
             "counter",
             "Requests whose client went away.",
-            count(&counters.disconnects),
+            counted(&counters.disconnects),
         ),
-        ("first_tokens_total", "counter", "Answers that had a first token.", count(&counters.first_tokens)),
+        ("first_tokens_total", "counter", "Answers that had a first token.", counted(&counters.first_tokens)),
         (
             "first_token_seconds_total",
             "counter",
             "Time from requests to their first tokens.",
-            count(&counters.first_token_micros) / 1e6,
+            counted(&counters.first_token_micros) / 1e6,
         ),
         (
             "memory_budget_bytes",
@@ -83,16 +83,15 @@ fn render(server: &Server, running: &[RunningModel]) -> String {
 
 /// llama-server's names, summed over the models, as it has one.
 fn llama_server(out: &mut String, running: &[RunningModel]) {
-    let sum = |value: fn(&EngineTotals) -> f64| -> f64 {
-        running.iter().map(|model| value(&model.status.totals)).sum()
-    };
-    let prompt_tokens = sum(|totals| number(totals.prompt_tokens));
-    let prompt_seconds = sum(|totals| totals.prompt_time.as_secs_f64());
+    let sum =
+        |value: fn(&Totals) -> f64| -> f64 { running.iter().map(|model| value(&model.status.totals)).sum() };
+    let prompt_tokens = sum(|totals| number(totals.prompt_tokens.saturating_sub(totals.reused_tokens)));
+    let prompt_seconds = sum(|totals| totals.prefill.as_secs_f64());
     let tokens = sum(|totals| number(totals.generated_tokens));
-    let seconds = sum(|totals| totals.generated_time.as_secs_f64());
+    let seconds = sum(|totals| totals.decode.as_secs_f64());
     let rate = |count: f64, seconds: f64| if seconds > 0.0 { count / seconds } else { 0.0 };
-    let active: u32 = running.iter().map(|model| model.status.active).sum();
-    let queued: u32 = running.iter().map(|model| model.status.queued).sum();
+    let active: usize = running.iter().map(|model| model.status.active).sum();
+    let queued: usize = running.iter().map(|model| model.status.queued).sum();
     for (name, kind, help, value) in [
         ("prompt_tokens_total", "counter", "Number of prompt tokens processed.", prompt_tokens),
         ("prompt_seconds_total", "counter", "Prompt process time.", prompt_seconds),
@@ -102,7 +101,7 @@ fn llama_server(out: &mut String, running: &[RunningModel]) {
             "n_decode_total",
             "counter",
             "Total number of llama_decode() calls.",
-            sum(|totals| number(totals.decodes)),
+            sum(|totals| number(totals.steps)),
         ),
         (
             "prompt_tokens_seconds",
@@ -116,8 +115,8 @@ fn llama_server(out: &mut String, running: &[RunningModel]) {
             "Average generation throughput in tokens/s.",
             rate(tokens, seconds),
         ),
-        ("requests_processing", "gauge", "Number of requests processing.", f64::from(active)),
-        ("requests_deferred", "gauge", "Number of requests deferred.", f64::from(queued)),
+        ("requests_processing", "gauge", "Number of requests processing.", count(active)),
+        ("requests_deferred", "gauge", "Number of requests deferred.", count(queued)),
     ] {
         head(out, &format!("llamacpp:{name}"), kind, help);
         line(out, &format!("llamacpp:{name}"), value);
@@ -129,19 +128,19 @@ type Family = (&'static str, &'static str, &'static str, fn(&RunningModel) -> f6
 
 const FAMILIES: [Family; 14] = [
     ("storage_read_bytes_total", "counter", "Bytes of weights read from the disk.", |model| {
-        number(model.status.totals.bytes_read)
+        number(model.status.totals.stream.bytes_read)
     }),
     ("expert_hits_total", "counter", "Uses of experts that were in memory.", |model| {
-        number(model.status.totals.hits)
+        number(model.status.totals.stream.decode.hits + model.status.totals.stream.prefill.hits)
     }),
     ("expert_misses_total", "counter", "Uses of experts that had to be read.", |model| {
-        number(model.status.totals.misses)
+        number(model.status.totals.stream.decode.misses + model.status.totals.stream.prefill.misses)
     }),
     ("stall_seconds_total", "counter", "Time in which the computation waited for the disk.", |model| {
-        model.status.totals.stalled.as_secs_f64()
+        model.status.totals.stream.read_stall.as_secs_f64()
     }),
     ("shared_bytes_total", "counter", "Bytes not read because requests shared experts.", |model| {
-        number(model.status.totals.bytes_shared)
+        number(model.status.totals.saved_bytes)
     }),
     ("prompt_tokens_reused_total", "counter", "Prompt tokens that were in the cache.", |model| {
         number(model.status.totals.reused_tokens)
@@ -149,30 +148,30 @@ const FAMILIES: [Family; 14] = [
     ("context_length_tokens", "gauge", "Context of one request.", |model| {
         f64::from(model.status.context_length)
     }),
-    ("model_file_bytes", "gauge", "Bytes of the model's files.", |model| number(model.facts.file_bytes)),
+    ("model_file_bytes", "gauge", "Bytes of the model's files.", |model| number(model.info.file_bytes)),
     (
         "disk_weight_bytes",
         "gauge",
         "Bytes of weights that are read from the disk as they are needed.",
-        |model| number(model.status.disk_bytes),
+        |model| number(model.status.weights_on_disk_bytes),
     ),
     ("held_pins", "gauge", "Slots of experts that must not be evicted; 0 between steps.", |model| {
-        f64::from(model.status.held.pins)
+        count(model.status.held.pins)
     }),
     ("held_loading_slots", "gauge", "Slots of experts that are being filled.", |model| {
-        f64::from(model.status.held.loading_slots)
+        count(model.status.held.loading_slots)
     }),
     ("held_cells", "gauge", "Cells that are read into or wait to be used.", |model| {
-        f64::from(model.status.held.cells)
+        count(model.status.held.cells)
     }),
-    ("held_reads", "gauge", "Reads that are out.", |model| f64::from(model.status.held.reads)),
+    ("held_reads", "gauge", "Reads that are out.", |model| count(model.status.held.reads)),
     ("sequences_busy", "gauge", "Sequences of the context that a request uses.", |model| {
         busy_sequences(model)
     }),
 ];
 
 fn busy_sequences(model: &RunningModel) -> f64 {
-    let busy = model.status.sequences.iter().filter(|sequence| sequence.busy);
+    let busy = model.status.slots.iter().filter(|slot| slot.request.is_some());
     busy.map(|_| 1.0).sum()
 }
 
@@ -188,10 +187,14 @@ fn hypura(out: &mut String, running: &[RunningModel]) {
     head(out, "hypura_resident_bytes", "gauge", "Bytes held, by tier.");
     for model in running {
         let label = escaped(&model.entry.name.to_string());
-        for (tier, bytes) in [("RAM", model.status.host_bytes), ("GPU", model.status.device_bytes)] {
+        for (tier, bytes) in [("RAM", model.status.memory_bytes), ("GPU", 0)] {
             line(out, &format!("hypura_resident_bytes{{model=\"{label}\",tier=\"{tier}\"}}"), number(bytes));
         }
     }
+}
+
+fn count(value: usize) -> f64 {
+    number(value as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "Prometheus has floats only")]

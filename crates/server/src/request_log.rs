@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use hypura_engine::request::Outcome;
+
 use super::Failure;
 use super::counters::Counters;
 use super::job::{Embedded, Summary};
-use super::models::backend::EngineDone;
 
 /// Status of a client that went away, as web servers log it.
 const CLIENT_CLOSED: u16 = 499;
@@ -46,11 +47,11 @@ impl Line {
 
 impl EngineSide {
     /// The engine is done with it.
-    pub fn done(&self, done: &EngineDone) {
+    pub fn done(&self, outcome: &Outcome) {
         let mut seen = self.0.seen();
-        seen.reused = done.reused_tokens;
-        seen.tokens = u32::try_from(done.tokens.len()).unwrap_or(u32::MAX);
-        seen.bytes_read = done.bytes_read;
+        seen.reused = u32::try_from(outcome.reused_tokens).unwrap_or(u32::MAX);
+        seen.tokens = u32::try_from(outcome.tokens.len()).unwrap_or(u32::MAX);
+        seen.bytes_read = outcome.prefill_stats.bytes_read + outcome.decode_stats.bytes_read;
     }
 }
 

@@ -202,28 +202,46 @@ impl From<Vec<Token>> for MediaPrompt {
 /// Decoded sounds exist in one prompt at a time: the plan counts them once.
 static HEARING: Mutex<()> = Mutex::new(());
 
-/// Cuts a rendered prompt into tokens and rows of media. `parts` are texts and whether they came from outside, so that control
-/// tokens are not read in them; each [`marker`] in them is the next of `media`, the bytes of picture and sound files. Decodes
-/// them: not for a thread that others wait for.
+/// Media that were decoded, for prompts that show all of them or some.
+pub struct DecodedMedia {
+    media: Vec<Medium>,
+    /// As long as there are sounds among them, nobody else decodes any.
+    _turn: Option<MutexGuard<'static, ()>>,
+}
+
+/// Decodes the bytes of picture and sound files: not for a thread that others wait for.
 ///
 /// # Errors
 /// [`SeeError`].
-pub(crate) fn see(
+pub(crate) fn decode(tools: Option<&MediaTools>, media: &[&[u8]]) -> Result<DecodedMedia, SeeError> {
+    if media.is_empty() {
+        return Ok(DecodedMedia { media: Vec::new(), _turn: None });
+    }
+    let (tools, kinds) = with_senses(tools, media)?;
+    let turn = turn_to_hear(&kinds);
+    Ok(DecodedMedia { media: decoded(tools, &kinds, media)?, _turn: turn })
+}
+
+/// Cuts a rendered prompt into tokens and rows of media. `parts` are texts and whether they came from outside, so that control
+/// tokens are not read in them; each [`marker`] in them is the next of `which` of the media.
+///
+/// # Errors
+/// [`SeeError`].
+pub(crate) fn see_decoded(
     tools: Option<&MediaTools>,
     vocab: &Vocab,
     parts: &[(String, bool)],
-    media: &[&[u8]],
+    media: &DecodedMedia,
+    which: &[usize],
 ) -> Result<MediaPrompt, SeeError> {
-    let (tools, kinds) = with_senses(tools, media)?;
+    let tools = tools.ok_or(SeeError::without(MediaKind::Picture))?;
     let texts: Vec<(Vec<&str>, bool)> =
         parts.iter().map(|(text, input)| (text.split(marker()).collect(), *input)).collect();
     let shown: usize = texts.iter().map(|(texts, _)| texts.len() - 1).sum();
-    if shown != media.len() {
-        return Err(SeeError::Template { shown, media: media.len() });
+    if shown != which.len() {
+        return Err(SeeError::Template { shown, media: which.len() });
     }
-    let _turn = turn_to_hear(&kinds);
-    let decoded = decoded(tools, &kinds, media)?;
-    let mut left = decoded.iter();
+    let mut left = which.iter().filter_map(|at| media.media.get(*at));
     let mut uncut = Vec::new();
     for (texts, input) in &texts {
         for (at, text) in texts.iter().enumerate() {
@@ -234,6 +252,20 @@ pub(crate) fn see(
         }
     }
     cut_decoded(tools, vocab, uncut)
+}
+
+/// Decodes media and cuts a rendered prompt that shows all of them.
+///
+/// # Errors
+/// [`SeeError`].
+pub(crate) fn see(
+    tools: Option<&MediaTools>,
+    vocab: &Vocab,
+    parts: &[(String, bool)],
+    media: &[&[u8]],
+) -> Result<MediaPrompt, SeeError> {
+    let decoded = decode(tools, media)?;
+    see_decoded(tools, vocab, parts, &decoded, &(0..media.len()).collect::<Vec<_>>())
 }
 
 /// Cuts a prompt of parts, some of which are media, as [`see`] does.

@@ -8,6 +8,7 @@ use hypura_ggml::{
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::error::GenerateError;
+use crate::media::prompt::DecodedMedia;
 use crate::media::{MediaPrompt, MediaTools, SeeError, prompt};
 use crate::prompt::{chat_parts, tokenize_chat, tokenize_parts};
 use crate::request::{Prompt, PromptPart};
@@ -125,6 +126,32 @@ impl TextTools {
     /// [`SeeError`].
     pub fn see_chat(&self, prompt: &ChatPrompt, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
         self.see(&chat_parts(prompt), media)
+    }
+
+    /// Decodes media files, for prompts that show all of them or some. Takes its time.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn decode(&self, media: &[&[u8]]) -> Result<DecodedMedia, SeeError> {
+        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+        prompt::decode(inner.media.as_ref(), media)
+    }
+
+    /// Tokens of a rendered prompt that shows `which` of the media, in this order.
+    ///
+    /// # Errors
+    /// [`SeeError`].
+    pub fn see_decoded(
+        &self,
+        prompt: &ChatPrompt,
+        media: &DecodedMedia,
+        which: &[usize],
+    ) -> Result<MediaPrompt, SeeError> {
+        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+        if which.is_empty() {
+            return Ok(tokenize_chat(&inner.vocab, prompt).into());
+        }
+        prompt::see_decoded(inner.media.as_ref(), &inner.vocab, &chat_parts(prompt), media, which)
     }
 
     /// The same of a text in which control tokens are read.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use hypura_engine::Token;
 use tokio::sync::oneshot;
 
 use super::lookup;
 use crate::Failure;
 use crate::job::{EmbedJob, Embedded};
-use crate::models::backend::{Engine, LoadWish, Token};
+use crate::models::backend::{Engine, LoadWish};
 use crate::request_log::RequestLine;
 use crate::state::Server;
 
@@ -47,7 +48,7 @@ async fn vectors(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Failur
         let sink = Box::new(move |result| drop(sender.send(result)));
         let _ticket = lease.engine().embed(tokens, sink)?;
         let stopped = |_| Failure::internal("the model stopped before the embedding was complete");
-        vectors = receiver.await.map_err(stopped)??;
+        vectors = receiver.await.map_err(stopped)?.map_err(Failure::of_request)?;
     }
     for vector in &mut vectors {
         finish(vector, job.dimensions, job.normalise)?;

@@ -1,8 +1,9 @@
 //! What to leave out when a prompt is longer than the context.
 
+use super::shorten;
 use crate::Failure;
-use crate::models::backend::{ChatInput, Engine, Prompt, Token};
-use serde_json::Value;
+use crate::models::backend::{ChatInput, Engine, Prompt};
+use hypura_engine::Token;
 
 /// The prompt of a conversation, without its oldest messages where all do not fit. System messages and the last
 /// message always stay; if they alone are too long, the beginning of what they make is cut.
@@ -17,53 +18,20 @@ pub(super) fn chat(
     truncate: bool,
 ) -> Result<Prompt, Failure> {
     let room = room(context);
-    let whole = engine.render(&input)?;
-    if whole.tokens.len() <= room {
+    let renderer = engine.renderer(&input)?;
+    let whole = renderer.render(&(0..input.messages.len()).collect::<Vec<_>>())?;
+    if whole.input.tokens.len() <= room {
         return Ok(whole);
     }
     if !truncate {
-        return Err(too_long(whole.tokens.len(), context));
+        return Err(too_long(whole.input.tokens.len(), context));
     }
-    let last = input.messages.len().saturating_sub(1);
-    let droppable: Vec<usize> = input
-        .messages
-        .iter()
-        .enumerate()
-        .filter(|(at, message)| *at < last && role(message) != "system")
-        .map(|(at, _)| at)
-        .collect();
-    let without = |count: usize| {
-        let dropped = &droppable[..count];
-        let kept = || (0..input.messages.len()).filter(|at| !dropped.contains(at));
-        ChatInput {
-            messages: kept().map(|at| input.messages[at].clone()).collect(),
-            media: kept().filter_map(|at| input.media.get(at).cloned()).collect(),
-            ..input.clone()
-        }
-    };
-    // The fewest that must go: 0 do not suffice, all may.
-    let (mut too_few, mut enough) = (0, droppable.len());
-    let mut best = None;
-    while too_few + 1 < enough {
-        let middle = too_few.midpoint(enough);
-        // A template may refuse a conversation that begins with an answer; then one more has to go.
-        match engine.render(&without(middle)) {
-            Ok(prompt) if prompt.tokens.len() <= room => {
-                enough = middle;
-                best = Some(prompt);
-            }
-            Ok(_) | Err(_) => too_few = middle,
-        }
-    }
-    let mut prompt = match best {
-        Some(prompt) => prompt,
-        None => engine.render(&without(droppable.len()))?,
-    };
-    if prompt.media.is_some() && prompt.tokens.len() > room {
+    let mut prompt = shorten::without_oldest(renderer.as_ref(), &input, &whole, room)?;
+    if prompt.has_media() && prompt.input.tokens.len() > room {
         // A picture or a sound cannot be cut.
-        return Err(too_long(prompt.tokens.len(), context));
+        return Err(too_long(prompt.input.tokens.len(), context));
     }
-    prompt.tokens = cut(prompt.tokens, room, keep_tokens);
+    prompt.input.tokens = cut(prompt.input.tokens, room, keep_tokens);
     Ok(prompt)
 }
 
@@ -103,10 +71,6 @@ fn too_long(tokens: usize, context: u32) -> Failure {
         "the prompt has {tokens} tokens, which exceeds the context length of {context}: shorten it, raise num_ctx, or \
          allow truncation"
     ))
-}
-
-fn role(message: &Value) -> &str {
-    message["role"].as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Prompts.
 
+use hypura_engine::Token;
 use hypura_engine::media::{MediaFile, marker, tagged};
 use hypura_store::Capability;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use super::run::{self, Checked, Prepared};
 use super::{PieceStream, fit, go_template};
 use crate::Failure;
 use crate::job::{Format, GenerateJob, Message};
-use crate::models::backend::{ChatInput, Engine, LoadWish, Prompt, Token};
+use crate::models::backend::{ChatInput, Engine, LoadWish, Prompt};
 use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;
@@ -32,8 +33,8 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
         let mut prompt = form.prompt(engine)?;
         let context = engine.context_for(options.context());
         // A picture cannot be cut.
-        let truncate = truncate && prompt.media.is_none();
-        prompt.tokens = fit::tokens(prompt.tokens, context, keep_tokens, truncate)?;
+        let truncate = truncate && !prompt.has_media();
+        prompt.input.tokens = fit::tokens(prompt.input.tokens, context, keep_tokens, truncate)?;
         Ok(Prepared { prompt, wants_context })
     });
     Ok(Checked { base: job.base, found, make })
@@ -64,10 +65,9 @@ enum Form {
 
 impl Form {
     fn prompt(self, engine: &dyn Engine) -> Result<Prompt, Failure> {
-        let plain = |tokens, format| {
+        let plain = |tokens: Vec<Token>, format| {
             Ok(Prompt {
-                tokens,
-                media: None,
+                input: tokens.into(),
                 stops: Vec::new(),
                 grammar: engine.grammar(&format)?,
                 parser: None,
@@ -75,8 +75,8 @@ impl Form {
         };
         match self {
             Self::Text { text, media, format, .. } if !media.is_empty() => {
-                let (tokens, media) = engine.see(&text, &media)?;
-                Ok(Prompt { media, ..plain(tokens, format)? })
+                let input = engine.see(&text, &media)?;
+                Ok(Prompt { input, ..plain(Vec::new(), format)? })
             }
             Self::Text { text, format, context, .. } => {
                 let begins = context.is_empty();
@@ -87,13 +87,14 @@ impl Form {
                 plain(engine.infill(&before, &after).ok_or_else(refused)?, format)
             }
             Self::Chat { input, context, own_template } => {
-                let mut prompt = engine.render(&input).map_err(|failure| blamed(failure, own_template))?;
+                let mut prompt = rendered(engine, &input).map_err(|failure| blamed(failure, own_template))?;
                 if !context.is_empty() {
                     let begin = engine.tokenize("", true, false);
-                    if !begin.is_empty() && prompt.tokens.starts_with(&begin) {
-                        prompt.tokens.drain(..begin.len());
+                    let tokens = &mut prompt.input.tokens;
+                    if !begin.is_empty() && tokens.starts_with(&begin) {
+                        tokens.drain(..begin.len());
                     }
-                    prompt.tokens = joined(context, prompt.tokens);
+                    *tokens = joined(context, std::mem::take(tokens));
                 }
                 Ok(prompt)
             }
@@ -115,6 +116,10 @@ impl Form {
             }
         }
     }
+}
+
+fn rendered(engine: &dyn Engine, input: &ChatInput) -> Result<Prompt, Failure> {
+    Ok(engine.renderer(input)?.render(&(0..input.messages.len()).collect::<Vec<_>>())?)
 }
 
 /// A template that the request brought fails by the request's fault.

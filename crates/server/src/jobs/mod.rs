@@ -2,7 +2,7 @@
 //!
 //! - [`mod@chat`], [`mod@generate`], [`mod@embed`]: one kind of job each
 //! - [`lookup`]: names and capabilities, checked before anything is loaded
-//! - [`fit`]: conversations and prompts that are longer than the context
+//! - [`fit`], [`shorten`]: conversations and prompts that are longer than the context
 //! - [`go_template`]: the simple forms of Ollama's templates
 //! - [`run`]: what all jobs share once there is a prompt
 //! - [`stream`]: the pieces on their way to a front end
@@ -14,6 +14,7 @@ mod generate;
 mod go_template;
 mod lookup;
 mod run;
+mod shorten;
 mod stream;
 
 pub use chat::{chat, render_chat};

@@ -1,21 +1,23 @@
 //! What all jobs share once there is a prompt: the wait for the model, the submission, the pieces, the line in the log.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hypura_engine::request::{self, Event, Finish, Outcome, TokenInfo};
+use hypura_engine::{ChatDelta, SamplerOptions};
 use hypura_store::ModelEntry;
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::lookup::Found;
 use super::stream::PieceStream;
 use crate::Failure;
-use crate::job::{DoneReason, JobBase, Piece, Summary, TokenLogprob};
+use crate::job::{DoneReason, JobBase, Piece, Summary, TokenLogprob, ToolCall};
 use crate::keep_alive::KeepAlive;
 use crate::models::Lease;
-use crate::models::backend::{
-    AnswerParser, AnswerPart, Engine, EngineDone, EngineEvent, EngineFinish, EngineRequest, EngineToken,
-    LoadWish, Prompt, Sampling,
-};
+use crate::models::backend::{AnswerParser, Engine, LoadWish, Prompt};
 use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;
@@ -107,34 +109,34 @@ impl Work {
         let load = start.elapsed();
         let (lease, prepared) = self.prepare(lease, make).await?;
         let Prepared { prompt, wants_context } = prepared;
-        let prompt_tokens = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
+        let tokens = &prompt.input.tokens;
+        let prompt_tokens = count(tokens.len());
         // Pictures are nothing that a later request could name.
-        let words = || prompt.tokens.iter().copied().filter(|token| *token >= 0).collect();
+        let words = || tokens.iter().copied().filter(|token| *token >= 0).collect();
         let context: Option<Vec<i32>> = wants_context.then(words);
         let parser = prompt.parser;
-        let request = EngineRequest {
-            tokens: prompt.tokens,
-            media: prompt.media,
-            sampling: sampling(&self.found.options),
-            max_tokens: Some(
-                self.found.options.most_tokens(lease.engine().context_for(self.found.options.context())),
-            ),
-            stops: stops(&self.found.options, prompt.stops),
+        let wanted = &self.found.options;
+        let options = request::Options {
+            max_tokens: Some(wanted.most_tokens(lease.engine().context_for(wanted.context()))),
+            sampler: sampler(wanted),
             grammar: prompt.grammar,
+            stops: stops(wanted, prompt.stops),
             logprobs: self.base.logprobs,
-            num_ctx: self.found.options.context(),
-            shift: self.base.shift.then(|| u32::try_from(self.found.keep_tokens()).unwrap_or(u32::MAX)),
+            num_ctx: wanted.context(),
+            shift: self.base.shift.then(|| count(self.found.keep_tokens())),
+            ignore_end: false,
             special_pieces: parser.is_some(),
+            progress: true,
         };
         let (sender, mut events) = mpsc::unbounded_channel();
         let side = line.engine_side();
         let sink = move |event| {
-            if let EngineEvent::Done(done) = &event {
-                side.done(done);
+            if let Event::Done(outcome) = &event {
+                side.done(outcome);
             }
             sender.send(event).is_ok()
         };
-        let ticket = lease.engine().submit(request, Box::new(sink))?;
+        let ticket = lease.engine().submit(prompt.input, options, Box::new(sink))?;
         self.send(Piece::Started { prompt_tokens });
         let mut reader =
             Reader { parser, read_bytes: 0, pending: Vec::new(), thinking: String::new(), first_token: None };
@@ -144,13 +146,13 @@ impl Work {
             None => events.recv().await,
         } {
             match event {
-                EngineEvent::Started { reused } => line.started(reused),
-                EngineEvent::Progress { processed, total, reused, elapsed } => {
+                Event::Started { reused_tokens, .. } => line.started(reused_tokens),
+                Event::Progress { processed, total, reused, elapsed } => {
                     if self.base.progress {
                         self.send(Piece::Progress { processed, total, reused, elapsed });
                     }
                 }
-                EngineEvent::Text { mut text, mut tokens } => {
+                Event::Text { mut text, mut tokens } => {
                     line.first_token();
                     if reader.is_slow() {
                         next = gather(&mut events, &mut text, &mut tokens);
@@ -159,13 +161,13 @@ impl Work {
                     reader = back;
                     self.send_all(pieces);
                 }
-                EngineEvent::Done(done) => {
+                Event::Done(outcome) => {
                     drop(ticket);
-                    self.send_all(reader.finish(done.finish == EngineFinish::End));
+                    self.send_all(reader.finish(reason_of(&outcome) == DoneReason::Stop));
                     let reasoning = lease.engine().tokenize(&reader.thinking, false, false).len();
-                    return Ok(self.summary(*done, load, &reader, reasoning, context));
+                    return Ok(self.summary(&outcome, load, &reader, reasoning, context));
                 }
-                EngineEvent::Failed(failure) => return Err(failure),
+                Event::Failed(error) => return Err(Failure::of_request(error)),
             }
         }
         Err(Failure::internal("the model stopped before the answer was complete"))
@@ -184,34 +186,32 @@ impl Work {
 
     fn summary(
         &self,
-        done: EngineDone,
+        outcome: &Outcome,
         load: Duration,
         reader: &Reader,
         reasoning: usize,
         context: Option<Vec<i32>>,
     ) -> Summary {
         let context = context.map(|mut tokens| {
-            tokens.extend(&done.tokens);
+            tokens.extend(&outcome.tokens);
             tokens
         });
+        let (prefill, decode) = (&outcome.prefill_stats, &outcome.decode_stats);
+        let lookups = [prefill.prefill, prefill.decode, decode.prefill, decode.decode];
         Summary {
-            reason: match done.finish {
-                EngineFinish::End => DoneReason::Stop,
-                EngineFinish::StopString(text) => DoneReason::StopString(text),
-                EngineFinish::Length => DoneReason::Length,
-            },
-            prompt_tokens: done.prompt_tokens,
-            reused_tokens: done.reused_tokens,
-            generated_tokens: u32::try_from(done.tokens.len()).unwrap_or(u32::MAX),
-            reasoning_tokens: u32::try_from(reasoning.min(done.tokens.len())).unwrap_or(u32::MAX),
+            reason: reason_of(outcome),
+            prompt_tokens: count(outcome.prompt_tokens),
+            reused_tokens: count(outcome.reused_tokens),
+            generated_tokens: count(outcome.tokens.len()),
+            reasoning_tokens: count(reasoning.min(outcome.tokens.len())),
             total: self.base.received.elapsed(),
             load,
-            prefill: done.prefill,
-            decode: done.decode,
+            prefill: outcome.prefill,
+            decode: outcome.token_times.iter().sum(),
             first_token: reader.first_token.unwrap_or_else(|| self.base.received.elapsed()),
-            bytes_read: done.bytes_read,
-            hits: done.hits,
-            misses: done.misses,
+            bytes_read: prefill.bytes_read + decode.bytes_read,
+            hits: lookups.iter().map(|lookups| lookups.hits).sum(),
+            misses: lookups.iter().map(|lookups| lookups.misses).sum(),
             context,
         }
     }
@@ -228,18 +228,31 @@ impl Work {
     }
 }
 
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Why an answer ended, as clients know it: the end of the context is a limit as any other.
+fn reason_of(outcome: &Outcome) -> DoneReason {
+    match (outcome.finish, &outcome.stop) {
+        (Finish::StopString, Some(stop)) => DoneReason::StopString(stop.clone()),
+        (Finish::Length | Finish::ContextFull, _) => DoneReason::Length,
+        _ => DoneReason::Stop,
+    }
+}
+
 /// From so many bytes of an answer on a parser, which reads it all again for each piece, takes long enough to be in the way.
 const SLOW_BYTES: usize = 2048;
 
 /// Adds what came meanwhile to a text: a parser that is slower than the model reads more at once, and never falls behind. Returns
 /// the first event that is no text.
 fn gather(
-    events: &mut mpsc::UnboundedReceiver<EngineEvent>,
+    events: &mut mpsc::UnboundedReceiver<Event>,
     text: &mut String,
-    tokens: &mut Vec<EngineToken>,
-) -> Option<EngineEvent> {
+    tokens: &mut Vec<TokenInfo>,
+) -> Option<Event> {
     while let Ok(event) = events.try_recv() {
-        let EngineEvent::Text { text: more, tokens: others } = event else { return Some(event) };
+        let Event::Text { text: more, tokens: others } = event else { return Some(event) };
         text.push_str(&more);
         tokens.extend(others);
     }
@@ -269,7 +282,7 @@ impl Reader {
         mut self,
         received: Instant,
         text: String,
-        tokens: Vec<EngineToken>,
+        tokens: Vec<TokenInfo>,
     ) -> Result<(Self, Vec<Piece>), Failure> {
         if !self.is_slow() {
             let pieces = self.push(received, &text, tokens);
@@ -282,13 +295,13 @@ impl Reader {
         read.await.map_err(|_| Failure::internal("the answer could not be read"))
     }
 
-    fn push(&mut self, received: Instant, text: &str, tokens: Vec<EngineToken>) -> Vec<Piece> {
+    fn push(&mut self, received: Instant, text: &str, tokens: Vec<TokenInfo>) -> Vec<Piece> {
         self.first_token.get_or_insert_with(|| received.elapsed());
         self.read_bytes += text.len();
-        self.pending.extend(tokens.into_iter().map(logprob_of));
+        self.pending.extend(tokens.into_iter().filter_map(logprob_of));
         let parts = match &mut self.parser {
             Some(parser) => parser.push(text),
-            None => vec![AnswerPart::Content(text.to_owned())],
+            None => vec![ChatDelta::Content(text.to_owned())],
         };
         self.pieces(parts)
     }
@@ -303,32 +316,37 @@ impl Reader {
         pieces
     }
 
-    fn pieces(&mut self, parts: Vec<AnswerPart>) -> Vec<Piece> {
+    fn pieces(&mut self, parts: Vec<ChatDelta>) -> Vec<Piece> {
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts {
             match part {
-                AnswerPart::Thinking(text) if !text.is_empty() => {
+                ChatDelta::Reasoning(text) if !text.is_empty() => {
                     self.thinking.push_str(&text);
                     pieces.push(Piece::Thinking { text, logprobs: std::mem::take(&mut self.pending) });
                 }
-                AnswerPart::Content(text) if !text.is_empty() => {
+                ChatDelta::Content(text) if !text.is_empty() => {
                     pieces.push(Piece::Content { text, logprobs: std::mem::take(&mut self.pending) });
                 }
-                AnswerPart::Thinking(_) | AnswerPart::Content(_) => {}
-                AnswerPart::ToolCall(call) => pieces.push(Piece::ToolCall(call)),
+                ChatDelta::Reasoning(_) | ChatDelta::Content(_) => {}
+                ChatDelta::ToolCall { index, id, name, arguments_json } => {
+                    let arguments =
+                        serde_json::from_str(&arguments_json).unwrap_or(Value::String(arguments_json));
+                    pieces.push(Piece::ToolCall(ToolCall { index: count(index), id, name, arguments }));
+                }
             }
         }
         pieces
     }
 }
 
-fn logprob_of(token: EngineToken) -> TokenLogprob {
+/// Tokens without a probability were not asked for theirs.
+fn logprob_of(token: TokenInfo) -> Option<TokenLogprob> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    TokenLogprob {
+    Some(TokenLogprob {
         token: text(&token.bytes),
-        logprob: token.logprob,
-        top: token.top.iter().map(|(bytes, logprob)| (text(bytes), *logprob)).collect(),
-    }
+        logprob: token.logprob?,
+        top: token.top.iter().map(|(_, bytes, logprob)| (text(bytes), *logprob)).collect(),
+    })
 }
 
 /// The stop strings of the request or the model file, and those of the template.
@@ -339,19 +357,19 @@ fn stops(options: &Options, mut template: Vec<String>) -> Vec<String> {
 }
 
 /// Ollama's defaults where nobody says anything.
-fn sampling(options: &Options) -> Sampling {
+fn sampler(options: &Options) -> SamplerOptions {
     let int = |value: Option<i64>, default: i32| {
         value.map_or(default, |value| {
             i32::try_from(value).unwrap_or(if value < 0 { i32::MIN } else { i32::MAX })
         })
     };
-    Sampling {
+    SamplerOptions {
         temperature: options.temperature.unwrap_or(0.8),
         top_k: int(options.top_k, 40),
         top_p: options.top_p.unwrap_or(0.9),
         min_p: options.min_p.unwrap_or(0.0),
         typical_p: options.typical_p.unwrap_or(1.0),
-        repeat_last_n: int(options.repeat_last_n, 64),
+        repeat_last: int(options.repeat_last_n, 64),
         repeat_penalty: options.repeat_penalty.unwrap_or(1.0),
         presence_penalty: options.presence_penalty.unwrap_or(0.0),
         frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
@@ -361,6 +379,12 @@ fn sampling(options: &Options) -> Sampling {
             clippy::cast_sign_loss,
             reason = "the low bits are the seed"
         )]
-        seed: options.seed.filter(|seed| *seed != -1).map(|seed| seed as u32),
+        seed: options.seed.filter(|seed| *seed != -1).map_or_else(random_seed, |seed| seed as u32),
     }
+}
+
+/// The standard library's source of random keys serves as one of seeds.
+#[expect(clippy::cast_possible_truncation, reason = "half of the bits are enough")]
+fn random_seed() -> u32 {
+    (RandomState::new().build_hasher().finish() as u32).min(u32::MAX - 1)
 }

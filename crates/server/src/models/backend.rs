@@ -1,21 +1,21 @@
-//! What the server needs of an engine: small traits, so that every HTTP test also runs against a scripted one.
+//! What the server needs of an engine: small traits in the engine's own words, so that every HTTP test also runs against
+//! a scripted one.
 //!
 //! [`Backend`] plans and loads; [`Engine`] is one loaded model that answers many requests at once. Nothing here knows
 //! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
 //! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
 
 use hypura_engine::budget::SharedMemory;
-use hypura_engine::media::MediaFile;
+use hypura_engine::media::{MediaFile, MediaPrompt};
+use hypura_engine::request::{EmbedSink, Options, Sink};
+use hypura_engine::serve::{RequestHandle, RunnerInfo, RunnerStatus};
+use hypura_engine::{ChatDelta, ChatParser, Grammar, Token, ToolChoice};
+use hypura_store::ModelEntry;
 use serde_json::Value;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::Failure;
-use crate::job::{Format, Think, ToolCall, ToolChoice};
-use hypura_store::ModelEntry;
-
-/// A token id.
-pub type Token = i32;
+use crate::job::{Format, Think};
 
 /// Plans and loads models.
 pub trait Backend: Send + Sync {
@@ -62,103 +62,6 @@ pub trait LoadHost {
     fn memory(&self) -> Arc<dyn SharedMemory>;
 }
 
-/// Facts of a loaded model that do not change.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EngineFacts {
-    /// Tokens of context that the model was trained with.
-    pub context_train: u32,
-    /// Numbers in an embedding.
-    pub embedding_length: u32,
-    /// Whether the chat template knows tools.
-    pub tools: bool,
-    /// Whether the chat template knows reasoning.
-    pub thinking: bool,
-    /// Whether the vocabulary has tokens for filling a gap.
-    pub infill: bool,
-    /// Bytes of the model's files.
-    pub file_bytes: u64,
-    /// `full-resident`, `expert-streaming`, `dense-streaming` or `mixed-streaming`.
-    pub mode: String,
-    /// Requests that it works on at once.
-    pub parallel: u32,
-}
-
-/// How a loaded model is now.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EngineStatus {
-    /// Tokens of context that one sequence has.
-    pub context_length: u32,
-    /// Bytes held in RAM.
-    pub host_bytes: u64,
-    /// Bytes held on GPUs.
-    pub device_bytes: u64,
-    /// Bytes of weights that are in neither: they are read as they are needed.
-    pub disk_bytes: u64,
-    /// Requests that are being worked on.
-    pub active: u32,
-    /// Requests that wait.
-    pub queued: u32,
-    /// Its sequences: those that run and those that are remembered.
-    pub sequences: Vec<EngineSequence>,
-    /// What streaming holds between steps.
-    pub held: EngineHeld,
-    /// Totals since the model was loaded.
-    pub totals: EngineTotals,
-}
-
-/// One sequence of an engine's context.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineSequence {
-    /// Whether a request uses it.
-    pub busy: bool,
-    /// Tokens in memory.
-    pub cached_tokens: u32,
-    /// Tokens of the request's prompt.
-    pub prompt_tokens: u32,
-    /// Tokens it generated.
-    pub generated_tokens: u32,
-}
-
-/// What streaming holds between steps; without requests no pins and no reads, or something leaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineHeld {
-    /// Slots that must not be evicted.
-    pub pins: u32,
-    /// Slots that are being filled.
-    pub loading_slots: u32,
-    /// Cells in use.
-    pub cells: u32,
-    /// Reads that are out.
-    pub reads: u32,
-}
-
-/// Counters that only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct EngineTotals {
-    /// Tokens of prompts that were computed.
-    pub prompt_tokens: u64,
-    /// Tokens of prompts that were in the cache.
-    pub reused_tokens: u64,
-    /// Time of reading prompts.
-    pub prompt_time: Duration,
-    /// Tokens generated.
-    pub generated_tokens: u64,
-    /// Time of generating.
-    pub generated_time: Duration,
-    /// Decode calls.
-    pub decodes: u64,
-    /// Bytes of weights read from the disk.
-    pub bytes_read: u64,
-    /// Experts found in memory.
-    pub hits: u64,
-    /// Experts that had to be read.
-    pub misses: u64,
-    /// Time in which the computation waited for the disk.
-    pub stalled: Duration,
-    /// Bytes that did not have to be read because sequences shared experts.
-    pub bytes_shared: u64,
-}
-
 /// A conversation for the chat template.
 #[derive(Clone, Debug, Default)]
 pub struct ChatInput {
@@ -182,176 +85,94 @@ pub struct ChatInput {
     pub template: Option<String>,
 }
 
+impl ChatInput {
+    /// The numbers of the media of these messages among those of all messages.
+    #[must_use]
+    pub fn media_of(&self, messages: &[usize]) -> Vec<usize> {
+        let before = |message: usize| self.media.iter().take(message).map(Vec::len).sum::<usize>();
+        let of = |message: &usize| {
+            let first = before(*message);
+            first..first + self.media.get(*message).map_or(0, Vec::len)
+        };
+        messages.iter().flat_map(of).collect()
+    }
+}
+
 /// A prompt ready for [`Engine::submit`].
 pub struct Prompt {
-    /// Its tokens; negative ones stand for media.
-    pub tokens: Vec<Token>,
-    /// Its media, in the engine's own form.
-    pub media: Option<MediaHandle>,
+    /// Its tokens, of which negative ones stand for media, and its media.
+    pub input: MediaPrompt,
     /// Strings that end the answer.
     pub stops: Vec<String>,
-    /// What the answer must look like, in the engine's own form.
-    pub grammar: Option<GrammarHandle>,
+    /// What the answer must look like.
+    pub grammar: Option<Grammar>,
     /// Splits the answer; `None`: all of it is content.
     pub parser: Option<Box<dyn AnswerParser>>,
 }
 
-/// A grammar made by the engine that will use it.
-pub type GrammarHandle = Box<dyn std::any::Any + Send>;
-/// Media read by the engine that will be shown them.
-pub type MediaHandle = Box<dyn std::any::Any + Send>;
-
-/// A part of an answer that a parser told apart.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AnswerPart {
-    /// Reasoning.
-    Thinking(String),
-    /// The answer.
-    Content(String),
-    /// A call of a tool, whole.
-    ToolCall(ToolCall),
+impl Prompt {
+    /// Whether it has media: those cannot be cut.
+    #[must_use]
+    pub fn has_media(&self) -> bool {
+        self.input.tokens.iter().any(|token| *token < 0)
+    }
 }
 
 /// Splits the text of an answer into reasoning, content and calls as it comes.
 pub trait AnswerParser: Send {
     /// More text.
-    fn push(&mut self, text: &str) -> Vec<AnswerPart>;
+    fn push(&mut self, text: &str) -> Vec<ChatDelta>;
     /// The end of the text. `complete`: the model ended it; otherwise it was cut and may hold half a call.
-    fn finish(&mut self, complete: bool) -> Vec<AnswerPart>;
+    fn finish(&mut self, complete: bool) -> Vec<ChatDelta>;
 }
 
-/// How to choose tokens.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the names are those of the table of options in docs/serving.md")]
-pub struct Sampling {
-    pub temperature: f32,
-    pub top_k: i32,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub typical_p: f32,
-    pub repeat_last_n: i32,
-    pub repeat_penalty: f32,
-    pub presence_penalty: f32,
-    pub frequency_penalty: f32,
-    pub seed: Option<u32>,
-}
+impl AnswerParser for ChatParser {
+    fn push(&mut self, text: &str) -> Vec<ChatDelta> {
+        Self::push(self, text)
+    }
 
-/// A prompt to continue.
-pub struct EngineRequest {
-    /// Its tokens.
-    pub tokens: Vec<Token>,
-    /// Its media.
-    pub media: Option<MediaHandle>,
-    /// How to choose tokens.
-    pub sampling: Sampling,
-    /// Most tokens of the answer.
-    pub max_tokens: Option<u32>,
-    /// Strings that end it.
-    pub stops: Vec<String>,
-    /// What it must look like.
-    pub grammar: Option<GrammarHandle>,
-    /// Log-probabilities wanted, with so many alternatives.
-    pub logprobs: Option<u32>,
-    /// Context wanted, at least.
-    pub num_ctx: Option<u32>,
-    /// Where the context is full, go on without half of what comes after so many tokens of the beginning.
-    pub shift: Option<u32>,
-    /// Control tokens come as text (an [`AnswerParser`] reads them).
-    pub special_pieces: bool,
+    fn finish(&mut self, complete: bool) -> Vec<ChatDelta> {
+        Self::finish(self, complete)
+    }
 }
-
-/// A generated token.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EngineToken {
-    /// Its bytes.
-    pub bytes: Vec<u8>,
-    /// Natural logarithm of its probability.
-    pub logprob: f32,
-    /// Alternatives: bytes and logarithm.
-    pub top: Vec<(Vec<u8>, f32)>,
-}
-
-/// What an engine tells about a request.
-#[derive(Clone, Debug, PartialEq)]
-pub enum EngineEvent {
-    /// It left the queue.
-    Started {
-        /// Tokens of the prompt that were in the cache.
-        reused: u32,
-    },
-    /// Its prompt is being read.
-    Progress {
-        /// Tokens done, the reused ones included.
-        processed: u32,
-        /// Tokens in all.
-        total: u32,
-        /// Tokens that were in the cache.
-        reused: u32,
-        /// Time since it left the queue.
-        elapsed: Duration,
-    },
-    /// Text, whole characters only; stop strings never come.
-    Text {
-        /// The text; may be empty.
-        text: String,
-        /// The tokens it came from, when log-probabilities were asked for.
-        tokens: Vec<EngineToken>,
-    },
-    /// The end.
-    Done(Box<EngineDone>),
-    /// The end of this request alone; others go on.
-    Failed(Failure),
-}
-
-/// Why an engine stopped generating.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum EngineFinish {
-    /// The model ended the text, or it was told to stop.
-    #[default]
-    End,
-    /// This stop string came.
-    StopString(String),
-    /// A limit of tokens was reached.
-    Length,
-}
-
-/// What a request took.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EngineDone {
-    /// Why it ended.
-    pub finish: EngineFinish,
-    /// Tokens of the prompt.
-    pub prompt_tokens: u32,
-    /// How many of them were in the cache.
-    pub reused_tokens: u32,
-    /// Generated tokens.
-    pub tokens: Vec<Token>,
-    /// Reading the prompt.
-    pub prefill: Duration,
-    /// Generating.
-    pub decode: Duration,
-    /// Bytes of weights read from the disk.
-    pub bytes_read: u64,
-    /// Experts found in memory.
-    pub hits: u64,
-    /// Experts that had to be read.
-    pub misses: u64,
-}
-
-/// Gets the events of a request; false means that nobody listens any more.
-pub type EventSink = Box<dyn FnMut(EngineEvent) -> bool + Send>;
-/// Gets the vectors of a request, once.
-pub type EmbedSink = Box<dyn FnOnce(Result<Vec<Vec<f32>>, Failure>) + Send>;
 
 /// A request in an engine; dropping it cancels what is not done.
 pub trait Ticket: Send + Sync {}
 
+impl Ticket for RequestHandle {}
+
+/// Makes prompts of one conversation.
+pub trait Renderer {
+    /// The prompt of these of its messages; all that is needed of their media is there.
+    ///
+    /// # Errors
+    /// [`RenderError`] with the template's or grammar's words.
+    fn render(&self, messages: &[usize]) -> Result<Prompt, RenderError>;
+}
+
+/// Why a conversation is no prompt.
+#[derive(Debug)]
+pub enum RenderError {
+    /// The template refuses these messages; it may take others.
+    Template(Failure),
+    /// The request, the schema, or a medium is at fault, or the model is gone: no other messages help.
+    Other(Failure),
+}
+
+impl From<RenderError> for Failure {
+    fn from(error: RenderError) -> Self {
+        match error {
+            RenderError::Template(failure) | RenderError::Other(failure) => failure,
+        }
+    }
+}
+
 /// One loaded model.
 pub trait Engine: Send + Sync {
     /// What does not change.
-    fn facts(&self) -> &EngineFacts;
+    fn info(&self) -> &RunnerInfo;
     /// What does. Never waits for the work.
-    fn status(&self) -> EngineStatus;
+    fn status(&self) -> RunnerStatus;
     /// Whether it can still answer. One that cannot is replaced by the next request.
     fn is_alive(&self) -> bool {
         true
@@ -362,15 +183,15 @@ pub trait Engine: Send + Sync {
     fn embed_limit(&self, num_ctx: Option<u32>) -> u32 {
         self.context_for(num_ctx)
     }
-    /// A conversation as a prompt.
+    /// What renders a conversation: its media are decoded here, once.
     ///
     /// # Errors
-    /// 400 or 500 with the template's or grammar's words.
-    fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure>;
+    /// 400 for media that cannot be used, and where the model lacks the sense.
+    fn renderer<'a>(&'a self, chat: &'a ChatInput) -> Result<Box<dyn Renderer + 'a>, Failure>;
     /// A conversation as the text that the template makes of it.
     ///
     /// # Errors
-    /// As [`Engine::render`].
+    /// 400 or 500 with the template's or grammar's words.
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure>;
     /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens in it.
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token>;
@@ -379,7 +200,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// 400 for media that cannot be used, and where the model lacks the sense.
-    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure>;
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure>;
     /// The text of tokens, control tokens included.
     fn detokenize(&self, tokens: &[Token]) -> String;
     /// The prompt that has the gap between two texts filled; `None` where the vocabulary cannot.
@@ -388,12 +209,12 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// 400 with what is wrong with the schema.
-    fn grammar(&self, format: &Format) -> Result<Option<GrammarHandle>, Failure>;
-    /// Queues a prompt.
+    fn grammar(&self, format: &Format) -> Result<Option<Grammar>, Failure>;
+    /// Queues a prompt. What its events say of a failure may be shown to a client.
     ///
     /// # Errors
     /// 400 (too long, bad grammar), 503 (queue full).
-    fn submit(&self, request: EngineRequest, sink: EventSink) -> Result<Box<dyn Ticket>, Failure>;
+    fn submit(&self, prompt: MediaPrompt, options: Options, sink: Sink) -> Result<Box<dyn Ticket>, Failure>;
     /// Queues texts to embed; the vectors are not scaled.
     ///
     /// # Errors

@@ -1,32 +1,27 @@
 //! The engine behind the server's traits: plans within what memory is left, runs requests on a [`Runner`].
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hypura_core::plan::Mode;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, LoadSettings, Planned};
-use hypura_engine::media::{MediaFile, MediaPrompt, PromptMedia, SeeError, marker};
-use hypura_engine::request::{Options, RequestError, RequestErrorKind, SubmitError};
-use hypura_engine::serve::{RequestHandle, Runner, RunnerSettings, SlotStatus};
+use hypura_engine::media::prompt::DecodedMedia;
+use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, marker};
+use hypura_engine::request::{EmbedSink, Event, Options, RequestError, RequestErrorKind, Sink, SubmitError};
+use hypura_engine::serve::{Runner, RunnerInfo, RunnerSettings, RunnerStatus};
 use hypura_engine::source::ModelSource;
 use hypura_engine::{
-    ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, SamplerOptions,
-    ToolChoice as EngineToolChoice, json_schema_to_grammar,
+    ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, Token, json_schema_to_grammar,
 };
 use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
 
 use super::backend::{
-    Backend, ChatInput, EmbedSink, Engine, EngineFacts, EngineHeld, EngineRequest, EngineSequence,
-    EngineStatus, EngineTotals, EventSink, Fit, GrammarHandle, LoadHost, LoadWish, MediaHandle, Plan, Prompt,
-    Sampling, Ticket, Token,
+    Backend, ChatInput, Engine, Fit, LoadHost, LoadWish, Plan, Prompt, RenderError, Renderer, Ticket,
 };
-use super::engine_answer::{Parser, event_of};
 use super::store_catalog::failure_of_store;
-use crate::job::{Format, Think, ToolChoice};
+use crate::job::{Format, Think};
 use crate::{Failure, without_paths};
 
 /// Conversations that a model remembers beyond those that run. They live in the cells that running ones leave, so that they
@@ -123,74 +118,24 @@ impl Plan for EnginePlan {
                  TEMPLATE in Jinja gives it the right one"
             );
         }
-        Ok(Arc::new(RunnerEngine { facts: facts(&runner), folder: self.folder, runner }))
-    }
-}
-
-fn facts(runner: &Runner) -> EngineFacts {
-    let info = runner.info();
-    let caps = runner.text().caps();
-    EngineFacts {
-        context_train: info.context_train,
-        embedding_length: u32::try_from(info.embedding_length).unwrap_or(u32::MAX),
-        tools: caps.tools,
-        thinking: caps.thinking,
-        infill: runner.text().infill().is_some(),
-        file_bytes: info.file_bytes,
-        mode: info.mode.name().to_owned(),
-        parallel: count(info.parallel),
+        Ok(Arc::new(RunnerEngine { folder: self.folder, runner }))
     }
 }
 
 /// A runner as an [`Engine`].
 struct RunnerEngine {
     runner: Runner,
-    facts: EngineFacts,
     /// Where its files are.
     folder: PathBuf,
 }
 
-/// Cancels its request when it is dropped.
-struct RunnerTicket(#[expect(dead_code, reason = "held for its drop")] RequestHandle);
-impl Ticket for RunnerTicket {}
-
 impl Engine for RunnerEngine {
-    fn facts(&self) -> &EngineFacts {
-        &self.facts
+    fn info(&self) -> &RunnerInfo {
+        self.runner.info()
     }
 
-    fn status(&self) -> EngineStatus {
-        let status = self.runner.status();
-        let totals = &status.totals;
-        let stream = &totals.stream;
-        EngineStatus {
-            context_length: status.context_length,
-            host_bytes: status.memory_bytes,
-            device_bytes: 0,
-            disk_bytes: status.weights_on_disk_bytes,
-            active: count(status.active),
-            queued: count(status.queued),
-            sequences: status.slots.iter().map(sequence_of).collect(),
-            held: EngineHeld {
-                pins: count(status.held.pins),
-                loading_slots: count(status.held.loading_slots),
-                cells: count(status.held.cells),
-                reads: count(status.held.reads),
-            },
-            totals: EngineTotals {
-                prompt_tokens: totals.prompt_tokens.saturating_sub(totals.reused_tokens),
-                reused_tokens: totals.reused_tokens,
-                prompt_time: totals.prefill,
-                generated_tokens: totals.generated_tokens,
-                generated_time: totals.decode,
-                decodes: totals.steps,
-                bytes_read: stream.bytes_read,
-                hits: stream.decode.hits + stream.prefill.hits,
-                misses: stream.decode.misses + stream.prefill.misses,
-                stalled: stream.read_stall,
-                bytes_shared: totals.saved_bytes,
-            },
-        }
+    fn status(&self) -> RunnerStatus {
+        self.runner.status()
     }
 
     fn is_alive(&self) -> bool {
@@ -206,35 +151,24 @@ impl Engine for RunnerEngine {
         num_ctx.map_or(most, |wanted| wanted.min(most))
     }
 
-    fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
-        let prompt = self.apply(chat)?;
-        let parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
-        let media: Vec<&[u8]> = chat.media.iter().flatten().map(|file| file.as_slice()).collect();
-        let (tokens, media) = if media.is_empty() {
-            (self.runner.text().tokenize_chat(&prompt), None)
-        } else {
-            seen(self.runner.text().see_chat(&prompt, &media))?
-        };
-        Ok(Prompt {
-            tokens,
-            media,
-            stops: prompt.stops.clone(),
-            grammar: prompt.grammar.map(|grammar| Box::new(grammar) as GrammarHandle),
-            parser: Some(Box::new(Parser(parser))),
-        })
+    fn renderer<'a>(&'a self, chat: &'a ChatInput) -> Result<Box<dyn Renderer + 'a>, Failure> {
+        let files: Vec<&[u8]> = chat.media.iter().flatten().map(|file| file.as_slice()).collect();
+        let media = self.runner.text().decode(&files).map_err(|error| see_failure(&error))?;
+        Ok(Box::new(RunnerRenderer { engine: self, chat, media }))
     }
 
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
-        Ok(with_tags(&self.apply(chat)?.text))
+        let prompt = self.apply(chat, chat.messages.clone()).map_err(|error| chat_failure(&error))?;
+        Ok(with_tags(&prompt.text))
     }
 
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token> {
         self.runner.text().tokenize(text, begin, control)
     }
 
-    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
         let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-        seen(self.runner.text().see_text(text, &media))
+        self.runner.text().see_text(text, &media).map_err(|error| see_failure(&error))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -253,44 +187,37 @@ impl Engine for RunnerEngine {
         Some(tokens)
     }
 
-    fn grammar(&self, format: &Format) -> Result<Option<GrammarHandle>, Failure> {
+    fn grammar(&self, format: &Format) -> Result<Option<Grammar>, Failure> {
         let Some(schema) = schema_of(format) else { return Ok(None) };
         let gbnf =
             json_schema_to_grammar(&schema).map_err(|error| Failure::bad_request(error.to_string()))?;
-        Ok(Some(Box::new(Grammar { gbnf, ..Grammar::default() })))
+        Ok(Some(Grammar::user(gbnf)))
     }
 
-    fn submit(&self, request: EngineRequest, sink: EventSink) -> Result<Box<dyn Ticket>, Failure> {
-        let grammar = request.grammar.and_then(|grammar| grammar.downcast::<Grammar>().ok());
-        let options = Options {
-            max_tokens: request.max_tokens,
-            sampler: sampler(&request.sampling),
-            grammar: grammar.map(|grammar| *grammar),
-            stops: request.stops,
-            logprobs: request.logprobs,
-            num_ctx: request.num_ctx,
-            shift: request.shift,
-            ignore_end: false,
-            special_pieces: request.special_pieces,
-            progress: true,
-        };
-        let mut sink = sink;
+    fn submit(
+        &self,
+        prompt: MediaPrompt,
+        options: Options,
+        mut sink: Sink,
+    ) -> Result<Box<dyn Ticket>, Failure> {
         let folder = self.folder.clone();
-        let sink = Box::new(move |event| sink(event_of(event, &folder)));
-        let media = request.media.and_then(|media| media.downcast::<PromptMedia>().ok());
-        let media = media.map(|media| *media).unwrap_or_default();
-        let prompt = MediaPrompt { tokens: request.tokens, media };
+        let sink = Box::new(move |event| {
+            sink(match event {
+                Event::Failed(error) => Event::Failed(public_error(error, &folder)),
+                event => event,
+            })
+        });
         let handle = self.runner.submit_cut(prompt, options, sink).map_err(refused)?;
-        Ok(Box::new(RunnerTicket(handle)))
+        Ok(Box::new(handle))
     }
 
     fn embed(&self, inputs: Vec<Vec<Token>>, sink: EmbedSink) -> Result<Box<dyn Ticket>, Failure> {
         let folder = self.folder.clone();
-        let sink = Box::new(move |result: Result<Vec<Vec<f32>>, RequestError>| {
-            sink(result.map_err(|error| generate_failure(&error, &folder)));
+        let sink = Box::new(move |result: Result<_, _>| {
+            sink(result.map_err(|error| public_error(error, &folder)));
         });
         let handle = self.runner.embed(inputs, sink).map_err(refused)?;
-        Ok(Box::new(RunnerTicket(handle)))
+        Ok(Box::new(handle))
     }
 
     fn stop(&self, drain: bool) {
@@ -299,20 +226,16 @@ impl Engine for RunnerEngine {
 }
 
 impl RunnerEngine {
-    fn apply(&self, chat: &ChatInput) -> Result<ChatPrompt, Failure> {
+    fn apply(&self, chat: &ChatInput, messages: Vec<Value>) -> Result<ChatPrompt, ChatError> {
         let (enable_thinking, reasoning_effort) = match &chat.think {
             None => (None, None),
             Some(Think::Switch(on)) => (Some(*on), None),
             Some(Think::Level(level)) => (Some(true), Some(level.clone())),
         };
         let request = ChatRequest {
-            messages_json: Value::Array(chat.messages.clone()).to_string(),
+            messages_json: Value::Array(messages).to_string(),
             tools_json: (!chat.tools.is_empty()).then(|| Value::Array(chat.tools.clone()).to_string()),
-            tool_choice: match chat.tool_choice {
-                ToolChoice::Auto => EngineToolChoice::Auto,
-                ToolChoice::None => EngineToolChoice::None,
-                ToolChoice::Required => EngineToolChoice::Required,
-            },
+            tool_choice: chat.tool_choice,
             parallel_tool_calls: chat.parallel_tool_calls,
             json_schema: schema_of(&chat.format),
             enable_thinking,
@@ -321,20 +244,41 @@ impl RunnerEngine {
             ..ChatRequest::default()
         };
         let text = self.runner.text();
-        let applied = match &chat.template {
+        match &chat.template {
             Some(template) => text.apply_template(template, &request),
             None => text.apply(&request),
-        };
-        applied.map_err(|error| chat_failure(&error))
+        }
     }
 }
 
-fn seen(prompt: Result<MediaPrompt, SeeError>) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
-    let MediaPrompt { tokens, media } = prompt.map_err(|error| match error {
+/// A conversation and its decoded media.
+struct RunnerRenderer<'a> {
+    engine: &'a RunnerEngine,
+    chat: &'a ChatInput,
+    /// Of all messages, one after the other.
+    media: DecodedMedia,
+}
+
+impl Renderer for RunnerRenderer<'_> {
+    fn render(&self, messages: &[usize]) -> Result<Prompt, RenderError> {
+        let chosen = messages.iter().filter_map(|at| self.chat.messages.get(*at).cloned()).collect();
+        let prompt = self.engine.apply(self.chat, chosen).map_err(|error| match error {
+            ChatError::Template(_) => RenderError::Template(chat_failure(&error)),
+            _ => RenderError::Other(chat_failure(&error)),
+        })?;
+        let which = self.chat.media_of(messages);
+        let input = self.engine.runner.text().see_decoded(&prompt, &self.media, &which);
+        let input = input.map_err(|error| RenderError::Other(see_failure(&error)))?;
+        let parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
+        Ok(Prompt { input, stops: prompt.stops, grammar: prompt.grammar, parser: Some(Box::new(parser)) })
+    }
+}
+
+fn see_failure(error: &SeeError) -> Failure {
+    match error {
         SeeError::Unloaded => Failure::internal(error.to_string()),
         error => Failure::bad_request(without_paths(&error.to_string())),
-    })?;
-    Ok((tokens, Some(Box::new(media))))
+    }
 }
 
 /// A rendered prompt for people: media as Ollama writes them.
@@ -342,19 +286,6 @@ fn with_tags(text: &str) -> String {
     let mut pieces = text.split(marker());
     let first = pieces.next().unwrap_or_default().to_owned();
     pieces.enumerate().fold(first, |text, (at, piece)| format!("{text}[img-{at}]{piece}"))
-}
-
-fn count(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-fn sequence_of(slot: &SlotStatus) -> EngineSequence {
-    EngineSequence {
-        busy: slot.request.is_some(),
-        cached_tokens: count(slot.cached_tokens),
-        prompt_tokens: count(slot.prompt_tokens),
-        generated_tokens: count(slot.generated_tokens),
-    }
 }
 
 /// What a template or a schema says: a template that fails is a 500, as in Ollama; everything else is the request's fault.
@@ -374,27 +305,6 @@ fn schema_of(format: &Format) -> Option<String> {
     }
 }
 
-fn sampler(sampling: &Sampling) -> SamplerOptions {
-    SamplerOptions {
-        temperature: sampling.temperature,
-        top_k: sampling.top_k,
-        top_p: sampling.top_p,
-        min_p: sampling.min_p,
-        typical_p: sampling.typical_p,
-        repeat_penalty: sampling.repeat_penalty,
-        repeat_last: sampling.repeat_last_n,
-        frequency_penalty: sampling.frequency_penalty,
-        presence_penalty: sampling.presence_penalty,
-        seed: sampling.seed.unwrap_or_else(random_seed),
-    }
-}
-
-/// The standard library's source of random keys serves as one of seeds.
-#[expect(clippy::cast_possible_truncation, reason = "half of the bits are enough")]
-fn random_seed() -> u32 {
-    RandomState::new().build_hasher().finish() as u32
-}
-
 fn refused(error: SubmitError) -> Failure {
     match error {
         SubmitError::QueueFull(_) => Failure::busy(),
@@ -409,15 +319,12 @@ fn refused(error: SubmitError) -> Failure {
     }
 }
 
-pub(super) fn generate_failure(error: &RequestError, folder: &Path) -> Failure {
-    let message = public(error, folder);
-    match error.kind {
-        RequestErrorKind::Request => Failure::bad_request(message),
-        RequestErrorKind::Unloaded | RequestErrorKind::Engine => {
-            tracing::error!(%error, "a generation failed");
-            Failure::internal(message)
-        }
+/// A failure as a client may read it; the log has it whole.
+fn public_error(error: RequestError, folder: &Path) -> RequestError {
+    if error.kind != RequestErrorKind::Request {
+        tracing::error!(%error, "a generation failed");
     }
+    RequestError { message: public(&error, folder), ..error }
 }
 
 #[cfg(test)]

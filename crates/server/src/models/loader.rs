@@ -36,7 +36,7 @@ impl Loader {
             match &loaded {
                 Ok(engine) => tracing::info!(
                     model = %entry.name,
-                    mode = %engine.facts().mode,
+                    mode = %engine.info().mode.name(),
                     seconds = start.elapsed().as_secs_f64(),
                     "loaded"
                 ),

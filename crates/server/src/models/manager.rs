@@ -5,11 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::backend::{Backend, EngineFacts, EngineStatus, LoadWish};
+use super::backend::{Backend, LoadWish};
 use super::loader::Loader;
 use super::table::{self, Lease, Table, Want};
 use crate::Failure;
 use crate::keep_alive::KeepAlive;
+use hypura_engine::serve::{RunnerInfo, RunnerStatus};
 use hypura_store::ModelEntry;
 
 /// How models are kept.
@@ -42,10 +43,10 @@ pub struct RunningModel {
     pub expires_at: SystemTime,
     /// What loading it took.
     pub load_time: Duration,
-    /// Its facts.
-    pub facts: EngineFacts,
+    /// What never changes.
+    pub info: RunnerInfo,
     /// How it is now.
-    pub status: EngineStatus,
+    pub status: RunnerStatus,
 }
 
 impl ModelManager {
@@ -144,7 +145,7 @@ impl ModelManager {
                 entry,
                 expires_at,
                 load_time,
-                facts: engine.facts().clone(),
+                info: engine.info().clone(),
                 status: engine.status(),
             })
             .collect();

@@ -2,7 +2,7 @@
 //!
 //! - [`backend`]: what the server needs of an engine
 //! - [`catalog`]: what it needs of a store
-//! - [`engine`], [`engine_answer`]: the engine behind the traits
+//! - [`engine`]: the engine behind the traits
 //! - [`manager`]: loads on demand, one at a time, within one memory budget
 //! - [`loader`]: the thread that plans, makes room and loads
 //! - [`store_catalog`]: the store as a catalogue
@@ -11,7 +11,6 @@
 pub mod backend;
 pub mod catalog;
 mod engine;
-mod engine_answer;
 mod loader;
 mod manager;
 mod store_catalog;

@@ -48,8 +48,7 @@ impl Slot {
         if !self.engine.is_alive() {
             return 0;
         }
-        let status = self.engine.status();
-        status.host_bytes.saturating_add(status.device_bytes)
+        self.engine.status().memory_bytes
     }
 
     fn touch(&mut self) {

@@ -14,12 +14,14 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::StatusCode;
+use hypura_engine::Token;
+use hypura_engine::serve::SlotStatus;
 use hypura_store::{Capability, ModelEntry};
 use serde_json::{Map, Value, json};
 
 use super::chat::{self, Request};
 use crate::jobs::{self, find};
-use crate::models::backend::{EngineSequence, LoadWish, Token};
+use crate::models::backend::LoadWish;
 use crate::models::{Lease, LookupError};
 use crate::state::Server;
 use crate::{Failure, body, respond};
@@ -156,7 +158,7 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
     let show = tokio::task::spawn_blocking(move || catalog.show(&shown, false)).await;
     let show = show.map_err(|_| Failure::internal("the model store failed"))??;
     let context = running.as_ref().map_or(0, |running| running.status.context_length);
-    let slots = running.as_ref().map_or(0, |running| running.facts.parallel);
+    let slots = running.as_ref().map_or(0, |running| running.info.parallel);
     Ok(json!({
         "default_generation_settings": {"n_ctx": context},
         "total_slots": slots,
@@ -174,15 +176,16 @@ async fn slots(State(server): State<Arc<Server>>) -> Response {
     let mut all = Vec::new();
     for running in server.models.running() {
         let status = &running.status;
-        let mut sequences = status.sequences.clone();
-        sequences.sort_by_key(|sequence| (!sequence.busy, std::cmp::Reverse(sequence.cached_tokens)));
-        sequences.resize(running.facts.parallel.max(1) as usize, EngineSequence::default());
+        let mut sequences = status.slots.clone();
+        sequences
+            .sort_by_key(|sequence| (sequence.request.is_none(), std::cmp::Reverse(sequence.cached_tokens)));
+        sequences.resize(running.info.parallel.max(1), SlotStatus::default());
         for sequence in sequences {
             all.push(json!({
                 "id": all.len(),
                 "model": running.entry.name.to_string(),
                 "n_ctx": status.context_length,
-                "is_processing": sequence.busy,
+                "is_processing": sequence.request.is_some(),
                 "n_past": sequence.cached_tokens,
                 "n_prompt_tokens": sequence.prompt_tokens,
                 "n_decoded": sequence.generated_tokens,

@@ -115,7 +115,7 @@ async fn chat_10_1_tools_formats_and_efforts_reach_the_template() {
     assert_eq!(chat.think, Some(hypura_server::job::Think::Level("low".to_owned())));
     let seen = kit.script.last();
     assert!(seen.grammar.unwrap().contains("object"));
-    assert_eq!((seen.sampling.seed, seen.max_tokens), (Some(7), Some(3)));
+    assert_eq!((seen.sampling.seed, seen.max_tokens), (7, Some(3)));
     assert!(seen.stops.contains(&"x".to_owned()));
 }
 

@@ -125,6 +125,50 @@ async fn chat_4_5_the_oldest_messages_go_and_the_system_stays() {
     assert!(answer.error().contains("context length"));
 }
 
+/// `count` questions and answers of about as many characters.
+fn long_talk(count: usize) -> Vec<Value> {
+    let turn = |at: usize| {
+        let role = if at.is_multiple_of(2) { "user" } else { "assistant" };
+        json!({"role": role, "content": format!("{at:0>width$}", width = 20 + at % 7)})
+    };
+    (0..count).map(turn).chain([json!({"role": "user", "content": "new"})]).collect()
+}
+
+#[tokio::test]
+async fn chat_4_5_a_long_conversation_is_rendered_a_few_times_and_the_fewest_messages_go() {
+    let kit = Kit::new();
+    for num_ctx in [100, 1000, 3000, 4000] {
+        kit.script.chats.lock().unwrap().clear();
+        ask(&kit, json!({"messages": long_talk(400), "options": {"num_ctx": num_ctx}})).await;
+        let text = kit.script.last().text;
+        assert!(text.len() < num_ctx && text.ends_with("<user>new<assistant>"), "{num_ctx}: {text}");
+        assert!(text.len() + "<assistant>".len() + 28 > num_ctx, "{num_ctx}: one more would have fitted");
+        let rendered = kit.script.chats.lock().unwrap().len();
+        assert!(rendered <= 6, "{num_ctx}: rendered {rendered} times");
+    }
+}
+
+#[tokio::test]
+async fn chat_4_5_a_template_that_wants_a_question_first_costs_one_more_message() {
+    let kit = Kit::new();
+    let failure = hypura_server::Failure::internal("roles must alternate");
+    *kit.script.fail_answer_first.lock().unwrap() = Some(failure);
+    ask(&kit, json!({"messages": long_talk(40), "options": {"num_ctx": 300}})).await;
+    assert!(kit.script.last().text.starts_with("<user>"), "{}", kit.script.last().text);
+}
+
+#[tokio::test]
+async fn chat_4_5_what_is_wrong_with_a_request_is_no_reason_to_leave_messages_out() {
+    let kit = Kit::new();
+    let refused = hypura_server::Failure::bad_request("tools and a grammar exclude each other");
+    *kit.script.fail_answer_first.lock().unwrap() = Some(refused);
+    let answer = ask(&kit, json!({"messages": long_talk(40), "options": {"num_ctx": 300}})).await;
+    assert_eq!(
+        (answer.status, answer.error().as_str()),
+        (StatusCode::BAD_REQUEST, "tools and a grammar exclude each other")
+    );
+}
+
 #[tokio::test]
 async fn chat_4_6_every_chunk_has_a_message_of_the_assistant() {
     let kit = Kit::new();

@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
+use hypura_core::plan::Mode;
 use hypura_engine::budget::SharedMemory;
-use hypura_engine::media::MediaFile;
-use hypura_engine::media::marker;
+use hypura_engine::media::{MediaFile, MediaPrompt, Senses, marker};
+use hypura_engine::request::{
+    EmbedSink, Event, Finish, Options, Outcome, RequestError, RequestErrorKind, Sink, TokenInfo,
+};
+use hypura_engine::serve::{RunnerInfo, RunnerStatus};
+use hypura_engine::stream::{Lookups, StreamStats};
+use hypura_engine::{ChatDelta, Grammar, SamplerOptions, Token};
 use hypura_server::Failure;
-use hypura_server::job::{Format, ToolCall};
+use hypura_server::job::Format;
 use hypura_server::models::backend::{
-    AnswerParser, AnswerPart, Backend, ChatInput, EmbedSink, Engine, EngineDone, EngineEvent, EngineFacts,
-    EngineFinish, EngineRequest, EngineStatus, EngineToken, EventSink, Fit, GrammarHandle, LoadHost,
-    LoadWish, MediaHandle, Plan, Prompt, Sampling, Ticket, Token,
+    AnswerParser, Backend, ChatInput, Engine, Fit, LoadHost, LoadWish, Plan, Prompt, RenderError, Renderer,
+    Ticket,
 };
 use hypura_server::models::{Catalog, LookupError};
 use hypura_store::{Capability, Facts, ModelEntry, ModelName, ModelSettings, Origin, Show, Store};
@@ -69,7 +74,7 @@ pub struct Script {
     /// What the template says to every conversation.
     pub fail_render: Mutex<Option<Failure>>,
     /// Requests that the engine is said to work on and to have waiting.
-    pub load: Mutex<(u32, u32)>,
+    pub load: Mutex<(usize, usize)>,
     /// Most tokens of a text to embed, where it is not the context.
     pub embed_limit: Mutex<Option<u32>>,
     pub vectors: Mutex<Vec<Vec<f32>>>,
@@ -88,7 +93,13 @@ pub struct Script {
     /// The memory that the engine loaded last may ask.
     pub memory: Mutex<Option<Arc<dyn SharedMemory>>>,
     /// What every status says.
-    pub status: Mutex<EngineStatus>,
+    pub status: Mutex<RunnerStatus>,
+    /// The media that were shown: the token −n stands for the nth of them.
+    pub media: Mutex<Vec<MediaFile>>,
+    /// Media files that were decoded.
+    pub decoded: AtomicUsize,
+    /// What the template says to conversations whose first message is an answer.
+    pub fail_answer_first: Mutex<Option<Failure>>,
 }
 
 /// A request as the engine saw it.
@@ -100,7 +111,7 @@ pub struct Seen {
     pub stops: Vec<String>,
     pub max_tokens: Option<u32>,
     pub num_ctx: Option<u32>,
-    pub sampling: Sampling,
+    pub sampling: SamplerOptions,
     pub grammar: Option<String>,
 }
 
@@ -157,22 +168,33 @@ impl Plan for FakePlan {
         if let Some(why) = *script.fail_load.lock().unwrap() {
             return Err(Failure::internal(why));
         }
-        let facts = EngineFacts {
+        let info = RunnerInfo {
+            architecture: "fake".to_owned(),
             context_train: 4096,
             embedding_length: 4,
-            file_bytes: self.1 * 2,
-            mode: "fake".to_owned(),
+            embed_most: 4096,
+            vocab_size: 256,
+            bos: Some(1),
+            eos: None,
+            adds_bos: true,
+            senses: Senses { pictures: true, sounds: true },
+            is_embedding_model: false,
             parallel: 2,
-            ..EngineFacts::default()
+            mode: Mode::FullResident,
+            file_bytes: self.1 * 2,
+            resident_bytes: self.1,
+            reader: None,
+            load_time: Duration::ZERO,
+            notes: Vec::new(),
         };
         *script.memory.lock().unwrap() = Some(host.memory());
-        Ok(Arc::new(FakeEngine { script, facts, bytes: self.1, number }))
+        Ok(Arc::new(FakeEngine { script, info, bytes: self.1, number }))
     }
 }
 
 pub struct FakeEngine {
     script: Arc<Script>,
-    facts: EngineFacts,
+    info: RunnerInfo,
     bytes: u64,
     number: usize,
 }
@@ -195,6 +217,7 @@ fn tokens_of(text: &str, begin: bool) -> Vec<Token> {
     begin.into_iter().chain(text.chars().map(|c| c as Token)).collect()
 }
 
+/// A conversation as text, with the markers of media in it.
 fn text_of(chat: &ChatInput) -> String {
     let mut out = String::new();
     for message in &chat.messages {
@@ -203,34 +226,74 @@ fn text_of(chat: &ChatInput) -> String {
             Some(parts) => parts.iter().map(text).collect(),
             None => message["content"].as_str().unwrap_or_default().to_owned(),
         };
-        let content = content.replace(marker(), "#");
         out.push_str(&format!("<{}>{content}", message["role"].as_str().unwrap_or_default()));
     }
     out + if chat.continues { "" } else { "<assistant>" }
 }
 
-fn media_of<'a>(media: impl Iterator<Item = &'a MediaFile>) -> Option<MediaHandle> {
-    let media: Vec<MediaFile> = media.cloned().collect();
-    (!media.is_empty()).then(|| Box::new(media) as MediaHandle)
+impl FakeEngine {
+    fn text(&self, chat: &ChatInput) -> Result<String, Failure> {
+        self.script.chats.lock().unwrap().push(chat.clone());
+        let begins_with_answer = chat.messages.first().is_some_and(|first| first["role"] == "assistant");
+        let first = self.script.fail_answer_first.lock().unwrap().clone().filter(|_| begins_with_answer);
+        let failure = self.script.fail_render.lock().unwrap().clone();
+        failure.or(first).map_or_else(|| Ok(text_of(chat)), Err)
+    }
+
+    /// Tokens of a text, with a negative one for each medium.
+    fn cut<'a>(&self, text: &str, media: impl Iterator<Item = &'a MediaFile>) -> MediaPrompt {
+        let mut known = self.script.media.lock().unwrap();
+        let mut pieces = text.split(marker());
+        let mut tokens = tokens_of(pieces.next().unwrap_or_default(), true);
+        for (piece, file) in pieces.zip(media) {
+            known.push(Arc::clone(file));
+            tokens.push(-(known.len() as Token));
+            tokens.extend(tokens_of(piece, false));
+        }
+        tokens.into()
+    }
+}
+
+struct FakeRenderer<'a> {
+    engine: &'a FakeEngine,
+    chat: &'a ChatInput,
+    files: Vec<MediaFile>,
+}
+
+impl Renderer for FakeRenderer<'_> {
+    fn render(&self, messages: &[usize]) -> Result<Prompt, RenderError> {
+        let chat = ChatInput {
+            messages: messages.iter().map(|at| self.chat.messages[*at].clone()).collect(),
+            ..self.chat.clone()
+        };
+        let text = self.engine.text(&chat).map_err(|failure| match failure.status.is_server_error() {
+            true => RenderError::Template(failure),
+            false => RenderError::Other(failure),
+        })?;
+        let which = self.chat.media_of(messages);
+        Ok(Prompt {
+            input: self.engine.cut(&text, which.iter().map(|at| &self.files[*at])),
+            stops: vec!["<end>".to_owned()],
+            grammar: self.engine.grammar(&chat.format).map_err(RenderError::Other)?,
+            parser: Some(Box::new(FakeParser::default())),
+        })
+    }
 }
 
 impl Engine for FakeEngine {
-    fn facts(&self) -> &EngineFacts {
-        &self.facts
+    fn info(&self) -> &RunnerInfo {
+        &self.info
     }
 
-    fn status(&self) -> EngineStatus {
-        let status = self.script.status.lock().unwrap().clone();
+    fn status(&self) -> RunnerStatus {
+        let mut status = self.script.status.lock().unwrap().clone();
         let (active, queued) = *self.script.load.lock().unwrap();
-        let disk_bytes = self.facts.file_bytes - self.bytes;
-        EngineStatus {
-            context_length: 4096,
-            host_bytes: self.bytes,
-            disk_bytes,
-            active: active.max(status.active),
-            queued: queued.max(status.queued),
-            ..status
-        }
+        status.context_length = 4096;
+        status.memory_bytes = self.bytes;
+        status.weights_on_disk_bytes = self.info.file_bytes - self.bytes;
+        status.active = active.max(status.active);
+        status.queued = queued.max(status.queued);
+        status
     }
 
     fn is_alive(&self) -> bool {
@@ -245,73 +308,70 @@ impl Engine for FakeEngine {
         self.script.embed_limit.lock().unwrap().unwrap_or_else(|| self.context_for(num_ctx))
     }
 
-    fn render(&self, chat: &ChatInput) -> Result<Prompt, Failure> {
-        let text = self.render_text(chat)?;
-        Ok(Prompt {
-            tokens: tokens_of(&text, true),
-            media: media_of(chat.media.iter().flatten()),
-            stops: vec!["<end>".to_owned()],
-            grammar: self.grammar(&chat.format)?,
-            parser: Some(Box::new(FakeParser::default())),
-        })
+    fn renderer<'a>(&'a self, chat: &'a ChatInput) -> Result<Box<dyn Renderer + 'a>, Failure> {
+        let files: Vec<MediaFile> = chat.media.iter().flatten().cloned().collect();
+        self.script.decoded.fetch_add(files.len(), Ordering::SeqCst);
+        Ok(Box::new(FakeRenderer { engine: self, chat, files }))
     }
 
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
-        self.script.chats.lock().unwrap().push(chat.clone());
-        let failure = self.script.fail_render.lock().unwrap().clone();
-        failure.map_or_else(|| Ok(text_of(chat)), Err)
+        Ok(self.text(chat)?.replace(marker(), "#"))
     }
 
     fn tokenize(&self, text: &str, begin: bool, _: bool) -> Vec<Token> {
         tokens_of(text, begin)
     }
 
-    fn see(&self, text: &str, media: &[MediaFile]) -> Result<(Vec<Token>, Option<MediaHandle>), Failure> {
-        Ok((tokens_of(&text.replace(marker(), "#"), true), media_of(media.iter())))
+    fn see(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
+        Ok(self.cut(text, media.iter()))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
-        tokens.iter().filter_map(|token| char::from_u32(*token as u32)).filter(|c| *c != '\u{1}').collect()
+        let character = |token: &Token| if *token < 0 { Some('#') } else { char::from_u32(*token as u32) };
+        tokens.iter().filter_map(character).filter(|c| *c != '\u{1}').collect()
     }
 
     fn infill(&self, before: &str, after: &str) -> Option<Vec<Token>> {
         Some(tokens_of(&format!("<pre>{before}<suf>{after}<mid>"), true))
     }
 
-    fn grammar(&self, format: &Format) -> Result<Option<GrammarHandle>, Failure> {
+    fn grammar(&self, format: &Format) -> Result<Option<Grammar>, Failure> {
         match format {
             Format::Free => Ok(None),
-            Format::Json => Ok(Some(Box::new("json".to_owned()))),
+            Format::Json => Ok(Some(Grammar::user("json"))),
             Format::Schema(schema) if schema["type"] == "nonsense" => {
                 Err(Failure::bad_request("invalid schema"))
             }
-            Format::Schema(schema) => Ok(Some(Box::new(schema.to_string()))),
+            Format::Schema(schema) => Ok(Some(Grammar::user(schema.to_string()))),
         }
     }
 
-    fn submit(&self, request: EngineRequest, mut sink: EventSink) -> Result<Box<dyn Ticket>, Failure> {
+    fn submit(
+        &self,
+        prompt: MediaPrompt,
+        options: Options,
+        mut sink: Sink,
+    ) -> Result<Box<dyn Ticket>, Failure> {
         if let Some(failure) = self.script.fail_submit.lock().unwrap().clone() {
             return Err(failure);
         }
+        let known = self.script.media.lock().unwrap().clone();
+        let medium = |token: &Token| usize::try_from(-token - 1).ok().map(|at| Arc::clone(&known[at]));
         self.script.requests.lock().unwrap().push(Seen {
-            text: self.detokenize(&request.tokens),
-            media: request
-                .media
-                .as_ref()
-                .and_then(|media| media.downcast_ref::<Vec<MediaFile>>().cloned())
-                .unwrap_or_default(),
-            stops: request.stops.clone(),
-            max_tokens: request.max_tokens,
-            num_ctx: request.num_ctx,
-            sampling: request.sampling.clone(),
-            grammar: request.grammar.as_ref().and_then(|grammar| grammar.downcast_ref::<String>().cloned()),
+            text: self.detokenize(&prompt.tokens),
+            media: prompt.tokens.iter().filter_map(medium).collect(),
+            stops: options.stops.clone(),
+            max_tokens: options.max_tokens,
+            num_ctx: options.num_ctx,
+            sampling: options.sampler.clone(),
+            grammar: options.grammar.as_ref().map(|grammar| grammar.gbnf.clone()),
         });
         let steps = self.script.answer.lock().unwrap().clone();
         let over = Arc::new(AtomicBool::new(false));
         let (script, done) = (Arc::clone(&self.script), Arc::clone(&over));
-        let prompt_tokens = request.tokens.len() as u32;
+        let prompt_tokens = prompt.tokens.len();
         std::thread::spawn(move || {
-            if play(&script, steps, &request, prompt_tokens, &mut sink) {
+            if play(&script, steps, options.logprobs, prompt_tokens, &mut sink) {
                 done.store(true, Ordering::SeqCst);
             }
         });
@@ -336,89 +396,92 @@ impl Engine for FakeEngine {
 }
 
 /// Plays the answer. True when it came to its end.
-fn play(
-    script: &Script,
-    steps: Vec<Step>,
-    request: &EngineRequest,
-    prompt: u32,
-    sink: &mut EventSink,
-) -> bool {
-    if !sink(EngineEvent::Started { reused: 2 }) {
+fn play(script: &Script, steps: Vec<Step>, logprobs: Option<u32>, prompt: usize, sink: &mut Sink) -> bool {
+    let started = Event::Started { prompt_tokens: prompt as u32, reused_tokens: 2, queued: Duration::ZERO };
+    if !sink(started) {
         return false;
     }
     let mut tokens = Vec::new();
-    let mut finish = EngineFinish::End;
+    let mut finish = (Finish::End, None);
     for step in steps {
         match step {
             Step::Wait => script.gate.pass(),
-            Step::Length => finish = EngineFinish::Length,
-            Step::Stop(text) => finish = EngineFinish::StopString(text.to_owned()),
+            Step::Length => finish = (Finish::Length, None),
+            Step::Stop(text) => finish = (Finish::StopString, Some(text.to_owned())),
             Step::Progress(processed, total) => {
                 let elapsed = Duration::from_millis(4);
-                sink(EngineEvent::Progress { processed, total, reused: 2, elapsed });
+                sink(Event::Progress { processed, total, reused: 2, elapsed });
             }
             Step::Fail(why) => {
-                sink(EngineEvent::Failed(Failure::internal(why)));
+                let kind = RequestErrorKind::Engine;
+                sink(Event::Failed(RequestError { kind, message: why.to_owned() }));
                 return true;
             }
             Step::Text(text) => {
-                tokens.push(100 + tokens.len() as Token);
-                let token = EngineToken {
+                let token = 100 + tokens.len() as Token;
+                tokens.push(token);
+                let token = TokenInfo {
+                    token,
                     bytes: text.as_bytes().to_vec(),
-                    logprob: -0.5,
-                    top: (0..request.logprobs.unwrap_or(0)).map(|_| (b"x".to_vec(), -1.5)).collect(),
+                    logprob: logprobs.map(|_| -0.5),
+                    top: (0..logprobs.unwrap_or(0)).map(|_| (120, b"x".to_vec(), -1.5)).collect(),
                 };
-                let tokens = request.logprobs.map(|_| vec![token]).unwrap_or_default();
-                if !sink(EngineEvent::Text { text: text.to_owned(), tokens }) {
+                if !sink(Event::Text { text: text.to_owned(), tokens: vec![token] }) {
                     return false;
                 }
             }
         }
     }
-    let done = EngineDone {
+    sink(Event::Done(Box::new(outcome(prompt, tokens, finish))))
+}
+
+fn outcome(prompt: usize, tokens: Vec<Token>, (finish, stop): (Finish, Option<String>)) -> Outcome {
+    let decode = Lookups { hits: 3, misses: 1, ..Lookups::default() };
+    Outcome {
         finish,
         prompt_tokens: prompt,
         reused_tokens: 2,
         tokens,
+        stop,
         prefill: Duration::from_millis(3),
-        decode: Duration::from_millis(5),
-        bytes_read: 7,
-        hits: 3,
-        misses: 1,
-    };
-    sink(EngineEvent::Done(Box::new(done)))
+        first_token: Duration::from_millis(3),
+        token_times: vec![Duration::from_millis(5)],
+        total: Duration::from_millis(8),
+        prefill_stats: StreamStats::default(),
+        decode_stats: StreamStats { decode, bytes_read: 7, ..StreamStats::default() },
+        logits_hash: None,
+    }
 }
 
 /// `<think>…</think>` is reasoning, `<call>name {…}</call>` a call; tags come whole in one text.
 #[derive(Default)]
 struct FakeParser {
     thinking: bool,
-    calls: u32,
+    calls: usize,
 }
 
 impl AnswerParser for FakeParser {
-    fn push(&mut self, text: &str) -> Vec<AnswerPart> {
+    fn push(&mut self, text: &str) -> Vec<ChatDelta> {
         if text == "<think>" || text == "</think>" {
             self.thinking = text == "<think>";
             return Vec::new();
         }
         if let Some(call) = text.strip_prefix("<call>") {
             let (name, arguments) = call.split_once(' ').unwrap();
-            let arguments = serde_json::from_str(arguments).unwrap();
             let index = self.calls;
             self.calls += 1;
-            return vec![AnswerPart::ToolCall(ToolCall {
+            return vec![ChatDelta::ToolCall {
                 index,
                 id: format!("call_{index:08}"),
                 name: name.to_owned(),
-                arguments,
-            })];
+                arguments_json: arguments.to_owned(),
+            }];
         }
         let text = text.to_owned();
-        vec![if self.thinking { AnswerPart::Thinking(text) } else { AnswerPart::Content(text) }]
+        vec![if self.thinking { ChatDelta::Reasoning(text) } else { ChatDelta::Content(text) }]
     }
 
-    fn finish(&mut self, _: bool) -> Vec<AnswerPart> {
+    fn finish(&mut self, _: bool) -> Vec<ChatDelta> {
         Vec::new()
     }
 }

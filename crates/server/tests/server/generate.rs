@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::fake::{Step, set};
 use crate::kit::{Kit, Setup};
-use hypura_server::models::backend::Sampling;
+use hypura_engine::SamplerOptions;
 use hypura_store::{Message, ModelSettings};
 
 async fn ask(kit: &Kit, more: Value) -> crate::kit::Answer {
@@ -251,54 +251,56 @@ async fn options_5_every_option_reaches_the_engine_request_over_model_over_defau
         assert_eq!(ask(&kit, json!({"options": option})).await.status, StatusCode::OK);
         kit.script.last().sampling
     };
-    let defaults = Sampling {
+    let defaults = SamplerOptions {
         temperature: 0.8,
         top_k: 40,
         top_p: 0.9,
         min_p: 0.0,
         typical_p: 1.0,
-        repeat_last_n: 64,
+        repeat_last: 64,
         repeat_penalty: 1.0,
         presence_penalty: 0.0,
         frequency_penalty: 0.0,
-        seed: None,
+        seed: 0,
     };
-    assert_eq!(sampling(json!({}), json!({})).await, defaults);
+    let drawn = sampling(json!({}), json!({})).await;
+    assert_ne!(drawn.seed, sampling(json!({}), json!({})).await.seed, "another one for each request");
+    assert_eq!(SamplerOptions { seed: 0, ..drawn }, defaults);
     let of_model = json!({
         "temperature": 0.25, "top_k": 3, "top_p": 0.5, "min_p": 0.125, "typical_p": 0.75, "repeat_last_n": 5,
         "repeat_penalty": 1.5, "presence_penalty": 0.25, "frequency_penalty": 0.5, "seed": 7,
     });
-    let models = Sampling {
+    let models = SamplerOptions {
         temperature: 0.25,
         top_k: 3,
         top_p: 0.5,
         min_p: 0.125,
         typical_p: 0.75,
-        repeat_last_n: 5,
+        repeat_last: 5,
         repeat_penalty: 1.5,
         presence_penalty: 0.25,
         frequency_penalty: 0.5,
-        seed: Some(7),
+        seed: 7,
     };
     assert_eq!(sampling(json!({}), of_model.clone()).await, models);
     let of_request = json!({
         "temperature": 0, "top_k": 9.0, "top_p": 1, "min_p": 0.5, "typical_p": 0.5, "repeat_last_n": -1,
         "repeat_penalty": 1.25, "presence_penalty": 1.5, "frequency_penalty": -0.5, "seed": 0,
     });
-    let requests = Sampling {
+    let requests = SamplerOptions {
         temperature: 0.0,
         top_k: 9,
         top_p: 1.0,
         min_p: 0.5,
         typical_p: 0.5,
-        repeat_last_n: -1,
+        repeat_last: -1,
         repeat_penalty: 1.25,
         presence_penalty: 1.5,
         frequency_penalty: -0.5,
-        seed: Some(0),
+        seed: 0,
     };
     assert_eq!(sampling(of_request, of_model.clone()).await, requests);
-    let mixed = Sampling { top_p: 0.625, ..models };
+    let mixed = SamplerOptions { top_p: 0.625, ..models };
     assert_eq!(sampling(json!({"top_p": 0.625, "min_p": null}), of_model).await, mixed);
 }
 
@@ -311,12 +313,14 @@ async fn options_5_limits_and_stops() {
     ask(&kit, json!({"options": {"temperature": 0.5, "seed": 42, "num_predict": 9, "num_ctx": 2048.0}}))
         .await;
     let seen = kit.script.last();
-    assert_eq!((seen.sampling.temperature, seen.sampling.top_k, seen.sampling.seed), (0.5, 7, Some(42)));
+    assert_eq!((seen.sampling.temperature, seen.sampling.top_k, seen.sampling.seed), (0.5, 7, 42));
     assert_eq!((seen.max_tokens, seen.num_ctx), (Some(9), Some(2048)));
     assert_eq!(seen.stops, ["<end>", "M"]);
     ask(&kit, json!({"options": {"stop": ["R"], "seed": -1, "mirostat": 1, "unknown": {}}})).await;
     assert_eq!(kit.script.last().stops, ["<end>", "R"]);
-    assert_eq!(kit.script.last().sampling.seed, None);
+    let drawn = kit.script.last().sampling.seed;
+    ask(&kit, json!({"options": {"stop": ["R"], "seed": -1}})).await;
+    assert_ne!(kit.script.last().sampling.seed, drawn, "\u{2212}1 draws a seed");
     assert_eq!(kit.script.last().max_tokens, Some(40_960));
     let answer = ask(&kit, json!({"options": {"num_ctx": "big"}})).await;
     assert_eq!(

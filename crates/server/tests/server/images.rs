@@ -220,6 +220,22 @@ pub(crate) async fn reuses(server: &Server, before: u64, least: u64) {
     panic!("{} tokens were reused, not {least}", reused());
 }
 
+#[tokio::test]
+async fn chat_4_5_pictures_of_a_long_conversation_are_decoded_once() {
+    let kit = seeing();
+    let shown = |seed: u8| json!({"role": "user", "content": "a question of some length", "images": [STANDARD.encode(picture(seed))]});
+    let mut messages: Vec<Value> = (0..30).map(shown).collect();
+    messages.push(json!({"role": "user", "content": "new"}));
+    let ask = json!({"model": "m", "messages": messages, "stream": false, "options": {"num_ctx": 200}});
+    let answer = kit.post("/api/chat", ask).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(kit.script.decoded.load(std::sync::atomic::Ordering::SeqCst), 30);
+    let seen = kit.script.last();
+    let kept = seen.text.matches('#').count();
+    assert!((1..30).contains(&kept) && seen.media.len() == kept, "{}", seen.text);
+    assert_eq!(seen.media.last().map(|file| file.to_vec()), Some(picture(29)), "the newest stay");
+}
+
 fn tiny_projector() -> Vec<u8> {
     ProjectorKind::file_for(Shape::TinyQwen2Vl, 3).unwrap()
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::StatusCode;
-use hypura_server::models::backend::{EngineHeld, EngineStatus, EngineTotals};
+use hypura_engine::serve::Totals;
+use hypura_engine::stream::Held;
 use serde_json::json;
 
 use crate::fake::Step;
@@ -143,11 +144,11 @@ async fn life_closing_waits_for_a_load_in_progress_and_nothing_lands_afterwards(
 async fn metrics_show_what_is_held_and_what_was_shared() {
     let kit = Kit::new();
     use_model(&kit, "m").await;
-    *kit.script.status.lock().unwrap() = EngineStatus {
-        held: EngineHeld { pins: 3, loading_slots: 1, cells: 5, reads: 2 },
-        totals: EngineTotals { bytes_shared: 77, ..EngineTotals::default() },
-        ..EngineStatus::default()
-    };
+    {
+        let mut status = kit.script.status.lock().unwrap();
+        status.held = Held { pins: 3, loading_slots: 1, cells: 5, reads: 2 };
+        status.totals = Totals { saved_bytes: 77, ..Totals::default() };
+    }
     let answer = kit.get("/metrics").await;
     for line in [
         "hypura_held_pins{model=\"m:latest\"} 3",
