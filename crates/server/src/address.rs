@@ -15,13 +15,21 @@ pub struct Address {
     pub host: String,
     /// The port.
     pub port: u16,
+    /// Whether the text says which port, by number or by a scheme; otherwise it is the usual one.
+    pub names_port: bool,
     /// What was wrong with the port, where the default stands in for it.
     pub warning: Option<String>,
 }
 
 impl Default for Address {
     fn default() -> Self {
-        Self { https: false, host: "127.0.0.1".to_owned(), port: DEFAULT_PORT, warning: None }
+        Self {
+            https: false,
+            host: "127.0.0.1".to_owned(),
+            port: DEFAULT_PORT,
+            names_port: false,
+            warning: None,
+        }
     }
 }
 
@@ -43,16 +51,17 @@ impl Address {
         };
         let authority = rest.split('/').next().unwrap_or_default();
         let (host, port) = split_port(authority);
+        let names_port = port.is_some() || scheme.is_some();
         let mut warning = None;
         let port = match port {
             None => default_port,
             Some(port) => port.parse().unwrap_or_else(|_| {
-                warning = Some(format!("invalid port {port:?} in OLLAMA_HOST, using {default_port}"));
+                warning = Some(format!("invalid port {port:?}, using {default_port}"));
                 default_port
             }),
         };
         let host = if host.is_empty() { "127.0.0.1".to_owned() } else { host.to_owned() };
-        Self { https, host, port, warning }
+        Self { https, host, port, names_port, warning }
     }
 
     /// The address that a client on this machine connects to: the loopback where the server listens everywhere.
@@ -129,6 +138,21 @@ mod tests {
             let address = Address::parse(text);
             assert_eq!(address.to_string(), url, "{text}");
             assert_eq!(address.warning, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_equals_the_usual_one_is_named_all_the_same() {
+        for (text, names_port) in [
+            ("", false),
+            ("1.2.3.4", false),
+            ("::1", false),
+            ("1.2.3.4:11434", true),
+            (":11434", true),
+            ("[::1]:11434", true),
+            ("http://box", true),
+        ] {
+            assert_eq!(Address::parse(text).names_port, names_port, "{text}");
         }
     }
 

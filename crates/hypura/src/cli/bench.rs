@@ -11,11 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::failure::complain;
-use super::plan::disk_target;
-use super::profile::remembered;
-use super::size::parse_bytes;
-use super::{Interrupt, MemorySize, ModelArgs, UsageError};
+use super::failure::{UsageError, complain};
+use super::flags::{Env, MemorySize, ModelFlags, parse_bytes};
+use super::interrupt::Interrupt;
+use super::profile::{disk_target, remembered};
 use crate::bench::{
     Arm, Job, Launcher, Look, Predictor, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
 };
@@ -24,7 +23,7 @@ use crate::bench::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: ModelFlags,
 
     /// What is measured
     #[arg(long, value_enum, default_value = "auto", value_name = "ARM", help_heading = "Benchmark")]
@@ -201,7 +200,7 @@ impl Args {
     }
 
     fn settings(&self) -> anyhow::Result<LoadSettings> {
-        let mut settings = self.model.settings()?;
+        let mut settings = self.model.settings(&Env::of_process())?;
         // All arms compute the same graphs.
         settings.model.ubatch_may_grow = false;
         settings.hooks.populate_first = self.populate;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::size::parse_bytes;
+use super::flags::parse_bytes;
 use crate::bench::io::IoReport;
 
 /// Flags of `hypura iobench`.

@@ -10,7 +10,7 @@ use hypura_engine::profile::{
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Arguments of `hypura profile`.
@@ -83,6 +83,19 @@ pub(super) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Reme
         );
     }
     Ok(remembered)
+}
+
+/// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a moment.
+pub(super) fn disk_target(path: Option<&Path>, first_file_bytes: u64) -> PathBuf {
+    const LARGE: u64 = 1 << 30;
+    let Some(path) = path else { return PathBuf::from(".") };
+    if first_file_bytes >= LARGE {
+        return path.to_owned();
+    }
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// Measures with a progress bar.

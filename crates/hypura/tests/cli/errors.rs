@@ -248,7 +248,7 @@ mod uring {
     fn refused(flags: &[&str]) -> Finished {
         let mut command = hypura();
         command.args(["run", "demo", "hi", "--residency", "stream"]).args(SOME_TOKENS).args(flags);
-        finish(command.env("HYPURA_SIMULATE_URING_REFUSAL", EPERM))
+        finish(command.args(["--simulate-uring-refusal", EPERM]))
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::super::progress_bar;
+use crate::cli::home;
+use crate::cli::style::progress_bar;
 use crate::client::Client;
 use hypura_store::{CreateRequest, Digest, Modelfile, Progress, Store, shards_of};
 
@@ -46,7 +47,7 @@ fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<Cr
     if !modelfile.adapters.is_empty() {
         bail!("adapters are not supported: merge the adapter into the model first");
     }
-    let path = folder.join(home_expanded(&modelfile.from));
+    let path = folder.join(home::expanded(&modelfile.from));
     let is_path = modelfile.from.ends_with(".gguf") || modelfile.from.starts_with(['.', '/', '~']);
     let file = (path.is_file() || is_path).then_some(path);
     Ok(CreateRequest {
@@ -55,13 +56,6 @@ fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<Cr
         file,
         ..CreateRequest::with_settings(modelfile.settings)
     })
-}
-
-fn home_expanded(path: &str) -> PathBuf {
-    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
-        _ => PathBuf::from(path),
-    }
 }
 
 fn create_here(request: &CreateRequest) -> anyhow::Result<()> {

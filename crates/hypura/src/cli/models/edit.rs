@@ -3,7 +3,7 @@
 use serde_json::json;
 use std::process::ExitCode;
 
-use super::Place;
+use super::place::Place;
 
 /// Arguments of `hypura cp`.
 #[derive(Debug, clap::Args)]

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::{Place, human_span, print, short_digest, table};
+use super::place::Place;
+use super::text::{human_span, print, short_digest, table};
 use hypura_server::time;
 use hypura_store::{ModelEntry, Store};
 

@@ -4,7 +4,8 @@ use hypura_core::plan::human_bytes;
 use serde_json::Value;
 use std::process::ExitCode;
 
-use super::{human_span, print, server, short_digest, table};
+use super::place::server;
+use super::text::{human_span, print, short_digest, table};
 
 /// Beyond this many years a model stays for ever.
 const FOREVER_YEARS: i64 = 20;

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::{Place, print};
+use super::place::Place;
+use super::text::print;
 use hypura_server::time;
 
 /// Arguments of `hypura show`.

@@ -5,7 +5,8 @@ use hypura_engine::source::ModelSource;
 use hypura_store::fetch::{FetchError, remote_header};
 use std::path::{Path, PathBuf};
 
-use crate::cli::{ModelArgs, UsageError};
+use crate::cli::failure::UsageError;
+use crate::cli::flags::ModelFlags;
 
 /// A model as far as its header tells.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Header {
 ///
 /// # Errors
 /// What is wrong with the name, the server, or the file.
-pub(super) fn find(args: &ModelArgs) -> anyhow::Result<Header> {
+pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
     let name = args.model.display().to_string();
     if let Some(remote) = remote_header(&name) {
         let remote = remote.map_err(|error| match error {

@@ -16,11 +16,12 @@ use hypura_engine::load::NeedsMeter;
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::profile::remembered;
-use super::{ModelArgs, UsageError};
+use super::failure::UsageError;
+use super::flags::{Env, ModelFlags};
+use super::profile::{disk_target, remembered};
 use header::Header;
 use what_if::WhatIfArg;
 
@@ -28,7 +29,7 @@ use what_if::WhatIfArg;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    model: ModelArgs,
+    model: ModelFlags,
 
     /// Another machine than this one: disk=7GB/s,memory=64GiB,compute=2x,hits=80%
     #[arg(long, value_name = "FACTS")]
@@ -58,7 +59,7 @@ pub struct Args {
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let what_if = args.what_if.map(|facts| facts.0).unwrap_or_default();
     what_if.check().map_err(|error| UsageError(format!("--what-if: {error}")))?;
-    let load = args.model.settings()?;
+    let load = args.model.settings(&Env::of_process())?;
     let header = header::find(&args.model)?;
     let target = match &args.dir {
         Some(dir) => dir.clone(),
@@ -102,18 +103,5 @@ fn advise_about(
             }
             Ok(advice)
         }
-    }
-}
-
-/// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a moment.
-pub(super) fn disk_target(path: Option<&Path>, first_file_bytes: u64) -> PathBuf {
-    const LARGE: u64 = 1 << 30;
-    let Some(path) = path else { return PathBuf::from(".") };
-    if first_file_bytes >= LARGE {
-        return path.to_owned();
-    }
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
     }
 }

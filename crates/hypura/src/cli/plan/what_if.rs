@@ -3,7 +3,7 @@
 use hypura_core::plan::WhatIf;
 use std::str::FromStr;
 
-use crate::cli::size::parse_bytes;
+use crate::cli::flags::{decimal_rate, parse_bytes};
 
 /// What `--what-if` takes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,24 +39,11 @@ impl FromStr for WhatIfArg {
     }
 }
 
-/// Bytes per second. Disks are sold in powers of 1000, so `GB/s` is one; `GiB/s` is a power of 1024.
+/// A rate with its unit: a bare number may mean anything.
 fn rate(text: &str) -> Result<f64, String> {
     let wrong = || format!("`{text}` is no speed of a disk: write it like 7GB/s or 500MB/s");
     let amount = text.strip_suffix("/s").ok_or_else(wrong)?.trim_end();
-    let digits = amount.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(amount.len());
-    let (number, unit) = amount.split_at(digits);
-    let unit = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "tb" => 1e12,
-        "kib" => 1024.0,
-        "mib" => 1024.0 * 1024.0,
-        "gib" => 1024.0 * 1024.0 * 1024.0,
-        _ => return Err(wrong()),
-    };
-    number.parse::<f64>().map(|number| number * unit).map_err(|_| wrong())
+    decimal_rate(amount).filter(|_| amount.ends_with(['b', 'B'])).ok_or_else(wrong)
 }
 
 fn factor(text: &str) -> Result<f64, String> {

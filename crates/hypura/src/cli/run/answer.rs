@@ -2,50 +2,21 @@
 
 use anyhow::Context as _;
 use hypura_engine::machine;
-use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, Senses, marker_part, tagged};
+use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, Senses, tagged};
 use hypura_engine::request::Outcome;
 use hypura_engine::session::{GenerateOptions, Session};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::chat::Speaker;
+use super::conversation::{Message, Prompt};
 use super::report;
 use super::stats::{Start, Stats};
 use super::stats_file::StatsFile;
-use crate::cli::{Interrupt, Style};
-
-/// A message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Message {
-    pub role: &'static str,
-    pub content: String,
-    /// Media, which come before the text.
-    pub media: Vec<MediaFile>,
-}
-
-impl Message {
-    /// As chat templates want it.
-    fn to_json(&self) -> Value {
-        if self.media.is_empty() {
-            return json!({"role": self.role, "content": self.content});
-        }
-        let places = self.media.iter().map(|_| marker_part());
-        let parts: Vec<Value> = places.chain([json!({"type": "text", "text": self.content})]).collect();
-        json!({"role": self.role, "content": parts})
-    }
-}
-
-/// What to answer.
-#[derive(Clone, Debug)]
-pub(super) enum Prompt {
-    /// A conversation for the model's chat template.
-    Chat(Vec<Message>),
-    /// Text to go on with, and its media at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
-    /// says `--raw` writes the template.
-    Raw(String, Vec<MediaFile>),
-}
+use crate::cli::interrupt::Interrupt;
+use crate::cli::style::Style;
 
 /// A finished answer.
 pub(super) struct Answer {

@@ -9,10 +9,10 @@ use rustyline::{Config, Editor};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::answer::{Message, Prompt};
+use super::conversation::Prompt;
 use super::media;
-use crate::cli::Style;
 use crate::cli::failure::{complain, is_closed_pipe, one_line};
+use crate::cli::style::Style;
 
 const HELP: &str = "  /clear    begin a new conversation
   /bye      leave (so does Ctrl-D)
@@ -37,7 +37,7 @@ pub(super) fn first(
     senses: Senses,
 ) -> anyhow::Result<Prompt> {
     let (text, media) = with_named(text, media, senses)?;
-    Ok(Conversation::new(raw).with(text, media).prompt())
+    Ok(Prompt::empty(raw).with(text, media))
 }
 
 /// A text without the names of media in it, and the media.
@@ -95,7 +95,7 @@ pub(super) fn talk(
     let mut lines = Lines::open()?;
     let style = Style::of_stderr();
     eprintln!("{}", style.dim(&speaker.greeting()));
-    let mut conversation = Conversation::new(raw);
+    let mut conversation = Prompt::empty(raw);
     loop {
         match lines.next()? {
             Typed::Nothing => {}
@@ -105,14 +105,14 @@ pub(super) fn talk(
                 eprintln!("{}", style.dim(&format!("There is no {command}; what there is:\n{HELP}")));
             }
             Typed::Clear => {
-                conversation = Conversation::new(raw);
+                conversation = Prompt::empty(raw);
                 speaker.forget();
                 eprintln!("{}", style.dim("A new conversation."));
             }
             Typed::Text(text) => {
                 let said = with_named(text, media.clone(), speaker.senses()).and_then(|(text, media)| {
                     let next = conversation.with(text, media);
-                    Ok((speaker.say(&next.prompt())?, next))
+                    Ok((speaker.say(&next)?, next))
                 });
                 match said {
                     Ok((text, next)) => {
@@ -125,53 +125,6 @@ pub(super) fn talk(
                     Err(error) => complain(&one_line(&error)),
                 }
             }
-        }
-    }
-}
-
-/// What was said so far.
-#[derive(Clone, Debug)]
-enum Conversation {
-    Chat(Vec<Message>),
-    Raw(String, Vec<MediaFile>),
-}
-
-impl Conversation {
-    fn new(raw: bool) -> Self {
-        if raw { Self::Raw(String::new(), Vec::new()) } else { Self::Chat(Vec::new()) }
-    }
-
-    fn with(&self, text: String, media: Vec<MediaFile>) -> Self {
-        let mut next = self.clone();
-        match &mut next {
-            Self::Chat(messages) => messages.push(Message { role: "user", content: text, media }),
-            Self::Raw(all, shown) => {
-                // Where the text does not say itself where its media are, they come first.
-                let tags = (0..media.len()).map(|at| format!("[img-{}]", shown.len() + at));
-                let placed = media.is_empty() || text.contains("[img-");
-                all.extend(tags.filter(|_| !placed));
-                all.push_str(&text);
-                shown.extend(media);
-            }
-        }
-        next
-    }
-
-    fn answered(mut self, text: &str) -> Self {
-        match &mut self {
-            Self::Chat(messages) => {
-                let (role, content) = ("assistant", text.to_owned());
-                messages.push(Message { role, content, media: Vec::new() });
-            }
-            Self::Raw(all, _) => all.push_str(text),
-        }
-        self
-    }
-
-    fn prompt(&self) -> Prompt {
-        match self {
-            Self::Chat(messages) => Prompt::Chat(messages.clone()),
-            Self::Raw(all, media) => Prompt::Raw(all.clone(), media.clone()),
         }
     }
 }
@@ -284,30 +237,5 @@ mod tests {
         assert_eq!(understand("\"\"\"\n  one\n\ntwo\n\"\"\""), Typed::Text("  one\n\ntwo".to_owned()));
         assert_eq!(understand("\"\"\"/bye\"\"\""), Typed::Text("/bye".to_owned()));
         assert_eq!(understand("\"\"\"\n\"\"\""), Typed::Nothing);
-    }
-
-    #[test]
-    fn a_prompt_that_failed_leaves_no_trace() {
-        let before = Conversation::new(false).with("a".to_owned(), Vec::new()).answered("b");
-        let failed = before.with("c".to_owned(), Vec::new());
-        let (Prompt::Chat(before), Prompt::Chat(failed)) = (before.prompt(), failed.prompt()) else {
-            panic!("a chat");
-        };
-        assert_eq!((before.len(), failed.len()), (2, 3));
-    }
-
-    #[test]
-    fn pictures_stay_with_what_was_said_when_they_were_shown() {
-        let image = |number: u8| MediaFile::new(vec![number]);
-        let raw = Conversation::new(true).with("a".to_owned(), vec![image(1)]).answered("b");
-        let Prompt::Raw(text, media) = raw.with("c".to_owned(), vec![image(2)]).prompt() else {
-            panic!("raw");
-        };
-        assert_eq!((text.as_str(), media.len()), ("[img-0]ab[img-1]c", 2));
-        let Ok(Prompt::Chat(messages)) = first(false, "what?".to_owned(), vec![image(1)], Senses::default())
-        else {
-            panic!("a chat");
-        };
-        assert_eq!((messages[0].content.as_str(), messages[0].media.len()), ("what?", 1));
     }
 }

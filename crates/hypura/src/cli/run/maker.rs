@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::answer::Message;
+use super::conversation::Message;
 use hypura_store::ModelEntry;
 
 /// What was said. Nothing, for plain files.

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::cli::home;
+
 /// Larger files are neither.
 const MOST_BYTES: u64 = 256 << 20;
 
@@ -96,10 +98,7 @@ fn path_at(text: &str, quote: Option<char>, senses: Senses) -> Option<(usize, Pa
     ends.into_iter().find_map(|(end, kind)| {
         let name = &line[..end];
         let path = if quoted.is_some() { name.to_owned() } else { name.replace("\\ ", " ") };
-        let path = match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
-            (Some(below), Some(home)) => Path::new(&home).join(below),
-            _ => PathBuf::from(path),
-        };
+        let path = home::expanded(&path);
         path.is_file().then_some((end, path, kind))
     })
 }

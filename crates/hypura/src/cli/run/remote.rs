@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::Args;
-use super::answer::{Message, Output, Prompt, harmless};
+use super::answer::{Output, harmless};
+use super::args::Args;
 use super::chat::{Speaker, first, talk};
+use super::conversation::{Message, Prompt};
 use super::prompt::{self, Input};
-use crate::cli::{Interrupt, Style};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::style::Style;
 use crate::client::{Client, ClientError};
 use hypura_store::Store;
 

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::size::parse_bytes;
-use super::{Interrupt, UsageError};
+use super::failure::UsageError;
+use super::flags::parse_bytes;
+use super::interrupt::Interrupt;
 use files::OutFiles;
 use write::{Written, share_extents, write};
 

@@ -10,7 +10,8 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use super::files::{OutFiles, PAGE};
-use crate::cli::{Interrupt, progress_bar};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::style::progress_bar;
 
 /// Bytes of one write; large enough that the disk does not notice where one ends.
 const CHUNK_BYTES: usize = 8 << 20;

@@ -11,7 +11,8 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::{Style, run};
+use crate::cli::run;
+use crate::cli::style::Style;
 
 /// Flags of `hypura trace record`: those of `hypura run`, and where the trace goes.
 #[derive(Debug, clap::Args)]

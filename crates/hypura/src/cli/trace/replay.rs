@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use super::simulate::{Asked, CacheSizes, Policy, Report, simulate};
 use super::{figure, table};
 use crate::bench::read_trace;
-use crate::cli::size::parse_bytes;
+use crate::cli::flags::{decimal_rate, parse_bytes};
 
 /// Flags of `hypura trace replay`.
 #[derive(Debug, clap::Args)]
@@ -60,18 +61,10 @@ pub(super) struct Args {
 }
 
 /// `--policy`
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PolicyArg {
-    /// All of them
     All,
-    /// The one used least often of late; the default of `hypura run`
-    Lfru,
-    /// The one not used for longest
-    Lru,
-    /// Three queues
-    S3fifo,
-    /// The one needed again last: the optimum, for those who know the future
-    Belady,
+    One(Policy),
 }
 
 pub(super) fn execute(args: &Args) -> anyhow::Result<ExitCode> {
@@ -123,14 +116,30 @@ impl Args {
     }
 }
 
+impl ValueEnum for PolicyArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::All,
+            Self::One(Policy::LFRU),
+            Self::One(Policy::LRU),
+            Self::One(Policy::S3_FIFO),
+            Self::One(Policy::Belady),
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::All => PossibleValue::new("all").help("All of them"),
+            Self::One(policy) => PossibleValue::new(policy.name()).help(policy.about()),
+        })
+    }
+}
+
 impl PolicyArg {
-    const fn policies(self) -> &'static [Policy] {
+    const fn policies(&self) -> &[Policy] {
         match self {
             Self::All => &Policy::ALL,
-            Self::Lfru => &[Policy::LFRU],
-            Self::Lru => &[Policy::LRU],
-            Self::S3fifo => &[Policy::S3_FIFO],
-            Self::Belady => &[Policy::Belady],
+            Self::One(policy) => std::slice::from_ref(policy),
         }
     }
 }
@@ -150,24 +159,10 @@ fn milliseconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Bytes a second. Disks are sold and measured in powers of 1000, so GB is 10⁹ here, and GiB is 2³⁰.
 fn rate(text: &str) -> Result<f64, String> {
-    let wrong = || format!("`{text}` is no rate of a disk: write it like 2GB/s or 900MB/s");
     let amount = text.trim().trim_end_matches("/s").trim_end();
-    let digits = amount.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(amount.len());
-    let (number, unit) = amount.split_at(digits);
-    let unit = match unit.trim_start().to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" => 1e3,
-        "m" | "mb" => 1e6,
-        "g" | "gb" => 1e9,
-        "kib" => 1024.0,
-        "mib" => 1_048_576.0,
-        "gib" => 1_073_741_824.0,
-        _ => return Err(wrong()),
-    };
-    let rate = number.parse::<f64>().map_err(|_| wrong())? * unit;
-    if rate.is_finite() && rate >= 1.0 { Ok(rate) } else { Err(wrong()) }
+    let rate = decimal_rate(amount).filter(|rate| rate.is_finite() && *rate >= 1.0);
+    rate.ok_or_else(|| format!("`{text}` is no rate of a disk: write it like 2GB/s or 900MB/s"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use crate::cli::flags::policy_about;
+
 /// Who is evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
@@ -99,6 +101,14 @@ impl Policy {
         match self {
             Self::Real(kind) => kind.name(),
             Self::Belady => "belady",
+        }
+    }
+
+    /// The policy in a few words.
+    pub const fn about(self) -> &'static str {
+        match self {
+            Self::Real(kind) => policy_about(kind),
+            Self::Belady => "The one needed again last: the optimum, for those who know the future",
         }
     }
 

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// How tokens are chosen. The defaults are the engine's.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
+#[derive(Debug, Default, clap::Args)]
+pub struct SamplingFlags {
     /// How daring: 0 always takes the likeliest token [default: 0.8]
     #[arg(long, value_name = "T", value_parser = at_least_zero, help_heading = "Sampling")]
     temperature: Option<f32>,
@@ -32,9 +32,10 @@ pub(super) struct Args {
     seed: Option<u32>,
 }
 
-impl Args {
+impl SamplingFlags {
     /// The flags, then what the model's maker set, then the defaults.
-    pub(super) fn options(&self, parameters: &Map<String, Value>) -> SamplerOptions {
+    #[must_use]
+    pub fn options(&self, parameters: &Map<String, Value>) -> SamplerOptions {
         let default = SamplerOptions::default();
         let float = |key: &str| parameters.get(key).and_then(Value::as_f64).map(|number| number as f32);
         let whole = |key: &str| parameters.get(key).and_then(Value::as_f64).map(|number| number as i64);
@@ -55,7 +56,8 @@ impl Args {
     }
 
     /// The flags that were given, in the words of the API.
-    pub(super) fn api_options(&self) -> Map<String, Value> {
+    #[must_use]
+    pub fn api_options(&self) -> Map<String, Value> {
         let mut options = Map::new();
         let mut put = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
@@ -120,15 +122,11 @@ mod tests {
 
     #[test]
     fn flags_count_before_what_the_model_brings() {
-        let args = Args { temperature: Some(0.0), ..none() };
+        let args = SamplingFlags { temperature: Some(0.0), ..SamplingFlags::default() };
         let parameters = serde_json::json!({"temperature": 0.7, "top_k": 7.0, "seed": 42, "stop": ["x"]});
         let options = args.options(parameters.as_object().unwrap());
         assert_eq!((options.temperature, options.top_k, options.seed), (0.0, 7, 42));
         assert_eq!(options.top_p, SamplerOptions::default().top_p);
         assert_eq!(Value::Object(args.api_options()), serde_json::json!({"temperature": 0.0}));
-    }
-
-    fn none() -> Args {
-        Args { temperature: None, top_k: None, top_p: None, min_p: None, repeat_penalty: None, seed: None }
     }
 }

@@ -79,6 +79,26 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
+/// Bytes per second as disks are sold: in powers of 1000, so `GB/s` is one; `GiB/s` is a power of 1024. What follows the number
+/// is `unit` of them, with or without its `B`, or nothing for bytes. `None` for what is no such rate, or none at all.
+pub fn decimal_rate(text: &str) -> Option<f64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start().to_ascii_lowercase();
+    let unit = match unit.strip_suffix('b').unwrap_or(&unit) {
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "t" => 1e12,
+        "ki" => 1024.0,
+        "mi" => 1024.0 * 1024.0,
+        "gi" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| number * unit)
+}
+
 fn parse_percent(text: &str) -> Result<Option<f64>, String> {
     let Some(number) = text.strip_suffix('%') else { return Ok(None) };
     match number.trim_end().parse::<f64>() {

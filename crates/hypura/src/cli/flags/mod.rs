@@ -1,0 +1,26 @@
+//! Flags: parsed low, as they were typed, and resolved high, once, into what the engine and the server are told.
+//!
+//! - `size`: sizes and rates as people write them
+//! - `environment`: variables and facts of the machine that flags depend on
+//! - `model`: which model
+//! - `memory`: what of it streams, and how
+//! - `load`: how it is loaded and computed
+//! - `resolve`: all of that becomes [`hypura_engine::load::LoadSettings`], for every command alike
+//! - `sampling`: how tokens are chosen
+//! - `serve`: what a server takes, and Ollama's variables
+
+mod environment;
+mod load;
+mod memory;
+mod model;
+mod resolve;
+mod sampling;
+mod serve;
+mod size;
+
+pub use environment::Env;
+pub use memory::policy_about;
+pub use model::ModelFlags;
+pub use sampling::SamplingFlags;
+pub use serve::{ServeFlags, Serving};
+pub use size::{MemorySize, decimal_rate, parse_bytes};

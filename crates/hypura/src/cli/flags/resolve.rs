@@ -1,0 +1,147 @@
+//! From flags to what the engine is told. The one place where flags meet defaults and the machine, for `run`, `serve`, `plan`,
+//! `bench` and `trace` alike.
+
+use anyhow::Context as _;
+use hypura_core::plan::SMALL_UBATCH;
+use hypura_engine::load::{LoadSettings, ModelOptions, TestHooks, Tuning};
+use hypura_engine::machine;
+use std::path::PathBuf;
+
+use super::environment::Env;
+use super::load::{KvArg, LoadFlags};
+use super::memory::Residency;
+use super::size::MemorySize;
+use crate::cli::failure::UsageError;
+
+/// Context when nobody asks for another, in tokens: long enough for a conversation, small beside the weights.
+const DEFAULT_CONTEXT: u32 = 4096;
+
+/// What the flags of a command say about loading.
+#[derive(Clone, Debug)]
+pub struct Flags<'a> {
+    /// `--memory`
+    pub memory: Option<MemorySize>,
+    /// `--ctx`
+    pub context: Option<u32>,
+    /// `--mmproj`
+    pub projector: Option<PathBuf>,
+    /// Those that all commands have.
+    pub load: &'a LoadFlags,
+}
+
+/// How to load. Looks at the memory of the machine when the budget depends on it.
+///
+/// # Errors
+/// [`UsageError`] for flags that contradict each other; an error when the memory of the machine cannot be found out.
+pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
+    let Flags { memory, context, projector, load } = flags;
+    let weights = &load.memory;
+    if weights.residency == Residency::Resident && weights.stream_cache.is_some() {
+        let why = "--stream-cache says how much is kept of what streams, but with --residency resident nothing does: \
+                   leave one of them out";
+        return Err(UsageError(why.to_owned()).into());
+    }
+    let kv = load.kv.unwrap_or_default();
+    Ok(LoadSettings {
+        model: ModelOptions {
+            budget_bytes: budget_bytes(*memory, env)?,
+            choice: weights.residency.into(),
+            cache: weights.stream_cache.map(|size| size.0),
+            context: context.unwrap_or(DEFAULT_CONTEXT),
+            ubatch: load.ubatch.unwrap_or(SMALL_UBATCH),
+            ubatch_may_grow: load.ubatch.is_none(),
+            kv: kv.into(),
+            kv_may_shrink: kv == KvArg::Auto,
+            projector: projector.clone(),
+            ..ModelOptions::default()
+        },
+        tuning: Tuning {
+            threads: load.threads.unwrap_or(env.processors),
+            policy: weights.cache_policy,
+            reader: weights.reader.into(),
+            ..Tuning::default()
+        },
+        hooks: TestHooks {
+            poison: load.poison,
+            simulate_uring_refusal: load.simulate_uring_refusal,
+            ..TestHooks::default()
+        },
+    })
+}
+
+fn budget_bytes(memory: Option<MemorySize>, env: &Env) -> anyhow::Result<u64> {
+    if let Some(MemorySize::Bytes(bytes)) = memory {
+        return Ok(bytes);
+    }
+    let found = env.memory().context(
+        "cannot find out how much memory this machine has: say how much may be used with --memory",
+    )?;
+    Ok(match memory {
+        Some(size) => size.of(machine::machine_bytes(&found)),
+        None => machine::default_budget_bytes(found.room_bytes()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+    use hypura_core::plan::{CacheSize, Choice};
+    use hypura_engine::load::PolicyKind;
+    use hypura_engine::{KvType, ReaderKind};
+
+    #[derive(Debug, clap::Parser)]
+    struct Command {
+        #[arg(long)]
+        memory: Option<MemorySize>,
+        #[command(flatten)]
+        load: LoadFlags,
+    }
+
+    fn resolved(flags: &[&str]) -> anyhow::Result<LoadSettings> {
+        let command = Command::try_parse_from([&["x"], flags].concat()).unwrap();
+        let flags = Flags { memory: command.memory, context: None, projector: None, load: &command.load };
+        resolve(&flags, &Env::for_tests(&[]))
+    }
+
+    #[test]
+    fn without_flags_the_machine_decides() {
+        let LoadSettings { model, tuning, .. } = resolved(&[]).unwrap();
+        assert_eq!(model.budget_bytes, 38 << 30, "40 GiB are free, 5% of them are headroom");
+        assert_eq!((model.choice, model.cache, model.context), (Choice::Auto, None, 4096));
+        assert_eq!((model.ubatch, model.ubatch_may_grow), (512, true));
+        assert_eq!((model.kv, model.kv_may_shrink), (KvType::F16, true));
+        assert_eq!((tuning.threads, tuning.policy), (2, PolicyKind::Lfru));
+    }
+
+    #[test]
+    fn each_flag_reaches_the_engine() {
+        let flags = [
+            "--memory=50%",
+            "--residency=stream",
+            "--stream-cache=33%",
+            "--cache-policy=s3fifo",
+            "--reader=pread",
+            "--ubatch=64",
+            "--threads=7",
+            "--kv=q8_0",
+            "--poison",
+            "--simulate-uring-refusal=1",
+        ];
+        let LoadSettings { model, tuning, hooks } = resolved(&flags).unwrap();
+        assert_eq!(model.budget_bytes, 32 << 30);
+        assert_eq!((model.choice, model.cache), (Choice::Stream, Some(CacheSize::Percent(33.0))));
+        assert_eq!((model.ubatch, model.ubatch_may_grow), (64, false));
+        assert_eq!((model.kv, model.kv_may_shrink), (KvType::Q8_0, false));
+        assert_eq!((tuning.threads, tuning.policy), (7, PolicyKind::S3Fifo));
+        assert!(matches!(tuning.reader, ReaderKind::Pread));
+        assert_eq!((hooks.poison, hooks.simulate_uring_refusal), (true, Some(1)));
+        assert!(!resolved(&["--kv=f16"]).unwrap().model.kv_may_shrink, "f16 by name is not given up");
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        let error = resolved(&["--residency=resident", "--stream-cache=1GiB"]).unwrap_err();
+        assert!(error.is::<UsageError>() && error.to_string().contains("--stream-cache"));
+    }
+}

@@ -1,0 +1,109 @@
+//! A model that is loaded here.
+
+use anyhow::Context as _;
+use hypura_engine::error::LoadError;
+use hypura_engine::load::{LoadSettings, prepare};
+use hypura_engine::machine;
+use hypura_engine::media::{PlannedProjector, Senses};
+use hypura_engine::request::Finish;
+use hypura_engine::session::{Session, open};
+use hypura_engine::source::ModelSource;
+use hypura_engine::stream::{RouteLog, RouteSettings};
+use std::cell::Cell;
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::answer::Answerer;
+use super::args::Args;
+use super::maker::Maker;
+use super::prompt::{self, Input};
+use super::stats::Start;
+use super::stats_file::StatsFile;
+use super::{chat, report};
+use crate::cli::failure::complain;
+use crate::cli::flags::Env;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::style::{Style, progress_bar};
+
+/// Loads the model and answers; `log` gets the experts that the tokens used.
+///
+/// # Errors
+/// Whatever stands in the way of an answer.
+pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<ExitCode> {
+    let interrupt = Interrupt::install()?;
+    let mut settings = args.model.settings(&Env::of_process())?;
+    settings.tuning.routes = RouteSettings { log, ..args.forced_routes()? };
+    let named = args.model.find()?;
+    settings.model.projector = named.projector;
+    let (path, maker) = (named.path, Maker::of(named.entry));
+    let media = args.media(senses_of(settings.model.projector.as_deref(), args)?)?;
+    if args.model.ctx.is_none() {
+        settings.model.context = maker.context.unwrap_or(settings.model.context);
+    }
+    let input = prompt::input(args.prompt.as_deref())?;
+    let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
+    let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
+    let (mut session, start) = load(args, &path, settings, start)?;
+    if let Some(template) = &maker.template {
+        session.use_template(template)?;
+    }
+    interrupt.also_raise(&session.loaded().abort)?;
+    let options = args.generate_options(&maker);
+    if args.verbose {
+        eprintln!("{}", Style::of_stderr().dim(&report::loaded_text(&session, options.sampler.seed)));
+    }
+    let mut answerer = Answerer {
+        session,
+        interrupt,
+        options,
+        start,
+        verbose: args.verbose,
+        stats_file,
+        beginning: maker.beginning,
+    };
+    match input {
+        Input::Text(text) => {
+            let prompt = chat::first(args.raw, text, media, answerer.session.senses());
+            let outcome = answerer.answer(&prompt?)?;
+            answerer.report(&outcome)?;
+            let stopped = outcome.outcome.finish == Finish::Stopped;
+            Ok(if stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
+        }
+        Input::Terminal => chat::talk(&mut answerer, args.raw, media),
+    }
+}
+
+/// What a model with this projector can be shown; looked for only where something is to be shown.
+fn senses_of(projector: Option<&Path>, args: &Args) -> anyhow::Result<Senses> {
+    match projector {
+        Some(projector) if !(args.image.is_empty() && args.audio.is_empty()) => {
+            Ok(PlannedProjector::of(projector, 1)?.senses)
+        }
+        _ => Ok(Senses::default()),
+    }
+}
+
+fn load(args: &Args, path: &Path, settings: LoadSettings, start: Start) -> anyhow::Result<(Session, Start)> {
+    let planned = prepare(ModelSource::open(path)?, settings).map_err(|error| match error {
+        LoadError::Plan(_) => anyhow::Error::from(error).context(format!("cannot run {}", path.display())),
+        // The others name the file.
+        _ => error.into(),
+    })?;
+    let context = planned.plan.context.context_tokens;
+    if args.model.ctx.is_some_and(|asked| asked > context) {
+        complain(&format!(
+            "note: this model was trained for a context of {context} tokens, so it gets no more"
+        ));
+    }
+    for note in &planned.notes {
+        complain(&format!("note: {note}"));
+    }
+    let progress = progress_bar("loading");
+    let loaded_bytes = Cell::new(0);
+    let session = open(planned, &mut |done, total| {
+        loaded_bytes.set(done);
+        progress.set(done, total);
+    })
+    .with_context(|| format!("cannot load {}", path.display()))?;
+    Ok((session, Start { loaded_bytes: loaded_bytes.get(), ..start }))
+}
