@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::kit::{demo, finish, hypura, interrupt, model, terminate, wait};
 
 /// Variables that would change what a test sees.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "OLLAMA_MODELS",
     "OLLAMA_HOST",
     "OLLAMA_ORIGINS",
@@ -22,6 +22,7 @@ const VARIABLES: [&str; 13] = [
     "OLLAMA_MAX_LOADED_MODELS",
     "OLLAMA_KEEP_ALIVE",
     "OLLAMA_CONTEXT_LENGTH",
+    "OLLAMA_KV_CACHE_TYPE",
     "OLLAMA_LOAD_TIMEOUT",
     "HF_HOME",
     "HF_HUB_CACHE",
@@ -274,6 +275,25 @@ fn variables_are_read_and_flags_win_over_them() {
     assert_eq!(facts(&Serving::start_with(&flags, &variables)), (json!(768), json!(2), false, 403));
     let none = Serving::start(&[]);
     assert_eq!(facts(&none), (json!(1024), json!(1), false, 403));
+}
+
+#[test]
+fn a_variable_that_makes_no_sense_is_ignored_and_told() {
+    let server = Serving::start_with(&[], &[("OLLAMA_LOAD_TIMEOUT", "soon"), ("OLLAMA_KEEP_ALIVE", "later")]);
+    server.logged(&["WARN", "OLLAMA_LOAD_TIMEOUT=soon", "ignored"]);
+    server.logged(&["WARN", "OLLAMA_KEEP_ALIVE=later", "ignored"]);
+}
+
+#[test]
+fn a_server_streams_with_the_flags_of_a_run() {
+    let flags =
+        ["--residency", "stream", "--stream-cache", "33%", "--cache-policy", "lru", "--reader", "pread"];
+    let server = Serving::start(&[&flags[..], &["--kv", "q8_0", "--ubatch", "64"]].concat());
+    let options = json!({"temperature": 0, "num_predict": 8});
+    let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false, "options": options});
+    assert_eq!(server.post("/api/generate", &ask)["eval_count"], 8);
+    let disk = &server.get("/api/ps")["models"][0]["hypura"]["tiers"]["NVMe"];
+    assert!(disk.as_u64().unwrap() > 0, "without the flags all of it is in memory");
 }
 
 #[test]
