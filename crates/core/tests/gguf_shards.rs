@@ -1,7 +1,9 @@
 //! Models in several files: their names, and joining their headers.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-use hypura_core::gguf::{GgmlType, GgufError, Header, HeaderBuilder, ShardName, merge, read_header};
+use hypura_core::gguf::{
+    GgmlType, GgufError, Header, HeaderBuilder, ShardName, check_name, merge, read_header,
+};
 use proptest::prelude::*;
 
 /// Shard `index` of `count`, holding one tensor.
@@ -80,6 +82,28 @@ fn missing_and_mixed_shards_are_named() {
         GgufError::NotAShard { position: 2, key: "split.no" }
     ));
     assert!(matches!(merge(vec![a.0], vec![]).unwrap_err(), GgufError::ShardSizes { headers: 1, sizes: 0 }));
+}
+
+#[test]
+fn a_shard_under_another_name_is_told_which_name_it_should_have() {
+    let (second, _) = shard(1, 3, 3, "b");
+    assert!(check_name("dir/model-00002-of-00003.gguf", &second).is_ok());
+    for (name, right) in [
+        ("dir/model.gguf", "model-00002-of-00003.gguf"),
+        ("model-00001-of-00003.gguf", "model-00002-of-00003.gguf"),
+        ("model-00002-of-00004.gguf", "model-00002-of-00003.gguf"),
+        ("blob", "blob-00002-of-00003.gguf"),
+    ] {
+        let error = check_name(name, &second).unwrap_err();
+        assert!(
+            matches!(&error, GgufError::MisnamedShard { index: 2, count: 3, expected } if expected == right),
+            "{name}: {error}"
+        );
+    }
+    let mut whole = HeaderBuilder::new();
+    whole.tensor("a", &[32], GgmlType::F32);
+    assert!(check_name("any name", &read(&whole).0).is_ok());
+    assert!(check_name("one.gguf", &shard(0, 1, 1, "a").0).is_ok());
 }
 
 #[test]

@@ -40,17 +40,30 @@ impl ModelSource {
             let plain = File::open(&path)
                 .map_err(|source| hypura_storage::OpenError { path: path.clone(), source })?;
             let header = gguf::read_header(BufReader::with_capacity(HEADER_BUFFER, plain), file.len())
+                .and_then(|header| {
+                    let name = path.file_name().unwrap_or_default().to_string_lossy();
+                    gguf::check_name(&name, &header).map(|()| header)
+                })
                 .map_err(|source| LoadError::Gguf { path, source })?;
             files.push(file);
             headers.push(header);
         }
         let first = files.first().map_or_else(|| path.to_path_buf(), |file| file.path().to_path_buf());
         let sizes = files.iter().map(|file| file.len()).collect();
-        let set =
-            gguf::merge(headers, sizes).map_err(|source| LoadError::Gguf { path: first.clone(), source })?;
+        let set = gguf::merge(headers, sizes).map_err(|source| {
+            let at = source.shard().and_then(|shard| usize::try_from(shard - 1).ok());
+            let path = at.and_then(|at| files.get(at)).map_or(first.as_path(), |file| file.path());
+            LoadError::Gguf { path: path.to_path_buf(), source }
+        })?;
         let shape =
             ModelShape::from_gguf(&set).map_err(|source| LoadError::Model { path: first.clone(), source })?;
         Ok(Self { path: first, files, metadata: set.metadata, shape })
+    }
+
+    /// Whether it turns texts into vectors and cannot answer.
+    #[must_use]
+    pub fn is_for_embeddings(&self) -> bool {
+        !self.shape.is_causal || self.pooling_type().is_some_and(|kind| kind > 0)
     }
 
     /// How the embedding of a text is made, in llama.cpp's numbers; `None` where the model says nothing about that.

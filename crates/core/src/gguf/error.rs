@@ -80,6 +80,10 @@ pub enum GgufError {
     ShardSizes { headers: usize, sizes: usize },
     #[error("shard {missing} of {count} is missing: all shards must lie in one folder")]
     MissingShard { missing: u64, count: u64 },
+    #[error(
+        "it is shard {index} of {count}, which its name does not say: name the files of a model like {expected}"
+    )]
+    MisnamedShard { index: u64, count: u64, expected: String },
     #[error("{given} shards were given, but the first one says that there are {count}")]
     ShardCount { given: u64, count: u64 },
     #[error("shard {position} says of itself that it is shard {found}: files are misnamed or mixed up")]
@@ -92,4 +96,17 @@ pub enum GgufError {
     NotAShard { position: u64, key: &'static str },
     #[error("the shards hold {found} tensors, the first one says {expected}: a shard is from another model")]
     ShardTensors { found: u64, expected: u64 },
+}
+
+impl GgufError {
+    /// Which file of several it is about, counted from 1; `None` where it is about the first or about all.
+    #[must_use]
+    pub const fn shard(&self) -> Option<u64> {
+        match self {
+            Self::ShardOrder { position, .. }
+            | Self::ShardCountsDiffer { position, .. }
+            | Self::NotAShard { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
 }

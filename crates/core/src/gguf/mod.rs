@@ -24,7 +24,7 @@ pub use header::{
 };
 pub use metadata::Metadata;
 pub use reader::read_header;
-pub use shards::{GgufSet, ShardName, merge};
+pub use shards::{GgufSet, ShardName, check_name, merge};
 pub use types::GgmlType;
 pub use value::{Array, Value};
 pub use writer::{HeaderBuilder, Layout};

@@ -45,6 +45,29 @@ impl ShardName {
     }
 }
 
+/// Checks that a shard bears a name by which its siblings can be found.
+///
+/// # Errors
+/// [`GgufError::MisnamedShard`].
+pub fn check_name(name: &str, header: &Header) -> Result<(), GgufError> {
+    let count = header.metadata.u64(SPLIT_COUNT_KEY)?.and_then(|count| u32::try_from(count).ok());
+    let index = header.metadata.u64(SPLIT_NO_KEY)?.and_then(|index| u32::try_from(index).ok());
+    // What is wrong with the numbers themselves is for `merge` to say.
+    let (Some(count @ 2..=MOST_SHARDS), Some(index)) = (count, index) else { return Ok(()) };
+    if index >= count {
+        return Ok(());
+    }
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let named = ShardName::parse(name);
+    if named.as_ref().is_some_and(|named| (named.index, named.count) == (index, count)) {
+        return Ok(());
+    }
+    let prefix =
+        named.map_or_else(|| name.strip_suffix(".gguf").unwrap_or(name).to_owned(), |named| named.prefix);
+    let expected = ShardName { prefix, index, count }.sibling(index);
+    Err(GgufError::MisnamedShard { index: u64::from(index) + 1, count: count.into(), expected })
+}
+
 /// All shards of a model as one; also a model in a single file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GgufSet {

@@ -57,6 +57,12 @@ pub struct Job {
 /// What stopped it: an arm that failed, too little memory for a baseline, missing rights, Ctrl-C.
 pub fn run(job: &Job, stop: &Stop, say: &mut dyn FnMut(&str)) -> anyhow::Result<Report> {
     let source = ModelSource::open(&job.path)?;
+    if source.is_for_embeddings() {
+        bail!(
+            "{} is a model for embeddings: it generates nothing that could be measured",
+            job.path.display()
+        );
+    }
     refuse_long_work(job, source.shape.context_train)?;
     refuse_what_does_not_fit(job, source.file_bytes())?;
     let mut campaign = Campaign::new(job, source)?;

@@ -1,7 +1,8 @@
 //! Bad input: one line that names the thing, the cause and the way out; 1 for runtime errors, 2 for wrong usage.
 
 use crate::kit::{Finished, demo, finish, hypura, model, run, wait};
-use hypura_core::synth::Shape;
+use hypura_core::gguf::{HeaderBuilder, read_header};
+use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,60 @@ fn an_unknown_architecture() {
     }
     let (finished, path) = run_bytes(&bytes);
     finished.assert_error(1, &[&path, "unknown model architecture", "qwen9moe"]);
+}
+
+#[test]
+fn a_missing_file_is_told_before_an_empty_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing.gguf");
+    let path = path.to_str().unwrap();
+    // Standard input is empty here.
+    for flags in [&[][..], &["--image", "x.png"], &["--stats-json", "/not/there/x.json"]] {
+        run([&["run", path], flags].concat()).assert_error(1, &[path, "No such file"]);
+    }
+}
+
+/// The header of a model whose metadata name a pooling, over weights that nobody reads.
+fn embedder(folder: &Path) -> PathBuf {
+    let plan = SynthPlan::new(&SynthOptions::new(Shape::TinyQwen2, Quant::Q4_K)).unwrap();
+    let shard = &plan.shards()[0];
+    let header = read_header(shard.header.as_slice(), shard.file_bytes).unwrap();
+    let mut builder = HeaderBuilder::new();
+    for (key, value) in header.metadata.iter() {
+        builder.set(key, value.clone());
+    }
+    builder.set("qwen2.pooling_type", 3_u32);
+    for tensor in &header.tensors {
+        builder.tensor(&tensor.name, &tensor.shape, tensor.ty);
+    }
+    let mut bytes = Vec::new();
+    let layout = builder.write_header(&mut bytes).unwrap();
+    bytes.resize(layout.file_bytes as usize, 0);
+    let path = folder.join("embedder.gguf");
+    fs::write(&path, bytes).unwrap();
+    path
+}
+
+#[test]
+fn a_model_for_embeddings_says_what_it_is_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = embedder(folder.path());
+    run_file(&path).assert_error(1, &[path.to_str().unwrap(), "embeddings", "/api/embed"]);
+    let path = path.to_str().unwrap();
+    run(["bench", path, "--against", "none", "--no-predict"]).assert_error(1, &[path, "embeddings"]);
+}
+
+#[test]
+fn a_shard_under_another_name_is_told_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = model(folder.path(), Shape::TinyMixtral, 2);
+    let second = PathBuf::from(first.to_str().unwrap().replace("-00001-of", "-00002-of"));
+    let renamed = folder.path().join("mixtral.gguf");
+    fs::copy(&first, &renamed).unwrap();
+    run_file(&renamed)
+        .assert_error(1, &[renamed.to_str().unwrap(), "shard 1 of 2", "mixtral-00001-of-00002.gguf"]);
+    fs::copy(&first, &second).unwrap();
+    run_file(&first).assert_error(1, &[second.to_str().unwrap(), "shard 1 of 2", "-00001-of-00002.gguf"]);
 }
 
 #[test]

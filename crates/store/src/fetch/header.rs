@@ -51,6 +51,8 @@ fn of_url(client: &Client, url: &str) -> Result<RemoteHeader, FetchError> {
         let bytes = reader.total_bytes();
         let header =
             gguf::read_header(&mut reader, bytes).map_err(|source| FetchError::header(&url, source))?;
+        let name = url.split('?').next().unwrap_or(&url);
+        gguf::check_name(name, &header).map_err(|source| FetchError::header(&url, source))?;
         headers.push(header);
         sizes.push(bytes);
     }

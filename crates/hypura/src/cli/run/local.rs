@@ -19,7 +19,7 @@ use super::maker::Maker;
 use super::prompt::{self, Input};
 use super::stats::Start;
 use super::stats_file::StatsFile;
-use super::{chat, report};
+use super::{chat, embedder, report};
 use crate::cli::failure::complain;
 use crate::cli::flags::Env;
 use crate::cli::interrupt::Interrupt;
@@ -36,14 +36,19 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     let named = args.model.find()?;
     settings.model.projector = named.projector;
     let (path, maker) = (named.path, Maker::of(named.entry));
+    let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
+    // A model that is not there, or cannot answer, is said before anything is asked of the person.
+    let source = ModelSource::open(&path)?;
+    if source.is_for_embeddings() {
+        return Err(embedder::refused(path.display()));
+    }
     let media = args.media(senses_of(settings.model.projector.as_deref(), args)?)?;
     if args.model.ctx.is_none() {
         settings.model.context = maker.context.unwrap_or(settings.model.context);
     }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
-    let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
-    let (mut session, start) = load(args, &path, settings, start)?;
+    let (mut session, start) = load(args, source, settings, start)?;
     if let Some(template) = &maker.template {
         session.use_template(template)?;
     }
@@ -83,8 +88,14 @@ fn senses_of(projector: Option<&Path>, args: &Args) -> anyhow::Result<Senses> {
     }
 }
 
-fn load(args: &Args, path: &Path, settings: LoadSettings, start: Start) -> anyhow::Result<(Session, Start)> {
-    let planned = prepare(ModelSource::open(path)?, settings).map_err(|error| match error {
+fn load(
+    args: &Args,
+    source: ModelSource,
+    settings: LoadSettings,
+    start: Start,
+) -> anyhow::Result<(Session, Start)> {
+    let path = source.path.clone();
+    let planned = prepare(source, settings).map_err(|error| match error {
         LoadError::Plan(_) => anyhow::Error::from(error).context(format!("cannot run {}", path.display())),
         // The others name the file.
         _ => error.into(),

@@ -4,6 +4,7 @@
 //! - `prompt`: where the prompt comes from
 //! - `media`: images and sounds, by flag or by name in the prompt
 //! - `conversation`: what was said so far
+//! - `embedder`: models that cannot answer
 //! - `local`: a model that is loaded here
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
@@ -16,6 +17,7 @@ mod answer;
 mod args;
 mod chat;
 mod conversation;
+mod embedder;
 mod local;
 mod maker;
 mod media;

@@ -15,6 +15,7 @@ use super::answer::{Output, harmless};
 use super::args::Args;
 use super::chat::{Speaker, first, talk};
 use super::conversation::{Message, Prompt};
+use super::embedder;
 use super::prompt::{self, Input};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::style::Style;
@@ -41,6 +42,9 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
     let Some(client) = Client::find() else { return Ok(None) };
     let Some((model, show)) = served(&client, args)? else { return Ok(None) };
     let can = |what: &str| show["capabilities"].as_array().is_some_and(|all| all.contains(&what.into()));
+    if !can("completion") && can("embedding") {
+        return Err(embedder::refused(model));
+    }
     let senses = Senses { pictures: can("vision"), sounds: can("audio") };
     Ok(Some(Remote { client, model, senses }))
 }
