@@ -10,6 +10,7 @@ pub mod model;
 pub mod plan;
 pub mod prefetch;
 pub mod profile;
+pub mod random;
 pub mod roofline;
 pub mod sim;
 pub mod synth;

@@ -7,6 +7,7 @@
 
 use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_core::prefetch::{Controller, Foresight, HORIZON, Width, top_experts};
+use hypura_core::random::SplitMix64;
 use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, WeightId};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -90,14 +91,14 @@ pub(crate) struct Ahead {
     foresight: Foresight,
     /// Choices for layers that have not come yet, by expert layer.
     pending: Vec<Vec<Choices>>,
-    random: u64,
+    random: SplitMix64,
     width: Width,
 }
 
 impl Ahead {
     /// `selections`: of each expert layer.
     pub fn new(kind: Prefetch, selections: Vec<Selection>) -> Self {
-        let random = if let Prefetch::Random(seed) = kind { seed | 1 } else { 1 };
+        let random = SplitMix64::new(if let Prefetch::Random(seed) = kind { seed } else { 0 });
         Self {
             kind,
             selections,
@@ -260,12 +261,8 @@ impl Ahead {
         Choices { layer, distance, ranked, single: false }
     }
 
-    /// xorshift64 (Marsaglia 2003): a test's guesses need no better.
     fn draw(&mut self, below: u32) -> u32 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        u32::try_from(self.random % u64::from(below.max(1))).unwrap_or(0)
+        u32::try_from(self.random.below(below.into())).unwrap_or(0)
     }
 
     /// How often the controller found that guessing does not pay.

@@ -18,6 +18,7 @@ use super::alone;
 use super::arm::Arm;
 use super::snapshot::{Phase, Snapshot, process_cpu_s};
 use super::soak::{Soak, soak};
+use super::tokens::RandomTokens;
 
 /// What an arm computes; the same in every arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,35 +83,8 @@ impl Work {
 
     /// Pseudo-random tokens, the same for the same seed and vocabulary.
     pub(super) fn tokens(&self, vocab: usize) -> Vec<Token> {
-        let mut numbers = Numbers::new(self.seed);
-        (0..self.positions()).map(|_| numbers.token(vocab)).collect()
-    }
-}
-
-/// Pseudo-random numbers (SplitMix64).
-#[derive(Clone, Debug)]
-pub(super) struct Numbers(u64);
-
-impl Numbers {
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// 0 up to but not `most`.
-    pub fn below(&mut self, most: usize) -> usize {
-        usize::try_from(self.next() % most.max(1) as u64).unwrap_or(0)
-    }
-
-    /// A token of a vocabulary of this size.
-    pub fn token(&mut self, vocab: usize) -> Token {
-        Token::try_from(self.below(vocab)).unwrap_or(0)
+        let mut random = RandomTokens::new(self.seed);
+        (0..self.positions()).map(|_| random.token(vocab)).collect()
     }
 }
 

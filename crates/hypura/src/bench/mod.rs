@@ -13,6 +13,7 @@
 //! | `snapshot`, `procfs` | counters at a moment; how the kernel writes them |
 //! | `stats`, `roofline`, `summary` | from runs to figures |
 //! | `predict` | what the planner says of the measured arm, and how far off that is |
+//! | `tokens` | the random tokens that arms compute |
 //! | `soak` | one arm for a long time, with prompts of many lengths |
 //! | `report`, `table` | the result for programs and for people |
 //! | `routes` | traces that force the routers' choices |
@@ -37,6 +38,7 @@ mod spawn;
 mod stats;
 mod summary;
 mod table;
+mod tokens;
 
 pub use arm::Arm;
 pub use campaign::{Job, run};

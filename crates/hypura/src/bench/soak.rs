@@ -6,7 +6,7 @@ use hypura_engine::{SamplerOptions, Token, machine};
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-use super::child::Numbers;
+use super::tokens::RandomTokens;
 
 /// Longest answer in tokens.
 const MOST_ANSWER: usize = 48;
@@ -38,7 +38,7 @@ pub struct Soak {
 /// What decoding says.
 pub fn soak(session: &mut Session, time: Duration, seed: u64) -> anyhow::Result<Soak> {
     let start = Instant::now();
-    let mut numbers = Numbers::new(seed);
+    let mut numbers = RandomTokens::new(seed);
     let vocab = session.vocab().len();
     let context = session.loaded().context.capacity() as usize;
     let mut done = Soak::default();
@@ -79,7 +79,7 @@ pub fn soak(session: &mut Session, time: Duration, seed: u64) -> anyhow::Result<
 }
 
 /// 1 to `most`; each power of two as likely as the next, so that short prompts are as common as long ones.
-fn log_uniform(numbers: &mut Numbers, most: usize) -> usize {
+fn log_uniform(numbers: &mut RandomTokens, most: usize) -> usize {
     let bits = (usize::BITS - most.leading_zeros()) as usize;
     let top = 1_usize << numbers.below(bits.max(1));
     (top + numbers.below(top)).min(most).max(1)
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn lengths_are_in_range_and_of_every_order() {
-        let mut numbers = Numbers::new(5);
+        let mut numbers = RandomTokens::new(5);
         let lengths: Vec<usize> = (0..500).map(|_| log_uniform(&mut numbers, 2000)).collect();
         assert!(lengths.iter().all(|length| (1..=2000).contains(length)));
         assert!(lengths.iter().filter(|length| **length < 16).count() > 50);
