@@ -5,7 +5,7 @@ use hypura_core::roofline::BoundBy;
 use hypura_engine::session::Session;
 use std::fmt::Write as _;
 
-use super::stats::{Phase, Stats, kernels, policy_name};
+use super::stats::{Phase, Stats, kernels};
 
 /// What `run` says after an answer.
 pub(super) fn summary(stats: &Stats) -> String {
@@ -164,7 +164,13 @@ pub(super) fn loaded_text(session: &Session, seed: u32) -> String {
     }
     if plan.experts.is_some() {
         let bytes = human_bytes(plan.slot_bytes());
-        rows.push(row("slots", format!("{slots} experts in {bytes}, evicted by {}", policy_name(loaded))));
+        rows.push(row(
+            "slots",
+            format!(
+                "{slots} experts in {bytes}, evicted by {}",
+                loaded.planned.settings.tuning.policy.name()
+            ),
+        ));
     }
     rows.push(row(
         "context",

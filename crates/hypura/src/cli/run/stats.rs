@@ -4,7 +4,7 @@
 
 use hypura_core::plan::{Mode, Purpose};
 use hypura_core::roofline::{BoundBy, Times};
-use hypura_engine::load::{LoadedModel, PolicyKind};
+use hypura_engine::load::LoadedModel;
 use hypura_engine::request::{Finish, Outcome};
 use hypura_engine::stream::{Lookups, StreamStats};
 use serde::Serialize;
@@ -210,7 +210,7 @@ impl Stats {
             mode: plan.mode().name(),
             kernels: kernels(loaded),
             reader: loaded.reader,
-            policy: plan.experts.is_some().then(|| policy_name(loaded)),
+            policy: plan.experts.is_some().then(|| settings.tuning.policy.name()),
             threads: settings.tuning.threads,
             // llama.cpp rounds what was asked for up.
             context: loaded.context.capacity(),
@@ -262,14 +262,6 @@ fn forced_from(loaded: &LoadedModel) -> Option<String> {
 
 pub(super) fn kernels(loaded: &LoadedModel) -> &'static str {
     loaded.planned.kernels().name()
-}
-
-pub(super) fn policy_name(loaded: &LoadedModel) -> &'static str {
-    match loaded.planned.settings.tuning.policy {
-        PolicyKind::Lfru => "lfru",
-        PolicyKind::Lru => "lru",
-        PolicyKind::S3Fifo => "s3fifo",
-    }
 }
 
 const fn finish_name(finish: Finish) -> &'static str {
