@@ -9,8 +9,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::arm::Arm;
-use super::child::{ArmRun, Work, ms};
 use super::snapshot::{Snapshot, process_cpu_s};
+use super::work::{ArmRun, Work, ms};
 
 /// Runs a baseline. `device` is the disk of the model, by its name in `/sys/block`.
 ///

@@ -13,15 +13,16 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::arm::Arm;
-use super::child::Work;
 use super::disk::{self, Bandwidth, CacheState, ReadAheadReport, ReadShape};
 use super::memcap::Memcap;
-use super::predict::{PredictionError, Predictor};
+use super::predict::Predictor;
+use super::prediction::PredictionError;
 use super::report::{ArmSummary, Disk, FORMAT, Machine, Model, Report, Run, Settings};
 use super::schedule::{Turn, abba};
 use super::spawn::{Launcher, Stop};
 use super::stats::{Spread, median};
 use super::summary::{Limits, compare, over_budget, roofline, summarise};
+use super::work::Work;
 use super::{procfs, table};
 
 /// What to compare, and how.

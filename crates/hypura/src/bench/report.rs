@@ -5,11 +5,11 @@ use hypura_core::roofline::BoundBy;
 use serde::{Deserialize, Serialize};
 
 use super::arm::Arm;
-use super::child::{ArmRun, Work};
 use super::disk::{Bandwidth, CacheState, ReadAheadReport};
-use super::predict::{Prediction, PredictionError};
+use super::prediction::{Prediction, PredictionError};
 use super::roofline::Roofline;
 use super::stats::Spread;
+use super::work::{ArmRun, Work};
 
 /// Version of this format.
 pub const FORMAT: u32 = 2;

@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::arm::Arm;
-use super::child::ArmRun;
 use super::memcap::Memcap;
+use super::work::ArmRun;
 
 /// How often the parent looks whether the child ended or somebody wants to stop.
 const LOOK: Duration = Duration::from_millis(50);

@@ -1,7 +1,7 @@
 //! Tests of the figures, on runs made up for them.
 
-use super::super::child::ArmRun;
 use super::super::snapshot::Phase;
+use super::super::work::ArmRun;
 use super::*;
 
 fn phase(tokens: u64, tps: f64) -> Phase {

@@ -1,10 +1,10 @@
 //! Tests of what people see.
 
-use super::super::child::Work;
 use super::super::disk::{Bandwidth, ReadAheadReport};
-use super::super::predict::{Prediction, PredictionError};
+use super::super::prediction::{Prediction, PredictionError};
 use super::super::report::{Disk, FORMAT, Machine, Model, Settings};
 use super::super::summary::{Limits, compare, roofline, summarise, tests::run};
+use super::super::work::Work;
 use super::*;
 
 fn report() -> Report {
