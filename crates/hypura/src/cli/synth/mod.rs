@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::failure::UsageError;
-use super::flags::parse_bytes;
-use super::interrupt::Interrupt;
+use super::{failure::UsageError, flags::parse_bytes, interrupt::Interrupt};
 use files::OutFiles;
 use write::{Written, share_extents, write};
 
