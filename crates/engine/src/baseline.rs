@@ -1,8 +1,9 @@
-//! llama.cpp alone, as its own programs use it: its CPU device, its loader, its pool of threads, and a bare loop of decode
-//! calls. What benchmarks hold Hypura against.
+//! llama.cpp alone, as its own programs use it: its CPU device, its loader, its pool of threads, and a bare
+//! loop of decode calls. What benchmarks hold Hypura against.
 //!
-//! Nothing of ours is between: no decorated device, no buffers, no executor, no session, nobody who could stop it. A process
-//! that has decorated the device refuses, because everything in it would then go through ours.
+//! Nothing of ours is between: no decorated device, no buffers, no executor, no session, nobody who could
+//! stop it. A process that has decorated the device refuses, because everything in it would then go through
+//! ours.
 
 use hypura_ggml::{
     Batch, Context, ContextOptions, LoadError as GgmlError, LoadMode, LoadOptions, Model, Pooling, Token,
@@ -18,7 +19,8 @@ use crate::load::{LoadSettings, kv_type};
 /// Where the weights are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weights {
-    /// In the page cache: llama.cpp maps the file and never repacks, because copies would not fit where this is of interest.
+    /// In the page cache: llama.cpp maps the file and never repacks, because copies would not fit where this
+    /// is of interest.
     Mapped,
     /// In memory, read by llama.cpp and repacked for its kernels.
     Read,
@@ -44,7 +46,7 @@ impl Baseline {
             Weights::Mapped => LoadMode::Plain { repack: false, mmap: true },
             Weights::Read => LoadMode::Plain { repack: true, mmap: false },
         };
-        let options = LoadOptions { path: path.to_owned(), mode, gpu_layers: 0 };
+        let options = LoadOptions::on_cpu(path.to_owned(), mode);
         let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
         let trained = if model.context_train() == 0 { u32::MAX } else { model.context_train() };
         let tokens = settings.model.context.min(trained);
@@ -61,7 +63,7 @@ impl Baseline {
             flash_attention: true,
             alone: true,
         };
-        let context = Context::new(&model, &options, None, Arc::default())?;
+        let context = Context::new(&model, &options, Vec::new(), Arc::default())?;
         Ok(Self { context, model, ubatch: ubatch as usize })
     }
 

@@ -116,6 +116,9 @@ pub enum LoadError {
     /// The projector for images and sounds cannot be used.
     #[error(transparent)]
     Projector(#[from] crate::media::projector::ProjectorError),
+    /// More than one device for layers.
+    #[error("layers cannot be spread over several devices: name one of them")]
+    Devices,
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),

@@ -14,8 +14,8 @@
 //! - [`session`]: the generation loop
 //! - [`serve`]: the same loop for many users: queue, scheduler thread, handles
 //!
-//! The front ends (`hypura`) see this crate and `hypura-core`, never `ggml` or `storage`; what they need of those is
-//! re-exported here.
+//! The front ends (`hypura`) see this crate and `hypura-core`, never `ggml` or `storage`; what they need of
+//! those is re-exported here.
 #![deny(unsafe_code)]
 
 pub mod advise;
@@ -44,7 +44,8 @@ pub use hypura_ggml::{
 };
 pub use hypura_storage::{ReaderConfig, ReaderKind};
 
-/// The simulated disk, for tests of everything above it.
+/// The simulated disk and the simulated device, for tests of everything above them.
 pub mod sim {
+    pub use hypura_ggml::sim::{SimDevice, SimDeviceOptions};
     pub use hypura_storage::reader::{Eio, Latency, SimConfig, Stall};
 }

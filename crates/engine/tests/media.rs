@@ -71,11 +71,8 @@ fn another_picture_gives_other_logits_and_the_same_one_the_same() {
 
 /// The same by hand: text, rows and text, each in graphs of their own, at the places that mtmd names.
 fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize, Vec<f32>) {
-    let options = LoadOptions {
-        path: seeing.model.path.clone(),
-        mode: LoadMode::Plain { repack: false, mmap: false },
-        gpu_layers: 0,
-    };
+    let mode = LoadMode::Plain { repack: false, mmap: false };
+    let options = LoadOptions::on_cpu(seeing.model.path.clone(), mode);
     let model = Model::load(&options).unwrap().fill(|_| Ok::<(), ()>(())).unwrap();
     let projector = Projector::load(&seeing.projector, &model, 1, &mut |_| true).unwrap();
     let decoded = hypura_engine::media::picture::decode(picture).unwrap();
@@ -96,7 +93,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
         flash_attention: true,
         alone: false,
     };
-    let mut context = Context::new(&model, &options, None, std::sync::Arc::default()).unwrap();
+    let mut context = Context::new(&model, &options, Vec::new(), std::sync::Arc::default()).unwrap();
     let mut batch = Batch::new(room as usize);
     let (mut position, mut rows) = (0, 0);
     let last = pieces.len() - 1;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 const SHAPES: [Shape; 3] = [Shape::TinyLlama, Shape::TinyQwen2Vl, Shape::TinyGemma3];
 
 fn model(path: &Path) -> Model {
-    let options = LoadOptions { path: path.to_owned(), mode: LoadMode::Measure, gpu_layers: 0 };
+    let options = LoadOptions::on_cpu(path.to_owned(), LoadMode::Measure { placements: Vec::new() });
     Model::load(&options).unwrap().fill(|_| Ok::<(), ()>(())).unwrap()
 }
 

@@ -73,7 +73,7 @@ fn check_advice(path: &Path, settings: &LoadSettings) {
     let request = settings.model.plan_request(MediaNeeds::default());
     let (workload, what_if) = (Workload::default(), WhatIf::default());
     let asked = AdviceSettings { request, workload, what_if };
-    let meter = NeedsMeter::new(&source, settings.tuning.threads).unwrap();
+    let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices).unwrap();
     let profile = Profile::default();
     let advice = advise(&source.shape, &profile, &asked, |context, _| meter.needs(context)).unwrap();
     let elsewhere =

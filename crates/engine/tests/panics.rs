@@ -1,4 +1,5 @@
-//! A panic in the middle of llama.cpp becomes the error of that decode; the next one is computed as if nothing had been.
+//! A panic in the middle of llama.cpp becomes the error of that decode; the next one is computed as if
+//! nothing had been.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,8 +13,8 @@ use common::{tiny, tokens};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::source::ModelSource;
 use hypura_ggml::{
-    Batch, Context, ContextOptions, DecodeError, ExecError, Executor, GraphRun, KvType, LoadMode,
-    LoadOptions, Model, Pooling,
+    Batch, Context, ContextOptions, DecodeError, Device, ExecError, Executor, GraphRun, KvType, LoadMode,
+    LoadOptions, Model, Pooling, TensorMemory,
 };
 use std::fs;
 use std::path::Path;
@@ -58,13 +59,14 @@ impl Executor for Tending {
 fn load(path: &Path) -> Model {
     let source = ModelSource::open(path).unwrap();
     let bytes = fs::read(path).unwrap();
-    let mode = LoadMode::Decorated { streamed: Vec::new() };
-    let pending = Model::load(&LoadOptions { path: path.to_owned(), mode, gpu_layers: 0 }).unwrap();
+    let mode = LoadMode::Decorated { placements: Vec::new() };
+    let pending = Model::load(&LoadOptions::on_cpu(path.to_owned(), mode)).unwrap();
     let fill = |wanted: &[hypura_ggml::PendingTensor<'_>]| {
         for tensor in wanted {
             let found = source.shape.tensors.iter().find(|found| found.info.name == tensor.name).unwrap();
             let from = usize::try_from(found.info.offset).unwrap();
-            for (cell, byte) in tensor.memory.iter().zip(&bytes[from..]) {
+            let TensorMemory::Host(memory) = tensor.memory else { panic!("it is on the CPU") };
+            for (cell, byte) in memory.iter().zip(&bytes[from..]) {
                 cell.store(*byte, Ordering::Relaxed);
             }
         }
@@ -90,7 +92,7 @@ fn context_of(model: &Model, executor: Box<dyn Executor>, outputs: u32) -> Conte
         flash_attention: true,
         alone: false,
     };
-    Context::new(model, &options, Some(executor), Arc::default()).unwrap()
+    Context::new(model, &options, vec![(Device::cpu().unwrap(), executor)], Arc::default()).unwrap()
 }
 
 fn prompt() -> Batch {

@@ -26,7 +26,8 @@ fn hearing(shape: Shape) -> Sensing {
     sensing(shape, &ProjectorKind::hearing(shape).file_of(shape, 7).unwrap())
 }
 
-/// As much as the sounds of these tests take: Qwen2.5-Omni's kind has 750 rows for each half minute that begins.
+/// As much as the sounds of these tests take: Qwen2.5-Omni's kind has 750 rows for each half minute that
+/// begins.
 fn wide(choice: Choice) -> LoadSettings {
     settings(choice).with_context(1800).with_ubatch(64)
 }
@@ -108,7 +109,8 @@ fn what_was_reused_answers_as_what_is_read_anew() {
 
 /// A model by which sounds are cut, and its projector.
 fn projector(hearing: &Sensing) -> Projector {
-    let options = LoadOptions { path: hearing.model.path.clone(), mode: LoadMode::Measure, gpu_layers: 0 };
+    let options =
+        LoadOptions::on_cpu(hearing.model.path.clone(), LoadMode::Measure { placements: Vec::new() });
     let model = Model::load(&options).unwrap().fill(|_| Ok::<(), ()>(())).unwrap();
     Projector::load(&hearing.projector, &model, 1, &mut |_| true).unwrap()
 }

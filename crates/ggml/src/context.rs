@@ -1,16 +1,16 @@
 //! A context: KV cache, compute buffers, and the decode call.
 
-use crate::backend::{self, Attachment, ErrorSlot, SharedExecutor};
 use crate::batch::Batch;
-use crate::error::{DecodeError, LoadError};
-use crate::graph::Executor;
+use crate::error::{DecodeError, ExecError, LoadError};
+use crate::exec::DeviceExecutor;
+use crate::exec::attach::{ABORT_QUERY, Hooks};
 use crate::memory_use::MemoryUse;
 use crate::model::Model;
 use crate::threads::ThreadPool;
 use crate::{log, sys};
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// Element types of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -43,8 +43,8 @@ pub struct ContextOptions {
     pub batch: u32,
     /// Most tokens in one graph.
     pub ubatch: u32,
-    /// Most tokens of a decode call whose logits are wanted, or that are embedded; each takes a row of the vocabulary in the
-    /// compute buffers. At least one for each sequence; 0 stands for all.
+    /// Most tokens of a decode call whose logits are wanted, or that are embedded; each takes a row of the
+    /// vocabulary in the compute buffers. At least one for each sequence; 0 stands for all.
     pub outputs: u32,
     /// Parallel sequences.
     pub sequences: u32,
@@ -52,12 +52,13 @@ pub struct ContextOptions {
     pub threads: u32,
     /// Element type of the KV cache.
     pub kv: KvType,
-    /// How embeddings are pooled, when asked for; `None`: each token has its own. Pooled ones need `outputs` for all tokens.
+    /// How embeddings are pooled, when asked for; `None`: each token has its own. Pooled ones need `outputs`
+    /// for all tokens.
     pub pooling: Option<Pooling>,
     /// llama.cpp's choice whether to use flash attention, or none at all.
     pub flash_attention: bool,
-    /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop a decode. For
-    /// baselines.
+    /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop
+    /// a decode. For baselines.
     pub alone: bool,
 }
 
@@ -77,25 +78,25 @@ pub struct Context {
     vocab_size: usize,
     /// All tokens are outputs: they are embedded.
     embeds: bool,
-    error: ErrorSlot,
-    abort: Arc<AtomicBool>,
-    executor: Option<SharedExecutor>,
+    /// Outlives llama.cpp's context, whose backends point to it.
+    hooks: Arc<Hooks>,
     threads: ThreadPool,
     model: Model,
 }
-// SAFETY: a context has no thread affinity; `&mut self` on every changing call keeps it to one thread at a time.
+// SAFETY: a context has no thread affinity; `&mut self` on every changing call keeps it to one thread at a
+// time.
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Creates a context. With an `executor`, every graph goes through it; the model must then have been loaded
-    /// decorated.
+    /// Creates a context. Every graph of a device with an executor goes through it; the model must then have
+    /// been loaded decorated, with layers on that device.
     ///
     /// # Errors
     /// [`LoadError::Context`] with llama.cpp's reason.
     pub fn new(
         model: &Model,
         options: &ContextOptions,
-        executor: Option<Box<dyn Executor>>,
+        executors: Vec<DeviceExecutor>,
         abort: Arc<AtomicBool>,
     ) -> Result<Self, LoadError> {
         let mut context = Self {
@@ -103,9 +104,7 @@ impl Context {
             options: options.clone(),
             vocab_size: model.vocab().len(),
             embeds: false,
-            error: ErrorSlot::default(),
-            abort,
-            executor: executor.map(|executor| Arc::new(Mutex::new(executor))),
+            hooks: Hooks::new(abort, executors),
             threads: ThreadPool::new(options.threads, options.alone)?,
             model: model.clone(),
         };
@@ -113,31 +112,8 @@ impl Context {
         Ok(context)
     }
 
-    /// The executor's slots of each size class.
-    #[must_use]
-    pub fn slots(&self) -> Vec<u32> {
-        self.with_executor(|executor| executor.slots())
-    }
-
-    /// Bytes of memory that the executor could do without.
-    #[must_use]
-    pub fn spare_bytes(&self) -> u64 {
-        self.with_executor(|executor| executor.spare_bytes())
-    }
-
-    /// Has the executor give up at least so many bytes of memory, as far as it can; returns how many.
-    pub fn give_back(&mut self, bytes: u64) -> u64 {
-        self.with_executor(|executor| executor.give_back(bytes))
-    }
-
-    /// Nothing computes meanwhile: that takes `&mut self`.
-    fn with_executor<T: Default>(&self, call: impl FnOnce(&mut dyn Executor) -> T) -> T {
-        let Some(executor) = &self.executor else { return T::default() };
-        call(executor.lock().unwrap_or_else(PoisonError::into_inner).as_mut())
-    }
-
-    /// Makes the context anew with another number of tokens; the model, its weights and the executor stay. All sequences are
-    /// lost: save them before. The old memory is freed first.
+    /// Makes the context anew with another number of tokens; the model, its weights and the executor stay.
+    /// All sequences are lost: save them before. The old memory is freed first.
     ///
     /// # Errors
     /// [`LoadError::Context`]; the context then is as large as before, and empty.
@@ -162,8 +138,8 @@ impl Context {
         params.n_ubatch = options.ubatch;
         params.n_seq_max = options.sequences.max(1);
         params.n_outputs_max = options.outputs_max();
-        // One pool of cells for all sequences: any of them may grow while others are short, a shared beginning is stored
-        // once, and prompts share a graph with single tokens.
+        // One pool of cells for all sequences: any of them may grow while others are short, a shared
+        // beginning is stored once, and prompts share a graph with single tokens.
         params.kv_unified = !options.alone;
         params.n_threads = threads;
         params.n_threads_batch = threads;
@@ -182,37 +158,36 @@ impl Context {
             Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
             None => sys::LLAMA_POOLING_TYPE_NONE,
         };
-        // llama.cpp calls this between nodes; the Arc in the context keeps the flag alive as long as it.
+        // Which kernels compute a weight follows from where it is placed, not from how long a prompt is.
+        params.op_offload &= !self.model.is_decorated();
+        // llama.cpp calls this between nodes, and backends find their executor by it; the Arc keeps it alive
+        // as long.
         if !options.alone {
-            params.abort_callback = Some(on_abort_query);
-            params.abort_callback_data = Arc::as_ptr(&self.abort).cast_mut().cast::<c_void>();
+            params.abort_callback = ABORT_QUERY;
+            params.abort_callback_data = Arc::as_ptr(&self.hooks).cast_mut().cast::<c_void>();
         }
         log::clear();
-        let _ = backend::withdraw();
-        if let Some(executor) = &self.executor {
-            backend::offer(Attachment { executor: Arc::clone(executor), error: Arc::clone(&self.error) });
-        }
         // SAFETY: the model is alive and kept alive by the context.
         let raw = unsafe { sys::llama_init_from_model(self.model.raw(), params) };
-        let untaken = backend::withdraw();
         if raw.is_null() {
             return Err(LoadError::Context { context: self.options.context, reason: log::take() });
         }
         self.raw = raw;
         // SAFETY: context and pool are alive; the pool outlives the context, which `drop` frees first.
         unsafe { sys::llama_attach_threadpool(raw, self.threads.raw(), self.threads.raw()) };
-        match untaken {
+        match self.hooks.untaken() {
             None => Ok(()),
-            Some(_) => Err(LoadError::Context {
+            Some(device) => Err(LoadError::Context {
                 context: self.options.context,
-                reason: "the model was not loaded for streaming".to_owned(),
+                reason: format!("the model was not loaded for streaming on {}", device.name()),
             }),
         }
     }
 
     fn free(&mut self) {
         if !self.raw.is_null() {
-            // SAFETY: made by llama_init_from_model, freed once, before the model, the threads and the abort flag.
+            // SAFETY: made by llama_init_from_model, freed once, before the model, the threads and the abort
+            // flag.
             unsafe { sys::llama_free(self.raw) };
             self.raw = std::ptr::null_mut();
         }
@@ -265,7 +240,22 @@ impl Context {
             return Err(DecodeError::Refused { code: 0, reason });
         }
         log::clear();
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.hooks.begin_step().map_err(DecodeError::Exec)?;
+        let code = self.compute(batch);
+        let failure = self.hooks.take_failure().or_else(|| self.model.take_misread().map(ExecError::Misread));
+        let ended = self.hooks.end_step(code == 0 && failure.is_none());
+        match (failure.or(ended.err()), code) {
+            (Some(failure), _) => Err(DecodeError::Exec(failure)),
+            (None, 0) => Ok(()),
+            (None, 1) => Err(DecodeError::NoRoom(batch.len())),
+            (None, 2) => Err(DecodeError::Aborted),
+            (None, _) if self.hooks.is_aborted() => Err(DecodeError::Aborted),
+            (None, code) => Err(DecodeError::Refused { code, reason: log::take() }),
+        }
+    }
+
+    /// Has llama.cpp compute a batch; returns its code.
+    fn compute(&mut self, batch: &Batch) -> i32 {
         if batch.non_causal() {
             // SAFETY: the context is alive. Only masks change with it, not the size of a graph.
             unsafe { sys::llama_set_causal_attn(self.raw, false) };
@@ -276,15 +266,11 @@ impl Context {
             // SAFETY: as above.
             unsafe { sys::llama_set_causal_attn(self.raw, true) };
         }
-        let failure = self.error.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (failure, code) {
-            (Some(failure), _) => Err(DecodeError::Exec(failure)),
-            (None, 0) => Ok(()),
-            (None, 1) => Err(DecodeError::NoRoom(batch.len())),
-            (None, 2) => Err(DecodeError::Aborted),
-            (None, _) if self.abort.load(Ordering::Relaxed) => Err(DecodeError::Aborted),
-            (None, code) => Err(DecodeError::Refused { code, reason: log::take() }),
+        if self.hooks.is_asynchronous() {
+            // SAFETY: the context is alive. Executors take back memory that kernels read until here.
+            unsafe { sys::llama_synchronize(self.raw) };
         }
+        code
     }
 
     /// llama.cpp reads as many numbers and positions of each row as the model has, whatever the batch holds.
@@ -314,21 +300,22 @@ impl Context {
         Ok(unsafe { std::slice::from_raw_parts(row, self.vocab_size) })
     }
 
-    /// Removes positions `from..` of a sequence (all sequences for −1). False when the memory cannot do that partially
-    /// (recurrent models); nothing was removed then.
+    /// Removes positions `from..` of a sequence (all sequences for −1). False when the memory cannot do that
+    /// partially (recurrent models); nothing was removed then.
     pub fn forget(&mut self, sequence: i32, from: i32) -> bool {
         // SAFETY: the context is alive and owns its memory.
         unsafe { sys::llama_memory_seq_rm(self.memory(), sequence, from, -1) }
     }
 
-    /// Gives sequence `to` the first `length` positions of sequence `from`; `to` must be empty. In a KV cache that copies
-    /// nothing: both then share the cells.
+    /// Gives sequence `to` the first `length` positions of sequence `from`; `to` must be empty. In a KV cache
+    /// that copies nothing: both then share the cells.
     pub fn share(&mut self, from: i32, to: i32, length: i32) {
         // SAFETY: the context is alive and owns its memory; llama.cpp checks the ids.
         unsafe { sys::llama_memory_seq_cp(self.memory(), from, to, 0, length) }
     }
 
-    /// First and last position that a sequence has in memory; `None` when it is empty. Sliding windows drop old ones.
+    /// First and last position that a sequence has in memory; `None` when it is empty. Sliding windows drop
+    /// old ones.
     #[must_use]
     pub fn positions(&self, sequence: i32) -> Option<(i32, i32)> {
         // SAFETY: the context is alive and owns its memory.
@@ -347,7 +334,7 @@ impl Context {
 
     /// Empties the KV cache.
     pub fn clear(&mut self) {
-        // SAFETY: as above.
+        // SAFETY: the context is alive and owns its memory, or there is none, which llama.cpp accepts.
         unsafe { sys::llama_memory_clear(self.memory(), false) };
     }
 
@@ -361,8 +348,8 @@ impl Context {
         unsafe { sys::llama_state_seq_get_size(self.raw, sequence) as u64 }
     }
 
-    /// The state of a sequence, to be put back by [`Self::restore`] into a context of the same model and KV type; empty when
-    /// there is none.
+    /// The state of a sequence, to be put back by [`Self::restore`] into a context of the same model and KV
+    /// type; empty when there is none.
     #[must_use]
     pub fn save(&mut self, sequence: i32) -> Vec<u8> {
         if self.raw.is_null() || self.positions(sequence).is_none() {
@@ -377,8 +364,9 @@ impl Context {
         bytes
     }
 
-    /// Puts a saved state into an empty sequence. False when llama.cpp refuses it; the sequence is empty then. The bytes must
-    /// be those of [`Self::save`]: llama.cpp checks their shape, and nothing checks their meaning.
+    /// Puts a saved state into an empty sequence. False when llama.cpp refuses it; the sequence is empty
+    /// then. The bytes must be those of [`Self::save`]: llama.cpp checks their shape, and nothing checks
+    /// their meaning.
     pub fn restore(&mut self, sequence: i32, state: &[u8]) -> bool {
         if self.raw.is_null() || state.is_empty() {
             return false;
@@ -427,18 +415,9 @@ impl Context {
         }
         // SAFETY: the context is alive; a null result is checked.
         let row = unsafe { sys::llama_get_embeddings_ith(self.raw, index) };
-        // SAFETY: an embedding has as many numbers as the model's output; llama.cpp keeps them until the next decode, which
-        // needs `&mut self`.
+        // SAFETY: an embedding has as many numbers as the model's output; llama.cpp keeps them until the next
+        // decode, which needs `&mut self`.
         (!row.is_null()).then(|| unsafe { std::slice::from_raw_parts(row, self.model.embedding()) })
-    }
-
-    /// Changes the number of computing threads.
-    pub fn set_threads(&mut self, threads: u32) {
-        let threads = i32::try_from(threads.max(1)).unwrap_or(i32::MAX);
-        if !self.raw.is_null() {
-            // SAFETY: the context is alive.
-            unsafe { sys::llama_set_n_threads(self.raw, threads, threads) };
-        }
     }
 
     /// What the context uses.
@@ -456,9 +435,4 @@ impl Drop for Context {
     fn drop(&mut self) {
         self.free();
     }
-}
-
-unsafe extern "C" fn on_abort_query(flag: *mut c_void) -> bool {
-    // SAFETY: the flag is the AtomicBool that the context keeps alive.
-    unsafe { (*flag.cast::<AtomicBool>()).load(Ordering::Relaxed) }
 }

@@ -40,6 +40,20 @@ pub enum LoadError {
     /// ggml has no CPU device, or one that cannot be wrapped.
     #[error("ggml offers no CPU device")]
     NoCpu,
+    /// A device cannot be used.
+    #[error("{0} cannot be used")]
+    Device(String),
+    /// A device has no more memory.
+    #[error("{device} has no {bytes} bytes of memory left")]
+    DeviceMemory {
+        /// Its name.
+        device: String,
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// A callback failed while llama.cpp loaded the model.
+    #[error("internal error while loading: {0}")]
+    Callback(String),
     /// A baseline cannot be had any more in this process.
     #[error("ggml's CPU device is decorated in this process: llama.cpp alone needs another one")]
     Decorated,
@@ -69,6 +83,9 @@ pub enum ExecError {
     /// The engine broke a rule of this crate (a slice of the wrong size, an id out of range).
     #[error("streaming error: {0}")]
     Misuse(String),
+    /// A weight that is streamed was read as if it were in memory.
+    #[error("tensor {0} is streamed, and was read as if it were in memory: use --residency resident")]
+    Misread(String),
     /// A panic in the engine, caught before it could reach C.
     #[error("internal error while streaming: {0}")]
     Panic(String),

@@ -1,57 +1,59 @@
-//! The only user of `llama-cpp-sys-4`: safe wrappers of llama.cpp, and the decorated ggml device through which Hypura
-//! decides where weights live.
+//! The only user of `llama-cpp-sys-4`: safe wrappers of llama.cpp, and the decorated ggml device through
+//! which Hypura decides where weights live.
 //!
-//! - [`device`] registers a device that wraps the CPU device and forwards everything except tensors in our own
-//!   [`buffer_type`]s.
-//! - [`graph`] hands every computed graph to an [`Executor`] (the engine), which runs it in pieces on the inner
-//!   backend and binds streamed weights to the memory it chose.
+//! - [`device`] puts a device of ours in front of each of ggml's: it forwards everything but what concerns
+//!   weights in our own kinds of memory ([`buffer`]).
+//! - [`exec`] hands every graph of such a device to an [`Executor`] (the engine), which runs it in pieces on
+//!   the inner backend and binds streamed weights to the memory it chose ([`memory`]).
 //! - [`media`] turns pictures into rows that models read in place of tokens.
 //! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
-//! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a callback
-//! becomes the error of the decode that caused it; nothing here knows about files, caches or policies.
+//! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a
+//! callback becomes the error of the decode that caused it; nothing here knows about files, caches or
+//! policies.
 
-mod abi;
-mod backend;
 pub mod batch;
 mod buffer;
-mod buffer_type;
 pub mod chat;
 pub mod context;
 mod device;
 pub mod error;
+mod exec;
 pub mod grammar;
-pub mod graph;
 mod guard;
-mod interlude;
 mod log;
 pub mod measure;
 pub mod media;
+mod memory;
 mod memory_use;
 pub mod model;
 pub mod sampler;
+pub mod sim;
 mod sys;
 pub mod system;
 mod threads;
 pub mod vocab;
 
 pub use batch::{Batch, RowsPart};
+pub use buffer::{DeviceTensor, TensorMemory, WeightMemory};
 pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
     ReasoningSplit, ToolChoice, check_grammar, json_schema_to_grammar,
 };
 pub use context::{Context, ContextOptions, KvType, Pooling};
+pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
-pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
-pub use graph::{
-    ChainRow, Executor, ExpertChain, GraphRun, MatMul, MoeIds, RowGroup, SlabBinding, StreamedKind,
-    StreamedOp, WeightId,
+pub use exec::{
+    ChainRow, DeviceExecutor, Executor, ExpertChain, GraphRun, HostMemory, MatMul, MoeIds, RowGroup,
+    SlabBinding, StreamedKind, StreamedOp, Uploader, WeightId,
 };
+pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use media::{
     MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece,
     RowPlaces,
 };
+pub use memory::{Bytes, DeviceBuffer, Region};
 pub use memory_use::{DeviceMemoryUse, MemoryUse};
-pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor};
+pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor, Placement};
 pub use sampler::{SampleError, Sampler, SamplerOptions};
 pub use vocab::{Token, Vocab};

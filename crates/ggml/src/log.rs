@@ -4,10 +4,8 @@ use crate::sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::Once;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 static INSTALL: Once = Once::new();
-static ECHO: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     // llama.cpp logs on the thread that called it, so each caller finds its own lines.
@@ -22,25 +20,26 @@ pub(crate) fn install() {
     });
 }
 
-/// Also prints llama.cpp's own log on stderr.
-pub fn set_echo(on: bool) {
-    ECHO.store(on, Ordering::Relaxed);
-}
-
 /// Forgets the errors of earlier calls on this thread.
 pub(crate) fn clear() {
     LAST.with_borrow_mut(String::clear);
 }
 
-/// The error lines since [`clear`], joined; never empty.
+/// The error lines since [`clear`], joined by semicolons; never empty.
 pub(crate) fn take() -> String {
-    let text = LAST.with_borrow_mut(std::mem::take);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    match lines.as_slice() {
-        [] => "no reason given".to_owned(),
-        // The first line names the cause; the rest is llama.cpp unwinding.
-        [first, ..] => strip_function(first).to_owned(),
+    reason(&LAST.with_borrow_mut(std::mem::take))
+}
+
+/// The error lines of a log, the cause first, each once.
+fn reason(log: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in log.lines().map(|line| strip_function(line.trim())).filter(|line| !line.is_empty()) {
+        // llama.cpp says at each level what it heard from the one below.
+        if !lines.iter().any(|known| line.contains(known) || known.contains(line)) {
+            lines.push(line);
+        }
     }
+    if lines.is_empty() { "no reason given".to_owned() } else { lines.join("; ") }
 }
 
 /// Drops llama.cpp's leading `function: ` from a message.
@@ -61,15 +60,20 @@ pub(crate) unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const 
         if level == sys::GGML_LOG_LEVEL_ERROR {
             LAST.with_borrow_mut(|last| last.push_str(&text));
         }
-        if ECHO.load(Ordering::Relaxed) {
-            eprint!("{text}");
-        }
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::strip_function;
+    use super::{reason, strip_function};
+
+    #[test]
+    fn every_line_of_the_reason_is_told_once() {
+        let log = "llama_model_load: error loading model: no tensor a\n\nllama_model_load: no tensor a\n\
+                   llama_model_load_from_file_impl: failed to load model\n";
+        assert_eq!(reason(log), "error loading model: no tensor a; failed to load model");
+        assert_eq!(reason("\n"), "no reason given");
+    }
 
     #[test]
     fn the_function_name_is_dropped() {

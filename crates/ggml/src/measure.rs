@@ -1,12 +1,15 @@
-//! Times small graphs on the CPU backend: how fast weights of a type are multiplied, and what a node and a call cost.
+//! Times small graphs on the CPU backend: how fast weights of a type are multiplied, and what a node and a
+//! call cost.
 //!
-//! The graphs are those that decoding is made of (`MUL_MAT`, `MUL_MAT_ID`), over weights that the caller wants large
-//! enough not to fit the caches. The content of the weights does not matter to the speed of the kernels; it is zero, so
-//! that nothing becomes infinite.
+//! The graphs are those that decoding is made of (`MUL_MAT`, `MUL_MAT_ID`), over weights that the caller
+//! wants large enough not to fit the caches. The content of the weights does not matter to the speed of the
+//! kernels; it is zero, so that nothing becomes infinite.
 
+use crate::buffer::resident::ask_for_huge_pages;
 use crate::error::LoadError;
+use crate::exec::STATUS_OK;
 use crate::threads::ThreadPool;
-use crate::{buffer, sys, system};
+use crate::{sys, system};
 use std::time::{Duration, Instant};
 
 /// A type of weight by ggml's id, as a GGUF stores it.
@@ -29,10 +32,11 @@ pub enum Kernel {
         /// Tokens.
         tokens: u32,
     },
-    /// What lies between matrices: norms, products and sums of one token's hidden state, of `columns` numbers.
+    /// What lies between matrices: norms, products and sums of one token's hidden state, of `columns`
+    /// numbers.
     Between,
-    /// Tokens that look at others before them, layer after layer (`FLASH_ATTN_EXT`): a head has `columns` numbers, and `rows`
-    /// tokens are looked at.
+    /// Tokens that look at others before them, layer after layer (`FLASH_ATTN_EXT`): a head has `columns`
+    /// numbers, and `rows` tokens are looked at.
     Attention {
         /// Heads of queries.
         heads: u32,
@@ -81,13 +85,13 @@ struct Bench {
     buffer: *mut sys::ggml_backend_buffer,
     backend: sys::ggml_backend_t,
     graph: *mut sys::ggml_cgraph,
-    _threads: ThreadPool,
+    threads: ThreadPool,
 }
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // SAFETY: each object was made by `Bench::new` (or is null) and is freed once; the pool is freed after the
-        // backend that uses it (field order).
+        // SAFETY: each object was made by `Bench::new` (or is null) and is freed once; the pool is freed
+        // after the backend that uses it (field order).
         unsafe {
             if !self.backend.is_null() {
                 sys::ggml_backend_free(self.backend);
@@ -105,7 +109,8 @@ impl Drop for Bench {
 /// Times one kernel.
 ///
 /// # Errors
-/// [`LoadError::Measure`] when sizes cannot be, memory is refused, or the backend fails; [`LoadError::Threads`].
+/// [`LoadError::Measure`] when sizes cannot be, memory is refused, or the backend fails;
+/// [`LoadError::Threads`].
 pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
     system::init();
     check(options)?;
@@ -205,11 +210,12 @@ fn work(options: &MeasureOptions) -> (u64, u64) {
 impl Bench {
     fn new(matrices: u32, threads: u32) -> Result<Self, LoadError> {
         let threads = ThreadPool::new(threads, false)?;
-        // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph has room for as
-        // many leafs as nodes.
+        // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph
+        // has room for as many leafs as nodes.
         let tensors = 5 * matrices as usize + 8;
         let nodes = tensors;
-        // SAFETY: plain sizes; with `no_alloc` the context holds descriptions only. Null results are checked below.
+        // SAFETY: plain sizes; with `no_alloc` the context holds descriptions only. Null results are checked
+        // below.
         unsafe {
             let mem_size =
                 tensors * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead_custom(nodes, false);
@@ -220,16 +226,20 @@ impl Bench {
                 buffer: std::ptr::null_mut(),
                 backend: std::ptr::null_mut(),
                 graph: std::ptr::null_mut(),
-                _threads: threads,
+                threads,
             };
             if context.is_null() {
                 return Err(refuse("no memory"));
             }
-            bench.backend = sys::ggml_backend_cpu_init();
+            let cpu = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
+            if cpu.is_null() {
+                return Err(LoadError::NoCpu);
+            }
+            bench.backend = sys::ggml_backend_dev_init(cpu, std::ptr::null());
             if bench.backend.is_null() {
                 return Err(LoadError::NoCpu);
             }
-            sys::ggml_backend_cpu_set_threadpool(bench.backend, bench._threads.raw());
+            bench.threads.attach(bench.backend);
             bench.graph = sys::ggml_new_graph_custom(context, nodes, false);
             Ok(bench)
         }
@@ -243,8 +253,9 @@ impl Bench {
         let (columns, rows) = (i64::from(options.columns), i64::from(options.rows));
         let ty: sys::ggml_type = options.ty;
         let mut all_ids = Vec::new();
-        // SAFETY: the context is alive and has room (caller); shapes fit each other by construction. Cleared memory is a
-        // valid tensor of every type, and touching it here keeps page faults out of the measurement.
+        // SAFETY: the context is alive and has room (caller); shapes fit each other by construction. Cleared
+        // memory is a valid tensor of every type, and touching it here keeps page faults out of the
+        // measurement.
         unsafe {
             let f32_of =
                 |tokens| sys::ggml_new_tensor_3d(self.context, sys::GGML_TYPE_F32, columns, tokens, 1);
@@ -292,7 +303,7 @@ impl Bench {
                 return Err(refuse("no memory for the weights"));
             }
             let base = sys::ggml_backend_buffer_get_base(self.buffer);
-            buffer::ask_for_huge_pages(base, sys::ggml_backend_buffer_get_size(self.buffer));
+            ask_for_huge_pages(base, sys::ggml_backend_buffer_get_size(self.buffer));
             sys::ggml_backend_buffer_clear(self.buffer, 0);
         }
         if let Kernel::MulMatId { experts, used, tokens } = options.kernel {
@@ -331,7 +342,7 @@ impl Bench {
     fn run(&self) -> Result<(), LoadError> {
         // SAFETY: backend and graph are alive, and all tensors of the graph have memory.
         let status = unsafe { sys::ggml_backend_graph_compute(self.backend, self.graph) };
-        if status == buffer::STATUS_OK { Ok(()) } else { Err(refuse("the compute backend failed")) }
+        if status == STATUS_OK { Ok(()) } else { Err(refuse("the compute backend failed")) }
     }
 }
 

@@ -1,18 +1,20 @@
 //! Loading a model through llama.cpp, with each weight in the buffer type that the plan chose.
 //!
-//! A decorated load has two steps, and the types keep them in order: [`Model::load`] lets llama.cpp build the model
-//! without reading weights and gives a [`PendingModel`]; [`PendingModel::fill`] has the caller read every resident
-//! tensor, and only then is there a [`Model`].
+//! A decorated load has two steps, and the types keep them in order: [`Model::load`] lets llama.cpp build the
+//! model without reading weights and gives a [`PendingModel`]; [`PendingModel::fill`] has the caller read
+//! every resident tensor, and only then is there a [`Model`].
 
+use crate::buffer::resident::{Interposed, Wanted};
+use crate::buffer::{BufferTypes, TensorMemory, WeightMemory};
+use crate::device::Device;
 use crate::error::LoadError;
 use crate::vocab::Vocab;
-use crate::{buffer, buffer_type, device, log, sys};
+use crate::{log, sys};
 use std::any::Any;
 use std::ffi::{CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 
 /// How the weights get into memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,16 +26,31 @@ pub enum LoadMode {
         /// Map the file instead of reading it: the pages belong to the page cache.
         mmap: bool,
     },
-    /// Weights in our buffers: those whose name matches `streamed` have no memory, all others are resident and wait to
-    /// be filled.
+    /// Weights in our buffers: each where the first placement that matches its name says, all others resident
+    /// on the CPU, to be filled.
     Decorated {
-        /// ECMAScript regular expressions (llama.cpp's `tensor_buft_overrides`).
-        streamed: Vec<String>,
+        /// Where weights go.
+        placements: Vec<Placement>,
     },
     /// Only vocabulary and metadata.
     VocabOnly,
     /// Nothing is allocated: contexts of such a model only tell how much memory they would use.
-    Measure,
+    Measure {
+        /// Where weights would go; none: where llama.cpp puts them.
+        placements: Vec<Placement>,
+    },
+}
+
+/// Where the weights of some names go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// An ECMAScript regular expression (llama.cpp's `tensor_buft_overrides`), searched for in names of the
+    /// GGUF.
+    pub pattern: String,
+    /// The kind of memory.
+    pub memory: WeightMemory,
+    /// Whose kernels compute with them.
+    pub device: Device,
 }
 
 /// What to load.
@@ -43,19 +60,44 @@ pub struct LoadOptions {
     pub path: PathBuf,
     /// How.
     pub mode: LoadMode,
-    /// Layers for the GPU devices that llama.cpp found, −1 for all. 0 keeps everything on the CPU.
+    /// Devices that layers may be on, besides the CPU. None is none, whatever llama.cpp would find.
+    pub devices: Vec<Device>,
+    /// Layers for these devices, the last ones first and the output layer before them; −1 for all.
     pub gpu_layers: i32,
 }
 
-struct Handle(*mut sys::llama_model);
-// SAFETY: a loaded llama_model is immutable; llama.cpp documents sharing one model between contexts and threads.
+impl LoadOptions {
+    /// Everything on the CPU.
+    #[must_use]
+    pub fn on_cpu(path: PathBuf, mode: LoadMode) -> Self {
+        Self { path, mode, devices: Vec::new(), gpu_layers: 0 }
+    }
+
+    /// The devices as llama.cpp wants them: ours where weights go to memory of ours, ended by a null.
+    fn device_list(&self) -> Vec<sys::ggml_backend_dev_t> {
+        let decorated = !matches!(self.mode, LoadMode::Plain { .. } | LoadMode::VocabOnly);
+        let handle = |device: &Device| if decorated { device.handle() } else { device.inner() };
+        self.devices.iter().map(handle).chain([std::ptr::null_mut()]).collect()
+    }
+}
+
+/// Owns llama.cpp's model.
+struct Handle {
+    raw: *mut sys::llama_model,
+    /// Freed after the model, whose buffers are of these types.
+    types: BufferTypes,
+    decorated: bool,
+}
+// SAFETY: nothing writes to a llama_model once it is loaded, but for adapters, which this crate has none of:
+// contexts hold it as `const llama_model &`, and every function that is called on it here takes a `const
+// llama_model *`.
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: created by llama_model_load_from_file, freed once; contexts keep the Arc alive.
-        unsafe { sys::llama_model_free(self.0) };
+        unsafe { sys::llama_model_free(self.raw) };
     }
 }
 
@@ -66,7 +108,7 @@ pub struct Model(Arc<Handle>);
 /// A model whose resident weights still wait for their bytes.
 pub struct PendingModel {
     model: Model,
-    wanted: Vec<buffer::Wanted>,
+    wanted: Vec<Wanted>,
 }
 
 /// One resident tensor to fill.
@@ -74,8 +116,10 @@ pub struct PendingModel {
 pub struct PendingTensor<'a> {
     /// Name in the GGUF. The same name may come twice (tied embeddings).
     pub name: &'a str,
-    /// Its memory, `ggml_nbytes` long.
-    pub memory: &'a [AtomicU8],
+    /// `ggml_nbytes` of it.
+    pub bytes: usize,
+    /// Its memory, as long.
+    pub memory: TensorMemory<'a>,
 }
 
 impl PendingModel {
@@ -87,8 +131,11 @@ impl PendingModel {
         let tensors: Vec<PendingTensor<'_>> = self
             .wanted
             .iter()
-            // SAFETY: the model lives until the end of this function, and with it its buffers.
-            .map(|wanted| PendingTensor { name: &wanted.name, memory: unsafe { wanted.cells() } })
+            .map(|wanted| {
+                // SAFETY: the model lives until the end of this function, and with it its buffers.
+                let memory = unsafe { wanted.memory() };
+                PendingTensor { name: &wanted.name, bytes: wanted.bytes, memory }
+            })
             .collect();
         read(&tensors)?;
         Ok(self.model)
@@ -110,8 +157,8 @@ impl Model {
         Self::load_watched(options, &mut |_| true)
     }
 
-    /// The same; where llama.cpp itself reads the weights, `watch` gets the share that is there, 0 to 1, again and again, and
-    /// stops the load by answering false.
+    /// The same; where llama.cpp itself reads the weights, `watch` gets the share that is there, 0 to 1,
+    /// again and again, and stops the load by answering false.
     ///
     /// # Errors
     /// [`LoadError::Stopped`] then, otherwise [`LoadError`] with llama.cpp's reason.
@@ -125,56 +172,53 @@ impl Model {
         // SAFETY: returns a plain struct.
         let mut params = unsafe { sys::llama_model_default_params() };
         params.n_gpu_layers = options.gpu_layers;
-        let mut overrides = Overrides::default();
-        match &options.mode {
-            LoadMode::Plain { repack, mmap } => {
-                params.use_extra_bufts = *repack;
-                params.load_mode =
-                    if *mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_DIRECT_IO };
-            }
-            LoadMode::VocabOnly => params.vocab_only = true,
-            LoadMode::Measure => {
-                params.no_alloc = true;
-                params.use_extra_bufts = false;
-                params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
-            }
-            LoadMode::Decorated { streamed } => {
-                device::install()?;
-                params.use_extra_bufts = false;
-                // With a mapping, llama.cpp offers pointers into it and reads nothing itself.
-                params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
-                overrides = Overrides::new(streamed, &options.path)?;
-                params.tensor_buft_overrides = overrides.entries.as_ptr();
-            }
-        }
+        let mut devices = options.device_list();
+        params.devices = devices.as_mut_ptr();
+        let mut types = BufferTypes::default();
+        let overrides = options.choose_memory(&mut params, &mut types)?;
         let mut watching = Watching { watch, stopped: false, panic: None };
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut watching).cast::<c_void>();
         log::clear();
-        let _ = buffer::take_wanted();
-        // SAFETY: path, overrides and watch live for the call; llama.cpp copies what it keeps, and calls the watch only
-        // during the call, on this thread.
-        let handle = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
+        // SAFETY: path, devices, overrides and watch live for the call; llama.cpp copies what it keeps, and
+        // calls the watch only during the call, on this thread. The buffer types live as long as the model
+        // (`Handle`).
+        let raw = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
         drop(overrides);
-        let wanted = buffer::take_wanted();
+        Interposed::of(types.notes()).end(!raw.is_null());
+        let decorated = matches!(options.mode, LoadMode::Decorated { .. });
+        let handle = (!raw.is_null()).then(|| Handle { raw, types, decorated });
         let Watching { stopped, panic, .. } = watching;
         if let Some(panic) = panic {
-            if !handle.is_null() {
-                drop(Handle(handle));
-            }
+            drop(handle);
             resume_unwind(panic);
         }
-        if handle.is_null() && stopped {
-            return Err(LoadError::Stopped);
+        let Some(handle) = handle else {
+            return Err(if stopped {
+                LoadError::Stopped
+            } else {
+                LoadError::Refused { path: options.path.clone(), reason: log::take() }
+            });
+        };
+        let wanted = handle.types.notes().take_wanted();
+        match handle.types.notes().take_failure() {
+            Some(panic) => Err(LoadError::Callback(panic)),
+            None => Ok(PendingModel { model: Self(Arc::new(handle)), wanted }),
         }
-        if handle.is_null() {
-            return Err(LoadError::Refused { path: options.path.clone(), reason: log::take() });
-        }
-        Ok(PendingModel { model: Self(Arc::new(Handle(handle))), wanted })
     }
 
     pub(crate) fn raw(&self) -> *mut sys::llama_model {
-        self.0.0
+        self.0.raw
+    }
+
+    /// Whether its weights are in memory of ours.
+    pub(crate) fn is_decorated(&self) -> bool {
+        self.0.decorated
+    }
+
+    /// Takes the name of a streamed weight that was read as if it were in memory.
+    pub(crate) fn take_misread(&self) -> Option<String> {
+        self.0.types.notes().take_misread()
     }
 
     /// The vocabulary.
@@ -218,13 +262,6 @@ impl Model {
         // SAFETY: the model is alive.
         unsafe { sys::llama_model_is_recurrent(self.raw()) || sys::llama_model_is_hybrid(self.raw()) }
     }
-
-    /// Whether a text must first go through an encoder.
-    #[must_use]
-    pub fn has_encoder(&self) -> bool {
-        // SAFETY: the model is alive.
-        unsafe { sys::llama_model_has_encoder(self.raw()) }
-    }
 }
 
 /// What [`on_progress`] calls, and how that ended.
@@ -261,28 +298,68 @@ struct Overrides {
 }
 
 impl Overrides {
-    fn new(streamed: &[String], path: &Path) -> Result<Self, LoadError> {
-        let refuse =
-            |reason: &str| LoadError::Refused { path: path.to_path_buf(), reason: reason.to_owned() };
-        let buft = |kind| buffer_type::handle(kind).ok_or(LoadError::NoCpu);
-        let mut patterns = Vec::new();
-        let mut entries = Vec::new();
-        let mut push = |pattern: &str, kind| -> Result<(), LoadError> {
-            let pattern =
-                CString::new(pattern).map_err(|_| refuse("a tensor pattern contains a NUL byte"))?;
-            entries
-                .push(sys::llama_model_tensor_buft_override { pattern: pattern.as_ptr(), buft: buft(kind)? });
-            patterns.push(pattern);
-            Ok(())
+    fn new(
+        placements: impl Iterator<Item = Placement>,
+        types: &mut BufferTypes,
+        path: &Path,
+    ) -> Result<Self, LoadError> {
+        let nul = |_| LoadError::Refused {
+            path: path.to_path_buf(),
+            reason: "a tensor pattern contains a NUL byte".to_owned(),
         };
-        for pattern in streamed {
-            push(pattern, buffer_type::Kind::Streamed)?;
+        let (mut patterns, mut entries) = (Vec::new(), Vec::new());
+        for Placement { pattern, memory, device } in placements {
+            let pattern = CString::new(pattern).map_err(nul)?;
+            let buft = types.handle(memory, device);
+            entries.push(sys::llama_model_tensor_buft_override { pattern: pattern.as_ptr(), buft });
+            patterns.push(pattern);
         }
-        push(".*", buffer_type::Kind::Resident)?;
         entries.push(sys::llama_model_tensor_buft_override {
             pattern: std::ptr::null::<c_char>(),
             buft: std::ptr::null_mut(),
         });
         Ok(Self { entries, _patterns: patterns })
+    }
+}
+
+impl LoadOptions {
+    /// Tells llama.cpp where weights go, and how it gets at them. What comes back must live as long as the
+    /// load.
+    fn choose_memory(
+        &self,
+        params: &mut sys::llama_model_params,
+        types: &mut BufferTypes,
+    ) -> Result<Overrides, LoadError> {
+        let mut place = |placements: &[Placement], rest: Option<Placement>| {
+            Overrides::new(placements.iter().cloned().chain(rest), types, &self.path)
+        };
+        let overrides = match &self.mode {
+            LoadMode::Plain { repack, mmap } => {
+                params.use_extra_bufts = *repack;
+                params.load_mode =
+                    if *mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_DIRECT_IO };
+                return Ok(Overrides::default());
+            }
+            LoadMode::VocabOnly => {
+                params.vocab_only = true;
+                return Ok(Overrides::default());
+            }
+            LoadMode::Measure { placements } => {
+                params.no_alloc = true;
+                params.use_extra_bufts = false;
+                params.load_mode = sys::LLAMA_LOAD_MODE_NONE;
+                place(placements, None)?
+            }
+            LoadMode::Decorated { placements } => {
+                params.use_extra_bufts = false;
+                // With a mapping, llama.cpp offers pointers into it and reads nothing itself.
+                params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;
+                let pattern = ".*".to_owned();
+                let rest = Placement { pattern, memory: WeightMemory::Resident, device: Device::cpu()? };
+                place(placements, Some(rest))?
+            }
+        };
+        params.tensor_buft_overrides = overrides.entries.as_ptr();
+        Ok(overrides)
     }
 }

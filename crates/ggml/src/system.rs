@@ -23,11 +23,6 @@ pub(crate) fn init() {
     });
 }
 
-/// llama.cpp's own log on stderr, for debugging.
-pub fn set_log_echo(on: bool) {
-    log::set_echo(on);
-}
-
 /// A device as ggml reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -37,7 +32,8 @@ pub struct DeviceInfo {
     pub description: String,
     /// The backend that it belongs to: `CPU`, `CUDA`, `Vulkan`, `MTL`.
     pub backend: String,
-    /// PCI address (`0000:c1:00.0`), where the backend knows it: the same chip seen by two backends has it twice.
+    /// PCI address (`0000:c1:00.0`), where the backend knows it: the same chip seen by two backends has it
+    /// twice.
     pub pci_id: Option<String>,
     /// What kind of device it is.
     pub kind: DeviceKind,
@@ -99,7 +95,8 @@ pub fn devices() -> Vec<DeviceInfo> {
 unsafe fn describe(device: sys::ggml_backend_dev_t) -> DeviceInfo {
     // SAFETY: the struct is plain data, for which zeroes are valid.
     let mut props: sys::ggml_backend_dev_props = unsafe { std::mem::zeroed() };
-    // SAFETY: the device is alive (caller), as are its registry and its NUL-terminated strings; ggml fills the struct.
+    // SAFETY: the device is alive (caller), as are its registry and its NUL-terminated strings; ggml fills
+    // the struct.
     let (name, description, backend, pci_id) = unsafe {
         sys::ggml_backend_dev_get_props(device, &raw mut props);
         let registry = sys::ggml_backend_dev_backend_reg(device);
@@ -135,8 +132,8 @@ unsafe fn text(text: *const c_char) -> Option<String> {
 /// Names of the buffer types of GPUs. Host memory that a GPU's driver has pinned is not among them.
 pub(crate) fn gpu_buffer_types() -> Vec<CString> {
     init();
-    // SAFETY: plain queries; ggml answers an index below the count with a device, and a device with a buffer type, that live
-    // for the whole process.
+    // SAFETY: plain queries; ggml answers an index below the count with a device, and a device with a buffer
+    // type, that live for the whole process.
     let names = (0..unsafe { sys::ggml_backend_dev_count() }).filter_map(|index| unsafe {
         let device = sys::ggml_backend_dev_get(index);
         let is_gpu = matches!(
@@ -152,7 +149,7 @@ pub(crate) fn gpu_buffer_types() -> Vec<CString> {
 /// Whether ggml's CPU device has been decorated: once it was, everything in this process goes through ours.
 #[must_use]
 pub fn is_decorated() -> bool {
-    device::is_installed()
+    device::is_cpu_decorated()
 }
 
 /// Names of the backends that are compiled in.
@@ -183,7 +180,8 @@ pub fn compiled_features() -> String {
     ANSWER.get_or_init(ask).clone()
 }
 
-/// The version of the linked ggml. Its commit is not asked for: the build takes that of whatever repository it runs in.
+/// The version of the linked ggml. Its commit is not asked for: the build takes that of whatever repository
+/// it runs in.
 #[must_use]
 pub fn ggml_version() -> String {
     // SAFETY: returns a static string.

@@ -1,5 +1,5 @@
-//! Chat templates of several families: prompts, grammars, and answers read piece by piece. The templates are short ones in
-//! the style of each family, because the parser is derived from the template.
+//! Chat templates of several families: prompts, grammars, and answers read piece by piece. The templates are
+//! short ones in the style of each family, because the parser is derived from the template.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use hypura_ggml::{
@@ -19,7 +19,7 @@ const CHATML: &str = "{%- for message in messages %}{{- '<|im_start|>' + message
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/demo-moe-Q4_K_M.gguf");
-    let options = LoadOptions { path, mode: LoadMode::VocabOnly, gpu_layers: 0 };
+    let options = LoadOptions::on_cpu(path, LoadMode::VocabOnly);
     Model::load(&options).unwrap().fill(|_| Ok::<_, ()>(())).unwrap()
 });
 

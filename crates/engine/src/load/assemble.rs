@@ -1,6 +1,6 @@
 //! From a plan to the executor of a context, with its memory and its readers.
 
-use hypura_ggml::Executor;
+use hypura_ggml::{Device, DeviceExecutor};
 use hypura_storage::{Arena, Reader, ReaderKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -9,23 +9,27 @@ use hypura_core::plan::{DensePlan, ExpertPlan};
 
 use super::prepare::Planned;
 use crate::error::LoadError;
-use crate::stream::SharedStats;
 use crate::stream::ahead::Ahead;
 use crate::stream::dense::{DenseStreamer, DenseWeight};
 use crate::stream::executor::{ExpertSide, StreamExecutor};
 use crate::stream::experts::ExpertStreamer;
+use crate::stream::handle::StreamHandle;
 use crate::stream::io::Io;
 use crate::stream::routes::{ObservedExecutor, RouteTap};
 use crate::stream::selection::Selection;
-use crate::stream::slab::{Cells, make_slabs};
+use crate::stream::slots::device::Uploads;
+use crate::stream::slots::{Cells, make_slabs};
+use crate::stream::{SharedStats, StatsPart};
 
 /// Opens a reader.
 pub(super) type Open<'a> = dyn FnMut(&ReaderKind) -> Result<Box<dyn Reader>, LoadError> + 'a;
 
 /// What runs a context's graphs.
 pub(super) struct Assembled {
-    /// `None` where llama.cpp needs no help.
-    pub executor: Option<Box<dyn Executor>>,
+    /// None where llama.cpp needs no help.
+    pub executors: Vec<DeviceExecutor>,
+    /// The one of them that streams experts.
+    pub stream: Option<StreamHandle>,
     /// The memory of the slots of experts.
     pub slots: Option<Arc<Arena>>,
 }
@@ -38,19 +42,44 @@ pub(super) fn assemble(
     open: &mut Open<'_>,
 ) -> Result<Assembled, LoadError> {
     let Planned { plan, settings, .. } = planned;
+    let devices = &settings.model.devices;
+    let mut assembled = Assembled { executors: Vec::new(), stream: None, slots: None };
     if plan.experts.is_none() && plan.dense.is_none() {
-        let observed = settings.tuning.routes.is_active();
-        let executor = observed.then(|| -> Box<dyn Executor> { Box::new(observed_executor(planned)) });
-        return Ok(Assembled { executor, slots: None });
+        if settings.tuning.routes.is_active() {
+            let executor = Box::new(observed_executor(planned));
+            assembled.executors.push((devices.of_resident_experts()?, executor));
+        }
+        return Ok(assembled);
     }
     let kind = settings.hooks.stream_reader.as_ref().unwrap_or(&settings.tuning.reader);
-    let experts = plan.experts.as_ref().map(|experts| expert_side(planned, experts, open(kind)?, abort));
-    let experts = experts.transpose()?;
-    let slots = experts.as_ref().and_then(|side| side.streamer.memory().cloned());
-    let dense =
-        plan.dense.as_ref().map(|dense| dense_side(planned, dense, open(kind)?, abort)).transpose()?;
-    let publishes = settings.hooks.statistics.then(|| Arc::clone(stats));
-    Ok(Assembled { executor: Some(Box::new(StreamExecutor::new(experts, dense, publishes))), slots })
+    let publish = || settings.hooks.statistics.then(|| StatsPart::of(stats));
+    let (of_experts, of_dense) = (devices.of_experts()?, devices.of_dense()?);
+    let uploads = uploads(of_experts)?;
+    let (mut experts, mut dense) = (None, None);
+    if let Some(plan) = &plan.experts {
+        experts = Some(expert_side(planned, plan, open(kind)?, abort, uploads.as_ref())?);
+    }
+    assembled.slots = experts.as_ref().and_then(|side| side.streamer.memory().cloned());
+    if let Some(plan) = &plan.dense {
+        let uploads = if of_dense == of_experts { uploads } else { self::uploads(of_dense)? };
+        dense = Some(dense_side(planned, plan, open(kind)?, abort, uploads.as_ref())?);
+    }
+    if of_dense != of_experts && dense.is_some() {
+        // Each device has an executor of its own.
+        let executor = StreamHandle::new(StreamExecutor::new(None, dense.take(), publish()));
+        assembled.executors.push((of_dense, Box::new(executor)));
+    }
+    if experts.is_some() || dense.is_some() {
+        let executor = StreamHandle::new(StreamExecutor::new(experts, dense, publish()));
+        assembled.executors.push((of_experts, Box::new(executor.clone())));
+        assembled.stream = Some(executor);
+    }
+    Ok(assembled)
+}
+
+/// The way to a device that is not the host.
+fn uploads(device: Device) -> Result<Option<Uploads>, LoadError> {
+    if device.is_host() { Ok(None) } else { Uploads::new(device).map(Some) }
 }
 
 fn expert_side(
@@ -58,16 +87,21 @@ fn expert_side(
     experts: &ExpertPlan,
     reader: Box<dyn Reader>,
     abort: &Arc<AtomicBool>,
+    uploads: Option<&Uploads>,
 ) -> Result<ExpertSide, LoadError> {
     let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.tuning.policy.build(slots, source.shape.layers);
-    let slabs = make_slabs(layout, &plan.slots(layout), policy, settings.hooks.poison)?;
+    let slabs = make_slabs(layout, &plan.slots(layout), policy, settings.hooks.poison, uploads)?;
     let cells = Cells::new(experts.cells, experts.cell_bytes, settings.hooks.poison)?;
     let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
     if let Some(memory) = streamer.memory().filter(|_| settings.hooks.populate_first) {
         memory.populate();
     }
     let streamer = if settings.hooks.synchronous_reads { streamer.synchronous() } else { streamer };
+    let streamer = match uploads {
+        Some(uploads) => streamer.on_device(uploads.clone()),
+        None => streamer,
+    };
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
         .with_abort(Arc::clone(abort));
@@ -88,6 +122,7 @@ fn dense_side(
     dense: &DensePlan,
     reader: Box<dyn Reader>,
     abort: &Arc<AtomicBool>,
+    uploads: Option<&Uploads>,
 ) -> Result<DenseStreamer, LoadError> {
     let Planned { source, settings, .. } = planned;
     let weight = |index: &usize| {
@@ -104,5 +139,9 @@ fn dense_side(
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
         .with_abort(Arc::clone(abort));
-    Ok(DenseStreamer::new(weights, cells, io))
+    let streamer = DenseStreamer::new(weights, cells, io);
+    match uploads {
+        Some(uploads) => streamer.on_device(uploads.clone()),
+        None => Ok(streamer),
+    }
 }

@@ -3,8 +3,8 @@
 use hypura_core::gguf::TensorInfo;
 use hypura_core::model::{ModelShape, ModelTensor, TensorRole};
 use hypura_core::plan::Plan;
-use hypura_ggml::PendingTensor;
-use hypura_storage::{Reader, ScopedRead, read_scoped};
+use hypura_ggml::{DeviceTensor, PendingTensor, TensorMemory};
+use hypura_storage::{Arena, HugePages, Reader, ScopedRead, SourceFile, read_scoped};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -62,14 +62,18 @@ pub(super) fn fill(
     let by_name: HashMap<&str, &TensorInfo> =
         source.shape.tensors.iter().map(|tensor| (tensor.info.name.as_str(), &tensor.info)).collect();
     let mut reads = Vec::with_capacity(tensors.len());
+    let mut uploads = Vec::new();
     for tensor in tensors {
         let info =
             by_name.get(tensor.name).ok_or_else(|| LoadError::MissingTensor(tensor.name.to_owned()))?;
-        if info.bytes != tensor.memory.len() as u64 {
-            return Err(LoadError::MissingTensor(format!("{} ({} bytes)", tensor.name, tensor.memory.len())));
+        if info.bytes != tensor.bytes as u64 {
+            return Err(LoadError::MissingTensor(format!("{} ({} bytes)", tensor.name, tensor.bytes)));
         }
-        let file = Arc::clone(&source.files[info.shard]);
-        reads.push(ScopedRead { file, offset: info.offset, dst: tensor.memory });
+        let (file, offset) = (Arc::clone(&source.files[info.shard]), info.offset);
+        match tensor.memory {
+            TensorMemory::Host(dst) => reads.push(ScopedRead { file, offset, dst }),
+            TensorMemory::Device(to) => uploads.push(Upload { file, offset, to, bytes: tensor.bytes }),
+        }
     }
     // File order: the disk reads forward, and the operating system's read-ahead has no part in it.
     reads.sort_by_key(|read| (read.file.id(), read.offset));
@@ -85,6 +89,46 @@ pub(super) fn fill(
             return Err(LoadError::Stopped);
         }
         rest = later;
+    }
+    uploads.sort_by_key(|upload| (upload.file.id(), upload.offset));
+    upload_all(&uploads, reader, &mut |bytes| {
+        done += bytes;
+        watch(done, total)
+    })
+}
+
+/// A weight that goes to a device.
+struct Upload<'a> {
+    file: Arc<SourceFile>,
+    offset: u64,
+    to: DeviceTensor<'a>,
+    bytes: usize,
+}
+
+/// Brings weights to devices, by way of the host's memory. `watch` gets the bytes that were read, and says
+/// whether to go on.
+fn upload_all(
+    uploads: &[Upload<'_>],
+    reader: &mut dyn Reader,
+    watch: &mut dyn FnMut(u64) -> bool,
+) -> Result<(), LoadError> {
+    /// Most bytes on their way at once.
+    const STAGING_BYTES: usize = 64 << 20;
+    let Some(largest) = uploads.iter().map(|upload| upload.bytes).max() else { return Ok(()) };
+    let staging = Arena::new(largest.clamp(1, STAGING_BYTES), HugePages::Try)?;
+    for upload in uploads {
+        for from in (0..upload.bytes).step_by(STAGING_BYTES) {
+            let length = STAGING_BYTES.min(upload.bytes - from);
+            let dst = staging.cells().get(..length).unwrap_or_default();
+            let read =
+                ScopedRead { file: Arc::clone(&upload.file), offset: upload.offset + from as u64, dst };
+            let mut goes_on = true;
+            read_scoped(reader, &[read], &mut |bytes| goes_on &= watch(bytes))?;
+            if !goes_on {
+                return Err(LoadError::Stopped);
+            }
+            upload.to.write(from, dst);
+        }
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! What llama.cpp will need of memory, found out by having it build model and context without any.
 
 use hypura_core::plan::{self, Basis, ContextShape, KvType, Ledger, Purpose};
-use hypura_ggml::{Context, ContextOptions, LoadMode, LoadOptions, Model};
+use hypura_ggml::{Context, ContextOptions, Model};
 use std::sync::Arc;
 
+use super::devices::DeviceSettings;
 use crate::error::LoadError;
 use crate::source::ModelSource;
 
@@ -22,8 +23,8 @@ impl<'a> NeedsMeter<'a> {
     ///
     /// # Errors
     /// llama.cpp's reason.
-    pub fn new(source: &'a ModelSource, threads: u32) -> Result<Self, LoadError> {
-        let options = LoadOptions { path: source.path.clone(), mode: LoadMode::Measure, gpu_layers: 0 };
+    pub fn new(source: &'a ModelSource, threads: u32, devices: &DeviceSettings) -> Result<Self, LoadError> {
+        let options = devices.measured(source.path.clone());
         let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
         Ok(Self { source, threads, model })
     }
@@ -34,7 +35,7 @@ impl<'a> NeedsMeter<'a> {
     /// llama.cpp's reason.
     pub fn needs(&self, context: &ContextShape) -> Result<Ledger, LoadError> {
         let options = context_options(context, self.threads, self.source);
-        let used = Context::new(&self.model, &options, None, Arc::default())?.memory_use();
+        let used = Context::new(&self.model, &options, Vec::new(), Arc::default())?.memory_use();
         let process = plan::process_bytes(&self.source.shape, u64::from(context.ubatch_tokens));
         Ok(Ledger::new()
             .with_host(Purpose::Kv, used.context_bytes, Basis::Measured)

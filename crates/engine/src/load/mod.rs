@@ -4,6 +4,7 @@
 //! only when the plan works is anything large allocated or read. Experts are never read at load.
 //!
 //! - [`settings`](LoadSettings): what is asked of a model, how to run it, hooks for tests
+//! - `devices`: whose kernels compute with which weights
 //! - `prepare`: from settings to a plan
 //! - `measure`: what llama.cpp will need, without allocating it
 //! - `names`: which tensors llama.cpp is to leave to us
@@ -20,6 +21,7 @@ const _: () = assert!(plan::CHUNK_BYTES == ReaderConfig::DEFAULT.chunk_bytes as 
 const _: () = assert!(plan::READER_DEPTH == ReaderConfig::DEFAULT.depth as f64);
 
 mod assemble;
+mod devices;
 mod fill;
 mod measure;
 mod names;
@@ -27,6 +29,7 @@ mod open;
 mod prepare;
 mod settings;
 
+pub use devices::DeviceSettings;
 pub use hypura_core::cache::PolicyKind;
 pub use measure::NeedsMeter;
 pub(crate) use measure::kv_type;

@@ -2,9 +2,11 @@
 //! tensors.
 
 use hypura_core::plan::{Choice, Mode};
-use hypura_ggml::LoadMode;
+use hypura_ggml::{LoadMode, LoadOptions, Placement, WeightMemory};
 
+use super::devices::DeviceSettings;
 use super::prepare::Planned;
+use crate::error::LoadError;
 
 /// Which kernels compute with the weights. They round differently, so their bits are never mixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,23 +39,58 @@ impl Planned {
     }
 }
 
-/// Whether the model runs on our device, and what streams through it.
-pub(super) fn load_mode(planned: &Planned) -> LoadMode {
-    match planned.kernels() {
+/// How llama.cpp loads what was planned.
+pub(super) fn load_options(planned: &Planned) -> Result<LoadOptions, LoadError> {
+    let devices = &planned.settings.model.devices;
+    let mode = match planned.kernels() {
         Kernels::Repacked => LoadMode::Plain { repack: true, mmap: false },
-        Kernels::FileLayout => LoadMode::Decorated { streamed: streamed_patterns(planned) },
-    }
+        Kernels::FileLayout => {
+            let mut placements = streamed_placements(planned)?;
+            placements.extend(resident_placements(planned)?);
+            LoadMode::Decorated { placements }
+        }
+    };
+    let path = planned.source.path.clone();
+    Ok(LoadOptions { path, mode, devices: devices.all(), gpu_layers: devices.gpu_layers })
 }
 
-/// Regular expressions for the streamed tensors, one per kind of tensor: llama.cpp compiles each of them anew
-/// for every tensor of the model.
-fn streamed_patterns(planned: &Planned) -> Vec<String> {
-    let Planned { plan, layout, source, .. } = planned;
+/// Weights that stay in the memory of a device: those of the layers that llama.cpp gives it.
+fn resident_placements(planned: &Planned) -> Result<Vec<Placement>, LoadError> {
+    let DeviceSettings { devices, gpu_layers, .. } = &planned.settings.model.devices;
+    let layers = planned.source.shape.layers;
+    let wanted = u32::try_from(*gpu_layers).unwrap_or(u32::MAX).min(layers.saturating_add(1));
+    if devices.is_empty() || wanted == 0 {
+        return Ok(Vec::new());
+    }
+    let [device] = devices.as_slice() else { return Err(LoadError::Devices) };
+    let numbers: Vec<String> = (layers + 1 - wanted..layers).map(|layer| layer.to_string()).collect();
+    let place = |pattern| Placement { pattern, memory: WeightMemory::Resident, device: *device };
+    let of_layers = (!numbers.is_empty()).then(|| format!("^blk\\.({})\\.", numbers.join("|")));
+    Ok(of_layers.into_iter().chain(["^output".to_owned()]).map(place).collect())
+}
+
+/// Weights that stream.
+fn streamed_placements(planned: &Planned) -> Result<Vec<Placement>, LoadError> {
+    let Planned { plan, layout, source, settings, .. } = planned;
     let parts = layout.layers.iter().flat_map(|layer| &layer.parts);
     let experts = parts.filter(|_| plan.experts.is_some()).map(|part| part.tensor.as_str());
     let dense = plan.streamed_dense().iter().map(|index| source.shape.tensors[*index].info.name.as_str());
+    let mut placements = Vec::new();
+    for (device, patterns) in [
+        (settings.model.devices.of_experts()?, patterns(experts)),
+        (settings.model.devices.of_dense()?, patterns(dense)),
+    ] {
+        let streamed = |pattern| Placement { pattern, memory: WeightMemory::Streamed, device };
+        placements.extend(patterns.into_iter().map(streamed));
+    }
+    Ok(placements)
+}
+
+/// Regular expressions for tensors, one per kind of tensor: llama.cpp compiles each of them anew for every
+/// tensor of the model.
+fn patterns<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut layers_by_kind: Vec<(String, Vec<String>)> = Vec::new();
-    for name in experts.chain(dense) {
+    for name in names {
         let Some((layer, kind)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
             layers_by_kind.push((escape(name), Vec::new()));
             continue;

@@ -1,7 +1,7 @@
 //! Loading what was planned: memory, readers, llama.cpp's model and context, and the weights that stay.
 
 use hypura_core::plan::{Basis, Entry, Ledger, PoolId, Purpose};
-use hypura_ggml::{Context, LoadMode, LoadOptions, MediaError, Model, Projector};
+use hypura_ggml::{Context, LoadMode, MediaError, Model, Projector};
 use hypura_storage::{Arena, Reader, ReaderKind, open_reader};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use super::assemble::{Assembled, assemble};
 use super::fill::{ensure_all_asked, fill};
 use super::measure::context_options;
-use super::names::load_mode;
+use super::names::load_options;
 use super::prepare::Planned;
 use crate::error::LoadError;
 use crate::media::MediaTools;
 use crate::media::projector::ProjectorError;
 use crate::stream::SharedStats;
+use crate::stream::handle::StreamHandle;
 
 /// A model that is ready to decode.
 pub struct LoadedModel {
@@ -39,6 +40,8 @@ pub struct LoadedModel {
     pub notes: Vec<String>,
     /// What makes rows of media.
     pub(crate) media: Option<MediaTools>,
+    /// What streams experts, if anything does.
+    pub(super) stream: Option<StreamHandle>,
 }
 
 /// Writes down what llama.cpp allocated for a context.
@@ -59,9 +62,19 @@ impl LoadedModel {
         note_context(&mut self.ledger, &self.context);
     }
 
+    /// Slots of experts of each size class that there are now.
+    pub(crate) fn slots(&self) -> Vec<u32> {
+        self.stream.as_ref().map(StreamHandle::slots).unwrap_or_default()
+    }
+
+    /// Bytes of slots that could be given up.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.stream.as_ref().map_or(0, StreamHandle::spare_bytes)
+    }
+
     /// Has the cache of experts give up at least so many bytes, as far as it can; returns how many.
     pub(crate) fn give_back(&mut self, bytes: u64) -> u64 {
-        let freed = self.context.give_back(bytes);
+        let freed = self.stream.as_ref().map_or(0, |stream| stream.give_back(bytes));
         let held = self.ledger.bytes_for(Purpose::Slots).saturating_sub(freed);
         note(&mut self.ledger, Purpose::Slots, held);
         freed
@@ -93,9 +106,8 @@ pub fn load_watched(
     let stats = Arc::<SharedStats>::default();
     let abort = Arc::<AtomicBool>::default();
     let mut notes = planned.notes.clone();
-    let mode = load_mode(&planned);
-    let decorated = matches!(mode, LoadMode::Decorated { .. });
-    let options = LoadOptions { path: planned.source.path.clone(), mode, gpu_layers: 0 };
+    let options = load_options(&planned)?;
+    let decorated = matches!(options.mode, LoadMode::Decorated { .. });
     let pending = if decorated {
         Model::load(&options)?
     } else {
@@ -114,7 +126,7 @@ pub fn load_watched(
         }
         Ok(opened.reader)
     };
-    let Assembled { executor, slots } = assemble(&planned, &stats, &abort, &mut open)?;
+    let Assembled { executors, stream, slots } = assemble(&planned, &stats, &abort, &mut open)?;
     let model = if decorated {
         let mut reader = open(&settings.tuning.reader)?;
         let total = pending.resident_bytes();
@@ -129,7 +141,7 @@ pub fn load_watched(
     let context = Context::new(
         &model,
         &context_options(&planned.plan.context, settings.tuning.threads, &planned.source),
-        executor,
+        executors,
         Arc::clone(&abort),
     )?;
     let mut ledger = planned.plan.ledger.clone();
@@ -149,6 +161,7 @@ pub fn load_watched(
         notes,
         media,
         planned,
+        stream,
     })
 }
 

@@ -40,7 +40,7 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
     let request = settings.model.plan_request(media);
     let layout = ExpertLayout::new(&source.shape);
-    let meter = NeedsMeter::new(&source, settings.tuning.threads)?;
+    let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices)?;
     // Homes are the host's as long as there is no pool but its own.
     let settled = settle(&source.shape, &layout, &request, |context, _| meter.needs(context));
     drop(meter);

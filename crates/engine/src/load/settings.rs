@@ -10,6 +10,7 @@ use hypura_core::plan::{
 use hypura_storage::{ReaderConfig, ReaderKind};
 use std::path::PathBuf;
 
+use super::devices::DeviceSettings;
 use crate::stream::{Prefetch, RouteSettings};
 
 /// What a user asks of a model: all that a plan depends on. [`Default`] is what there is without flags, but
@@ -42,6 +43,8 @@ pub struct ModelOptions {
     pub kv_may_shrink: bool,
     /// The projector for images and sounds, if there is one.
     pub projector: Option<PathBuf>,
+    /// Devices besides the CPU.
+    pub devices: DeviceSettings,
 }
 
 /// How a planned model runs. Nothing here changes what is where.
@@ -106,6 +109,7 @@ impl Default for ModelOptions {
             kv: KvType::F16,
             kv_may_shrink: true,
             projector: None,
+            devices: DeviceSettings::default(),
         }
     }
 }
@@ -188,7 +192,8 @@ with! {
         with_idle_sequences idle_sequences u32,
         with_kv kv KvType,
         with_kv_may_shrink kv_may_shrink bool,
-        with_projector projector Option<PathBuf>;
+        with_projector projector Option<PathBuf>,
+        with_devices devices DeviceSettings;
     tuning:
         with_threads threads u32,
         with_policy policy PolicyKind,

@@ -208,7 +208,7 @@ impl Batcher {
         };
         let wanted: Vec<Wanted> = self.running.all().iter().map(wanted).collect();
         let outputs = self.loaded().context.output_capacity() as usize;
-        let rows = row_limit(&self.loaded().planned, &self.loaded().context.slots());
+        let rows = row_limit(&self.loaded().planned, &self.loaded().slots());
         let shares = share(&wanted, Room { tokens: room, outputs, rows }, turn);
         self.batch.clear();
         let mut parts = Vec::new();

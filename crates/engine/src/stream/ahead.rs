@@ -1,9 +1,10 @@
 //! Looking ahead: which experts the next layers will probably want, asked of their own routers.
 //!
-//! The hidden state changes little from layer to layer, so a later router applied to the state of today names most of
-//! its experts. Routers are asked where a layer begins: all that its own router will see beyond that is its attention. Only
-//! decode steps look ahead, only for experts that are absent, and only into idle disk time; whether at all is decided by
-//! token times ([`Controller`]), and how much by what came true ([`Foresight`]).
+//! The hidden state changes little from layer to layer, so a later router applied to the state of today names
+//! most of its experts. Routers are asked where a layer begins: all that its own router will see beyond that
+//! is its attention. Only decode steps look ahead, only for experts that are absent, and only into idle disk
+//! time; whether at all is decided by token times ([`Controller`]), and how much by what came true
+//! ([`Foresight`]).
 
 use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_core::prefetch::{Controller, Foresight, HORIZON, Width, top_experts};
@@ -28,8 +29,9 @@ pub enum Prefetch {
     Off,
 }
 
-/// With forced routes, how many in a hundred choices of a router are right, by distance and by quarter of its ranks: what the
-/// routers of the demo model, which was trained on text, reach on text (docs/experiments.md, "Asked where a layer begins").
+/// With forced routes, how many in a hundred choices of a router are right, by distance and by quarter of its
+/// ranks: what the routers of the demo model, which was trained on text, reach on text (docs/experiments.md,
+/// "Asked where a layer begins").
 const FORESEEN_PERCENT: [[u32; 4]; HORIZON] =
     [[98, 88, 72, 52], [78, 61, 52, 40], [64, 49, 40, 33], [54, 44, 38, 30]];
 
@@ -72,12 +74,19 @@ struct Nodes {
 }
 
 /// From where layers are guessed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct View {
     /// The product whose input is the hidden state to go by; `None`: guesses at random.
     from: Option<MatMul>,
     /// The nearest layer to guess.
     pub first: usize,
+}
+
+impl View {
+    /// Guesses at random from a layer on.
+    pub fn at_random(first: usize) -> Self {
+        Self { from: None, first }
+    }
 }
 
 pub(crate) struct Ahead {
@@ -112,18 +121,23 @@ impl Ahead {
         }
     }
 
-    /// A graph begins.
-    pub fn begin_graph(&mut self, run: &GraphRun<'_>, layout: &ExpertLayout, decode: bool) {
+    /// A pass over the layers begins.
+    pub fn begin_pass(&mut self, layout: &ExpertLayout, decode: bool) {
         self.width = match self.kind {
             _ if !decode => Width::Off,
             Prefetch::Auto => self.controller.width(),
             Prefetch::Router | Prefetch::Random(_) => Width::Likely,
             Prefetch::Off => Width::Off,
         };
-        self.of_layer.clear();
         self.pending.iter_mut().for_each(Vec::clear);
         self.pending.resize(layout.layers.len(), Vec::new());
-        if self.width == Width::Off || matches!(self.kind, Prefetch::Random(_)) {
+    }
+
+    /// A graph of the pass begins: finds the nodes that say something about its layers.
+    pub fn begin_graph(&mut self, run: &GraphRun<'_>, layout: &ExpertLayout) {
+        self.of_layer.clear();
+        // Routers are asked where their inputs can be read.
+        if !run.is_host() || self.width == Width::Off || matches!(self.kind, Prefetch::Random(_)) {
             return;
         }
         self.of_layer.resize(layout.layers.len(), Nodes::default());
@@ -145,8 +159,8 @@ impl Ahead {
         }
     }
 
-    /// The entries of expert layers, in the order of the graph: nodes before which guesses know most, because all layers
-    /// before have been computed.
+    /// The entries of expert layers, in the order of the graph: nodes before which guesses know most, because
+    /// all layers before have been computed.
     pub fn entries(&self) -> Vec<(usize, View)> {
         if self.width == Width::Off {
             return Vec::new();
@@ -157,11 +171,11 @@ impl Ahead {
         self.of_layer.iter().enumerate().filter_map(entry).collect()
     }
 
-    /// What [`Ahead::predict`] asks when the ids of `layer` are known: the router of that layer, for layers whose entry it
-    /// cannot use.
+    /// What [`Ahead::predict`] asks when the ids of `layer` are known: the router of that layer, for layers
+    /// whose entry it cannot use.
     pub fn after_router(&self, layer: usize) -> Option<View> {
         if matches!(self.kind, Prefetch::Random(_)) && self.width != Width::Off {
-            return Some(View { from: None, first: layer + 1 });
+            return Some(View::at_random(layer + 1));
         }
         let unknown = self.of_layer.get(layer + 1).is_some_and(|next| next.entry.is_none());
         let router = self.of_layer.get(layer)?.router.filter(|_| unknown)?;
@@ -208,8 +222,8 @@ impl Ahead {
         Ok(choices)
     }
 
-    /// With forced routes the model's own routers know nothing: their choices are replaced by what the trace says, as often
-    /// right as routers are.
+    /// With forced routes the model's own routers know nothing: their choices are replaced by what the trace
+    /// says, as often right as routers are.
     pub fn foresee(
         &mut self,
         choices: &mut [Choices],
@@ -231,7 +245,8 @@ impl Ahead {
         }
     }
 
-    /// Which choices to read: as many of each layer as come true often enough. They are remembered until the layer comes.
+    /// Which choices to read: as many of each layer as come true often enough. They are remembered until the
+    /// layer comes.
     pub fn choose(&mut self, choices: Vec<Choices>) -> Vec<Guess> {
         let mut guesses = Vec::new();
         for choice in choices {

@@ -1,12 +1,12 @@
-//! A layer of a decode step, expert by expert: whatever has landed is computed through all nodes of the layer at once,
-//! so that the hits of a layer, not only their first matrices, are computed while its misses are in flight, and an
-//! expert that lands costs one call of the backend.
+//! A layer of a decode step, expert by expert: whatever has landed is computed through all nodes of the layer
+//! at once, so that the hits of a layer, not only their first matrices, are computed while its misses are in
+//! flight, and an expert that lands costs one call of the backend.
 
 use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlabBinding, StreamedOp};
-use hypura_storage::Arena;
 
-use super::experts::{DECODE_TOKENS, ExpertStreamer, Target, no_slots};
+use super::experts::{DECODE_TOKENS, ExpertStreamer, Target, no_layer, no_slots};
 use super::io::Io;
+use super::slots::SlotBank;
 use super::step::{LayerOps, Place, Step};
 
 /// How far an expert has come.
@@ -45,7 +45,7 @@ impl ExpertStreamer {
         chain: &ExpertChain,
         parts: &[usize],
     ) -> Result<(), ExecError> {
-        let Some(step) = self.step.take() else { return Ok(()) };
+        let step = self.step.take().ok_or_else(no_layer)?;
         let outcome = self.compute_chain(io, run, chain, parts, &step);
         if outcome.is_ok() {
             self.end_layer(io, &step);
@@ -66,8 +66,7 @@ impl ExpertStreamer {
     ) -> Result<(), ExecError> {
         run.begin_chain(chain)?;
         let class = self.layout.layers[step.layer].class;
-        let memory = self.slabs[class].memory().cloned();
-        let memory = memory.ok_or_else(no_slots)?;
+        let bank = self.slabs[class].bank().ok_or_else(no_slots)?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
         while progress.iter().any(|state| *state != Progress::Done) {
             self.tend(io);
@@ -79,7 +78,7 @@ impl ExpertStreamer {
                 let landed = io.wait()?;
                 self.absorb(landed);
             } else {
-                let slabs = self.bindings(&memory, step, parts)?;
+                let slabs = self.bindings(&bank, step, parts)?;
                 run.meanwhile(&mut || self.tend(io), |run| run.run_chain(chain, &slabs, &upper, &lower))?;
             }
         }
@@ -114,15 +113,14 @@ impl ExpertStreamer {
 
     fn bindings<'m>(
         &self,
-        memory: &'m Arena,
+        bank: &'m SlotBank,
         step: &Step,
         parts: &[usize],
     ) -> Result<Vec<SlabBinding<'m>>, ExecError> {
         let layer = &self.layout.layers[step.layer];
-        let slab = &self.slabs[layer.class];
         parts
             .iter()
-            .map(|part| slab.binding_in(memory, &layer.parts[*part]))
+            .map(|part| bank.binding(*part, &layer.parts[*part]))
             .collect::<Option<_>>()
             .ok_or_else(no_slots)
     }

@@ -1,18 +1,20 @@
 //! Streaming of dense weights through a ring.
 //!
-//! A forward pass uses its weights in the same order every time, so what comes next is always known, also across the
-//! end of a token: whenever a cell is free, the next weight of the cycle is read into it. The disk is never idle while
-//! there is a free cell. A least-recently-used cache would hit nothing here, so there is none: the plan keeps a fixed
-//! share of the weights resident instead, and this file never sees those.
+//! A forward pass uses its weights in the same order every time, so what comes next is always known, also
+//! across the end of a token: whenever a cell is free, the next weight of the cycle is read into it. The disk
+//! is never idle while there is a free cell. A least-recently-used cache would hit nothing here, so there is
+//! none: the plan keeps a fixed share of the weights resident instead, and this file never sees those.
 
 use hypura_core::plan::PartRead;
-use hypura_ggml::{ExecError, GraphRun, StreamedOp};
-use hypura_storage::{Priority, ReadError};
+use hypura_ggml::{Bytes, DeviceBuffer, ExecError, GraphRun, HostMemory, StreamedOp};
+use hypura_storage::Priority;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::io::{Io, Landed, Wish};
-use super::slab::Cells;
-use crate::error::StreamError;
+use super::slots::Cells;
+use super::slots::device::{Source, Uploads};
+use crate::error::{LoadError, StreamError};
 
 /// A streamed dense weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,33 +38,55 @@ pub(crate) struct Target {
     shift: usize,
 }
 
+/// The ring of a device: as many cells as there are on the host, which reads land in.
+struct DeviceRing {
+    uploads: Uploads,
+    source: Arc<dyn HostMemory>,
+    buffer: Arc<DeviceBuffer>,
+    /// Cells that the device may be computing with.
+    launched: Vec<usize>,
+}
+
 /// Streams the dense weights of one context.
 pub(crate) struct DenseStreamer {
     weights: Vec<DenseWeight>,
     cells: Cells,
     io: Io<Target>,
-    /// The order of use, as the last graph had it.
+    device: Option<DeviceRing>,
+    /// The order of use, as the last step had it: the cycle that is read ahead.
     order: Vec<usize>,
+    /// How much of it the graphs of the step in progress have named.
+    named: usize,
     /// Index into `order` of the next weight to read.
     next: usize,
     /// Weights being read or waiting to be used, in order: (weight, cell).
     window: VecDeque<(usize, usize)>,
-    failure: Option<ReadError>,
     pub used: u64,
 }
 
 impl DenseStreamer {
     /// Every cell must have room for the largest weight and the page around its beginning.
     pub fn new(weights: Vec<DenseWeight>, cells: Cells, io: Io<Target>) -> Self {
-        Self {
-            weights,
-            cells,
-            io,
-            order: Vec::new(),
-            next: 0,
-            window: VecDeque::new(),
-            failure: None,
-            used: 0,
+        let (order, window) = (Vec::new(), VecDeque::new());
+        Self { weights, cells, io, device: None, order, named: 0, next: 0, window, used: 0 }
+    }
+
+    /// Has the weights computed with on the device that `uploads` leads to.
+    ///
+    /// # Errors
+    /// [`LoadError::Ggml`] when it has no memory left.
+    pub fn on_device(self, uploads: Uploads) -> Result<Self, LoadError> {
+        let source: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(self.cells.arena())));
+        let bytes = self.cells.count() * self.cells.cell_bytes();
+        let buffer = Arc::new(DeviceBuffer::new(uploads.device, bytes)?);
+        Ok(Self { device: Some(DeviceRing { uploads, source, buffer, launched: Vec::new() }), ..self })
+    }
+
+    /// Nothing is being computed any more: the cells of what was launched are free.
+    fn settle(&mut self) {
+        let Some(device) = &mut self.device else { return };
+        for cell in std::mem::take(&mut device.launched) {
+            self.cells.free(cell);
         }
     }
 
@@ -79,38 +103,98 @@ impl DenseStreamer {
         self.cells.in_use()
     }
 
-    /// A graph begins that uses these weights in this order. Reads started in an earlier graph stay valid when the
-    /// order is the same, which it is from token to token.
-    pub fn begin_graph(&mut self, order: Vec<usize>) {
-        if self.order != order {
-            self.reset();
-            self.order = order;
+    /// A step begins.
+    pub fn begin_step(&mut self) {
+        self.named = 0;
+    }
+
+    /// A graph of the step begins that uses these weights in this order. Reads started in an earlier step
+    /// stay valid where the order is the same, which it is from token to token.
+    pub fn begin_graph(&mut self, run: &mut GraphRun<'_>, weights: &[usize]) {
+        if weights.is_empty() {
+            return;
         }
+        let named = self.named + weights.len();
+        if self.order.get(self.named..named) != Some(weights) {
+            run.synchronize();
+            self.reset();
+            self.order.truncate(self.named);
+            self.order.extend_from_slice(weights);
+            self.next = self.named;
+        }
+        self.named = named;
         self.feed();
+    }
+
+    /// The step has ended, and nothing of it is being computed any more. One that used fewer weights than the
+    /// last has another order.
+    pub fn end_step(&mut self, ok: bool) {
+        self.settle();
+        if ok && self.named > 0 && self.named < self.order.len() {
+            self.reset();
+            self.order.truncate(self.named);
+        }
     }
 
     /// Runs one `MUL_MAT` with its streamed weight.
     pub fn run_op(&mut self, run: &mut GraphRun<'_>, op: StreamedOp, weight: usize) -> Result<(), ExecError> {
         if self.window.front().map(|(first, _)| *first) != Some(weight) {
             // A graph that skipped a weight: start the cycle again from here.
+            run.synchronize();
             self.reset();
             self.next = self.order.iter().position(|entry| *entry == weight).unwrap_or(0);
             self.feed();
         }
         let cell = self.front(weight)?;
         while !self.cells.ready(cell) {
+            // Only of the weight that is needed now: whoever needs another one finds its failure then.
+            if let Some(failure) = self.cells.failure(cell) {
+                return Err(StreamError::Read(failure.clone()).into());
+            }
             let landed = self.io.wait()?;
-            self.absorb(landed)?;
+            self.absorb(landed);
         }
         let bytes = self.weights[weight].bytes;
-        let binding = self.cells.slice(cell, bytes).ok_or(StreamError::LostRead)?;
-        run.run_dense(op, binding.memory)?;
-        self.used += 1;
         self.window.pop_front();
-        self.cells.free(cell);
+        if self.device.is_some() {
+            self.launch(run, op, cell, bytes)?;
+        } else {
+            let binding = self.cells.slice(cell, bytes).ok_or(StreamError::LostRead)?;
+            run.run_dense(op, binding.memory)?;
+            self.cells.free(cell);
+        }
+        self.used += 1;
         self.feed();
         let landed = self.io.poll();
-        self.absorb(landed)
+        self.absorb(landed);
+        Ok(())
+    }
+
+    /// Brings a weight that has landed to the device and has it computed with. Half of the ring may be under
+    /// way there.
+    fn launch(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        op: StreamedOp,
+        cell: usize,
+        bytes: usize,
+    ) -> Result<(), ExecError> {
+        let place = self.cells.place(cell, bytes).ok_or(StreamError::LostRead)?;
+        let device = self.device.as_mut().ok_or(StreamError::LostRead)?;
+        // On the device slices begin where their cell does: kernels want them aligned.
+        let at = cell * self.cells.cell_bytes();
+        let mut uploader = device.uploads.lock();
+        uploader.upload(&device.source, place, &device.buffer, at)?;
+        uploader.fence(run);
+        drop(uploader);
+        let region = device.buffer.region(at..at + bytes).ok_or(StreamError::LostRead)?;
+        device.launched.push(cell);
+        run.run_dense(op, Bytes::Device(region))?;
+        if device.launched.len() * 2 >= self.cells.count() {
+            run.synchronize();
+            self.settle();
+        }
+        Ok(())
     }
 
     /// The cell of the weight that is used next.
@@ -122,7 +206,7 @@ impl DenseStreamer {
                 // A stopped graph left all cells to a disk that hung.
                 None => {
                     let landed = self.io.wait()?;
-                    self.absorb(landed)?;
+                    self.absorb(landed);
                     self.feed();
                 }
             }
@@ -149,31 +233,29 @@ impl DenseStreamer {
         self.io.submit(wishes);
     }
 
-    fn absorb(&mut self, landed: Vec<Landed<Target>>) -> Result<(), ExecError> {
+    fn absorb(&mut self, landed: Vec<Landed<Target>>) {
         for Landed { target, result } in landed {
             match result {
                 Ok(()) => self.cells.land(target.cell, target.shift),
                 Err(failure) => {
-                    if self.cells.fail(target.cell) {
-                        super::slab::keep_first(&mut self.failure, failure);
-                    }
+                    self.cells.fail(target.cell, failure);
                 }
             }
         }
-        match self.failure.take() {
-            Some(failure) => Err(StreamError::Read(failure).into()),
-            None => Ok(()),
-        }
     }
 
-    /// Waits for all reads, as long as the disk answers, and empties the ring: after a failure, a stop, or a change of order.
+    /// Waits for all reads, as long as the disk answers, and empties the ring; nothing is being computed with
+    /// it. After a failure, a stop, or a change of order.
     pub fn reset(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.launched.clear();
+            device.uploads.lock().wait();
+        }
         let (landed, taken_back) = self.io.quiesce();
         for Landed { target, .. } in landed {
             self.cells.land(target.cell, target.shift);
         }
         taken_back.iter().for_each(|target| self.cells.give_up(target.cell));
-        self.failure = None;
         self.window.clear();
         self.next = 0;
         for cell in 0..self.cells.count() {

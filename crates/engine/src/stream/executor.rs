@@ -1,9 +1,13 @@
-//! The executor of a streaming context: walks each graph and sends every streamed node to its streamer.
+//! The executor of a streaming context: goes through each graph and sends every streamed node to its
+//! streamer.
+//!
+//! A decode is a step. It may arrive as many graphs (a device between them computes the layers' other parts)
+//! and may make several passes over the layers (llama.cpp divides a batch of unequal sequences). What is
+//! counted and timed is counted and timed by step, what is read ahead by pass.
 
-use hypura_ggml::{ExecError, Executor, GraphRun, StreamedKind, StreamedOp, WeightId};
+use hypura_ggml::{ExecError, GraphRun, StreamedKind, StreamedOp, WeightId};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ahead::{Ahead, View};
@@ -11,16 +15,10 @@ use super::dense::DenseStreamer;
 use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
 use super::io::Io;
 use super::routes::RouteTap;
-use super::stats::{Held, SharedStats, StreamStats};
+use super::segments::{Place, PlacedOp, Segment, segments};
+use super::stats::{Held, StatsPart, StreamStats};
 use super::step::LayerOps;
 use crate::error::StreamError;
-
-/// What a streamed weight is to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Expert { layer: usize, part: usize },
-    Dense(usize),
-}
 
 /// Experts with the reads that belong to them.
 pub(crate) struct ExpertSide {
@@ -31,15 +29,13 @@ pub(crate) struct ExpertSide {
 }
 
 impl ExpertSide {
-    /// A graph whose first expert node is `op` begins; returns the tokens of the step.
-    fn begin_graph(&mut self, run: &GraphRun<'_>, op: StreamedOp) -> Result<usize, ExecError> {
-        let tokens = run.moe_tokens(op)?;
-        self.streamer.begin_graph(&self.io, tokens);
-        self.ahead.begin_graph(run, self.streamer.layout(), tokens <= DECODE_TOKENS);
+    /// A pass over the layers begins, of so many tokens.
+    fn begin_pass(&mut self, tokens: usize) {
+        self.streamer.begin_pass(&self.io, tokens);
+        self.ahead.begin_pass(self.streamer.layout(), tokens <= DECODE_TOKENS);
         if let Some(tap) = &mut self.tap {
-            tap.begin_graph(tokens);
+            tap.begin_pass(tokens);
         }
-        Ok(tokens)
     }
 
     /// The ids of a layer are known: start its reads.
@@ -79,49 +75,77 @@ impl ExpertSide {
     }
 }
 
-/// Runs the graphs of one context. Dropped with the context; the readers wait for their reads then.
+/// A decode in progress.
+#[derive(Debug, Default)]
+struct OpenStep {
+    /// When its first graph began.
+    start: Option<Instant>,
+    /// When its last graph ended.
+    end: Option<Instant>,
+    /// Time in its graphs.
+    busy: Duration,
+    /// Passes over the expert layers, and the tokens of the last one.
+    passes: u32,
+    tokens: usize,
+    /// For each expert layer, which parts this pass has used.
+    used: Vec<u8>,
+    /// A graph failed, and what it held was given back.
+    failed: bool,
+}
+
+impl OpenStep {
+    /// Whether a graph that begins with this part of a layer goes over the layers anew.
+    fn is_new_pass(&self, layer: usize, part: usize) -> bool {
+        self.passes == 0 || self.used.get(layer).is_some_and(|parts| parts & (1 << part) != 0)
+    }
+
+    fn begin_pass(&mut self, tokens: usize) {
+        self.passes += 1;
+        self.tokens = tokens;
+        self.used.clear();
+    }
+
+    fn note_use(&mut self, layer: usize, part: usize) {
+        self.used.resize(self.used.len().max(layer + 1), 0);
+        self.used[layer] |= 1 << part;
+    }
+
+    /// How long a decode of a single token took: only their times can be compared.
+    fn single_token_time(&self) -> Option<Duration> {
+        let single = !self.failed && (self.passes, self.tokens) == (1, 1);
+        Some(self.end?.duration_since(self.start.filter(|_| single)?))
+    }
+}
+
+/// Runs the graphs of one context. The readers wait for their reads when it is dropped.
 pub(crate) struct StreamExecutor {
     experts: Option<ExpertSide>,
     dense: Option<DenseStreamer>,
     places: HashMap<WeightId, Place>,
-    /// A graph began and has not ended cleanly.
-    dirty: bool,
-    /// The last graph was a decode step of a single token: the only ones whose times can be compared.
-    single: bool,
+    step: Option<OpenStep>,
     stats: StreamStats,
     /// Where counters are published; `None` when they are not.
-    shared: Option<Arc<SharedStats>>,
+    shared: Option<StatsPart>,
 }
 
 impl StreamExecutor {
-    pub fn new(
-        experts: Option<ExpertSide>,
-        dense: Option<DenseStreamer>,
-        shared: Option<Arc<SharedStats>>,
-    ) -> Self {
-        Self {
-            experts,
-            dense,
-            places: HashMap::new(),
-            dirty: false,
-            single: false,
-            stats: StreamStats::default(),
-            shared,
-        }
+    pub fn new(experts: Option<ExpertSide>, dense: Option<DenseStreamer>, shared: Option<StatsPart>) -> Self {
+        Self { experts, dense, places: HashMap::new(), step: None, stats: StreamStats::default(), shared }
     }
 
     /// Finds out what each streamed weight of the graph is; by name the first time, by identity afterwards.
-    fn resolve(&mut self, run: &GraphRun<'_>, ops: &[StreamedOp]) -> Result<Vec<Place>, ExecError> {
-        ops.iter()
-            .map(|op| match self.places.get(&op.weight) {
+    fn resolve(&mut self, run: &GraphRun<'_>, ops: &[StreamedOp]) -> Result<Vec<PlacedOp>, ExecError> {
+        let mut place = |op: &StreamedOp| -> Result<Place, ExecError> {
+            match self.places.get(&op.weight) {
                 Some(place) => Ok(*place),
                 None => {
                     let place = self.look_up(run, *op).map_err(ExecError::engine)?;
                     self.places.insert(op.weight, place);
                     Ok(place)
                 }
-            })
-            .collect()
+            }
+        };
+        ops.iter().map(|op| Ok(PlacedOp { node: op.node, ids: op.ids, place: place(op)? })).collect()
     }
 
     fn look_up(&self, run: &GraphRun<'_>, op: StreamedOp) -> Result<Place, StreamError> {
@@ -147,57 +171,67 @@ impl StreamExecutor {
 
     fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
         let ops = run.streamed();
-        let places = self.resolve(run, &ops)?;
+        let placed = self.resolve(run, &ops)?;
         if let Some(dense) = &mut self.dense {
-            let order: Vec<usize> = places
-                .iter()
-                .filter_map(|place| match place {
-                    Place::Dense(weight) => Some(*weight),
-                    Place::Expert { .. } => None,
-                })
-                .collect();
-            if !order.is_empty() {
-                dense.begin_graph(order);
-            }
+            let weight = |op: &PlacedOp| match op.place {
+                Place::Dense(weight) => Some(weight),
+                Place::Expert { .. } => None,
+            };
+            let weights: Vec<usize> = placed.iter().filter_map(weight).collect();
+            dense.begin_graph(run, &weights);
         }
-        let mut entries = self.begin_experts(run, &ops, &places)?.into_iter().peekable();
-        let mut cursor = 0;
-        let mut at = 0;
-        while let Some((op, place)) = ops.get(at).copied().zip(places.get(at).copied()) {
-            while let Some((node, view)) = entries.next_if(|(node, _)| *node < op.node) {
-                if node < cursor {
-                    continue;
-                }
-                self.run_plain(run, cursor..node)?;
-                cursor = node;
-                if let Some(side) = &mut self.experts {
-                    side.look_ahead(run, view)?;
-                }
+        let entries = self.begin_experts(run, &ops, &placed)?;
+        let parts = |layer: usize| {
+            self.experts.as_ref().map_or(0, |side| side.streamer.layout().layers[layer].parts.len())
+        };
+        // Nodes before this one have been computed: a chain takes several segments at once.
+        let mut done = 0;
+        for segment in segments(&placed, entries, parts, run.len()) {
+            done = self.run_segment(run, &ops, segment, done)?;
+        }
+        Ok(())
+    }
+
+    /// Computes a segment, as far as that has not been done; returns the node up to which all is done.
+    fn run_segment(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        ops: &[StreamedOp],
+        segment: Segment,
+        done: usize,
+    ) -> Result<usize, ExecError> {
+        match (segment, &mut self.experts, &mut self.dense) {
+            (Segment::Plain(nodes), ..) => {
+                let nodes = nodes.start.max(done)..nodes.end.max(done);
+                let end = nodes.end;
+                self.run_plain(run, nodes)?;
+                Ok(end)
             }
-            self.run_plain(run, cursor..op.node)?;
-            cursor = op.node + 1;
-            at += 1;
-            match (place, &mut self.experts, &mut self.dense) {
-                (Place::Expert { layer, part }, Some(side), _) => {
-                    if side.streamer.is_new_layer(op, layer) {
-                        let parts = side.streamer.layout().layers[layer].parts.len();
-                        let layer_ops = ops_of_layer(&ops[at - 1..], &places[at - 1..], parts);
-                        side.begin_layer(run, op, layer, &layer_ops)?;
-                        let of_layer = ops.get(at - 1..at - 1 + layer_ops.count).unwrap_or_default();
-                        if let Some(chain) = side.streamer.chain_of(run, of_layer, &layer_ops) {
-                            side.streamer.run_chain(&mut side.io, run, &chain, &layer_ops.parts)?;
-                            cursor = chain.end();
-                            at += layer_ops.count - 1;
-                            continue;
-                        }
+            (Segment::LookAhead { node, view }, Some(side), _) if node >= done => {
+                side.look_ahead(run, view)?;
+                Ok(done)
+            }
+            (Segment::Layer { op, layer, ops: layer_ops }, Some(side), _) => {
+                side.begin_layer(run, ops[op], layer, &layer_ops)?;
+                let of_layer = ops.get(op..op + layer_ops.count).unwrap_or_default();
+                match side.streamer.chain_of(run, of_layer, &layer_ops) {
+                    Some(chain) => {
+                        side.streamer.run_chain(&mut side.io, run, &chain, &layer_ops.parts)?;
+                        Ok(chain.end())
                     }
-                    side.streamer.run_op(&mut side.io, run, op, part)?;
+                    None => Ok(done),
                 }
-                (Place::Dense(weight), _, Some(dense)) => dense.run_op(run, op, weight)?,
-                _ => return Err(ExecError::engine(StreamError::UnknownTensor(run.weight_name(op)))),
             }
+            (Segment::Expert { op, part }, Some(side), _) if ops[op].node >= done => {
+                side.streamer.run_op(&mut side.io, run, ops[op], part)?;
+                Ok(ops[op].node + 1)
+            }
+            (Segment::Dense { op, weight }, _, Some(dense)) if ops[op].node >= done => {
+                dense.run_op(run, ops[op], weight)?;
+                Ok(ops[op].node + 1)
+            }
+            _ => Ok(done),
         }
-        self.run_plain(run, cursor..run.len())
     }
 
     /// Nodes without streamed weights; the disk is kept busy meanwhile.
@@ -213,11 +247,26 @@ impl StreamExecutor {
         &mut self,
         run: &GraphRun<'_>,
         ops: &[StreamedOp],
-        places: &[Place],
+        placed: &[PlacedOp],
     ) -> Result<Vec<(usize, View)>, ExecError> {
-        let first = ops.iter().zip(places).find(|(_, place)| matches!(place, Place::Expert { .. }));
-        let Some(((op, _), side)) = first.zip(self.experts.as_mut()) else { return Ok(Vec::new()) };
-        self.single = side.begin_graph(run, *op)? == 1;
+        let (Some(side), Some(step)) = (&mut self.experts, &mut self.step) else { return Ok(Vec::new()) };
+        let mut first = true;
+        for (op, placed) in ops.iter().zip(placed) {
+            let Place::Expert { layer, part } = placed.place else { continue };
+            if std::mem::take(&mut first) && step.is_new_pass(layer, part) {
+                let tokens = run.moe_tokens(*op)?;
+                if let Some(tap) = side.tap.as_mut().filter(|_| step.passes > 0) {
+                    tap.end_pass(true);
+                }
+                step.begin_pass(tokens);
+                side.begin_pass(tokens);
+            }
+            step.note_use(layer, part);
+        }
+        if first {
+            return Ok(Vec::new());
+        }
+        side.ahead.begin_graph(run, side.streamer.layout());
         Ok(side.ahead.entries())
     }
 
@@ -245,7 +294,7 @@ impl StreamExecutor {
     }
 
     fn publish(&mut self, elapsed: Duration) {
-        let Some(shared) = self.shared.clone() else { return };
+        let Some(shared) = &self.shared else { return };
         let stalled_before = self.stats.read_stall;
         let mut stats = StreamStats { graphs: self.stats.graphs + 1, ..StreamStats::default() };
         if let Some(side) = &self.experts {
@@ -276,78 +325,91 @@ impl StreamExecutor {
     }
 }
 
-impl Executor for StreamExecutor {
-    fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
-        let start = Instant::now();
-        // Only a panic leaves the flag up: the last graph then had no chance to clean up.
-        if self.dirty {
+impl StreamExecutor {
+    /// A decode begins.
+    pub fn begin_step(&mut self) {
+        if self.step.replace(OpenStep::default()).is_some() {
+            // The last one never ended.
             self.abandon();
         }
-        self.dirty = true;
-        self.single = false;
+        if let Some(dense) = &mut self.dense {
+            dense.begin_step();
+        }
+    }
+
+    /// Computes a graph; one that belongs to no decode is a step of its own.
+    pub fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
+        let alone = self.step.is_none();
+        if alone {
+            self.begin_step();
+        }
+        let start = Instant::now();
+        if let Some(step) = &mut self.step {
+            step.start.get_or_insert(start);
+        }
         let outcome = self.walk(run);
         if outcome.is_err() {
+            // What is given back may be read into at once.
+            run.synchronize();
             self.abandon();
         }
-        self.dirty = false;
+        if let Some(step) = &mut self.step {
+            step.failed |= outcome.is_err();
+            step.busy += start.elapsed();
+            step.end = Some(Instant::now());
+        }
+        if alone {
+            self.end_step(outcome.is_ok());
+        }
+        outcome
+    }
+
+    /// The decode has ended, and nothing of it is being computed any more.
+    pub fn end_step(&mut self, ok: bool) {
+        let Some(step) = self.step.take() else { return };
+        // Somebody else failed, or a panic left no chance to clean up.
+        if !ok && !step.failed && step.start.is_some() {
+            self.abandon();
+        }
         if let Some(side) = &mut self.experts {
-            if let Some(tap) = &mut side.tap {
-                tap.end_graph(outcome.is_ok());
+            side.streamer.settle();
+            if let Some(tap) = side.tap.as_mut().filter(|_| step.passes > 0) {
+                tap.end_pass(ok);
             }
             // While the slots get their first pages, times say little about guessing.
             let settled = side.streamer.memory().is_none_or(|memory| !memory.is_populating());
-            if outcome.is_ok() && self.single && settled {
-                side.ahead.observe(start.elapsed());
+            if let Some(time) = step.single_token_time().filter(|_| ok && settled) {
+                side.ahead.observe(time);
             }
+        }
+        if let Some(dense) = &mut self.dense {
+            dense.end_step(ok);
         }
         debug_assert_eq!(self.held().pins, 0, "a pin leaked");
         if let Some(shared) = &self.shared {
             shared.set_held(self.held());
         }
-        self.publish(start.elapsed());
-        outcome
+        if step.start.is_some() {
+            self.publish(step.busy);
+        }
     }
 
-    fn slots(&self) -> Vec<u32> {
+    /// Slots of each size class that there are now.
+    pub fn slots(&self) -> Vec<u32> {
         self.experts.as_ref().map(|side| side.streamer.slot_counts()).unwrap_or_default()
     }
 
-    fn spare_bytes(&self) -> u64 {
+    /// Bytes of memory that it could do without.
+    pub fn spare_bytes(&self) -> u64 {
         self.experts.as_ref().map_or(0, |side| side.streamer.spare_bytes())
     }
 
-    fn give_back(&mut self, bytes: u64) -> u64 {
+    /// Gives up at least so many bytes of memory, as far as it can do without them; returns how many.
+    pub fn give_back(&mut self, bytes: u64) -> u64 {
         let freed = self.experts.as_mut().map_or(0, |side| side.streamer.give_back(&mut side.io, bytes));
         if let Some(shared) = &self.shared {
             shared.set_held(self.held());
         }
         freed
     }
-}
-
-/// The nodes from here on that belong to the same layer and ids as the first, and the order in which they need parts.
-fn ops_of_layer(ops: &[StreamedOp], places: &[Place], part_count: usize) -> LayerOps {
-    let Some((Place::Expert { layer: first, .. }, ids)) =
-        places.first().copied().zip(ops.first().map(|op| op.ids))
-    else {
-        return LayerOps { count: 0, parts: Vec::new() };
-    };
-    let mut layer_ops = LayerOps { count: 0, parts: Vec::new() };
-    for (op, place) in ops.iter().zip(places) {
-        if let Place::Expert { layer, part } = place
-            && (*layer, op.ids) == (first, ids)
-        {
-            layer_ops.count += 1;
-            if !layer_ops.parts.contains(part) {
-                layer_ops.parts.push(*part);
-            }
-        }
-    }
-    // A part that no node of this graph uses is read last: a slot is whole or nothing.
-    for part in 0..part_count {
-        if !layer_ops.parts.contains(&part) {
-            layer_ops.parts.push(part);
-        }
-    }
-    layer_ops
 }

@@ -1,21 +1,24 @@
 //! Streaming of routed experts, one layer at a time.
 //!
-//! When the ids of a layer are known, its experts are looked up once: hits are pinned, misses get slots and their reads
-//! start at once (all parts that are needed first, of all misses, before the parts needed later); experts without a slot
-//! go through throwaway cells in the order of use. Then each node computes what is there, and the rest as it lands.
+//! When the ids of a layer are known, its experts are looked up once: hits are pinned, misses get slots and
+//! their reads start at once (all parts that are needed first, of all misses, before the parts needed later);
+//! experts without a slot go through throwaway cells in the order of use. Then each node computes what is
+//! there, and the rest as it lands.
 //!
-//! Invariant: outside of [`ExpertStreamer::run_op`] and between layers nothing is pinned and no cell is in use; after a
-//! failure [`ExpertStreamer::abandon`] restores that.
+//! Invariant: outside of [`ExpertStreamer::run_op`] and between layers nothing is pinned and no cell is in
+//! use; after a failure [`ExpertStreamer::abandon`] restores that.
 
 use hypura_core::cache::{ExpertKey, Grant, SlotId, TokenClock};
 use hypura_core::plan::ExpertLayout;
 use hypura_core::prefetch::QUEUE;
-use hypura_ggml::{ExecError, GraphRun, MoeIds, RowGroup, StreamedOp};
+use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
 use hypura_storage::{Arena, Priority, ReadError};
 
 use super::ahead::Guess;
+use super::device::{DeviceNode, DeviceSide};
 use super::io::{Io, Landed};
-use super::slab::{Cells, Slab, keep_first};
+use super::slots::device::Uploads;
+use super::slots::{Cells, Slab};
 use super::stats::Held;
 use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
 use super::wishes::{feed_cells, slot_wishes};
@@ -23,14 +26,16 @@ use crate::error::StreamError;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token.
+/// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one
+/// token.
 pub(crate) const DECODE_TOKENS: usize = hypura_core::cache::DECODE_TOKENS as usize;
 
-/// Most rows computed in one call, unless one expert alone has more. Bounds the memory of gathered rows, and ggml's
-/// work memory, which grows with slots × rows.
-const MOST_ROWS: usize = 512;
+/// Most rows computed in one call, unless one expert alone has more. Bounds the memory of gathered rows, and
+/// ggml's work memory, which grows with slots × rows.
+pub(super) const MOST_ROWS: usize = 512;
 
-/// Bounds of the disk's queue ([`QUEUE`]) in bytes: for a disk that has not shown yet what it does, and for one whose rate was never slow.
+/// Bounds of the disk's queue ([`QUEUE`]) in bytes: for a disk that has not shown yet what it does, and for
+/// one whose rate was never slow.
 const QUEUE_BYTES: (usize, usize) = (3 << 20, 16 << 20);
 
 /// What a read is for.
@@ -60,13 +65,19 @@ pub(super) fn no_slots() -> ExecError {
     ExecError::Misuse("a slab without slots".to_owned())
 }
 
+/// A node of experts came before its layer began, or after it ended.
+pub(super) fn no_layer() -> ExecError {
+    ExecError::Misuse("a node of experts outside of its layer".to_owned())
+}
+
 /// Streams the experts of one context.
 pub(crate) struct ExpertStreamer {
     pub(super) layout: ExpertLayout,
     pub(super) slabs: Vec<Slab>,
     /// Slots of each slab at first.
     pub(super) planned: Vec<u32>,
-    cells: Cells,
+    pub(super) cells: Cells,
+    pub(super) device: Option<DeviceSide>,
     pub(super) step: Option<Step>,
     clock: TokenClock,
     /// Experts to read ahead when the disk has time, likeliest first.
@@ -87,6 +98,7 @@ impl ExpertStreamer {
             planned: slabs.iter().map(Slab::slots).collect(),
             slabs,
             cells,
+            device: None,
             step: None,
             clock: TokenClock::default(),
             guesses: VecDeque::new(),
@@ -104,21 +116,34 @@ impl ExpertStreamer {
         Self { synchronous: true, ..self }
     }
 
+    /// Has the experts computed on the device that `uploads` leads to, where their slots are.
+    pub fn on_device(mut self, uploads: Uploads) -> Self {
+        self.device = Some(DeviceSide::new(uploads, &self.layout, &self.cells));
+        self
+    }
+
+    /// Nothing is being computed any more: what layers before held is free.
+    pub fn settle(&mut self) {
+        for step in self.device.as_mut().map(DeviceSide::settle).unwrap_or_default() {
+            self.unpin(&step);
+        }
+    }
+
     pub fn layout(&self) -> &ExpertLayout {
         &self.layout
     }
 
     /// The memory of all slots; `None` without slots.
     pub fn memory(&self) -> Option<&Arc<Arena>> {
-        self.slabs.first()?.memory()
+        self.slabs.iter().find_map(Slab::arena)
     }
 
     pub fn slabs(&self) -> &[Slab] {
         &self.slabs
     }
 
-    /// A graph of `tokens` tokens begins.
-    pub fn begin_graph(&mut self, io: &Io<Target>, tokens: usize) {
+    /// A pass over the layers begins, of `tokens` tokens.
+    pub fn begin_pass(&mut self, io: &Io<Target>, tokens: usize) {
         self.guesses.clear();
         self.queue_bytes = io.bytes_in(QUEUE).clamp(QUEUE_BYTES.0, QUEUE_BYTES.1);
         self.clock = self.clock.after_step(u32::try_from(tokens).unwrap_or(u32::MAX));
@@ -132,14 +157,19 @@ impl ExpertStreamer {
         op: StreamedOp,
         part: usize,
     ) -> Result<(), ExecError> {
-        let Some(mut step) = self.step.take() else { return Ok(()) };
-        let outcome = self.compute(io, run, op, part, &mut step);
+        let step = self.step.take().filter(|step| step.ids == op.ids);
+        let mut step = step.ok_or_else(no_layer)?;
+        let outcome = if run.is_host() {
+            self.compute(io, run, op, part, &mut step)
+        } else {
+            DeviceNode { streamer: self, io, op, part }.run(run, &mut step)
+        };
         step.ops_left = step.ops_left.saturating_sub(1);
         let done = step.ops_left == 0 && outcome.is_ok();
-        if done {
-            self.end_layer(io, &step);
-        } else {
-            self.step = Some(step);
+        match &mut self.device {
+            _ if !done => self.step = Some(step),
+            Some(device) => device.keep(step),
+            None => self.end_layer(io, &step),
         }
         outcome
     }
@@ -162,6 +192,8 @@ impl ExpertStreamer {
         if let Some(unfinished) = self.step.take() {
             self.unpin(&unfinished);
         }
+        // The ids are known: the device is done with the layers before.
+        self.settle();
         let layer = &self.layout.layers[index];
         let mut sorted = group_by_expert(ids, layer.experts);
         let loads = self.place(io, index, ids.tokens, &mut sorted);
@@ -173,11 +205,16 @@ impl ExpertStreamer {
             io.submit(slot_wishes(layer, index, slab, &loads, &ops.parts, Priority::Demand));
         }
         let layer = &self.layout.layers[index];
-        let step = self.step.insert(Step::new(index, layer, ids_operand, ids, sorted, ops));
+        let mut step = Step::new(index, layer, ids_operand, ids, sorted, ops);
+        if self.device.is_some() {
+            step.experts.clone_from(&ids.experts);
+        }
+        let step = self.step.insert(step);
         feed_cells(io, &self.layout, &mut self.cells, step);
     }
 
-    /// Reads a part of all misses, waits for it, then the next part. A failed read is found when the expert is used.
+    /// Reads a part of all misses, waits for it, then the next part. A failed read is found when the expert
+    /// is used.
     fn read_one_part_after_the_other(
         &mut self,
         io: &mut Io<Target>,
@@ -257,8 +294,8 @@ impl ExpertStreamer {
         self.keep_busy(io);
     }
 
-    /// Starts reads of guessed experts, likeliest first, while the disk has too little to do; as far as they are absent
-    /// and there is room that nobody needs more.
+    /// Starts reads of guessed experts, likeliest first, while the disk has too little to do; as far as they
+    /// are absent and there is room that nobody needs more.
     pub(super) fn keep_busy(&mut self, io: &mut Io<Target>) {
         let mut backlog = io.backlog_bytes();
         let mut wishes = Vec::new();
@@ -283,11 +320,6 @@ impl ExpertStreamer {
         self.keep_busy(io);
     }
 
-    /// Whether the layer of this node has not begun.
-    pub fn is_new_layer(&self, op: StreamedOp, layer: usize) -> bool {
-        self.step.as_ref().is_none_or(|step| step.ids != op.ids || step.layer != layer)
-    }
-
     fn compute(
         &mut self,
         io: &mut Io<Target>,
@@ -305,7 +337,7 @@ impl ExpertStreamer {
             && todo.iter().all(|want| self.is_ready(step, *want, part))
         {
             let layer = &self.layout.layers[step.layer];
-            let slab = self.slabs[layer.class].binding(&layer.parts[part]);
+            let slab = self.slabs[layer.class].binding(part, &layer.parts[part]);
             let slab = slab.ok_or_else(no_slots)?;
             return run.meanwhile(&mut || io.refill(), |run| run.run_bound(op, slab, slots));
         }
@@ -330,85 +362,6 @@ impl ExpertStreamer {
         Ok(())
     }
 
-    /// Divides experts into those to compute now and the others. Of the experts in cells at most half the cells are
-    /// taken at once, so that the disk has cells to read into meanwhile; and no more rows than fit the scratch memory
-    /// that the plan accounts for.
-    fn split_ready(&self, step: &Step, todo: Vec<usize>, part: usize) -> (Vec<usize>, Vec<usize>) {
-        let most_cells = (self.cells.count() / 2).max(1);
-        let (mut cells, mut rows) = (0, 0);
-        todo.into_iter().partition(|want| {
-            let ready = self.is_ready(step, *want, part);
-            let want = &step.wanted[*want];
-            let in_cell = matches!(want.place, Place::Cells(_));
-            let room = rows == 0 || rows + want.pairs.len() <= MOST_ROWS;
-            if !ready || !room || (in_cell && cells == most_cells) {
-                return false;
-            }
-            cells += usize::from(in_cell);
-            rows += want.pairs.len();
-            true
-        })
-    }
-
-    fn is_ready(&self, step: &Step, want: usize, part: usize) -> bool {
-        let class = self.layout.layers[step.layer].class;
-        match &step.wanted[want].place {
-            Place::Slot(slot) => self.slabs[class].ready(*slot, part),
-            Place::Cells(cells) => cells[part].is_some_and(|cell| self.cells.ready(cell)),
-        }
-    }
-
-    fn run_ready(
-        &self,
-        run: &mut GraphRun<'_>,
-        op: StreamedOp,
-        part: usize,
-        step: &Step,
-        ready: &[usize],
-    ) -> Result<(), ExecError> {
-        let layer = &self.layout.layers[step.layer];
-        let (layout, slab) = (&layer.parts[part], &self.slabs[layer.class]);
-        let lost = || ExecError::Misuse("an expert without memory".to_owned());
-        let most = ready.iter().map(|want| step.wanted[*want].pairs.len()).max().unwrap_or(0);
-        let zeros = vec![0i32; most];
-        let mut groups: Vec<RowGroup<'_>> = Vec::with_capacity(ready.len());
-        // A few rows in slots go as one node over the slab; many rows go expert by expert, because ggml's work memory
-        // grows with slots × rows.
-        let together = step.tokens <= DECODE_TOKENS;
-        let (mut pairs, mut slots) = (Vec::new(), Vec::new());
-        for want in ready {
-            let want = &step.wanted[*want];
-            let binding = match &want.place {
-                Place::Slot(slot) if together => {
-                    pairs.extend_from_slice(&want.pairs);
-                    slots.resize(pairs.len(), i32::try_from(slot.0).unwrap_or(i32::MAX));
-                    continue;
-                }
-                Place::Slot(slot) => slab.slice(*slot, layout),
-                Place::Cells(cells) => {
-                    cells[part].and_then(|cell| self.cells.slice(cell, layout.slice_bytes))
-                }
-            };
-            let binding = binding.ok_or_else(lost)?;
-            groups.push(RowGroup { slab: binding, pairs: &want.pairs, slots: &zeros[..want.pairs.len()] });
-        }
-        if !pairs.is_empty() {
-            let binding = slab.binding(layout).ok_or_else(lost)?;
-            groups.push(RowGroup { slab: binding, pairs: &pairs, slots: &slots });
-        }
-        run.run_rows(op, &groups)
-    }
-
-    fn free_cells(&mut self, step: &mut Step, part: usize, done: &[usize]) {
-        for want in done {
-            if let Place::Cells(cells) = &mut step.wanted[*want].place
-                && let Some(cell) = cells[part].take()
-            {
-                self.cells.free(cell);
-            }
-        }
-    }
-
     pub(super) fn absorb(&mut self, landed: Vec<Landed<Target>>) {
         for Landed { target, result } in landed {
             self.land(target, result);
@@ -426,29 +379,29 @@ impl ExpertStreamer {
             Target::Cell { cell, shift } => match result {
                 Ok(()) => self.cells.land(cell, shift),
                 Err(failure) => {
-                    if self.cells.fail(cell) {
-                        keep_first(&mut self.failure, failure);
+                    if self.cells.fail(cell, failure.clone()) {
+                        self.failure.get_or_insert(failure);
                     }
                 }
             },
         }
     }
 
-    /// Fails when an expert that the step waits for cannot come any more. A failed prefetch of an expert that nobody
-    /// wants is no failure: whoever wants it later reads it again.
+    /// Fails when an expert that the step waits for cannot come any more. A failed prefetch of an expert that
+    /// nobody wants is no failure: whoever wants it later reads it again.
     pub(super) fn check(&self, step: &Step, todo: &[usize]) -> Result<(), ExecError> {
         let slab = &self.slabs[self.layout.layers[step.layer].class];
         let failed = todo.iter().find_map(|want| match step.wanted[*want].place {
             Place::Slot(slot) => slab.failure(slot),
             Place::Cells(_) => None,
         });
-        match failed.or_else(|| self.failure.clone().map(StreamError::Read)) {
-            Some(failure) => Err(failure.into()),
+        match failed.or_else(|| Some(StreamError::Read(self.failure.clone()?).into())) {
+            Some(failure) => Err(failure),
             None => Ok(()),
         }
     }
 
-    fn unpin(&mut self, step: &Step) {
+    pub(super) fn unpin(&mut self, step: &Step) {
         let slab = &mut self.slabs[self.layout.layers[step.layer].class];
         for want in &step.wanted {
             if let Place::Slot(slot) = want.place {
@@ -457,9 +410,11 @@ impl ExpertStreamer {
         }
     }
 
-    /// Ends a step that failed or was stopped: waits for its reads as long as the disk answers, then gives back pins and
-    /// cells. What is still being read lands later, as a guess would.
+    /// Ends a step that failed or was stopped, and of which nothing is being computed any more: waits for its
+    /// reads as long as the disk answers, then gives back pins and cells. What is still being read lands
+    /// later, as a guess would.
     pub fn abandon(&mut self, io: &mut Io<Target>) {
+        self.settle();
         let (landed, taken_back) = io.quiesce();
         self.absorb(landed);
         for target in taken_back {

@@ -1,12 +1,12 @@
-//! Slots for something else: a context that grows takes memory from the cache of experts, whose size decides nothing but how
-//! often they are read.
+//! Slots for something else: a context that grows takes memory from the cache of experts, whose size decides
+//! nothing but how often they are read.
 
 use super::experts::{ExpertStreamer, Target};
 use super::io::Io;
-use super::slab::Slab;
+use super::slots::Slab;
 
-/// Of the slots that were planned one in so many stays, whatever a context wants: with none every expert would be read each
-/// time.
+/// Of the slots that were planned one in so many stays, whatever a context wants: with none every expert
+/// would be read each time.
 const STAYS: u32 = 2;
 
 /// Slots of a slab of `planned` that may go.
@@ -21,8 +21,8 @@ impl ExpertStreamer {
         slabs.map(|(slab, planned)| u64::from(spare(slab, *planned)) * slab.slot_bytes()).sum()
     }
 
-    /// Gives up slots of at least so many bytes, as far as they may go, each class its share; returns how many bytes. No step is
-    /// in progress.
+    /// Gives up slots of at least so many bytes, as far as they may go, each class its share; returns how
+    /// many bytes. No step is in progress.
     pub fn give_back(&mut self, io: &mut Io<Target>, bytes: u64) -> u64 {
         // Guesses may still be landing in them.
         self.abandon(io);

@@ -1,9 +1,11 @@
 //! Streaming: the executor that runs a context's graphs with weights that are not all in memory.
 //!
-//! - `slab`: slots and throwaway cells in memory, and their state
+//! - `slots`: slots and throwaway cells in memory, and their state
 //! - `io`: reads in flight and what they are for
 //! - `experts`: routed experts, layer by layer
 //! - `chain`: a layer of a decode step, expert by expert as they land
+//! - `ready`: what of a layer can be computed now
+//! - `device`: a layer on a device
 //! - `step`: what one layer of one step needs
 //! - `wishes`: the reads of a layer
 //! - `give_back`: slots for something else
@@ -11,19 +13,25 @@
 //! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
 //! - `dense`: dense weights through a ring
-//! - `executor`: walks a graph and joins the above
+//! - `segments`: what a graph is made of
+//! - `executor`: goes through graphs and joins the above
+//! - `handle`: the executor, shared by the context and the engine
 //! - `stats`: what was done
 
 pub(crate) mod ahead;
 mod chain;
 pub(crate) mod dense;
+mod device;
 pub(crate) mod executor;
 pub(crate) mod experts;
 mod give_back;
+pub(crate) mod handle;
 pub(crate) mod io;
+mod ready;
 pub(crate) mod routes;
+mod segments;
 pub(crate) mod selection;
-pub(crate) mod slab;
+pub(crate) mod slots;
 mod stats;
 mod step;
 mod wishes;
@@ -31,4 +39,5 @@ mod wishes;
 pub use ahead::Prefetch;
 pub use experts::Lookups;
 pub use routes::{RouteLog, RouteSettings, trace_header};
+pub(crate) use stats::StatsPart;
 pub use stats::{Held, SharedStats, StreamStats};

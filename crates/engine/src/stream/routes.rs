@@ -1,7 +1,8 @@
 //! Routing observed and forced: the experts that routers chose, recorded as a trace, or taken from one.
 //!
-//! Forcing is for tests and benchmarks only: random weights route at random, and then a hit rate equals the cache
-//! fraction and says nothing about policies. With forced routes the bytes read are those of a real model.
+//! Forcing is for tests and benchmarks only: random weights route at random, and then a hit rate equals the
+//! cache fraction and says nothing about policies. With forced routes the bytes read are those of a real
+//! model.
 
 use hypura_core::model::{ExpertTensor, ModelShape};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceHeader, TraceToken};
@@ -24,8 +25,8 @@ impl RouteLog {
     }
 }
 
-/// The header of a trace recorded from a model; `None` where it has no routed experts. Experts of several sizes count with
-/// their mean.
+/// The header of a trace recorded from a model; `None` where it has no routed experts. Experts of several
+/// sizes count with their mean.
 #[must_use]
 pub fn trace_header(name: &str, shape: &ModelShape) -> Option<TraceHeader> {
     let layers = &shape.expert_layers;
@@ -49,8 +50,8 @@ pub(crate) fn check_fit(trace: &Trace, shape: &ModelShape) -> Result<(), LoadErr
 /// What to do with routes.
 #[derive(Clone, Debug, Default)]
 pub struct RouteSettings {
-    /// Force the routers' choices: token after token of this trace, from the beginning again at its end. Where the trace
-    /// has fewer experts per token than the model, they repeat.
+    /// Force the routers' choices: token after token of this trace, from the beginning again at its end.
+    /// Where the trace has fewer experts per token than the model, they repeat.
     pub forced: Option<Arc<Trace>>,
     /// Where that trace is from, for reports.
     pub forced_from: Option<PathBuf>,
@@ -66,12 +67,12 @@ impl RouteSettings {
     }
 }
 
-/// Applies [`RouteSettings`] graph by graph.
+/// Applies [`RouteSettings`] pass by pass.
 pub(crate) struct RouteTap {
     settings: RouteSettings,
-    /// Tokens of earlier graphs.
+    /// Tokens of earlier passes.
     position: usize,
-    /// Routes of the graph in progress, one entry per token.
+    /// Routes of the pass in progress, one entry per token.
     current: Vec<TraceToken>,
 }
 
@@ -80,8 +81,8 @@ impl RouteTap {
         Self { settings, position: 0, current: Vec::new() }
     }
 
-    /// A graph begins, whose first expert layer has so many tokens.
-    pub fn begin_graph(&mut self, tokens: usize) {
+    /// A pass over the layers begins, whose first expert layer has so many tokens.
+    pub fn begin_pass(&mut self, tokens: usize) {
         self.current.resize_with(tokens, || empty(tokens));
     }
 
@@ -104,14 +105,14 @@ impl RouteTap {
         Ok(())
     }
 
-    /// The first token of the graph that a layer computes. The last layer leaves out the tokens whose logits nobody wants,
-    /// and those are the first ones.
+    /// The first token of the graph that a layer computes. The last layer leaves out the tokens whose logits
+    /// nobody wants, and those are the first ones.
     fn first_token(&self, ids: &MoeIds) -> usize {
         self.current.len().saturating_sub(ids.tokens)
     }
 
-    /// The experts that the trace will force on a later layer for the tokens of the graph in progress, likeliest first, each
-    /// once; `None` where nothing is forced.
+    /// The experts that the trace will force on a later layer for the tokens of the graph in progress,
+    /// likeliest first, each once; `None` where nothing is forced.
     pub fn upcoming(&self, layer: u32) -> Option<Vec<u32>> {
         let trace = self.settings.forced.as_ref()?;
         let mut experts = Vec::new();
@@ -157,8 +158,8 @@ impl RouteTap {
         }
     }
 
-    /// The graph has ended. One that failed counts for nothing: its tokens will be computed again.
-    pub fn end_graph(&mut self, ok: bool) {
+    /// The pass has ended. One that failed counts for nothing: its tokens will be computed again.
+    pub fn end_pass(&mut self, ok: bool) {
         let tokens = std::mem::take(&mut self.current);
         if !ok {
             return;
@@ -170,8 +171,8 @@ impl RouteTap {
     }
 }
 
-/// What a trace says of a layer, or, where it has fewer layers than the model, of another one; from the beginning again at
-/// its end.
+/// What a trace says of a layer, or, where it has fewer layers than the model, of another one; from the
+/// beginning again at its end.
 fn forced_experts(trace: &Trace, token: usize, layer: u32) -> Option<&Vec<u32>> {
     let routes = &trace.tokens.get(token % trace.tokens.len().max(1))?.layers;
     let known = routes.iter().find(|routes| routes.layer == layer);
@@ -188,41 +189,49 @@ pub(crate) struct ObservedExecutor {
     tap: RouteTap,
     layers: HashMap<WeightId, u32>,
     experts: HashMap<u32, u32>,
+    /// The last expert layer of the pass in progress.
+    last: Option<u32>,
 }
 
 impl ObservedExecutor {
     /// `experts`: number of experts of each expert layer.
     pub fn new(settings: RouteSettings, experts: HashMap<u32, u32>) -> Self {
-        Self { tap: RouteTap::new(settings), layers: HashMap::new(), experts }
+        Self { tap: RouteTap::new(settings), layers: HashMap::new(), experts, last: None }
     }
 
     fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
         let mut cursor = 0;
         let mut last = None;
-        let ops = run.expert_ops();
-        if let Some(first) = ops.first() {
-            self.tap.begin_graph(run.moe_tokens(*first)?);
-        }
-        for op in ops {
+        for op in run.expert_ops() {
             if last.replace(op.ids) == Some(op.ids) {
                 continue;
             }
             run.run(cursor..op.node)?;
             cursor = op.node;
             let layer = *self.layers.entry(op.weight).or_insert_with(|| layer_of(&run.weight_name(op)));
-            if let Some(experts) = self.experts.get(&layer) {
-                self.tap.layer(run, op, layer, *experts)?;
+            let Some(experts) = self.experts.get(&layer).copied() else { continue };
+            // Layers come in order: an earlier one, or the same one, begins another pass.
+            if self.last.replace(layer).is_none_or(|last| layer <= last) {
+                self.tap.end_pass(true);
+                self.tap.begin_pass(run.moe_tokens(op)?);
             }
+            self.tap.layer(run, op, layer, experts)?;
         }
         run.run(cursor..run.len())
     }
 }
 
 impl Executor for ObservedExecutor {
+    fn begin_step(&mut self) {
+        self.last = None;
+    }
+
     fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
-        let outcome = self.walk(run);
-        self.tap.end_graph(outcome.is_ok());
-        outcome
+        self.walk(run)
+    }
+
+    fn end_step(&mut self, ok: bool) {
+        self.tap.end_pass(ok);
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::experts::Lookups;
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Counters since the model was loaded; only ever increasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamStats {
-    /// Graphs computed.
+    /// Decodes computed.
     pub graphs: u64,
     /// Expert lookups of decode steps: one per expert per step.
     pub decode: Lookups,
@@ -32,13 +32,14 @@ pub struct StreamStats {
     pub prefetches_wasted: u64,
     /// Trials of the prefetch controller that ended with prefetching switched off.
     pub prefetch_switched_off: u64,
-    /// Bytes of experts that rows of decode steps did not have to read, because another row of the same step did.
+    /// Bytes of experts that rows of decode steps did not have to read, because another row of the same step
+    /// did.
     pub shared_bytes: u64,
 }
 
 impl StreamStats {
-    /// Expert lookups of both kinds of step: all of a prompt's, whose last or only ubatch may be as small as a decode
-    /// step and is then looked up like one.
+    /// Expert lookups of both kinds of step: all of a prompt's, whose last or only ubatch may be as small as
+    /// a decode step and is then looked up like one.
     #[must_use]
     pub fn lookups(&self) -> Lookups {
         let (one, other) = (self.decode, self.prefill);
@@ -47,6 +48,31 @@ impl StreamStats {
             misses: one.misses + other.misses,
             prefetched: one.prefetched + other.prefetched,
             late: one.late + other.late,
+        }
+    }
+
+    /// Together with what another executor counted of the same steps.
+    fn with(self, other: &Self) -> Self {
+        let lookups = |one: Lookups, other: Lookups| Lookups {
+            hits: one.hits + other.hits,
+            misses: one.misses + other.misses,
+            prefetched: one.prefetched + other.prefetched,
+            late: one.late + other.late,
+        };
+        Self {
+            graphs: self.graphs.max(other.graphs),
+            decode: lookups(self.decode, other.decode),
+            prefill: lookups(self.prefill, other.prefill),
+            dense_weights: self.dense_weights + other.dense_weights,
+            bytes_read: self.bytes_read + other.bytes_read,
+            read_stall: self.read_stall + other.read_stall,
+            disk_busy: self.disk_busy + other.disk_busy,
+            compute: self.compute + other.compute,
+            evictions: self.evictions + other.evictions,
+            prefetches: self.prefetches + other.prefetches,
+            prefetches_wasted: self.prefetches_wasted + other.prefetches_wasted,
+            prefetch_switched_off: self.prefetch_switched_off + other.prefetch_switched_off,
+            shared_bytes: self.shared_bytes + other.shared_bytes,
         }
     }
 
@@ -77,8 +103,8 @@ impl StreamStats {
     }
 }
 
-/// What streaming holds when a graph has ended. After one that failed or was stopped: nothing. After any other: no pin,
-/// and only what was read ahead.
+/// What streaming holds when a step has ended. After one that failed or was stopped: nothing. After any
+/// other: no pin, and only what was read ahead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     /// Slots that are pinned.
@@ -91,31 +117,54 @@ pub struct Held {
     pub reads: usize,
 }
 
-/// The counters of a loaded model, shared between its executor and whoever asks.
+/// The counters of a loaded model, shared between its executors and whoever asks.
 #[derive(Debug, Default)]
-pub struct SharedStats {
-    counters: Mutex<StreamStats>,
-    held: Mutex<Held>,
-}
+pub struct SharedStats(Mutex<Vec<(StreamStats, Held)>>);
 
 impl SharedStats {
-    /// A copy of the counters.
+    fn parts(&self) -> MutexGuard<'_, Vec<(StreamStats, Held)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The counters, of all executors together.
     #[must_use]
     pub fn get(&self) -> StreamStats {
-        *self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts().iter().fold(StreamStats::default(), |sum, (part, _)| sum.with(part))
     }
 
-    /// What the last graph left behind.
+    /// What the last step left behind.
     #[must_use]
     pub fn held(&self) -> Held {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parts().iter().fold(Held::default(), |sum, (_, part)| Held {
+            pins: sum.pins + part.pins,
+            loading_slots: sum.loading_slots + part.loading_slots,
+            cells: sum.cells + part.cells,
+            reads: sum.reads + part.reads,
+        })
+    }
+}
+
+/// The counters of one executor.
+pub(crate) struct StatsPart {
+    shared: Arc<SharedStats>,
+    index: usize,
+}
+
+impl StatsPart {
+    /// Room for another executor.
+    pub fn of(shared: &Arc<SharedStats>) -> Self {
+        let mut parts = shared.parts();
+        parts.push(Default::default());
+        let index = parts.len() - 1;
+        drop(parts);
+        Self { shared: Arc::clone(shared), index }
     }
 
-    pub(crate) fn set(&self, stats: StreamStats) {
-        *self.counters.lock().unwrap_or_else(PoisonError::into_inner) = stats;
+    pub fn set(&self, stats: StreamStats) {
+        self.shared.parts()[self.index].0 = stats;
     }
 
-    pub(crate) fn set_held(&self, held: Held) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
+    pub fn set_held(&self, held: Held) {
+        self.shared.parts()[self.index].1 = held;
     }
 }

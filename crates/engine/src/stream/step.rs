@@ -32,6 +32,8 @@ pub(super) struct Step {
     pub queue: VecDeque<(usize, usize)>,
     pub ops_left: usize,
     pub tokens: usize,
+    /// The experts of the ids, for devices.
+    pub experts: Vec<i32>,
 }
 
 /// The streamed nodes of one layer, which share one ids operand.
@@ -41,6 +43,8 @@ pub(crate) struct LayerOps {
     pub count: usize,
     /// Every part of the layer once, in the order the nodes need them.
     pub parts: Vec<usize>,
+    /// How many of them these nodes need: the others are of nodes in another graph.
+    pub needed: usize,
 }
 
 /// Collects the pairs of each expert.
@@ -99,8 +103,18 @@ impl Step {
     ) -> Self {
         let Sorted { mut wanted, none } = wanted;
         let slots = slots_of_pairs(ids, &wanted);
-        let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts);
-        Self { layer, ids: ids_operand, wanted, none, slots, queue, ops_left: ops.count, tokens: ids.tokens }
+        let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts[..ops.needed]);
+        Self {
+            layer,
+            ids: ids_operand,
+            wanted,
+            none,
+            slots,
+            queue,
+            ops_left: ops.count,
+            tokens: ids.tokens,
+            experts: Vec::new(),
+        }
     }
 }
 

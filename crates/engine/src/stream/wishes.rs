@@ -6,7 +6,7 @@ use hypura_storage::Priority;
 
 use super::experts::Target;
 use super::io::{Io, Wish};
-use super::slab::{Cells, Slab};
+use super::slots::{Cells, Slab};
 use super::step::{Place, Step};
 
 /// Reads of all misses that have slots: the parts needed first, of all of them, come first.

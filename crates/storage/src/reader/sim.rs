@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Reader;
 use super::chunk::{Chunk, Step};
-use super::request::{Completion, ReadRequest, ReaderConfig, ReaderStats};
+use super::request::{Completion, Priority, ReadRequest, ReaderConfig, ReaderStats};
 use super::schedule::Schedule;
 use crate::random::SplitMix64;
 
@@ -40,6 +40,8 @@ pub enum Eio {
     Probability(f64),
     /// This call and all that follow.
     ForeverFrom(u64),
+    /// Every call of a prefetch that nobody waits for when it starts.
+    Prefetches,
 }
 
 /// One read call that takes unusually long.
@@ -213,6 +215,7 @@ impl SimReader {
             Eio::OnceAt(at) => number == at,
             Eio::Probability(probability) => self.random.unit() < probability,
             Eio::ForeverFrom(from) => number >= from,
+            Eio::Prefetches => chunk.priority() == Priority::Prefetch,
         };
         if fails {
             self.injected.eio += 1;

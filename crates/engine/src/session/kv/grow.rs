@@ -38,7 +38,7 @@ impl KvRows {
             sequences: loaded.planned.plan.context.sequences,
             kv_bytes: loaded.ledger.bytes_for(Purpose::Kv),
             trained: u32::try_from(loaded.planned.source.shape.context_train).unwrap_or(u32::MAX),
-            spare_bytes: loaded.context.spare_bytes(),
+            spare_bytes: loaded.spare_bytes(),
         }
     }
 
@@ -89,7 +89,9 @@ impl KvRows {
         let mut meter = None;
         let mut needs = |context: &ContextShape, _: &Homes| {
             if meter.is_none() {
-                meter = NeedsMeter::new(&planned.source, planned.settings.tuning.threads).ok();
+                let settings = &planned.settings;
+                let (threads, devices) = (settings.tuning.threads, &settings.model.devices);
+                meter = NeedsMeter::new(&planned.source, threads, devices).ok();
             }
             meter.as_ref()?.needs(context).ok()
         };

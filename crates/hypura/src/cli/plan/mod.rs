@@ -12,7 +12,7 @@ mod what_if;
 use hypura_core::plan::{Routing, Workload, estimate_needs};
 use hypura_core::profile::Profile;
 use hypura_engine::advise::{Advice, AdviceError, AdviceSettings, advise};
-use hypura_engine::load::NeedsMeter;
+use hypura_engine::load::{DeviceSettings, NeedsMeter};
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
@@ -93,7 +93,7 @@ fn advise_about(
     threads: u32,
 ) -> Result<Advice, AdviceError> {
     let Header { shape, source, .. } = header;
-    let meter = source.as_ref().map(|source| NeedsMeter::new(source, threads));
+    let meter = source.as_ref().map(|source| NeedsMeter::new(source, threads, &DeviceSettings::default()));
     match meter {
         Some(Ok(meter)) => advise(shape, profile, settings, |context, _| meter.needs(context)),
         refused => {

@@ -1,8 +1,9 @@
-//! Routers: what they chose, choosing for them (tests and benchmarks), and asking the next layer's router early.
+//! Routers: which nodes choose experts, and asking the next layer's router early.
 
+use super::memory::{is_host, require_host};
+use super::operand::{lay_out, plain_tensor, to_usize};
+use super::run::{GraphRun, Scratch, StreamedKind, StreamedOp, WeightId};
 use crate::error::ExecError;
-use crate::graph::operand::{lay_out, plain_tensor, to_usize};
-use crate::graph::{GraphRun, MoeIds, Scratch, StreamedKind, StreamedOp, WeightId};
 use crate::sys;
 
 /// A `MUL_MAT` with a resident matrix.
@@ -64,8 +65,8 @@ impl GraphRun<'_> {
         })
     }
 
-    /// Whether the input of a product with a resident matrix is the product of something normalised with the weights of its
-    /// norm, as `lookahead` can exchange them.
+    /// Whether the input of a product with a resident matrix is the product of something normalised with the
+    /// weights of its norm, as `lookahead` can exchange them.
     #[must_use]
     pub fn is_normalised(&self, matmul: MatMul) -> bool {
         let node = self.node(matmul.node);
@@ -73,41 +74,14 @@ impl GraphRun<'_> {
         unsafe {
             let weight = &*(*node).src[0];
             let columns = usize::try_from(weight.ne[0]).unwrap_or(0);
-            !crate::buffer_type::is_streamed(weight) && norm_weights((*node).src[1], columns).is_some()
+            !crate::buffer::is_streamed(weight) && norm_weights((*node).src[1], columns).is_some()
         }
     }
 
-    /// Overwrites the chosen experts. The node that makes them must have run, the nodes that use them not yet.
-    ///
-    /// # Errors
-    /// [`ExecError::Misuse`] when the shape or an expert does not fit.
-    pub fn set_moe_ids(&mut self, op: StreamedOp, chosen: &MoeIds) -> Result<(), ExecError> {
-        let current = self.moe_ids(op)?;
-        if (current.used, current.tokens, current.experts.len())
-            != (chosen.used, chosen.tokens, chosen.experts.len())
-        {
-            return Err(ExecError::Misuse("the forced ids have another shape".to_owned()));
-        }
-        // SAFETY: as in `moe_ids`; the ids operand is host memory that only the nodes to come read.
-        unsafe {
-            let node = self.node(op.node);
-            let ids = &*(*node).src[2];
-            let expert_count = (*(*node).src[0]).ne[2];
-            for (at, expert) in chosen.experts.iter().enumerate() {
-                if *expert < -1 || i64::from(*expert) >= expert_count {
-                    return Err(ExecError::Misuse(format!("expert {expert} of {expert_count}")));
-                }
-                let (token, slot) = (at / chosen.used, at % chosen.used);
-                let place = ids.data.cast::<u8>().add(token * ids.nb[1] + slot * ids.nb[0]);
-                place.cast::<i32>().write_unaligned(*expert);
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies the matrices of `later` to the input of `now`, which must have been computed and not yet been overwritten:
-    /// the scores of later routers for the hidden state of today, each `tokens` rows of one score per expert. Where the
-    /// inputs are normalised with weights of their own, those of `now` are exchanged for those of the later one.
+    /// Applies the matrices of `later` to the input of `now`, which must have been computed and not yet been
+    /// overwritten: the scores of later routers for the hidden state of today, each `tokens` rows of one
+    /// score per expert. Where the inputs are normalised with weights of their own, those of `now` are
+    /// exchanged for those of the later one.
     ///
     /// # Errors
     /// [`ExecError::Misuse`] when the shapes do not fit each other.
@@ -129,8 +103,8 @@ impl GraphRun<'_> {
         tensors.reserve_exact(3 * later.len());
         let (mut from, mut to) = (0, 0);
         for (next, shape) in later.iter().zip(&shapes) {
-            // SAFETY: the substituted tensors describe scratch memory of the sizes just made; `tensors` does not
-            // reallocate.
+            // SAFETY: the substituted tensors describe scratch memory of the sizes just made; `tensors` does
+            // not reallocate.
             unsafe {
                 let mut rows = plain_tensor((*now).src[1], input.as_mut_ptr().add(from).cast());
                 lay_out(&mut rows, [shape.columns, shape.tokens, 1])?;
@@ -178,10 +152,12 @@ unsafe fn router_input(
     next: *const sys::ggml_tensor,
     input: &mut Vec<f32>,
 ) -> Result<RouterShape, ExecError> {
-    // SAFETY: the caller's promise; the input of `now` holds `columns` floats per row at stride nb[1]; norm weights are
-    // leafs in host memory.
+    // SAFETY: the caller's promise; the input of `now` holds `columns` floats per row at stride nb[1]; norm
+    // weights are leafs in host memory.
     unsafe {
         let source = &*(*now).src[1];
+        require_host(source)?;
+        require_host((*next).src[0])?;
         let matrix = &*(*next).src[0];
         let fits = source.type_ == sys::GGML_TYPE_F32
             && source.nb[0] == 4
@@ -226,8 +202,8 @@ unsafe fn norm_exchange(
 /// # Safety
 /// `tensor` and its operands are alive for `'a`.
 unsafe fn norm_weights<'a>(mut tensor: *const sys::ggml_tensor, columns: usize) -> Option<&'a [f32]> {
-    // SAFETY: the caller vouches for the chain of operands; the weight is a leaf of `columns` contiguous floats in host
-    // memory, which is checked.
+    // SAFETY: the caller vouches for the chain of operands; the weight is a leaf of `columns` contiguous
+    // floats in host memory, which is checked.
     unsafe {
         while matches!((*tensor).op, sys::GGML_OP_RESHAPE | sys::GGML_OP_VIEW) && !(*tensor).src[0].is_null()
         {
@@ -242,7 +218,8 @@ unsafe fn norm_weights<'a>(mut tensor: *const sys::ggml_tensor, columns: usize) 
             && weight.ne[0] == i64::try_from(columns).ok()?
             && weight.ne[1] == 1
             && !weight.data.is_null()
-            && !crate::buffer_type::is_streamed(weight);
+            && is_host(weight)
+            && !crate::buffer::is_streamed(weight);
         usable.then(|| std::slice::from_raw_parts(weight.data.cast::<f32>(), columns))
     }
 }

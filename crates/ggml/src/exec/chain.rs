@@ -1,15 +1,20 @@
-//! An expert layer as one chain: products of the input (gate and up), biases and activation, and the product of that
-//! (down). A chain is computed for whichever experts are in memory, in one call of the backend, and its results stay in
-//! scratch memory until all of them are there.
+//! An expert layer as one chain: products of the input (gate and up), biases and activation, and the product
+//! of that (down). A chain is computed for whichever experts are in memory, in one call of the backend, and
+//! its results stay in scratch memory until all of them are there.
 //!
-//! Why results are written to the graph's own tensors only at the end: ggml's allocator may give a later node the memory
-//! of an earlier one or of the input, and experts that come late still need both. Bits do not depend on any of this: each
-//! result row depends on its own input row alone, and all rows of an expert are computed in the same call.
+//! Why results are written to the graph's own tensors only at the end: ggml's allocator may give a later node
+//! the memory of an earlier one or of the input, and experts that come late still need both. Bits do not
+//! depend on any of this: each result row depends on its own input row alone, and all rows of an expert are
+//! computed in the same call.
 
 use crate::error::ExecError;
-use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_int, to_usize};
-use crate::graph::{GraphRun, SlabBinding, StreamedKind, StreamedOp};
 use crate::sys;
+
+use super::bind::bind_slab;
+use super::memory::is_host;
+use super::operand::{in_range, lay_out, plain_tensor, to_int, to_usize};
+use super::run::{GraphRun, StreamedKind, StreamedOp};
+use super::whole::SlabBinding;
 
 /// The nodes of an expert layer that can be computed expert by expert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,12 +76,15 @@ impl ExpertChain {
 }
 
 impl GraphRun<'_> {
-    /// The chain that the streamed nodes of one layer form with the nodes between them, if they form one that is known:
-    /// anything else is computed node by node.
+    /// The chain that the streamed nodes of one layer form with the nodes between them, if they form one that
+    /// is known: anything else is computed node by node.
     #[must_use]
     pub fn chain(&self, ops: &[StreamedOp]) -> Option<ExpertChain> {
         let (first, last) = (ops.first()?, ops.last()?);
-        if ops.len() < 2 || ops.iter().any(|op| op.kind != StreamedKind::Experts || op.ids != first.ids) {
+        if !self.is_host()
+            || ops.len() < 2
+            || ops.iter().any(|op| op.kind != StreamedKind::Experts || op.ids != first.ids)
+        {
             return None;
         }
         // SAFETY: nodes and operands of the graph are alive.
@@ -115,7 +123,7 @@ impl GraphRun<'_> {
         // SAFETY: the caller vouches for the nodes; unused operands are null and compared only.
         unsafe {
             let node = &*tensor;
-            if node.type_ != sys::GGML_TYPE_F32 || node.nb[0] != 4 {
+            if node.type_ != sys::GGML_TYPE_F32 || node.nb[0] != 4 || !is_host(node) {
                 return None;
             }
             match (op, node.op) {
@@ -124,6 +132,7 @@ impl GraphRun<'_> {
                 }
                 (Some(op), sys::GGML_OP_MUL_MAT_ID) => {
                     let same_input = std::ptr::eq(node.src[1].cast_const(), input)
+                        && is_host(input)
                         && (*input).type_ == sys::GGML_TYPE_F32
                         && (*input).nb[0] == 4;
                     same_input.then_some(StepKind::First(op))
@@ -132,7 +141,8 @@ impl GraphRun<'_> {
                     let bias = &*node.src[1];
                     let resident = bias.op == sys::GGML_OP_NONE
                         && !bias.data.is_null()
-                        && !crate::buffer_type::is_streamed(bias);
+                        && is_host(bias)
+                        && !crate::buffer::is_streamed(bias);
                     (resident && node.src[2] as usize == ids).then_some(StepKind::Bias(earlier(node.src[0])?))
                 }
                 (None, sys::GGML_OP_GLU) => {
@@ -167,9 +177,9 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Computes all but the last product for the rows of `upper`, and the last product for the rows of `lower`, whose
-    /// others were computed before or are in `upper`. `slabs` belongs to the streamed nodes, in order. All rows of an
-    /// expert must come together.
+    /// Computes all but the last product for the rows of `upper`, and the last product for the rows of
+    /// `lower`, whose others were computed before or are in `upper`. `slabs` belongs to the streamed nodes,
+    /// in order. All rows of an expert must come together.
     ///
     /// # Errors
     /// [`ExecError::Misuse`] on rows or slots out of range, [`ExecError::Backend`] when the backend fails.
@@ -180,13 +190,14 @@ impl GraphRun<'_> {
         upper: &[ChainRow],
         lower: &[ChainRow],
     ) -> Result<(), ExecError> {
-        self.check_chain(chain, slabs, upper, lower)?;
+        check_chain(self, chain, slabs, upper, lower)?;
         // ggml's work for a product grows with the number of slots that it sees, used or not.
         let used = upper.iter().chain(lower).map(|(_, slot)| to_usize(i64::from(*slot)));
         let used = used.collect::<Result<Vec<usize>, _>>()?;
         let (lowest, highest) = (used.iter().min().copied(), used.iter().max().copied());
         let Some((lowest, highest)) = lowest.zip(highest) else { return Ok(()) };
-        let slabs: Vec<_> = slabs.iter().map(|slab| slab.window(lowest, highest)).collect();
+        let slabs: Option<Vec<_>> = slabs.iter().map(|slab| slab.window(lowest, highest)).collect();
+        let slabs = slabs.ok_or_else(|| ExecError::Misuse("a slot is out of range".to_owned()))?;
         let from = self.scratch.chain.order.len();
         for (pair, _) in upper {
             self.scratch.chain.position[*pair as usize] = self.scratch.chain.order.len();
@@ -226,39 +237,13 @@ impl GraphRun<'_> {
             let node = self.node(step.node);
             for (row, pair) in rows.chunks_exact(step.width).zip(&scratch.order) {
                 let (token, slot) = (*pair as usize / chain.used, *pair as usize % chain.used);
-                // SAFETY: the node's shape is [width, used, tokens]; token and slot are below them (`begin_chain` sized
-                // `position` so, `run_chain` indexed it with every pair).
+                // SAFETY: the node's shape is [width, used, tokens]; token and slot are below them
+                // (`begin_chain` sized `position` so, `run_chain` indexed it with every pair).
                 unsafe {
                     let to = (*node).data.cast::<u8>().add(token * (*node).nb[2] + slot * (*node).nb[1]);
                     std::ptr::copy_nonoverlapping(row.as_ptr(), to.cast::<f32>(), step.width);
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn check_chain(
-        &self,
-        chain: &ExpertChain,
-        slabs: &[SlabBinding<'_>],
-        upper: &[ChainRow],
-        lower: &[ChainRow],
-    ) -> Result<(), ExecError> {
-        let ops = chain.steps.iter().filter_map(|step| match step.kind {
-            StepKind::First(op) | StepKind::Last(op, _) => Some(op),
-            StepKind::Bias(_) | StepKind::Join(..) => None,
-        });
-        let mut count = 0;
-        for (op, slab) in ops.zip(slabs) {
-            count += 1;
-            if !slab.holds(self.slice_bytes(op)) {
-                return Err(ExecError::Misuse(format!("a slab of {} bytes is too short", slab.memory.len())));
-            }
-        }
-        let slots = slabs.iter().map(|slab| slab.slots).min().unwrap_or(0);
-        let sound = |(pair, slot): &ChainRow| (*pair as usize) < chain.pairs() && in_range(*slot, slots);
-        if count != slabs.len() || !upper.iter().chain(lower).all(sound) {
-            return Err(ExecError::Misuse("a row or a slot is out of range".to_owned()));
         }
         Ok(())
     }
@@ -278,8 +263,8 @@ impl GraphRun<'_> {
     fn gather_input(&mut self, chain: &ExpertChain, upper: &[ChainRow]) -> Result<(), ExecError> {
         let node = self.node(chain.steps[0].node);
         self.scratch.input.clear();
-        // SAFETY: the first step is a product; its input has rows of contiguous floats (`step_kind`), `tokens` times one
-        // or `used` of them, and pairs were checked.
+        // SAFETY: the first step is a product; its input has rows of contiguous floats (`step_kind`),
+        // `tokens` times one or `used` of them, and pairs were checked.
         unsafe {
             let input = &*(*node).src[1];
             let (columns, broadcast) = (to_usize(input.ne[0])?, to_usize(input.ne[1])?.max(1));
@@ -305,9 +290,10 @@ impl GraphRun<'_> {
         let mut results: Vec<*mut sys::ggml_tensor> = Vec::with_capacity(chain.steps.len());
         for (index, step) in chain.steps.iter().enumerate() {
             let node = self.node(step.node);
-            // SAFETY: node and operands are alive. Substituted pointers address scratch memory: `count` gathered input
-            // rows, `pairs` result rows of each step (`begin_chain`), and 2 × `count` ids (`lay_ids`). The slab was
-            // checked. `tensors` does not reallocate (`run_chain` reserved four for each step and lower row).
+            // SAFETY: node and operands are alive. Substituted pointers address scratch memory: `count`
+            // gathered input rows, `pairs` result rows of each step (`begin_chain`), and 2 × `count` ids
+            // (`lay_ids`). The slab was checked. `tensors` does not reallocate (`run_chain` reserved four for
+            // each step and lower row).
             unsafe {
                 let to = self.scratch.chain.results[index].as_mut_ptr().add(from * step.width);
                 let mut result = plain_tensor(node, to.cast());
@@ -315,7 +301,8 @@ impl GraphRun<'_> {
                 match step.kind {
                     StepKind::First(_) => {
                         let Some(slab) = products.next() else { break };
-                        let weight = self.push(bind_slab((*node).src[0], *slab)?);
+                        let bound = bind_slab(self, (*node).src[0], *slab)?;
+                        let weight = self.push(bound);
                         let columns = to_usize((*weight).ne[0])?;
                         let mut rows = plain_tensor((*node).src[1], self.scratch.input.as_mut_ptr().cast());
                         lay_out(&mut rows, [columns, count, 1])?;
@@ -341,8 +328,8 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Lays out the last product for the rows at the positions of `down`, one node for each run of neighbours. Their
-    /// slots begin at `ids_at`.
+    /// Lays out the last product for the rows at the positions of `down`, one node for each run of
+    /// neighbours. Their slots begin at `ids_at`.
     fn plan_lower(
         &mut self,
         chain: &ExpertChain,
@@ -362,9 +349,11 @@ impl GraphRun<'_> {
         let mut first = 0;
         for run in down.chunk_by(|one, next| one.0 + 1 == next.0) {
             let (from, count) = (run[0].0, run.len());
-            // SAFETY: as in `plan_upper`; the input rows are the results of an earlier step at the same positions.
+            // SAFETY: as in `plan_upper`; the input rows are the results of an earlier step at the same
+            // positions.
             unsafe {
-                let weight = self.push(bind_slab((*node).src[0], slab)?);
+                let bound = bind_slab(self, (*node).src[0], slab)?;
+                let weight = self.push(bound);
                 let input = self.scratch.chain.results[of].as_mut_ptr().add(from * input_width);
                 let mut rows = plain_tensor((*node).src[1], input.cast());
                 lay_out(&mut rows, [input_width, count, 1])?;
@@ -406,4 +395,30 @@ impl GraphRun<'_> {
         lay_out(&mut stand_in, [count, 1, 1])?;
         Ok(self.push(stand_in))
     }
+}
+
+fn check_chain(
+    run: &GraphRun<'_>,
+    chain: &ExpertChain,
+    slabs: &[SlabBinding<'_>],
+    upper: &[ChainRow],
+    lower: &[ChainRow],
+) -> Result<(), ExecError> {
+    let ops = chain.steps.iter().filter_map(|step| match step.kind {
+        StepKind::First(op) | StepKind::Last(op, _) => Some(op),
+        StepKind::Bias(_) | StepKind::Join(..) => None,
+    });
+    let mut count = 0;
+    for (op, slab) in ops.zip(slabs) {
+        count += 1;
+        if !slab.holds(run.slice_bytes(op)) {
+            return Err(ExecError::Misuse(format!("a slab of {} bytes is too short", slab.memory.len())));
+        }
+    }
+    let slots = slabs.iter().map(|slab| slab.slots).min().unwrap_or(0);
+    let sound = |(pair, slot): &ChainRow| (*pair as usize) < chain.pairs() && in_range(*slot, slots);
+    if count != slabs.len() || !upper.iter().chain(lower).all(sound) {
+        return Err(ExecError::Misuse("a row or a slot is out of range".to_owned()));
+    }
+    Ok(())
 }

@@ -1,12 +1,12 @@
-//! The input of an expert layer in the form that its kernels want (blocks of 8-bit numbers), made once for all of a
-//! prompt's tokens: each token uses several experts, and each product would convert its rows anew. Rows in that form are
-//! also a third as long to gather.
+//! The input of an expert layer in the form that its kernels want (blocks of 8-bit numbers), made once for
+//! all of a prompt's tokens: each token uses several experts, and each product would convert its rows anew.
+//! Rows in that form are also a third as long to gather.
 //!
 //! Bits do not depend on it: blocks are converted one by one and by the same function.
 
+use super::operand::{lay_out, plain_tensor, to_usize};
+use super::run::{GraphRun, Scratch, StreamedOp};
 use crate::error::ExecError;
-use crate::graph::operand::{lay_out, plain_tensor, to_usize};
-use crate::graph::{GraphRun, Scratch, StreamedOp};
 use crate::sys;
 
 /// Fewer rows than this are not worth a call of their own.
@@ -38,8 +38,8 @@ impl Converted {
 }
 
 impl GraphRun<'_> {
-    /// Converts the input of a `MUL_MAT_ID`, unless that was done or does not pay. True when `scratch.converted` holds it:
-    /// row `token × broadcast + slot` of the input at that position.
+    /// Converts the input of a `MUL_MAT_ID`, unless that was done or does not pay. True when
+    /// `scratch.converted` holds it: row `token × broadcast + slot` of the input at that position.
     pub(super) fn convert_input(&mut self, op: StreamedOp, rows: usize) -> Result<bool, ExecError> {
         let node = self.node(op.node);
         // SAFETY: node and operands are alive; the table of CPU kernels covers all types.
@@ -67,8 +67,8 @@ impl GraphRun<'_> {
         nodes.clear();
         // No reallocation below: the tensors point at each other.
         tensors.reserve_exact(2);
-        // SAFETY: the input is alive and contiguous, so that it is `rows` rows of `columns` floats; the result has room for
-        // as many rows of `form`.
+        // SAFETY: the input is alive and contiguous, so that it is `rows` rows of `columns` floats; the
+        // result has room for as many rows of `form`.
         unsafe {
             let mut source = plain_tensor(input, (*input).data.cast());
             lay_out(&mut source, [columns, rows, 1])?;
@@ -93,7 +93,8 @@ impl GraphRun<'_> {
 /// The form of rows of `columns` numbers of a type; `None` where it has none that can be made here.
 fn row_form(ty: sys::ggml_type, columns: usize) -> Option<RowForm> {
     let count = i64::try_from(columns).ok()?;
-    // SAFETY: `ty` is a type of ggml's own table; whole blocks are checked before the size of a row is asked for.
+    // SAFETY: `ty` is a type of ggml's own table; whole blocks are checked before the size of a row is asked
+    // for.
     unsafe {
         let block = sys::ggml_blck_size(ty);
         let whole = sys::ggml_is_quantized(ty) && block > 0 && count % block == 0;

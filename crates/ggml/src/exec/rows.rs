@@ -1,10 +1,24 @@
 //! Running some rows of a `MUL_MAT_ID`: gather inputs, one small node per group, scatter results.
 
+use super::bind::bind_slab;
+use super::convert::RowForm;
+use super::memory::require_host;
+use super::operand::{in_range, lay_out, plain_tensor, to_usize};
+use super::run::{GraphRun, Scratch, StreamedKind, StreamedOp};
+use super::whole::SlabBinding;
 use crate::error::ExecError;
-use crate::graph::convert::RowForm;
-use crate::graph::operand::{bind_slab, in_range, lay_out, plain_tensor, to_usize};
-use crate::graph::{GraphRun, RowGroup, Scratch, StreamedKind, StreamedOp};
 use crate::sys;
+
+/// Rows whose experts are in memory, to be computed by one node.
+#[derive(Clone, Copy, Debug)]
+pub struct RowGroup<'a> {
+    /// Where the experts are.
+    pub slab: SlabBinding<'a>,
+    /// Indices into [`MoeIds::experts`](super::MoeIds::experts).
+    pub pairs: &'a [u32],
+    /// For each pair, the slot of its expert.
+    pub slots: &'a [i32],
+}
 
 impl GraphRun<'_> {
     /// Zeroes the result rows of pairs without an expert (id −1).
@@ -12,21 +26,22 @@ impl GraphRun<'_> {
     /// # Errors
     /// [`ExecError::Misuse`] when a pair is out of range.
     pub fn zero_rows(&mut self, op: StreamedOp, pairs: &[u32]) -> Result<(), ExecError> {
-        let shape = self.rows_shape(op)?;
+        let shape = rows_shape(self, op)?;
         for pair in pairs {
-            let row = self.result_row(op, shape, *pair)?;
+            let row = result_row(self, op, shape, *pair)?;
             // SAFETY: `result_row` returned a row of `rows` floats inside the node's result.
             unsafe { std::ptr::write_bytes(row, 0, shape.rows) };
         }
         Ok(())
     }
 
-    /// Runs some rows of a `MUL_MAT_ID`, one node per group. Every pair of an expert must be in the same group.
+    /// Runs some rows of a `MUL_MAT_ID`, one node per group. Every pair of an expert must be in the same
+    /// group.
     ///
     /// # Errors
     /// As [`Self::run_bound`].
     pub fn run_rows(&mut self, op: StreamedOp, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
-        let shape = self.rows_shape(op)?;
+        let shape = rows_shape(self, op)?;
         let slice = self.slice_bytes(op);
         for group in groups {
             if !group.slab.holds(slice) {
@@ -55,37 +70,13 @@ impl GraphRun<'_> {
         self.scatter(op, shape, groups)
     }
 
-    fn rows_shape(&self, op: StreamedOp) -> Result<RowsShape, ExecError> {
-        let node = self.node(op.node);
-        // SAFETY: node and operands are alive.
-        unsafe {
-            let input = &*(*node).src[1];
-            let usable = op.kind == StreamedKind::Experts
-                && input.type_ == sys::GGML_TYPE_F32
-                && input.nb[0] == 4
-                && (*node).nb[0] == 4
-                && (*node).type_ == sys::GGML_TYPE_F32;
-            if !usable {
-                return Err(ExecError::Misuse(format!("node {} cannot run by rows", op.node)));
-            }
-            let ids = &*(*node).src[2];
-            Ok(RowsShape {
-                columns: to_usize(input.ne[0])?,
-                rows: to_usize((*node).ne[0])?,
-                used: to_usize(ids.ne[0])?,
-                tokens: to_usize(ids.ne[1])?,
-                broadcast: to_usize(input.ne[1])?,
-            })
-        }
-    }
-
     fn gather(&mut self, op: StreamedOp, shape: RowsShape, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
         let node = self.node(op.node);
         self.scratch.input.clear();
         for pair in groups.iter().flat_map(|group| group.pairs) {
             let (token, slot) = shape.split(*pair)?;
-            // SAFETY: token and slot were checked against the ids' shape; row `slot % broadcast` of `token` lies in the
-            // live input operand, whose rows are contiguous floats (`rows_shape`).
+            // SAFETY: token and slot were checked against the ids' shape; row `slot % broadcast` of `token`
+            // lies in the live input operand, whose rows are contiguous floats (`rows_shape`).
             let row = unsafe {
                 let input = &*(*node).src[1];
                 let at = token * input.nb[2] + (slot % shape.broadcast) * input.nb[1];
@@ -118,6 +109,11 @@ impl GraphRun<'_> {
     ) -> Result<(), ExecError> {
         let node = self.node(op.node);
         let total: usize = groups.iter().map(|group| group.pairs.len()).sum();
+        let mut weights = Vec::with_capacity(groups.len());
+        for group in groups.iter().filter(|group| !group.pairs.is_empty()) {
+            // SAFETY: the weight is alive with its node.
+            weights.push(unsafe { bind_slab(self, (*node).src[0], group.slab)? });
+        }
         let Scratch { input, output, slots, tensors, nodes, .. } = &mut *self.scratch;
         output.resize(output.len().max(total * shape.rows), 0.0);
         slots.clear();
@@ -127,12 +123,12 @@ impl GraphRun<'_> {
         // No reallocation below: the tensors point at each other.
         tensors.reserve_exact(4 * groups.len());
         let mut first = 0;
-        for group in groups.iter().filter(|group| !group.pairs.is_empty()) {
+        let computed = groups.iter().filter(|group| !group.pairs.is_empty());
+        for (group, weight) in computed.zip(weights) {
             let count = group.pairs.len();
-            // SAFETY: node and operands are alive; the substituted data pointers address `count` rows of scratch memory
-            // and slots whose reach `run_rows` checked; `tensors` never reallocates here.
+            // SAFETY: node and operands are alive; the substituted data pointers address `count` rows of
+            // scratch memory and slots whose reach `run_rows` checked; `tensors` never reallocates here.
             unsafe {
-                let weight = bind_slab((*node).src[0], group.slab)?;
                 let mut rows =
                     plain_tensor((*node).src[1], input.as_mut_ptr().add(first * form.words).cast());
                 rows.type_ = form.ty;
@@ -160,22 +156,13 @@ impl GraphRun<'_> {
         groups: &[RowGroup<'_>],
     ) -> Result<(), ExecError> {
         for (at, pair) in groups.iter().flat_map(|group| group.pairs).enumerate() {
-            let row = self.result_row(op, shape, *pair)?;
+            let row = result_row(self, op, shape, *pair)?;
             let source = &self.scratch.output[at * shape.rows..][..shape.rows];
-            // SAFETY: `result_row` returned a row of `rows` floats of the node's result, which is not scratch memory.
+            // SAFETY: `result_row` returned a row of `rows` floats of the node's result, which is not scratch
+            // memory.
             unsafe { std::ptr::copy_nonoverlapping(source.as_ptr(), row, shape.rows) };
         }
         Ok(())
-    }
-
-    /// The result row of a pair.
-    fn result_row(&self, op: StreamedOp, shape: RowsShape, pair: u32) -> Result<*mut f32, ExecError> {
-        let (token, slot) = shape.split(pair)?;
-        let node = self.node(op.node);
-        // SAFETY: the result of a MUL_MAT_ID has shape [rows, used, tokens]; both indices were checked.
-        Ok(unsafe {
-            (*node).data.cast::<u8>().add(token * (*node).nb[2] + slot * (*node).nb[1]).cast::<f32>()
-        })
     }
 }
 
@@ -201,4 +188,43 @@ impl RowsShape {
             Err(ExecError::Misuse(format!("pair {pair} of {}×{}", self.tokens, self.used)))
         }
     }
+}
+
+fn rows_shape(run: &GraphRun<'_>, op: StreamedOp) -> Result<RowsShape, ExecError> {
+    let node = run.node(op.node);
+    // SAFETY: node and operands are alive.
+    unsafe {
+        let input = &*(*node).src[1];
+        let usable = op.kind == StreamedKind::Experts
+            && input.type_ == sys::GGML_TYPE_F32
+            && input.nb[0] == 4
+            && (*node).nb[0] == 4
+            && (*node).type_ == sys::GGML_TYPE_F32;
+        if !usable {
+            return Err(ExecError::Misuse(format!("node {} cannot run by rows", op.node)));
+        }
+        require_host(node)?;
+        require_host(input)?;
+        let ids = &*(*node).src[2];
+        Ok(RowsShape {
+            columns: to_usize(input.ne[0])?,
+            rows: to_usize((*node).ne[0])?,
+            used: to_usize(ids.ne[0])?,
+            tokens: to_usize(ids.ne[1])?,
+            broadcast: to_usize(input.ne[1])?,
+        })
+    }
+}
+
+/// The result row of a pair.
+fn result_row(
+    run: &GraphRun<'_>,
+    op: StreamedOp,
+    shape: RowsShape,
+    pair: u32,
+) -> Result<*mut f32, ExecError> {
+    let (token, slot) = shape.split(pair)?;
+    let node = run.node(op.node);
+    // SAFETY: the result of a MUL_MAT_ID has shape [rows, used, tokens]; both indices were checked.
+    Ok(unsafe { (*node).data.cast::<u8>().add(token * (*node).nb[2] + slot * (*node).nb[1]).cast::<f32>() })
 }

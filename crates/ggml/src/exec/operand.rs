@@ -1,34 +1,8 @@
-//! Stand-ins for operands: copies of ggml tensors that point at other memory, and checked conversions of sizes.
+//! Stand-ins for operands: copies of ggml tensors that point at other memory, and checked conversions of
+//! sizes.
 
 use crate::error::ExecError;
-use crate::graph::SlabBinding;
 use crate::sys;
-use std::sync::atomic::AtomicU8;
-
-/// A copy of a weight that points elsewhere.
-///
-/// # Safety
-/// `weight` is alive.
-pub(super) unsafe fn bind(weight: *const sys::ggml_tensor, memory: &[AtomicU8]) -> sys::ggml_tensor {
-    // SAFETY: the caller vouches for the weight.
-    unsafe { plain_tensor(weight, memory.as_ptr().cast_mut().cast()) }
-}
-
-/// A copy of a stack of experts that is the slots of a slab instead.
-///
-/// # Safety
-/// `weight` is alive.
-pub(super) unsafe fn bind_slab(
-    weight: *const sys::ggml_tensor,
-    slab: SlabBinding<'_>,
-) -> Result<sys::ggml_tensor, ExecError> {
-    // SAFETY: the caller vouches for the weight.
-    let mut bound = unsafe { bind(weight, slab.memory) };
-    bound.ne[2] = to_i64(slab.slots)?;
-    bound.nb[2] = slab.stride;
-    bound.nb[3] = slab.stride * slab.slots;
-    Ok(bound)
-}
 
 /// A copy of a tensor with other data, in no buffer, a view of nothing.
 ///

@@ -1,7 +1,8 @@
-//! Routers in 8 bits, for guessing only: a router in floats is a megabyte or ten that each guess would fetch from memory
-//! anew. What is lost decides between experts that are as good as equal.
+//! Routers in 8 bits, for guessing only: a router in floats is a megabyte or ten that each guess would fetch
+//! from memory anew. What is lost decides between experts that are as good as equal.
 
-use crate::graph::operand::{lay_out, plain_tensor, to_usize};
+use super::memory::is_host;
+use super::operand::{lay_out, plain_tensor, to_usize};
 use crate::sys;
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ impl RouterCopies {
     /// floats in memory.
     ///
     /// # Safety
-    /// `weight` is alive, and its bytes are in host memory unless it is streamed.
+    /// `weight` is alive.
     pub(super) unsafe fn of(&mut self, weight: *const sys::ggml_tensor) -> Option<sys::ggml_tensor> {
         // SAFETY: the caller's promise.
         let copy = self.by_weight.entry(weight as usize).or_insert_with(|| unsafe { quantised(weight) });
@@ -35,8 +36,8 @@ impl RouterCopies {
 /// # Safety
 /// As [`RouterCopies::of`].
 unsafe fn quantised(weight: *const sys::ggml_tensor) -> Option<Vec<u8>> {
-    // SAFETY: the caller's promise; the matrix is contiguous floats, which is checked, and the result has room for as many
-    // rows of the type.
+    // SAFETY: the caller's promise; the matrix is contiguous floats in host memory, which is checked, and the
+    // result has room for as many rows of the type.
     unsafe {
         let tensor = &*weight;
         let known = tensor.type_ == sys::GGML_TYPE_F32
@@ -44,8 +45,9 @@ unsafe fn quantised(weight: *const sys::ggml_tensor) -> Option<Vec<u8>> {
             && tensor.ne[2] == 1
             && tensor.ne[3] == 1
             && !tensor.data.is_null()
+            && is_host(weight)
             && sys::ggml_is_contiguous(weight)
-            && !crate::buffer_type::is_streamed(weight);
+            && !crate::buffer::is_streamed(weight);
         if !known {
             return None;
         }

@@ -1,0 +1,66 @@
+//! Devices besides the CPU, and whose kernels compute with which weights.
+//!
+//! The plan decides it, never what happens to be in memory: kernels of two devices round differently.
+
+use hypura_ggml::{Device, LoadMode, LoadOptions};
+
+use crate::error::LoadError;
+
+/// Devices besides the CPU, and what they are for. By default there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceSettings {
+    /// Devices that layers may be on: attention, KV cache, and weights that stay in memory.
+    pub devices: Vec<Device>,
+    /// Layers for them, the last ones first and the output layer before them; −1 for all.
+    pub gpu_layers: i32,
+    /// Where streamed experts are computed with; `None`: on the CPU, wherever the rest of their layer is.
+    pub experts: Option<Device>,
+    /// The same for dense weights that are streamed.
+    pub dense: Option<Device>,
+}
+
+impl DeviceSettings {
+    /// The device that computes with streamed experts.
+    ///
+    /// # Errors
+    /// [`LoadError::Ggml`] when there is not even a CPU.
+    pub(super) fn of_experts(&self) -> Result<Device, LoadError> {
+        Ok(self.experts.map_or_else(Device::cpu, Ok)?)
+    }
+
+    /// The device that computes with streamed dense weights.
+    ///
+    /// # Errors
+    /// As [`Self::of_experts`].
+    pub(super) fn of_dense(&self) -> Result<Device, LoadError> {
+        Ok(self.dense.map_or_else(Device::cpu, Ok)?)
+    }
+
+    /// The device that computes with experts that stay in memory: routes can be looked into on one device
+    /// only.
+    pub(super) fn of_resident_experts(&self) -> Result<Device, LoadError> {
+        let device = self.devices.first().filter(|_| self.gpu_layers != 0).copied();
+        Ok(device.map_or_else(Device::cpu, Ok)?)
+    }
+
+    /// What llama.cpp is told for a measurement.
+    pub(super) fn measured(&self, path: std::path::PathBuf) -> LoadOptions {
+        LoadOptions {
+            path,
+            mode: LoadMode::Measure { placements: Vec::new() },
+            devices: self.all(),
+            gpu_layers: self.gpu_layers,
+        }
+    }
+
+    /// Every device that computes anything, but for the CPU.
+    pub(super) fn all(&self) -> Vec<Device> {
+        let mut all = self.devices.clone();
+        for device in [self.experts, self.dense].into_iter().flatten() {
+            if !all.contains(&device) {
+                all.push(device);
+            }
+        }
+        all
+    }
+}

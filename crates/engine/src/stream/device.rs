@@ -1,0 +1,172 @@
+//! A layer of experts on a device: whole nodes only, over its slots, or over a frame where there are too few
+//! of them.
+//!
+//! A device computes after the call has returned. What it computes with stays pinned until it is known to be
+//! done: when the ids of the next layer have been read, or at the end of the step.
+
+use hypura_core::plan::ExpertLayout;
+use hypura_ggml::{DeviceBuffer, ExecError, GraphRun, HostMemory, SlabBinding, StreamedOp};
+use std::sync::Arc;
+
+use super::experts::{ExpertStreamer, Target, no_slots};
+use super::io::Io;
+use super::slots::Cells;
+use super::slots::device::{Frames, Source, Uploads};
+use super::step::{Place, Step};
+use super::wishes::feed_cells;
+
+/// What experts on a device need besides slots there.
+pub(crate) struct DeviceSide {
+    uploads: Uploads,
+    frames: Frames,
+    /// The memory of throwaway cells.
+    cells: Arc<dyn HostMemory>,
+    /// Layers that the device may still be computing.
+    launched: Vec<Step>,
+}
+
+impl DeviceSide {
+    /// Slots and frames are where `uploads` leads to; `cells` are those of the host.
+    pub fn new(uploads: Uploads, layout: &ExpertLayout, cells: &Cells) -> Self {
+        let frames = Frames::new(layout, &uploads);
+        let cells: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(cells.arena())));
+        Self { uploads, frames, cells, launched: Vec::new() }
+    }
+
+    /// A layer has been launched; it keeps what it holds.
+    pub fn keep(&mut self, step: Step) {
+        self.launched.push(step);
+    }
+
+    /// Nothing is being computed any more: what layers before held is free.
+    pub fn settle(&mut self) -> Vec<Step> {
+        self.frames.settle();
+        std::mem::take(&mut self.launched)
+    }
+}
+
+/// One node, a part of the experts of a layer, to be computed on a device.
+pub(super) struct DeviceNode<'a> {
+    pub streamer: &'a mut ExpertStreamer,
+    pub io: &'a mut Io<Target>,
+    pub op: StreamedOp,
+    pub part: usize,
+}
+
+impl DeviceNode<'_> {
+    /// Launches it.
+    pub fn run(&mut self, run: &mut GraphRun<'_>, step: &mut Step) -> Result<(), ExecError> {
+        match step.slots.take() {
+            Some(slots) => {
+                let outcome = self.run_in_slots(run, step, &slots);
+                step.slots = Some(slots);
+                outcome
+            }
+            None => self.run_in_frame(run, step),
+        }
+    }
+
+    fn run_in_slots(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        step: &mut Step,
+        slots: &[i32],
+    ) -> Result<(), ExecError> {
+        if slots.is_empty() {
+            // A ubatch without outputs has no tokens left in its last layer.
+            return Ok(());
+        }
+        self.streamer.tend(self.io);
+        loop {
+            let waits = |want: &usize| !self.streamer.is_ready(step, *want, self.part);
+            let waiting: Vec<usize> = (0..step.wanted.len()).filter(waits).collect();
+            if waiting.is_empty() {
+                break;
+            }
+            self.wait_for(step, &waiting)?;
+        }
+        let layer = &self.streamer.layout.layers[step.layer];
+        let bank = self.streamer.slabs[layer.class].bank().ok_or_else(no_slots)?;
+        bank.memory().fence(run);
+        let slab = bank.binding(self.part, &layer.parts[self.part]).ok_or_else(no_slots)?;
+        self.launch(run, slab, slots)
+    }
+
+    fn run_in_frame(&mut self, run: &mut GraphRun<'_>, step: &mut Step) -> Result<(), ExecError> {
+        let device = self.streamer.device.as_mut().ok_or_else(no_slots)?;
+        let frame = device.frames.begin(run)?;
+        let uploads = device.uploads.clone();
+        let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
+        while !todo.is_empty() {
+            let (ready, rest) = self.streamer.split_ready(step, todo, self.part);
+            todo = rest;
+            if ready.is_empty() {
+                self.wait_for(step, &todo)?;
+                continue;
+            }
+            for want in &ready {
+                self.upload(step, *want, &frame)?;
+            }
+            if ready.iter().any(|want| matches!(step.wanted[*want].place, Place::Cells(_))) {
+                // Cells are read into again as soon as they are free.
+                uploads.lock().wait();
+                self.streamer.free_cells(step, self.part, &ready);
+            }
+            feed_cells(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
+            self.streamer.tend(self.io);
+        }
+        let layer = &self.streamer.layout.layers[step.layer];
+        let (stride, slots) = (layer.parts[self.part].slice_bytes, layer.experts as usize);
+        uploads.lock().fence(run);
+        let region = frame.region(0..stride * slots).ok_or_else(no_slots)?;
+        let outcome = self.launch(run, SlabBinding { memory: region.into(), stride, slots }, &step.experts);
+        if let Some(device) = &mut self.streamer.device {
+            device.frames.launch();
+        }
+        outcome
+    }
+
+    fn launch(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        slab: SlabBinding<'_>,
+        slots: &[i32],
+    ) -> Result<(), ExecError> {
+        let op = self.op;
+        run.meanwhile(&mut || self.streamer.tend(self.io), |run| run.run_bound(op, slab, slots))
+    }
+
+    /// Brings the slice of an expert, which has landed, to its place in a frame.
+    fn upload(&self, step: &Step, want: usize, frame: &Arc<DeviceBuffer>) -> Result<(), ExecError> {
+        let device = self.streamer.device.as_ref().ok_or_else(no_slots)?;
+        let layer = &self.streamer.layout.layers[step.layer];
+        let (layout, want) = (&layer.parts[self.part], &step.wanted[want]);
+        let at = want.expert as usize * layout.slice_bytes;
+        let mut uploader = device.uploads.lock();
+        match &want.place {
+            Place::Slot(slot) => {
+                let bank = self.streamer.slabs[layer.class].bank().ok_or_else(no_slots)?;
+                let from = bank.memory().host_slice(slot.index(), layout);
+                // The arena of slots is another than that of cells.
+                let source: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(bank.memory().arena())));
+                uploader.upload(&source, from, frame, at)
+            }
+            Place::Cells(cells) => {
+                let cell = cells[self.part].ok_or_else(no_slots)?;
+                let place = self.streamer.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
+                uploader.upload(&device.cells, place, frame, at)
+            }
+        }
+    }
+
+    /// Waits for something to land, of experts that may still come.
+    fn wait_for(&mut self, step: &mut Step, waiting: &[usize]) -> Result<(), ExecError> {
+        self.streamer.check(step, waiting)?;
+        let landed = self.io.wait()?;
+        self.streamer.absorb(landed);
+        // A stopped step may have left cells behind that are free only now.
+        feed_cells(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
+        self.streamer.keep_busy(self.io);
+        Ok(())
+    }
+}

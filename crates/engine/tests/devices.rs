@@ -1,0 +1,59 @@
+//! The gate on a device that is no host: memory that nobody can address, queues that are late, copies in any
+//! order. Every part of it once with everything on the device, once with the experts on the CPU and all else
+//! on the device, and once with the experts on the device and all else on the CPU. The device computes with
+//! the CPU's kernels, so the bits are the CPU's.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+#[path = "common/exact.rs"]
+mod exact;
+
+use exact::At;
+use hypura_engine::load::DeviceSettings;
+use hypura_engine::sim::{SimDevice, SimDeviceOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Runs a part of the gate on a device of its own, which must have found nothing wrong.
+fn on_device(homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
+    let device = SimDevice::new(SimDeviceOptions::default()).unwrap();
+    let outcome = catch_unwind(AssertUnwindSafe(|| part(&At { devices: homes(device) })));
+    // Whatever else went wrong follows from these.
+    let violations = device.violations();
+    assert!(violations.is_empty(), "{} violations, the first: {}", violations.len(), violations[0]);
+    if let Err(panic) = outcome {
+        resume_unwind(panic);
+    }
+    assert_eq!(device.used_bytes(), 0, "memory of the device is lost");
+}
+
+mod all_on_the_device {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        let device = device.device();
+        DeviceSettings { devices: vec![device], gpu_layers: -1, experts: Some(device), dense: Some(device) }
+    }
+
+    exactness!(|part| on_device(homes, part));
+}
+
+mod experts_on_the_cpu {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        DeviceSettings { devices: vec![device.device()], gpu_layers: -1, ..DeviceSettings::default() }
+    }
+
+    exactness!(|part| on_device(homes, part));
+}
+
+mod experts_on_the_device {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        DeviceSettings { experts: Some(device.device()), ..DeviceSettings::default() }
+    }
+
+    exactness!(|part| on_device(homes, part));
+}

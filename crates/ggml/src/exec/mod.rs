@@ -1,0 +1,37 @@
+//! A graph in execution: which nodes use streamed weights, how to run pieces of it, and how executors get to
+//! see it.
+//!
+//! A node with a streamed weight runs on the inner backend unchanged: for the length of one call its weight
+//! operand is replaced by a copy of the tensor that points at memory the engine supplies. Four forms exist:
+//! - [`GraphRun::run_bound`]: the whole `MUL_MAT_ID` over a slab of slots, with ids remapped to slots;
+//! - [`GraphRun::run_rows`]: only the rows of some experts, gathered and scattered, so that experts can be
+//!   computed as their bytes land; all rows of an expert go in one group, because ggml picks its kernel by
+//!   their number;
+//! - [`GraphRun::run_chain`]: all nodes of an expert layer for the experts whose bytes are there;
+//! - [`GraphRun::run_dense`]: a `MUL_MAT` with its weight elsewhere.
+//!
+//! Rows and chains read and write the graph's own tensors, which only host memory allows: a device refuses
+//! them. Sizes and ids are checked here, so that the engine needs no unsafe code.
+
+pub(crate) mod attach;
+pub(crate) mod between;
+mod bind;
+mod chain;
+mod convert;
+mod copies;
+mod memory;
+mod operand;
+mod router;
+mod rows;
+mod run;
+mod upload;
+mod whole;
+
+pub use attach::DeviceExecutor;
+pub use chain::{ChainRow, ExpertChain};
+pub use router::MatMul;
+pub use rows::RowGroup;
+pub use run::{Executor, GraphRun, StreamedKind, StreamedOp, WeightId};
+pub(crate) use run::{STATUS_ABORTED, STATUS_FAILED, STATUS_OK, Scratch};
+pub use upload::{HostMemory, Uploader};
+pub use whole::{MoeIds, SlabBinding};

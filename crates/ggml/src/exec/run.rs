@@ -1,0 +1,259 @@
+//! One graph in execution on one backend: its nodes, and running some of them.
+
+use crate::device::Device;
+use crate::error::ExecError;
+use crate::sys::{self, raw};
+use std::ffi::{CStr, c_int};
+use std::ops::Range;
+
+use super::between::BetweenNodes;
+use super::operand::to_int;
+use super::{bind, chain, convert, copies};
+use crate::buffer::is_streamed;
+
+/// `enum ggml_status` of success, as a plain int.
+pub(crate) const STATUS_OK: c_int = 0;
+/// `GGML_STATUS_FAILED`.
+pub(crate) const STATUS_FAILED: c_int = -1;
+/// `GGML_STATUS_ABORTED`.
+pub(crate) const STATUS_ABORTED: c_int = 1;
+
+/// Runs the graphs that a context computes on one device. Implemented by the engine.
+///
+/// One decode may arrive as several graphs: where layers lie on several devices, each of them gets its parts
+/// in turn.
+pub trait Executor: Send {
+    /// A decode begins: the graphs until [`Self::end_step`] belong to it.
+    fn begin_step(&mut self) {}
+
+    /// Computes every node of the graph, in order.
+    ///
+    /// # Errors
+    /// Any error voids the decode in progress and is returned from it.
+    fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError>;
+
+    /// The decode has ended; `ok` when all of its graphs were computed. Nothing is being computed any more.
+    fn end_step(&mut self, _ok: bool) {}
+}
+
+/// Identifies a streamed weight as long as its model lives.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WeightId(pub(super) usize);
+
+/// What a node does with its streamed weight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamedKind {
+    /// `MUL_MAT_ID`: a stack of experts, chosen by ids.
+    Experts,
+    /// `MUL_MAT`: one matrix.
+    Dense,
+    /// Any other operation: it cannot be streamed.
+    Unsupported,
+}
+
+/// A node with a streamed weight.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamedOp {
+    /// Index in the graph.
+    pub node: usize,
+    /// The weight.
+    pub weight: WeightId,
+    /// The operation.
+    pub kind: StreamedKind,
+    /// Identifies the ids operand: nodes with equal values choose the same experts. 0 without one.
+    pub ids: usize,
+}
+
+/// Memory reused from call to call.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(super) input: Vec<f32>,
+    pub(super) output: Vec<f32>,
+    pub(super) slots: Vec<i32>,
+    pub(super) tensors: Vec<sys::ggml_tensor>,
+    pub(super) nodes: Vec<*mut sys::ggml_tensor>,
+    pub(super) converted: convert::Converted,
+    pub(super) routers: copies::RouterCopies,
+    pub(super) chain: chain::ChainScratch,
+    pub(super) ids: Option<bind::DeviceIds>,
+}
+
+/// One graph in execution.
+pub struct GraphRun<'a> {
+    inner: sys::ggml_backend_t,
+    device: Device,
+    graph: *mut raw::ggml_cgraph,
+    pub(super) scratch: &'a mut Scratch,
+    between: &'a BetweenNodes,
+}
+
+impl<'a> GraphRun<'a> {
+    /// # Safety
+    /// Backend, graph and all tensors of the graph live for `'a` and are used by nobody else meanwhile. The
+    /// backend is one of `device`'s inner device.
+    pub(crate) unsafe fn new(
+        inner: sys::ggml_backend_t,
+        device: Device,
+        graph: *mut raw::ggml_cgraph,
+        scratch: &'a mut Scratch,
+        between: &'a BetweenNodes,
+    ) -> Self {
+        scratch.converted.forget();
+        Self { inner, device, graph, scratch, between }
+    }
+
+    /// The device that computes.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Whether it computes with host memory, and is done when a call returns. Others may only be used whole
+    /// node by whole node, and are done when [`Self::synchronize`] says so.
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.device.is_host()
+    }
+
+    pub(super) fn inner(&self) -> sys::ggml_backend_t {
+        self.inner
+    }
+
+    /// Number of nodes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        // SAFETY: the graph is alive (`new`).
+        usize::try_from(unsafe { (*self.graph).n_nodes }).unwrap_or(0)
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All nodes that use a streamed weight, in order.
+    #[must_use]
+    pub fn streamed(&self) -> Vec<StreamedOp> {
+        (0..self.len())
+            .filter_map(|node| {
+                // SAFETY: `node` is below n_nodes and every node is alive (`new`).
+                unsafe {
+                    let tensor = self.node(node);
+                    let weight = (*tensor).src[0];
+                    if !is_streamed(weight) {
+                        return None;
+                    }
+                    let kind = match (*tensor).op {
+                        sys::GGML_OP_MUL_MAT_ID => StreamedKind::Experts,
+                        sys::GGML_OP_MUL_MAT => StreamedKind::Dense,
+                        _ => StreamedKind::Unsupported,
+                    };
+                    let ids = match kind {
+                        StreamedKind::Experts => (*tensor).src[2] as usize,
+                        StreamedKind::Dense | StreamedKind::Unsupported => 0,
+                    };
+                    Some(StreamedOp { node, weight: WeightId(weight as usize), kind, ids })
+                }
+            })
+            .collect()
+    }
+
+    /// The name of a streamed weight, as in the GGUF.
+    #[must_use]
+    pub fn weight_name(&self, op: StreamedOp) -> String {
+        // SAFETY: a StreamedOp comes from this graph; its weight is alive and its name NUL-terminated.
+        unsafe { CStr::from_ptr((*(*self.node(op.node)).src[0]).name.as_ptr()) }
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    /// The name of the operation of a node, for messages.
+    #[must_use]
+    pub fn op_name(&self, node: usize) -> String {
+        // SAFETY: ggml returns a static string for every operation of a live node.
+        unsafe { CStr::from_ptr(sys::ggml_op_desc(self.node(node))) }.to_string_lossy().into_owned()
+    }
+
+    /// Bytes of one expert's slice (or of the whole matrix of a dense weight).
+    #[must_use]
+    pub fn slice_bytes(&self, op: StreamedOp) -> usize {
+        // SAFETY: the weight of a StreamedOp is alive.
+        unsafe {
+            let weight = (*self.node(op.node)).src[0];
+            match op.kind {
+                StreamedKind::Experts => (*weight).nb[2],
+                StreamedKind::Dense | StreamedKind::Unsupported => sys::ggml_nbytes(weight),
+            }
+        }
+    }
+
+    /// Runs nodes as they are; a device may still be computing them when this returns.
+    ///
+    /// # Errors
+    /// [`ExecError::Backend`] with the status of the inner backend.
+    pub fn run(&mut self, range: Range<usize>) -> Result<(), ExecError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if range.end > self.len() {
+            return Err(ExecError::Misuse(format!("nodes {range:?} of a graph of {}", self.len())));
+        }
+        let (first, end) = (to_int(range.start)?, to_int(range.end)?);
+        // SAFETY: the range lies in the live graph; the view borrows its node list for this call only.
+        let mut view = unsafe { raw::ggml_graph_view(self.graph, first, end) };
+        self.compute(&mut view)
+    }
+
+    /// Waits until all that was run has been computed.
+    pub fn synchronize(&mut self) {
+        // SAFETY: the backend is alive (`new`).
+        unsafe { sys::ggml_backend_synchronize(self.inner) };
+    }
+
+    /// Computes with any of the methods here, doing `work` between nodes, in the thread that computes: every
+    /// few hundred microseconds for a token, and never while a node is computed. Its time is time that the
+    /// other threads wait. A device computes on its own; the work is then done once, beside it.
+    ///
+    /// # Errors
+    /// That of `compute`; [`ExecError::Panic`] when `work` panicked.
+    pub fn meanwhile<T>(
+        &mut self,
+        work: &mut dyn FnMut(),
+        compute: impl FnOnce(&mut Self) -> Result<T, ExecError>,
+    ) -> Result<T, ExecError> {
+        if !self.is_host() {
+            let outcome = compute(self);
+            work();
+            return outcome;
+        }
+        let between = self.between;
+        between.during(work, || compute(self)).map_err(ExecError::Panic)?
+    }
+
+    /// Computes the nodes that were laid out in scratch memory.
+    pub(super) fn compute_planned(&mut self) -> Result<(), ExecError> {
+        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in
+        // scratch.
+        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
+        graph.nodes = self.scratch.nodes.as_mut_ptr();
+        graph.n_nodes = to_int(self.scratch.nodes.len())?;
+        self.compute(&mut graph)
+    }
+
+    fn compute(&mut self, graph: &mut raw::ggml_cgraph) -> Result<(), ExecError> {
+        // SAFETY: backend and graph are alive; a backend has taken down what it is to compute when the call
+        // returns.
+        let status = unsafe {
+            sys::ggml_backend_graph_compute_async(self.inner, (&raw mut *graph).cast::<sys::ggml_cgraph>())
+        };
+        if status == STATUS_OK { Ok(()) } else { Err(ExecError::Backend(status)) }
+    }
+
+    /// A node by index.
+    pub(super) fn node(&self, index: usize) -> *mut sys::ggml_tensor {
+        assert!(index < self.len(), "node {index} of a graph of {}", self.len());
+        // SAFETY: the index was checked and the node list is alive (`new`).
+        unsafe { *(*self.graph).nodes.add(index) }
+    }
+}

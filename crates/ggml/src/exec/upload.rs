@@ -1,0 +1,117 @@
+//! Bytes on their way to a device, beside what it computes.
+//!
+//! Uploads go through a backend of their own, so that they neither wait for graphs nor hold them up. Nothing
+//! may compute with what was uploaded before [`Uploader::fence`] has put the one behind the other, and
+//! nothing may overwrite the source before [`Uploader::wait`] has returned. Sources and targets are kept
+//! alive until then.
+
+use crate::device::Device;
+use crate::error::{ExecError, LoadError};
+use crate::memory::DeviceBuffer;
+use crate::sys;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+
+use super::run::GraphRun;
+
+/// Host memory that can be kept alive while a device reads it.
+pub trait HostMemory: Send + Sync {
+    /// All of it; always the same.
+    fn bytes(&self) -> &[AtomicU8];
+}
+
+/// Uploads to one device.
+pub struct Uploader {
+    backend: sys::ggml_backend_t,
+    /// Null where the device has no events.
+    event: sys::ggml_backend_event_t,
+    /// What uploads read and write that may not be finished.
+    kept: Vec<(Arc<dyn HostMemory>, Arc<DeviceBuffer>)>,
+    /// Something was uploaded since the last fence.
+    unfenced: bool,
+}
+// SAFETY: a backend and an event have no thread affinity; `&mut self` keeps them to one thread at a time.
+unsafe impl Send for Uploader {}
+
+impl Uploader {
+    /// Opens a way to a device.
+    ///
+    /// # Errors
+    /// [`LoadError::Device`] when the device makes no backend.
+    pub fn new(device: Device) -> Result<Self, LoadError> {
+        // SAFETY: the device lives for the whole process; a null backend is checked, a null event is one that
+        // there is not.
+        let (backend, event) = unsafe {
+            let backend = sys::ggml_backend_dev_init(device.inner(), std::ptr::null());
+            (backend, sys::ggml_backend_event_new(device.inner()))
+        };
+        let uploader = Self { backend, event, kept: Vec::new(), unfenced: false };
+        if backend.is_null() { Err(LoadError::Device(device.name())) } else { Ok(uploader) }
+    }
+
+    /// Has `range` of `source` copied to `at` of `target`. The source must not change, and nothing may use
+    /// the target, until that is done.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when one of them is too short.
+    pub fn upload(
+        &mut self,
+        source: &Arc<dyn HostMemory>,
+        range: Range<usize>,
+        target: &Arc<DeviceBuffer>,
+        at: usize,
+    ) -> Result<(), ExecError> {
+        let short = || ExecError::Misuse(format!("{range:?} does not fit at {at} of {}", target.len()));
+        let bytes = source.bytes().get(range.clone()).ok_or_else(short)?;
+        let mut tensor = target.tensor(at, bytes.len()).ok_or_else(short)?;
+        // SAFETY: the backend is alive; the tensor describes bytes inside the target. Source and target are
+        // kept until `wait`, and the description is read during the call alone.
+        unsafe {
+            let from = bytes.as_ptr().cast();
+            sys::ggml_backend_tensor_set_async(self.backend, &raw mut tensor, from, 0, bytes.len());
+        }
+        self.kept.push((Arc::clone(source), Arc::clone(target)));
+        self.unfenced = true;
+        Ok(())
+    }
+
+    /// What `run` computes from now on finds everything that was uploaded so far.
+    pub fn fence(&mut self, run: &mut GraphRun<'_>) {
+        if !std::mem::take(&mut self.unfenced) {
+            return;
+        }
+        if self.event.is_null() {
+            return self.wait();
+        }
+        // SAFETY: backends and event are alive and of one device.
+        unsafe {
+            sys::ggml_backend_event_record(self.event, self.backend);
+            sys::ggml_backend_event_wait(run.inner(), self.event);
+        }
+    }
+
+    /// Waits until everything is uploaded.
+    pub fn wait(&mut self) {
+        // SAFETY: the backend is alive.
+        unsafe { sys::ggml_backend_synchronize(self.backend) };
+        self.kept.clear();
+        self.unfenced = false;
+    }
+}
+
+impl Drop for Uploader {
+    fn drop(&mut self) {
+        if self.backend.is_null() {
+            return;
+        }
+        self.wait();
+        // SAFETY: both were made by `new` (or the event is null) and are freed once; nothing is under way.
+        unsafe {
+            if !self.event.is_null() {
+                sys::ggml_backend_event_free(self.event);
+            }
+            sys::ggml_backend_free(self.backend);
+        }
+    }
+}
