@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::experts::{ExpertStreamer, Target, no_slots};
 use super::io::Io;
+use super::ready::free_cells;
 use super::slots::Cells;
 use super::slots::device::{Frames, Source, Uploads};
 use super::step::{Place, Step};
@@ -110,7 +111,7 @@ impl DeviceNode<'_> {
             if ready.iter().any(|want| matches!(step.wanted[*want].place, Place::Cells(_))) {
                 // Cells are read into again as soon as they are free.
                 uploads.lock().wait();
-                self.streamer.free_cells(step, self.part, &ready);
+                free_cells(&mut self.streamer.cells, step, self.part, &ready);
             }
             feed_cells(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
             self.streamer.tend(self.io);

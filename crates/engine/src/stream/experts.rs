@@ -17,6 +17,7 @@ use hypura_storage::{Arena, Priority, ReadError};
 use super::ahead::Guess;
 use super::device::{DeviceNode, DeviceSide};
 use super::io::{Io, Landed};
+use super::ready::free_cells;
 use super::slots::device::Uploads;
 use super::slots::{Cells, Slab};
 use super::stats::Held;
@@ -200,7 +201,7 @@ impl ExpertStreamer {
         let layer = &self.layout.layers[index];
         let slab = &self.slabs[layer.class];
         if self.synchronous {
-            self.read_one_part_after_the_other(io, index, &loads, &ops.parts);
+            read_one_part_after_the_other(self, io, index, &loads, &ops.parts);
         } else {
             io.submit(slot_wishes(layer, index, slab, &loads, &ops.parts, Priority::Demand));
         }
@@ -211,26 +212,6 @@ impl ExpertStreamer {
         }
         let step = self.step.insert(step);
         feed_cells(io, &self.layout, &mut self.cells, step);
-    }
-
-    /// Reads a part of all misses, waits for it, then the next part. A failed read is found when the expert
-    /// is used.
-    fn read_one_part_after_the_other(
-        &mut self,
-        io: &mut Io<Target>,
-        index: usize,
-        loads: &[(u32, SlotId)],
-        parts: &[usize],
-    ) {
-        for part in parts {
-            let layer = &self.layout.layers[index];
-            let slab = &self.slabs[layer.class];
-            io.submit(slot_wishes(layer, index, slab, loads, &[*part], Priority::Demand));
-            // An error says that nothing is out any more.
-            while let Ok(landed) = io.wait() {
-                self.absorb(landed);
-            }
-        }
     }
 
     /// Asks the cache for every expert of a layer, and counts. Returns what must be read into slots.
@@ -354,7 +335,7 @@ impl ExpertStreamer {
                 self.keep_busy(io);
             } else {
                 run.meanwhile(&mut || io.refill(), |run| self.run_ready(run, op, part, step, &ready))?;
-                self.free_cells(step, part, &ready);
+                free_cells(&mut self.cells, step, part, &ready);
                 feed_cells(io, &self.layout, &mut self.cells, step);
                 self.tend(io);
             }
@@ -443,6 +424,26 @@ impl ExpertStreamer {
             loading_slots: self.slabs.iter().map(|slab| slab.cache.loading()).sum(),
             cells: self.cells.in_use(),
             reads: 0,
+        }
+    }
+}
+
+/// Reads a part of all misses, waits for it, then the next part. A failed read is found when the expert
+/// is used.
+fn read_one_part_after_the_other(
+    streamer: &mut ExpertStreamer,
+    io: &mut Io<Target>,
+    index: usize,
+    loads: &[(u32, SlotId)],
+    parts: &[usize],
+) {
+    for part in parts {
+        let layer = &streamer.layout.layers[index];
+        let slab = &streamer.slabs[layer.class];
+        io.submit(slot_wishes(layer, index, slab, loads, &[*part], Priority::Demand));
+        // An error says that nothing is out any more.
+        while let Ok(landed) = io.wait() {
+            streamer.absorb(landed);
         }
     }
 }

@@ -3,6 +3,7 @@
 use hypura_ggml::{ExecError, GraphRun, RowGroup, StreamedOp};
 
 use super::experts::{DECODE_TOKENS, ExpertStreamer, MOST_ROWS};
+use super::slots::Cells;
 use super::step::{Place, Step};
 
 impl ExpertStreamer {
@@ -74,14 +75,15 @@ impl ExpertStreamer {
         }
         run.run_rows(op, &groups)
     }
+}
 
-    pub(super) fn free_cells(&mut self, step: &mut Step, part: usize, done: &[usize]) {
-        for want in done {
-            if let Place::Cells(cells) = &mut step.wanted[*want].place
-                && let Some(cell) = cells[part].take()
-            {
-                self.cells.free(cell);
-            }
+/// Gives back the cells of what was computed.
+pub(super) fn free_cells(cells: &mut Cells, step: &mut Step, part: usize, done: &[usize]) {
+    for want in done {
+        if let Place::Cells(taken) = &mut step.wanted[*want].place
+            && let Some(cell) = taken[part].take()
+        {
+            cells.free(cell);
         }
     }
 }
