@@ -56,12 +56,12 @@ fn guess(input: &ChatInput, droppable: &[usize], whole: &Prompt, room: usize) ->
     let texts = whole.input.tokens.len() - rows;
     let bytes: usize = input.messages.iter().map(text_bytes).sum();
     let media: usize = input.media.iter().map(Vec::len).sum();
-    let mut excess = whole.input.tokens.len().saturating_sub(room);
+    let excess = whole.input.tokens.len().saturating_sub(room);
+    let (mut bytes_gone, mut media_gone) = (0, 0);
     for (count, at) in droppable.iter().enumerate() {
-        let of_text = text_bytes(&input.messages[*at]) * texts / bytes.max(1);
-        let of_media = input.media.get(*at).map_or(0, Vec::len) * rows / media.max(1);
-        excess = excess.saturating_sub(of_text + of_media);
-        if excess == 0 {
+        bytes_gone += text_bytes(&input.messages[*at]);
+        media_gone += input.media.get(*at).map_or(0, Vec::len);
+        if bytes_gone * texts / bytes.max(1) + media_gone * rows / media.max(1) >= excess {
             return count + 1;
         }
     }

@@ -4,6 +4,8 @@
 
 #[path = "../server/fake.rs"]
 mod fake;
+#[path = "../server/fake_catalog.rs"]
+mod fake_catalog;
 #[path = "../server/kit.rs"]
 mod kit;
 

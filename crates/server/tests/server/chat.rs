@@ -3,7 +3,8 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, set};
+use crate::fake::Step;
+use crate::fake_catalog::set;
 use crate::kit::{Answer, Kit, Setup};
 use hypura_store::{Message, ModelSettings};
 

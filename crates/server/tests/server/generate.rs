@@ -4,7 +4,8 @@ use base64::Engine as _;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, set};
+use crate::fake::Step;
+use crate::fake_catalog::set;
 use crate::kit::{Kit, Setup};
 use hypura_engine::SamplerOptions;
 use hypura_store::{Message, ModelSettings};

@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::fake::{Step, able, entry};
+use crate::fake::Step;
+use crate::fake_catalog::{able, entry};
 use crate::kit::{Answer, Kit, Setup, post, read};
 use tower::ServiceExt as _;
 

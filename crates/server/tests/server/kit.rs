@@ -14,7 +14,8 @@ use hypura_store::{Capability, ModelEntry};
 use serde_json::Value;
 use tower::ServiceExt as _;
 
-use crate::fake::{FakeBackend, FakeCatalog, Script, Step, able, entry};
+use crate::fake::{FakeBackend, Script, Step};
+use crate::fake_catalog::{FakeCatalog, able, entry};
 
 /// A server over a scripted engine.
 pub struct Kit {

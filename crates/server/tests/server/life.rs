@@ -10,7 +10,8 @@ use hypura_server::models::ManagerSettings;
 use hypura_store::ModelEntry;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, entry};
+use crate::fake::Step;
+use crate::fake_catalog::entry;
 use crate::kit::{Kit, Setup, post, read, until};
 
 fn manager(change: impl FnOnce(&mut ManagerSettings)) -> Setup {

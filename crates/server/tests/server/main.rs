@@ -7,6 +7,7 @@
 )]
 
 mod fake;
+mod fake_catalog;
 mod kit;
 
 mod chat;

@@ -7,7 +7,8 @@ use hypura_core::synth::{self, ProjectorKind, Shape};
 use hypura_store::Capability;
 use serde_json::{Value, json};
 
-use crate::fake::{Step, able, entry};
+use crate::fake::Step;
+use crate::fake_catalog::{able, entry};
 use crate::images::{expect_media, real, refusal, reuses, send, text_of};
 use crate::kit::{Kit, Setup, read, request};
 use tower::ServiceExt as _;
