@@ -102,7 +102,7 @@ impl Controller {
         self.switches
     }
 
-    /// A step of one token took this long. Steps of several tokens are not comparable and must not be given.
+    /// A step took this long. All steps that one controller is given have equally many tokens: others are not comparable.
     pub fn observe(&mut self, token_us: u64) {
         match self.phase {
             Phase::Keep(left) if left > 1 => self.phase = Phase::Keep(left - 1),
@@ -149,6 +149,35 @@ impl Controller {
     }
 }
 
+/// A controller for each number of tokens in a step: steps of two requests, or of a request with drafts, take longer than
+/// others for reasons of their own, and can only be compared with their like.
+#[derive(Clone, Debug, Default)]
+pub struct Controllers(Vec<Controller>);
+
+impl Controllers {
+    /// How much to read ahead in the next step of so many tokens.
+    #[must_use]
+    pub fn width(&self, tokens: usize) -> Width {
+        self.0.get(tokens).map_or_else(|| Controller::default().width(), Controller::width)
+    }
+
+    /// A step of so many tokens took this long.
+    pub fn observe(&mut self, tokens: usize, step_us: u64) {
+        if self.0.len() <= tokens {
+            self.0.resize_with(tokens + 1, Controller::default);
+        }
+        if let Some(controller) = self.0.get_mut(tokens) {
+            controller.observe(step_us);
+        }
+    }
+
+    /// How often a trial ended with prefetching off.
+    #[must_use]
+    pub fn times_switched_off(&self) -> u64 {
+        self.0.iter().map(Controller::times_switched_off).sum()
+    }
+}
+
 fn median(times: &mut [u64]) -> u64 {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or(0)
@@ -186,6 +215,27 @@ mod tests {
         let tokens = 12 * KEEP_TOKENS;
         assert!(run([10_000, 10_000, 10_000], tokens)[0] > tokens * 93 / 100);
         assert!(run([10_000, 8_000, 8_000], tokens)[1] > tokens * 95 / 100);
+    }
+
+    #[test]
+    fn steps_of_several_tokens_are_learned_from_by_their_number() {
+        let mut controllers = Controllers::default();
+        let time = |tokens: usize, width: Width| match (tokens, width) {
+            (1, Width::Off) => 10_000,
+            (1, _) => 8_000,
+            // Two requests leave the disk no time for guesses.
+            (_, Width::Off) => 15_000,
+            (_, _) => 17_000,
+        };
+        // As two requests come and go: neither's steps speak for the other's.
+        for step in 0..4 * KEEP_TOKENS {
+            let tokens = 1 + step / 7 % 2;
+            controllers.observe(tokens, time(tokens, controllers.width(tokens)));
+        }
+        assert_eq!(controllers.width(1), Width::Likely);
+        assert_eq!(controllers.width(2), Width::Off);
+        assert_eq!(controllers.width(3), Width::Likely, "the first guess");
+        assert!(controllers.times_switched_off() >= 1);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod controller;
 mod foresight;
 
-pub use controller::{Controller, Width};
+pub use controller::{Controllers, Width};
 pub use foresight::{Foresight, HORIZON};
 use std::time::Duration;
 

@@ -3,11 +3,12 @@
 //! The hidden state changes little from layer to layer, so a later router applied to the state of today names
 //! most of its experts. Routers are asked where a layer begins: all that its own router will see beyond that
 //! is its attention. Only decode steps look ahead, only for experts that are absent, and only into idle disk
-//! time; whether at all is decided by token times ([`Controller`]), and how much by what came true
+//! time; whether at all is decided by token times ([`Controllers`]), and how much by what came true
 //! ([`Foresight`]).
 
+use hypura_core::cache::DECODE_TOKENS;
 use hypura_core::plan::{ExpertLayout, LayerLayout};
-use hypura_core::prefetch::{Controller, Foresight, HORIZON, Width, top_experts};
+use hypura_core::prefetch::{Controllers, Foresight, HORIZON, Width, top_experts};
 use hypura_core::random::SplitMix64;
 use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, WeightId};
 use std::collections::HashMap;
@@ -92,7 +93,7 @@ impl View {
 pub(crate) struct Ahead {
     kind: Prefetch,
     selections: Vec<Selection>,
-    controller: Controller,
+    controllers: Controllers,
     /// What a matrix is to us, as far as asked.
     known: HashMap<WeightId, Option<Landmark>>,
     /// The nodes of the graph in progress that matter, by expert layer.
@@ -111,7 +112,7 @@ impl Ahead {
         Self {
             kind,
             selections,
-            controller: Controller::default(),
+            controllers: Controllers::default(),
             known: HashMap::new(),
             of_layer: Vec::new(),
             foresight: Foresight::default(),
@@ -121,11 +122,11 @@ impl Ahead {
         }
     }
 
-    /// A pass over the layers begins.
-    pub fn begin_pass(&mut self, layout: &ExpertLayout, decode: bool) {
+    /// A pass over the layers begins, of so many tokens.
+    pub fn begin_pass(&mut self, layout: &ExpertLayout, tokens: usize) {
         self.width = match self.kind {
-            _ if !decode => Width::Off,
-            Prefetch::Auto => self.controller.width(),
+            _ if tokens > DECODE_TOKENS as usize => Width::Off,
+            Prefetch::Auto => self.controllers.width(tokens),
             Prefetch::Router | Prefetch::Random(_) => Width::Likely,
             Prefetch::Off => Width::Off,
         };
@@ -282,13 +283,13 @@ impl Ahead {
 
     /// How often the controller found that guessing does not pay.
     pub fn times_switched_off(&self) -> u64 {
-        self.controller.times_switched_off()
+        self.controllers.times_switched_off()
     }
 
-    /// A step of a single token took this long.
-    pub fn observe(&mut self, elapsed: Duration) {
+    /// A decode step of so many tokens took this long.
+    pub fn observe(&mut self, tokens: usize, elapsed: Duration) {
         if self.kind == Prefetch::Auto {
-            self.controller.observe(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+            self.controllers.observe(tokens, u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
         }
     }
 }

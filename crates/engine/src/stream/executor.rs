@@ -32,7 +32,7 @@ impl ExpertSide {
     /// A pass over the layers begins, of so many tokens.
     fn begin_pass(&mut self, tokens: usize) {
         self.streamer.begin_pass(&self.io, tokens);
-        self.ahead.begin_pass(self.streamer.layout(), tokens <= DECODE_TOKENS);
+        self.ahead.begin_pass(self.streamer.layout(), tokens);
         if let Some(tap) = &mut self.tap {
             tap.begin_pass(tokens);
         }
@@ -110,10 +110,11 @@ impl OpenStep {
         self.used[layer] |= 1 << part;
     }
 
-    /// How long a decode of a single token took: only their times can be compared.
-    fn single_token_time(&self) -> Option<Duration> {
-        let single = !self.failed && (self.passes, self.tokens) == (1, 1);
-        Some(self.end?.duration_since(self.start.filter(|_| single)?))
+    /// The tokens of a decode step, and how long it took, which can be compared with steps of as many.
+    fn decode_time(&self) -> Option<(usize, Duration)> {
+        let decoded = !self.failed && self.passes == 1 && self.tokens <= DECODE_TOKENS;
+        let time = self.end?.duration_since(self.start.filter(|_| decoded)?);
+        Some((self.tokens, time))
     }
 }
 
@@ -378,8 +379,8 @@ impl StreamExecutor {
             }
             // While the slots get their first pages, times say little about guessing.
             let settled = side.streamer.memory().is_none_or(|memory| !memory.is_populating());
-            if let Some(time) = step.single_token_time().filter(|_| ok && settled) {
-                side.ahead.observe(time);
+            if let Some((tokens, time)) = step.decode_time().filter(|_| ok && settled) {
+                side.ahead.observe(tokens, time);
             }
         }
         if let Some(dense) = &mut self.dense {
