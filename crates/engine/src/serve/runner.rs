@@ -52,7 +52,7 @@ impl Runner {
         let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
         let mut batcher = Batcher::new(loaded);
         if let Some(dir) = &settings.kv_cache_dir {
-            let kept = batcher.kv_mut().use_disk(dir, settings.kv_cache_quota_bytes);
+            let kept = batcher.use_disk(dir, settings.kv_cache_quota_bytes);
             kept.map_err(|source| LoadError::KvCache { path: dir.clone(), source })?;
         }
         batcher.kv_mut().share_memory(settings.memory.clone());

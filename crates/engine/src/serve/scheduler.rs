@@ -139,7 +139,7 @@ impl Scheduler {
 
     /// Nothing else is to do: what conversations leave in memory goes to disk, if anywhere.
     fn keep_idle(&mut self, hurry: &dyn Fn() -> bool) {
-        if let Err(error) = self.batcher.kv_mut().keep_idle(hurry) {
+        if let Err(error) = self.batcher.keep_idle(hurry) {
             self.kv_cache_error = Some(error.to_string());
             self.publish();
         }

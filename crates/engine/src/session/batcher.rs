@@ -8,13 +8,15 @@
 //! Media are negative tokens (`crate::media`); what is special about their steps is in `media`.
 
 use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
+use std::io;
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 
 use super::active::{Active, Part, Running};
 use super::divide::{Room, Share, Wanted, row_limit, share};
 use super::embed::{EmbedWork, Embedder};
-use super::kv::{Added, Admitted, KvRows, index};
+use super::kv::{Added, Admitted, KvRows, Recall, index};
 use super::media;
 use super::sequence::{Advance, LogitRows, Sequence, Setup};
 use crate::error::GenerateError;
@@ -65,6 +67,7 @@ pub(crate) enum DraftError {
 /// The running sequences of a loaded model.
 pub(crate) struct Batcher {
     kv: KvRows,
+    recall: Recall,
     vocab: Vocab,
     batch: Batch,
     running: Running,
@@ -86,6 +89,7 @@ impl Batcher {
             dense_bytes: loaded.planned.plan.streamed_dense_bytes(&loaded.planned.source.shape),
             saved_dense: 0,
             turn: 0,
+            recall: Recall::default(),
             kv: KvRows::new(loaded),
         }
     }
@@ -103,9 +107,26 @@ impl Batcher {
         &self.kv
     }
 
-    /// The same, to make it larger, or to keep idle rows elsewhere.
+    /// The same, to make it larger.
     pub fn kv_mut(&mut self) -> &mut KvRows {
         &mut self.kv
+    }
+
+    /// From now on idle conversations are kept in this folder.
+    ///
+    /// # Errors
+    /// When the folder or the model's files cannot be read.
+    pub fn use_disk(&mut self, dir: &Path, quota: u64) -> io::Result<()> {
+        self.recall = Recall::open(&self.loaded().planned, dir, quota)?;
+        Ok(())
+    }
+
+    /// Writes idle conversations to disk, if anywhere, until `hurry` says that there is something better to do.
+    ///
+    /// # Errors
+    /// Why the disk refused; it is not asked again.
+    pub fn keep_idle(&mut self, hurry: &dyn Fn() -> bool) -> io::Result<()> {
+        self.recall.keep_idle(&mut self.kv, hurry)
     }
 
     /// Most tokens of a step.
@@ -148,6 +169,7 @@ impl Batcher {
             return;
         }
         let mut sequence = Sequence::new(setup, self.loaded().stats.get());
+        self.recall.bring_back(&mut self.kv, sequence.tokens());
         let Some(Admitted { row, reused }) = self.kv.admit(id, sequence.tokens()) else {
             emit.failed(id, GenerateError::NoSequence);
             return;

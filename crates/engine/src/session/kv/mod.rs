@@ -14,4 +14,5 @@ mod recall;
 mod rows;
 mod share;
 
+pub(crate) use recall::Recall;
 pub(crate) use share::{Added, Admitted, KvRows, index};

@@ -1,6 +1,7 @@
 //! Idle conversations to disk and back.
 
 use hypura_core::gguf::Metadata;
+use hypura_ggml::Token;
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -45,27 +46,28 @@ fn fingerprint(planned: &Planned) -> io::Result<Fingerprint> {
     Ok(hash.finalize().into())
 }
 
-impl KvRows {
-    /// From now on idle conversations are kept in this folder.
+/// Where idle conversations are kept, if anywhere.
+#[derive(Default)]
+pub(crate) struct Recall(Option<KvDisk>);
+
+impl Recall {
+    /// In this folder.
     ///
     /// # Errors
     /// When the folder or the model's files cannot be read.
-    pub fn use_disk(&mut self, dir: &Path, quota: u64) -> io::Result<()> {
-        let fingerprint = fingerprint(&self.loaded.planned)?;
-        self.disk = Some(KvDisk::open(dir, quota, fingerprint)?);
-        Ok(())
+    pub fn open(planned: &Planned, dir: &Path, quota: u64) -> io::Result<Self> {
+        Ok(Self(Some(KvDisk::open(dir, quota, fingerprint(planned)?)?)))
     }
 
     /// Brings back what the disk has of a prompt, when that is a block more than what is in memory.
-    pub(super) fn recall(&mut self, prompt: &[hypura_ggml::Token]) {
-        let rewinds = self.rewinds();
-        let in_memory = self.choose(prompt).map_or(0, |choice| choice.common);
-        let most = self.context_tokens();
-        let Some(disk) = &mut self.disk else { return };
-        let Some((tokens, state)) = disk.find(prompt, in_memory + BLOCK, most, rewinds) else { return };
-        let Some(row) = self.rows.idle_rows().first().copied() else { return };
-        self.empty(row);
-        self.restore(row, &tokens, &state);
+    pub fn bring_back(&mut self, kv: &mut KvRows, prompt: &[Token]) {
+        let Some(disk) = &mut self.0 else { return };
+        let in_memory = kv.choose(prompt).map_or(0, |choice| choice.common);
+        let found = disk.find(prompt, in_memory + BLOCK, kv.context_tokens(), kv.rewinds());
+        let Some((tokens, state)) = found else { return };
+        let Some(row) = kv.rows().idle_rows().first().copied() else { return };
+        kv.empty(row);
+        kv.restore(row, &tokens, &state);
     }
 
     /// Writes idle conversations that are not on disk yet, until `hurry` says that there is something better to do. A disk that
@@ -73,10 +75,10 @@ impl KvRows {
     ///
     /// # Errors
     /// Why it refused.
-    pub fn keep_idle(&mut self, hurry: &dyn Fn() -> bool) -> io::Result<()> {
-        let Some(mut disk) = self.disk.take() else { return Ok(()) };
-        for row in self.rows.idle_rows() {
-            let tokens = self.rows.row(row).cached.clone();
+    pub fn keep_idle(&mut self, kv: &mut KvRows, hurry: &dyn Fn() -> bool) -> io::Result<()> {
+        let Some(mut disk) = self.0.take() else { return Ok(()) };
+        for row in kv.rows().idle_rows() {
+            let tokens = kv.rows().row(row).cached.clone();
             // The numbers of media mean nothing to another process.
             let has_media = tokens.iter().any(|token| *token < 0);
             if tokens.len() < BLOCK || has_media || disk.has(&tokens) {
@@ -85,12 +87,38 @@ impl KvRows {
             if hurry() {
                 break;
             }
-            let state = self.loaded.context.save(index(row));
+            let state = kv.context_mut().save(index(row));
             if !state.is_empty() {
                 disk.keep(&tokens, &state)?;
             }
         }
-        self.disk = Some(disk);
+        self.0 = Some(disk);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{LoadSettings, prepare};
+    use crate::source::ModelSource;
+    use hypura_core::plan::{CacheSize, Choice, KvType};
+
+    #[test]
+    fn a_state_of_other_bits_is_not_recalled() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/demo-moe-Q4_K_M.gguf");
+        let of = |settings: LoadSettings| {
+            let settings = settings.with_context(256);
+            fingerprint(&prepare(ModelSource::open(&path).unwrap(), settings).unwrap()).unwrap()
+        };
+        let resident = || LoadSettings::default().with_choice(Choice::Resident).with_ubatch(24);
+        let base = of(resident());
+        assert_eq!(of(resident().with_threads(2).with_sequences(3)), base);
+        let cache = Some(CacheSize::Percent(40.0));
+        let streamed = resident().with_choice(Choice::Stream).with_cache(cache);
+        assert_eq!(of(streamed), base, "streamed weights have the bits of resident ones");
+        assert_ne!(of(resident().with_choice(Choice::Auto)), base, "other kernels");
+        assert_ne!(of(resident().with_ubatch(32)), base, "other tiles");
+        assert_ne!(of(resident().with_kv(KvType::Q8_0)), base, "other numbers");
     }
 }

@@ -3,7 +3,6 @@
 use hypura_ggml::{Batch, Context, DecodeError, Token};
 use std::sync::Arc;
 
-use super::disk::KvDisk;
 use super::rows::{RowChoice, RowTable};
 use crate::budget::SharedMemory;
 use crate::load::LoadedModel;
@@ -15,8 +14,6 @@ pub(crate) struct KvRows {
     pub(super) rows: RowTable,
     /// Where tokens and media are.
     pub(super) places: Places,
-    /// Where idle conversations are kept, if anywhere.
-    pub(super) disk: Option<KvDisk>,
     /// The memory that this model shares with others; `None`: what was planned for it is its own.
     pub(super) shared_memory: Option<Arc<dyn SharedMemory>>,
 }
@@ -40,7 +37,7 @@ impl KvRows {
     pub fn new(loaded: LoadedModel) -> Self {
         let rows = RowTable::new(loaded.context.sequences() as usize);
         let places = Places(loaded.media.as_ref().map(|media| Arc::clone(&media.table)));
-        Self { loaded, rows, places, disk: None, shared_memory: None }
+        Self { loaded, rows, places, shared_memory: None }
     }
 
     pub fn loaded(&self) -> &LoadedModel {
@@ -82,9 +79,8 @@ impl KvRows {
         index(self.places.position(tokens, at))
     }
 
-    /// Gives a request a row, with as much of its prompt in it as memory or disk have; `None` when all rows are in use.
+    /// Gives a request a row, with as much of its prompt in it as some row has; `None` when all rows are in use.
     pub fn admit(&mut self, id: u64, prompt: &[Token]) -> Option<Admitted> {
-        self.recall(prompt);
         let RowChoice { row, common, from } = self.choose(prompt)?;
         self.rows.take(row, id);
         let reused = match from {
