@@ -1,0 +1,20 @@
+#!/bin/sh
+# The tests of hypura-storage, where memory is lent to the kernel and to readers, under AddressSanitizer with its leak check.
+# Arguments go to the test programs.
+#
+# The stable compiler knows the switch but does not offer it: RUSTC_BOOTSTRAP unlocks it, so nothing but the pinned
+# toolchain is needed. Not under it: hypura-ggml, whose C++ would have to be built a second time.
+set -eu
+cd "$(dirname "$0")/.."
+target_dir=${CARGO_TARGET_DIR:-target}/sanitize
+host=$(./scripts/cargo.sh -vV | sed -n 's/^host: //p')
+
+suppressions=$target_dir/leaks.txt
+mkdir -p "$target_dir"
+# This test forgets a reader, to see that its memory outlives it.
+echo 'leak:a_forgotten_reader_keeps_the_memory_that_is_read_into' >"$suppressions"
+
+export RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address -Cforce-frame-pointers=yes'
+export LSAN_OPTIONS="suppressions=$(cd "$target_dir" && pwd)/leaks.txt:print_suppressions=0"
+exec ./scripts/cargo.sh test --release --package hypura-storage --lib --tests --target "$host" --target-dir "$target_dir" \
+    ${CARGO_FLAGS:-} -- "$@"
