@@ -65,8 +65,15 @@ pub struct ContextOptions {
 impl ContextOptions {
     /// llama.cpp aborts the program when there are fewer outputs than sequences, or more than tokens.
     fn outputs_max(&self) -> u32 {
-        let batch = self.batch.max(self.sequences);
+        let batch = self.whole_parts(self.batch.max(self.sequences));
         if self.outputs == 0 { batch } else { self.outputs.max(self.sequences).min(batch) }
+    }
+
+    /// So many tokens, or the few more of them that divide evenly among all sequences, where embeddings are pooled. llama.cpp
+    /// reserves a graph of a whole ubatch with all sequences in equal parts, rounds its tokens up and not its outputs, and
+    /// aborts the program where pooling multiplies the two.
+    fn whole_parts(&self, tokens: u32) -> u32 {
+        if self.pooling.is_none() { tokens } else { tokens.next_multiple_of(self.sequences.max(1)) }
     }
 }
 
@@ -132,10 +139,12 @@ impl Context {
         let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
         // SAFETY: returns a plain struct.
         let mut params = unsafe { sys::llama_context_default_params() };
-        params.n_ctx = options.context.max(options.sequences);
+        params.n_ubatch = options.whole_parts(options.ubatch);
+        // A context is a multiple of 256 tokens, and llama.cpp makes no ubatch larger than the context.
+        let least = if options.pooling.is_some() { params.n_ubatch } else { 0 };
+        params.n_ctx = options.context.max(options.sequences).max(least);
         // llama.cpp aborts the program when a batch cannot have an output for each sequence.
-        params.n_batch = options.batch.max(options.sequences);
-        params.n_ubatch = options.ubatch;
+        params.n_batch = options.whole_parts(options.batch.max(options.sequences));
         params.n_seq_max = options.sequences.max(1);
         params.n_outputs_max = options.outputs_max();
         // One pool of cells for all sequences: any of them may grow while others are short, a shared

@@ -55,7 +55,7 @@ impl Backend for EngineBackend {
             .with_context(wish.context.unwrap_or(self.default_context).max(1))
             // A context that was asked for is a wish: it shrinks before the model does not load at all.
             .with_least_context(Some(self.default_context))
-            .with_sequences(u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1))
+            .with_sequences(self.sequences(model))
             .with_idle_sequences(REMEMBERED)
             .with_projector(model.usable_projector().cloned());
         let source = ModelSource::open(&path).map_err(|error| failed(&error))?;
@@ -73,6 +73,17 @@ impl Backend for EngineBackend {
             folder: folder.to_owned(),
         });
         Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
+    }
+}
+
+impl EngineBackend {
+    /// Sequences with a context each. A model that only embeds needs one: texts go through one graph after another, several in
+    /// each, whoever asked for them.
+    fn sequences(&self, model: &ModelEntry) -> u32 {
+        if !model.can(Capability::Completion) {
+            return 1;
+        }
+        u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1)
     }
 }
 
