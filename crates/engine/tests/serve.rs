@@ -9,7 +9,7 @@ use common::{demo_path, settings, streaming, tokens};
 use hypura_core::plan::Choice;
 use hypura_engine::request::{Event, Finish, Options, Request, SubmitError};
 use hypura_engine::serve::Runner;
-use hypura_engine::{Grammar, Token};
+use hypura_engine::{ChatRequest, Grammar, Token, ToolChoice};
 use std::sync::mpsc::channel;
 
 fn demo(parallel: u32) -> Runner {
@@ -158,6 +158,44 @@ fn a_larger_context_grows_without_losing_what_was_in_memory() {
     let after = settled(&runner);
     assert_eq!(after.context_length, most.min(2048));
     assert!(after.kv_bytes > before.kv_bytes && after.memory_bytes > before.memory_bytes);
+}
+
+#[test]
+fn a_call_that_must_come_is_the_first_thing_that_comes() {
+    let runner = demo(1);
+    let tools =
+        r#"[{"type":"function","function":{"name":"now","parameters":{"type":"object","properties":{}}}}]"#;
+    let request = ChatRequest {
+        tools_json: Some(tools.to_owned()),
+        tool_choice: ToolChoice::Required,
+        ..ChatRequest::new(r#"[{"role":"user","content":"What is a lynx?"}]"#)
+    };
+    let qwen = include_str!("../../ggml/tests/templates/qwen.jinja");
+    let prompt = runner.text().apply_template(qwen, &request).unwrap();
+    let tokens = runner.text().tokenize_chat(&prompt);
+    let options = Options { grammar: prompt.grammar.clone(), max_tokens: Some(200), ..greedy() };
+    let (text, finished) = ask(&runner, tokens, options);
+    assert_eq!(finished.finish, Finish::End, "{text}");
+    assert!(text.starts_with("<tool_call>"), "{text}");
+    assert!(text.contains(r#""now""#), "{text}");
+}
+
+#[test]
+fn an_answer_that_fills_the_context_gets_a_larger_one_if_it_may() {
+    let runner = demo(2);
+    let prompt = chat(&runner, "What is a lynx?");
+    let ask_for = |num_ctx_most| {
+        let options = Options { ignore_end: true, max_tokens: Some(2000), num_ctx_most, ..greedy() };
+        ask(&runner, prompt.clone(), options)
+    };
+    let (text, finished) = ask_for(None);
+    assert_eq!(finished.finish, Finish::ContextFull);
+    assert_eq!(prompt.len() + finished.tokens.len(), 257);
+    let (longer, finished) = ask_for(Some(1000));
+    assert_eq!(finished.finish, Finish::ContextFull);
+    assert_eq!(settled(&runner).context_length, 1024);
+    assert_eq!(prompt.len() + finished.tokens.len(), 1025);
+    assert!(longer.starts_with(&text), "what was there before goes on");
 }
 
 #[test]

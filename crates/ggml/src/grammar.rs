@@ -39,6 +39,9 @@ pub struct Grammar {
     pub kind: GrammarKind,
     /// Only applies once a trigger was met.
     pub lazy: bool,
+    /// Begins with the first generated token that is not reasoning, where the model was not asked whether it wants to: a call
+    /// that must come.
+    pub forced: bool,
     /// What wakes it, when lazy.
     pub triggers: Vec<GrammarTrigger>,
     /// What the chat template wrote at the beginning of the answer; grammars made by a template read over it.

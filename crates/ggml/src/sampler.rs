@@ -83,9 +83,10 @@ impl Drop for Owned {
 
 struct GrammarState {
     rules: Owned,
-    lazy: bool,
-    /// Knows whether the model is reasoning, where a lazy grammar must sleep.
+    /// Knows whether the model is reasoning, where a lazy or forced grammar must sleep.
     reasoning: Option<Owned>,
+    /// Begins reasoning, which may come before what a forced grammar asks for; only as the first token.
+    may_think: Option<Token>,
 }
 
 impl Sampler {
@@ -197,7 +198,9 @@ fn chain(vocab: &Vocab, options: &SamplerOptions) -> Owned {
                 sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_min_p(options.min_p, 1));
             }
             sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_temp(options.temperature));
-            sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(options.seed));
+            // The largest number has llama.cpp draw a seed of its own.
+            let seed = options.seed.min(u32::MAX - 1);
+            sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_dist(seed));
         } else {
             sys::llama_sampler_chain_add(chain, sys::llama_sampler_init_greedy());
         }
@@ -235,15 +238,22 @@ impl GrammarState {
         if rules.is_null() {
             return Err(bad("it cannot be read"));
         }
-        let mut state = Self { rules: Owned(rules), lazy: grammar.lazy, reasoning: None };
+        let mut state = Self { rules: Owned(rules), reasoning: None, may_think: None };
         let written = written_tokens(vocab, &grammar.generation_prompt);
-        if !grammar.lazy && grammar.kind != GrammarKind::User {
+        if !grammar.lazy && !grammar.forced && grammar.kind != GrammarKind::User {
             for token in &written {
                 state.accept(*token).map_err(|_| bad("it does not fit what the chat template wrote"))?;
             }
         }
-        if grammar.lazy && !grammar.thinking_start.is_empty() && !grammar.thinking_ends.is_empty() {
+        let thinks = !grammar.thinking_start.is_empty() && !grammar.thinking_ends.is_empty();
+        if (grammar.lazy || grammar.forced) && thinks {
             state.reasoning = reasoning(vocab, grammar, &written);
+        }
+        if grammar.forced && thinks && !grammar.generation_prompt.contains(grammar.thinking_start.trim()) {
+            // Several tokens could also be the beginning of what is forced.
+            if let [token] = vocab.tokenize(grammar.thinking_start.trim(), false, true).as_slice() {
+                state.may_think = Some(*token);
+            }
         }
         Ok(state)
     }
@@ -253,13 +263,15 @@ impl GrammarState {
         self.reasoning.as_ref().is_none_or(|reasoning| {
             // SAFETY: the sampler is alive; the shim looks at nothing else.
             let state = unsafe { sys::common_shim_reasoning_budget_get_state(reasoning.0) };
-            !self.lazy
-                || state == sys::COMMON_SHIM_RBUDGET_IDLE.cast_signed()
+            state == sys::COMMON_SHIM_RBUDGET_IDLE.cast_signed()
                 || state == sys::COMMON_SHIM_RBUDGET_DONE.cast_signed()
         })
     }
 
     fn allows(&self, token: Token) -> bool {
+        if self.may_think == Some(token) {
+            return true;
+        }
         let mut single = sys::llama_token_data { id: token, logit: 1.0, p: 0.0 };
         let mut array =
             sys::llama_token_data_array { data: &raw mut single, size: 1, selected: -1, sorted: false };
@@ -270,11 +282,12 @@ impl GrammarState {
 
     fn accept(&mut self, token: Token) -> Result<(), SampleError> {
         let applies = self.applies();
+        let begins_to_think = self.may_think.take() == Some(token);
         if let Some(reasoning) = &self.reasoning {
             // SAFETY: the sampler is alive.
             unsafe { sys::llama_sampler_accept(reasoning.0, token) };
         }
-        if !applies {
+        if !applies || begins_to_think {
             return Ok(());
         }
         // SAFETY: the sampler is alive; the shim catches what llama.cpp throws.

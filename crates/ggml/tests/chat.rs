@@ -264,7 +264,11 @@ fn tool_choice_is_obeyed_by_the_grammar() {
         };
         templates(QWEN).apply(&request).unwrap()
     };
-    assert!(!ask(ToolChoice::Required).grammar.unwrap().lazy);
+    let required = ask(ToolChoice::Required).grammar.unwrap();
+    assert!(required.forced && !required.lazy);
+    let auto = ask(ToolChoice::Auto).grammar.unwrap();
+    assert!(auto.lazy && !auto.forced);
+    assert_eq!(required.gbnf, auto.gbnf, "nothing may come before the call");
     assert_eq!(ask(ToolChoice::None).grammar, None);
 }
 

@@ -49,7 +49,11 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::bad_request("missing request body"));
     }
-    match serde_json::from_slice(body) {
+    let parsed = serde_json::from_slice(body).or_else(|error| match mended(body) {
+        Some(text) => serde_json::from_str(&text),
+        None => Err(error),
+    });
+    match parsed {
         Ok(Value::Object(map)) => Ok(lower_keys(map)),
         Ok(other) => {
             let kind = super::keep_alive::kind(&other);
@@ -57,6 +61,39 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
         }
         Err(error) => Err(Failure::bad_request(format!("invalid JSON: {error}"))),
     }
+}
+
+/// The text of a body in which bytes that are not UTF-8, and halves of surrogate pairs, have become U+FFFD, as Go's reader has
+/// them; `None` where there are none.
+fn mended(body: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(body);
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_ref();
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let whole = match (surrogate(escape), escape.get(6..).and_then(surrogate)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(_), _) => {
+                out.push_str("\\ufffd");
+                rest = &escape[6..];
+                continue;
+            }
+            // The character behind the backslash belongs to it.
+            (None, _) => 1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+        };
+        out.push_str(&escape[..whole]);
+        rest = &escape[whole..];
+    }
+    out.push_str(rest);
+    (out.as_bytes() != body).then_some(out)
+}
+
+/// The half of a pair that an escape stands for.
+fn surrogate(escape: &str) -> Option<u32> {
+    let digits = escape.strip_prefix("\\u")?.get(..4)?;
+    let code = u32::from_str_radix(digits, 16).ok()?;
+    (0xd800..=0xdfff).contains(&code).then_some(code)
 }
 
 /// A request of type `T` in a body.
@@ -125,13 +162,21 @@ mod tests {
     fn http_0_3_every_bad_body_is_a_400_with_words() {
         assert_eq!(read("").unwrap_err().message, "missing request body");
         assert_eq!(read(" \n").unwrap_err().message, "missing request body");
-        for text in ["{", "[1]", "nonsense", r#"{"model":1}"#, &"[".repeat(100_000), r#"{"a":"\ud800"}"#] {
+        for text in ["{", "[1]", "nonsense", r#"{"model":1}"#, &"[".repeat(100_000), r#"{"a":"\u12"}"#] {
             let failure = read(text).unwrap_err();
             assert_eq!(failure.status, 400);
             assert!(failure.message.contains("invalid") || failure.message.contains("must be"), "{failure}");
         }
-        let failure = request::<Sample>(&Bytes::from_static(b"{\"model\":\"\xff\"}")).unwrap_err();
-        assert_eq!(failure.status, 400);
+    }
+
+    #[test]
+    fn what_is_no_text_becomes_a_replacement_character_as_in_go() {
+        let read = |bytes: &'static [u8]| request::<Sample>(&Bytes::from_static(bytes)).unwrap().model;
+        assert_eq!(read(b"{\"model\":\"a\xffb\"}"), "a\u{fffd}b");
+        assert_eq!(read(br#"{"model":"a\ud800b"}"#), "a\u{fffd}b");
+        assert_eq!(read(br#"{"model":"\udc00\ud83e\udd80\ud800\u0041"}"#), "\u{fffd}🦀\u{fffd}A");
+        assert_eq!(read(br#"{"model":"\\ud800 \" \ud800"}"#), "\\ud800 \" \u{fffd}");
+        assert_eq!(read(br#"{"model":"\ud83e\udd80"}"#), "🦀");
     }
 
     proptest! {

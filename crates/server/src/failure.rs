@@ -13,13 +13,39 @@ pub struct Failure {
     pub status: StatusCode,
     /// One sentence for the client.
     pub message: String,
+    /// What protocols have words of their own for.
+    pub cause: Cause,
+}
+
+/// A cause that protocols tell in words and codes of their own, by which clients find out what to do about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cause {
+    /// The message says it all.
+    #[default]
+    Other,
+    /// The prompt does not fit into the largest context that the model can have.
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that a prompt may have.
+        most: usize,
+    },
 }
 
 impl Failure {
     /// A failure with any status.
     #[must_use]
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into() }
+        Self { status, message: message.into(), cause: Cause::Other }
+    }
+
+    /// 400: the prompt is longer than a context of `context` tokens, which has to hold a token of the answer too.
+    #[must_use]
+    pub fn prompt_too_long(tokens: usize, context: usize, advice: &str) -> Self {
+        let message =
+            format!("the prompt has {tokens} tokens, which exceeds the context length of {context}{advice}");
+        let cause = Cause::PromptTooLong { tokens, most: context.saturating_sub(1) };
+        Self { cause, ..Self::bad_request(message) }
     }
 
     /// 400: the request is wrong.

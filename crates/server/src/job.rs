@@ -179,6 +179,9 @@ pub struct JobBase {
     pub progress: bool,
     /// Whether an answer that fills the context goes on without a part of it.
     pub shift: bool,
+    /// Whether the context grows for the prompt and the answer that is asked for, in which case neither is ever cut: a prompt
+    /// that is too long even so is refused.
+    pub grows: bool,
     /// When the request came.
     pub received: Instant,
     /// What to do with a thinking wish on a model that cannot: refuse (native), or ignore.
@@ -196,6 +199,7 @@ impl JobBase {
             logprobs: None,
             progress: false,
             shift: false,
+            grows: false,
             received: Instant::now(),
             strict_think: true,
         }
@@ -323,10 +327,12 @@ pub struct Embedded {
 pub struct TokenLogprob {
     /// The token's text; bytes that are no text are replaced.
     pub token: String,
+    /// The token's bytes: of a character that spans several tokens a part.
+    pub bytes: Vec<u8>,
     /// Natural logarithm of its probability.
     pub logprob: f32,
-    /// The alternatives, likeliest first: text and logarithm.
-    pub top: Vec<(String, f32)>,
+    /// The alternatives, likeliest first: bytes and logarithm.
+    pub top: Vec<(Vec<u8>, f32)>,
 }
 
 /// A part of an answer.

@@ -3,7 +3,9 @@
 //! - [`serve`]: the operation: listen, log, drain, stop
 //! - [`http`]: the router and what surrounds every route ([`guard`], [`origin`], [`bodies`], [`refusal`])
 //! - [`state`]: what every request can reach
+//! - [`recent`]: answers that later requests may refer to
 //! - [`body`], [`respond`]: JSON in, JSON and streams out
+//! - [`notes`]: what is told of parts that a conversation has no place for
 //! - [`job`]: what front ends ask for, in no protocol's words; [`jobs`] does it
 //! - [`models`]: which models there are, and which are loaded
 //! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
@@ -28,11 +30,13 @@ pub mod jobs;
 pub mod keep_alive;
 pub mod metrics;
 pub mod models;
+pub mod notes;
 pub mod ollama;
 pub mod openai;
 pub mod options;
 pub mod origin;
 pub mod origins;
+pub mod recent;
 pub mod refusal;
 pub mod request_log;
 pub mod respond;
@@ -42,6 +46,6 @@ pub mod state;
 pub mod time;
 
 pub use self::http::router;
-pub use failure::{Failure, without_paths};
+pub use failure::{Cause, Failure, without_paths};
 pub use settings::HttpSettings;
 pub use state::Server;

@@ -46,7 +46,7 @@ impl Options {
             "num_ctx" => self.num_ctx = int(key, value)?,
             "num_predict" => self.num_predict = int(key, value)?,
             "num_keep" => self.num_keep = int(key, value)?,
-            "seed" => self.seed = int(key, value)?,
+            "seed" => self.seed = Some(seed(value).ok_or_else(|| wrong(key, "integer"))?),
             "top_k" => self.top_k = int(key, value)?,
             "repeat_last_n" => self.repeat_last_n = int(key, value)?,
             "temperature" => self.temperature = float(key, value)?,
@@ -104,6 +104,19 @@ impl Options {
     }
 }
 
+/// A seed: any number of 64 bits, with or without a sign.
+#[must_use]
+#[expect(clippy::cast_possible_wrap, reason = "all bits count, whatever their sign")]
+pub fn seed(value: &Value) -> Option<i64> {
+    /// −1 draws a seed, and the largest number without a sign has the same bits.
+    const DRAWN: i64 = -1;
+    match value.as_u64() {
+        Some(bits) if bits as i64 == DRAWN => Some(DRAWN - 1),
+        Some(bits) => Some(bits as i64),
+        None => int("seed", value).ok().flatten(),
+    }
+}
+
 fn wrong(key: &str, kind: &str) -> String {
     format!("option {key:?} must be of type {kind}")
 }
@@ -156,6 +169,15 @@ mod tests {
         let options = read(json!({"num_ctx": 4096.9, "seed": null, "mirostat": 2, "num_gpu": -1})).unwrap();
         assert_eq!(options.num_ctx, Some(4096));
         assert_eq!(options.seed, None);
+    }
+
+    #[test]
+    fn a_seed_may_be_any_number_of_64_bits() {
+        let seed = |value: Value| read(json!({"seed": value})).unwrap().seed.unwrap();
+        assert_eq!((seed(json!(7)), seed(json!(-1)), seed(json!(i64::MIN))), (7, -1, i64::MIN));
+        assert_ne!(seed(json!(u64::MAX)), -1);
+        assert_ne!(seed(json!(u64::MAX - 5)), seed(json!(u64::MAX - 6)));
+        assert!(read(json!({"seed": "x"})).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 
 use super::counters::Counters;
 use super::models::{Catalog, ModelManager};
+use super::recent::Recent;
 use super::settings::HttpSettings;
 
 /// The server.
@@ -24,6 +25,8 @@ pub struct Server {
     pub body_bytes: AtomicUsize,
     /// Blobs that may come in at once: each holds a thread.
     pub uploads: Semaphore,
+    /// Recent answers that later requests may refer to.
+    pub recent: Recent,
     /// When it started.
     pub started: Instant,
 }
@@ -42,6 +45,7 @@ impl Server {
             counters: Arc::default(),
             body_bytes: AtomicUsize::new(0),
             uploads: Semaphore::new(UPLOADS),
+            recent: Recent::default(),
             started: Instant::now(),
         })
     }

@@ -19,6 +19,7 @@ fn grammar() -> Grammar {
         gbnf: "root ::= \"yes\"".to_owned(),
         kind: GrammarKind::ToolCalls,
         lazy: true,
+        forced: true,
         triggers: vec![
             GrammarTrigger::Token(7),
             GrammarTrigger::Word("<call>".to_owned()),
@@ -41,6 +42,7 @@ fn requests_cross_a_process_border() {
         stops: vec!["\u{1f980}\0".to_owned()],
         logprobs: Some(5),
         num_ctx: Some(8192),
+        num_ctx_most: Some(16_384),
         shift: Some(4),
         ignore_end: true,
         special_pieces: true,

@@ -128,6 +128,7 @@ impl Scheduler {
             }
             self.end_cancelled();
             self.embed();
+            self.grow_full();
             self.step();
             self.end_cancelled();
             self.publish();
@@ -151,15 +152,27 @@ impl Scheduler {
             Task::Generate(setup, sink) => {
                 self.listeners.running.insert(id, Running { sink, cancelled, queued: since.elapsed() });
                 if let Some(wanted) = setup.options.num_ctx {
-                    let promised = self.batcher.kv_mut().grow(wanted as usize);
-                    // What it holds now is told before the promise ends: nobody may count those bytes as free in between.
-                    self.publish();
-                    drop(promised);
+                    self.grow(wanted as usize);
                 }
                 let listeners = &mut self.listeners;
                 self.batcher.admit(id, *setup, listeners);
             }
             Task::Embed(work, sink) => self.embeddings.push_back(Embedding { work, sink, cancelled }),
+        }
+    }
+
+    fn grow(&mut self, wanted: usize) {
+        let promised = self.batcher.kv_mut().grow(wanted);
+        // What it holds now is told before the promise ends: nobody may count those bytes as free in between.
+        self.publish();
+        drop(promised);
+    }
+
+    /// An answer that has filled the context gets a larger one, if it may: once, since without memory for it the answer ends
+    /// with the next token.
+    fn grow_full(&mut self) {
+        if let Some(wanted) = self.batcher.wanted_context() {
+            self.grow(wanted);
         }
     }
 

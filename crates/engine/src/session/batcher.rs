@@ -139,6 +139,17 @@ impl Batcher {
         self.loaded().stats.get().shared_bytes + self.saved_dense
     }
 
+    /// The context that the longest answer needs to go on, where it has filled what there is and may have more.
+    pub fn wanted_context(&self) -> Option<usize> {
+        let now = self.kv.context_tokens();
+        let wanted = self.running.all().iter().filter_map(|active| {
+            let most = active.sequence.options().num_ctx_most? as usize;
+            let tokens = active.sequence.tokens().len();
+            (tokens >= now && most > now).then(|| (tokens + 1).min(most))
+        });
+        wanted.max()
+    }
+
     /// Running sequences.
     pub fn active(&self) -> usize {
         self.running.all().len()

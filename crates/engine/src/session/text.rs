@@ -45,11 +45,10 @@ impl TextStream {
         Shown { text, stop: None }
     }
 
-    /// The generation ended: what was held back is text after all.
+    /// The generation ended: what was held back is text after all. A piece of a character that never became whole is not.
     pub fn finish(&mut self) -> String {
-        let mut text = std::mem::take(&mut self.held);
-        text.push_str(&String::from_utf8_lossy(&std::mem::take(&mut self.partial)));
-        text
+        self.partial.clear();
+        std::mem::take(&mut self.held)
     }
 }
 
@@ -113,7 +112,12 @@ mod tests {
     #[test]
     fn impossible_bytes_become_replacement_characters_and_do_not_block() {
         assert_eq!(run(&[], &[&[0xff, b'a', 0xc3], b"b"]), ("\u{fffd}a\u{fffd}b".to_owned(), false));
-        assert_eq!(run(&[], &[&[0xe2, 0x82]]), ("\u{fffd}".to_owned(), false));
+    }
+
+    #[test]
+    fn a_piece_of_a_character_at_the_end_is_dropped() {
+        assert_eq!(run(&[], &[&[b'a', 0xe2, 0x82]]), ("a".to_owned(), false));
+        assert_eq!(run(&["zz"], &[&[b'z', 0xf0, 0x9f, 0xa6]]), ("z".to_owned(), false));
     }
 
     #[test]

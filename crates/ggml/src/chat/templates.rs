@@ -135,7 +135,8 @@ impl ChatTemplates {
         }
         // A handle that may cross to the thread with the deep stack.
         let this: &Self = self;
-        let applied = on_deep_stack(move || this.call(request, &messages)).map_err(ChatError::Template)?;
+        let applied =
+            on_deep_stack(move || this.call_for(request, &messages)).map_err(ChatError::Template)?;
         let mut prompt = applied.into_prompt(request, &self.model.vocab())?;
         if let Some(message) = continued {
             message.append_to(&mut prompt);
@@ -143,7 +144,19 @@ impl ChatTemplates {
         Ok(prompt)
     }
 
-    fn call(&self, request: &ChatRequest, messages: &str) -> Result<Applied, String> {
+    /// llama.cpp's grammar for a call that must come lets any amount of text come first, and small models then never call. The
+    /// lazy one begins at the call.
+    fn call_for(&self, request: &ChatRequest, messages: &str) -> Result<Applied, String> {
+        if request.tool_choice == ToolChoice::Required && request.json_schema.is_none() {
+            let auto = self.call(request, ToolChoice::Auto, messages)?;
+            if auto.result.0.grammar_lazy {
+                return Ok(auto);
+            }
+        }
+        self.call(request, request.tool_choice, messages)
+    }
+
+    fn call(&self, request: &ChatRequest, choice: ToolChoice, messages: &str) -> Result<Applied, String> {
         const NUL: &str = "a NUL byte in the request";
         let messages_c = Text::new(Some(messages)).ok_or(NUL)?;
         let tools = Text::new(request.tools_json.as_deref()).ok_or(NUL)?;
@@ -154,7 +167,7 @@ impl ChatTemplates {
             serde_json::json!({ "reasoning_effort": serde_json::json!(effort).to_string() }).to_string()
         });
         let kwargs = Text::new(kwargs.as_deref()).ok_or(NUL)?;
-        let choice = match request.tool_choice {
+        let choice = match choice {
             ToolChoice::Auto => sys::CHAT_SHIM_TOOL_CHOICE_AUTO,
             ToolChoice::Required => sys::CHAT_SHIM_TOOL_CHOICE_REQUIRED,
             ToolChoice::None => sys::CHAT_SHIM_TOOL_CHOICE_NONE,
@@ -266,6 +279,7 @@ impl Applied {
         } else {
             check_grammar(&gbnf)?;
             let triggers = self.json(result.grammar_triggers_off)?;
+            let forced = result.grammar_lazy && request.tool_choice == ToolChoice::Required;
             let kind = if request.grammar.is_some() {
                 GrammarKind::User
             } else if request.json_schema.is_some() {
@@ -276,7 +290,8 @@ impl Applied {
             let grammar = Grammar {
                 gbnf,
                 kind,
-                lazy: result.grammar_lazy,
+                lazy: result.grammar_lazy && !forced,
+                forced,
                 triggers: triggers
                     .iter()
                     .filter_map(|value| trigger(value, &preserved_tokens, vocab))

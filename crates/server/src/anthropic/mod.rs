@@ -17,8 +17,6 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::models::LookupError;
-use super::models::backend::LoadWish;
 use super::state::Server;
 use super::{Failure, body, jobs, refusal, respond};
 use request::Request;
@@ -71,14 +69,5 @@ async fn count_tokens(State(server): State<Arc<Server>>, body::Whole(bytes): bod
 
 async fn count(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<usize, Failure> {
     let request: Request = body::request(bytes)?;
-    let job = request.job(received, false)?;
-    let name = job.base.model.clone();
-    let text = jobs::render_chat(server, job).await?;
-    let entry = jobs::find(server, &name).await.map_err(|error| match error {
-        LookupError::Refused(failure) => failure,
-        _ => Failure::no_model(&name),
-    })?;
-    let lease = server.models.acquire(&entry, LoadWish::default(), None).await?;
-    let counted = tokio::task::spawn_blocking(move || lease.engine().tokenize(&text, true, true).len());
-    counted.await.map_err(|_| Failure::internal("the text could not be read"))
+    jobs::count_chat(server, request.job(received, false)?).await
 }

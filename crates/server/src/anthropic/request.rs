@@ -8,8 +8,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::Failure;
-use crate::job::{ChatJob, JobBase, Message, Think, ToolCall, ToolChoice};
-use crate::openai::{arguments, name_of_call};
+use crate::job::{ChatJob, Format, JobBase, Message, Think, ToolCall, ToolChoice};
+use crate::notes;
+use crate::openai::{arguments, effort as effort_of, name_of_call, role};
 use crate::options::Options;
 
 /// A body, as it comes.
@@ -28,6 +29,7 @@ pub(super) struct Request {
     stop_sequences: Option<Vec<String>>,
     thinking: Value,
     output_config: Value,
+    output_format: Value,
     pub stream: Option<bool>,
 }
 
@@ -65,14 +67,25 @@ impl Request {
             stop: self.stop_sequences,
             ..Options::default()
         };
-        let base = JobBase { options, received, strict_think: false, ..JobBase::new(self.model) };
+        let base =
+            JobBase { options, received, grows: true, strict_think: false, ..JobBase::new(self.model) };
         Ok(ChatJob {
             tools,
             tool_choice,
             parallel_tool_calls: self.tool_choice["disable_parallel_tool_use"] != true,
-            think: think(&self.thinking, &self.output_config)?,
+            format: format(&self.output_config["format"], &self.output_format),
+            think: think(&self.thinking, &self.output_config),
             ..ChatJob::new(base, messages)
         })
+    }
+}
+
+/// A schema that the answer must keep to, in the field where it is now or in the one where it was.
+fn format(now: &Value, before: &Value) -> Format {
+    let given = if now.is_null() { before } else { now };
+    match (given["type"].as_str(), &given["schema"]) {
+        (Some("json_schema"), schema @ (Value::Object(_) | Value::Bool(_))) => Format::Schema(schema.clone()),
+        _ => Format::Free,
     }
 }
 
@@ -82,11 +95,8 @@ fn text_of(value: &Value, what: &str) -> Result<String, Failure> {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         Value::Array(blocks) => {
-            let texts = blocks.iter().map(|block| block["text"].as_str().filter(|_| block["type"] == "text"));
-            let texts: Option<Vec<&str>> = texts.collect();
-            texts
-                .map(|texts| texts.join("\n"))
-                .ok_or_else(|| bad(format!("{what} may hold text blocks only")))
+            let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
+            Ok(texts.join("\n"))
         }
         _ => Err(bad(format!("{what} must be a string or an array of blocks"))),
     }
@@ -94,11 +104,10 @@ fn text_of(value: &Value, what: &str) -> Result<String, Failure> {
 
 /// Adds what a message of a turn means: results of tools come before what the user says.
 fn add_message(value: &Value, messages: &mut Vec<Message>) -> Result<(), Failure> {
-    let role = match value["role"].as_str() {
-        Some(role @ ("user" | "assistant" | "system")) => role,
-        other => return Err(bad(format!("invalid role: {:?}", other.unwrap_or_default()))),
-    };
-    let mut message = Message::text(role, "");
+    if !value.is_object() {
+        return Err(bad("a message must be an object"));
+    }
+    let mut message = Message::text(role(value["role"].as_str().unwrap_or_default()), "");
     let mut results = Vec::new();
     match &value["content"] {
         Value::String(text) => message.content.clone_from(text),
@@ -140,9 +149,9 @@ fn add_block(block: &Value, message: &mut Message) -> Result<(), Failure> {
             let index = u32::try_from(at).unwrap_or(u32::MAX);
             message.tool_calls.push(ToolCall { index, id, name, arguments: arguments(&block["input"])? });
         }
-        // What other servers did by themselves has no place in a template.
-        "redacted_thinking" | "server_tool_use" | "web_search_tool_result" => {}
-        other => return Err(bad(format!("content blocks of type {other:?} are not supported"))),
+        // Nobody can read it.
+        "redacted_thinking" => {}
+        _ => message.push_text(&notes::of_part(block)),
     }
     Ok(())
 }
@@ -183,24 +192,23 @@ fn tools(values: &[Value]) -> Result<Vec<Value>, Failure> {
         }
         let name = tool["name"].as_str().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| bad("a tool needs a name"))?;
-        if !tool["input_schema"].is_object() {
-            return Err(bad(format!("tool {name:?} needs an input_schema")));
-        }
+        let given = Some(&tool["input_schema"]).filter(|schema| schema.is_object()).cloned();
+        let parameters = given.unwrap_or_else(|| json!({"type": "object", "properties": {}}));
         let description = tool["description"].as_str().unwrap_or_default();
-        out.push(json!({"type": "function", "function": {
-            "name": name, "description": description, "parameters": tool["input_schema"]}}));
+        let mut function = json!({"name": name, "description": description, "parameters": parameters});
+        if tool["strict"] == true {
+            function["strict"] = json!(true);
+        }
+        out.push(json!({"type": "function", "function": function}));
     }
     Ok(out)
 }
 
 fn tool_choice(value: &Value, tools: &mut Vec<Value>) -> Result<ToolChoice, Failure> {
-    if value.is_null() {
-        return Ok(ToolChoice::Auto);
-    }
     match value["type"].as_str() {
-        Some("auto") => Ok(ToolChoice::Auto),
         Some("none") => Ok(ToolChoice::None),
-        Some("any") if !tools.is_empty() => Ok(ToolChoice::Required),
+        Some("any") if tools.is_empty() => Err(bad("tool_choice wants a call, but there are no tools")),
+        Some("any") => Ok(ToolChoice::Required),
         Some("tool") => {
             tools.retain(|tool| tool["function"]["name"] == value["name"]);
             if tools.is_empty() {
@@ -208,25 +216,19 @@ fn tool_choice(value: &Value, tools: &mut Vec<Value>) -> Result<ToolChoice, Fail
             }
             Ok(ToolChoice::Required)
         }
-        _ => Err(bad("invalid tool_choice")),
+        _ => Ok(ToolChoice::Auto),
     }
 }
 
-/// Whether and how hard to think. A budget is taken, but not enforced.
-fn think(thinking: &Value, config: &Value) -> Result<Option<Think>, Failure> {
+/// Whether and how hard to think. A budget is taken, but not enforced; words that are not known say nothing, as in Ollama.
+fn think(thinking: &Value, config: &Value) -> Option<Think> {
     let on = match thinking["type"].as_str() {
-        None if thinking.is_null() => None,
         Some("enabled" | "adaptive") => Some(true),
-        Some("disabled") => Some(false),
-        _ => return Err(bad("thinking.type must be enabled, adaptive or disabled")),
+        Some("disabled") => return Some(Think::Switch(false)),
+        _ => None,
     };
-    if on == Some(false) {
-        return Ok(Some(Think::Switch(false)));
-    }
-    match config["effort"].as_str() {
-        Some(word) => crate::openai::effort(word).map(Some),
-        None => Ok(on.map(Think::Switch)),
-    }
+    let effort = config["effort"].as_str().map(|word| word.trim().to_lowercase());
+    effort.and_then(|word| effort_of(&word).ok()).or(on.map(Think::Switch))
 }
 
 #[cfg(test)]
@@ -293,6 +295,37 @@ mod tests {
     }
 
     #[test]
+    fn unknown_words_and_blocks_are_taken_as_ollama_takes_them() {
+        let blocks = json!([{"type": "document", "source": {"type": "text", "data": "d"}}, {"type": "mcp_tool_use", "name": "f", "input": {}},
+            {"type": "redacted_thinking", "data": "zz"}, {"type": "text", "text": "t"}]);
+        let messages = with("messages", json!([{"role": "robot", "content": blocks}])).unwrap().messages;
+        assert_eq!(messages, [Message::text("user", "[document]\nd\n[mcp_tool_use]\nf\n{}\nt")]);
+        let result = json!([{"type": "tool_result", "tool_use_id": "c", "content": [{"type": "tool_reference", "tool_name": "g"}]}]);
+        let messages = with("messages", json!([{"role": "user", "content": result}])).unwrap().messages;
+        assert_eq!(messages[0].content, "[tool_reference]\ng");
+        assert_eq!(
+            with("system", json!([{"type": "image"}, {"type": "text", "text": "s"}])).unwrap().messages[0]
+                .content,
+            "s"
+        );
+        let tools = with("tools", json!([{"name": "f"}])).unwrap().tools;
+        assert_eq!(tools[0]["function"]["parameters"], json!({"type": "object", "properties": {}}));
+        assert_eq!(with("tool_choice", json!({"type": "perhaps"})).unwrap().tool_choice, ToolChoice::Auto);
+        assert_eq!(with("thinking", json!({"type": "maybe"})).unwrap().think, None);
+        assert_eq!(with("output_config", json!({"effort": "extreme"})).unwrap().think, None);
+    }
+
+    #[test]
+    fn an_answer_keeps_to_a_schema_where_one_is_given() {
+        let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+        let given = json!({"type": "json_schema", "schema": schema});
+        let format = with("output_config", json!({"format": given})).unwrap().format;
+        assert_eq!(format, Format::Schema(schema.clone()));
+        assert_eq!(with("output_format", given).unwrap().format, Format::Schema(schema));
+        assert_eq!(with("output_config", json!({"format": {"type": "xml"}})).unwrap().format, Format::Free);
+    }
+
+    #[test]
     fn messages_11_wrong_fields_are_400() {
         for (field, value) in [
             ("model", json!("")),
@@ -301,22 +334,16 @@ mod tests {
             ("messages", json!([])),
             ("messages", json!(null)),
             ("messages", json!([1])),
-            ("messages", json!([{"role": "robot", "content": "x"}])),
             ("messages", json!([{"role": "user"}])),
-            ("messages", json!([{"role": "user", "content": [{"type": "document"}]}])),
             (
                 "messages",
                 json!([{"role": "user", "content": [{"type": "image", "source": {"type": "url"}}]}]),
             ),
             ("messages", json!([{"role": "user", "content": [{"type": "tool_result"}]}])),
             ("system", json!(1)),
-            ("system", json!([{"type": "image"}])),
-            ("tools", json!([{"name": "f"}])),
             ("tools", json!([{}])),
             ("tool_choice", json!({"type": "any"})),
             ("tool_choice", json!({"type": "tool", "name": "x"})),
-            ("tool_choice", json!("auto")),
-            ("thinking", json!({"type": "maybe"})),
         ] {
             assert_eq!(with(field, value.clone()).unwrap_err().status, 400, "{field}: {value}");
         }

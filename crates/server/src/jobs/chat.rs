@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
+use super::PieceStream;
+use super::fit::{self, Fit};
 use super::lookup::{self, Found};
 use super::run::{self, Checked, Prepared};
-use super::{PieceStream, fit};
 use hypura_store::{Capability, ModelEntry};
 
 use crate::Failure;
 use crate::job::{ChatJob, Message};
 use crate::models::backend::{ChatInput, Engine, LoadWish};
-use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;
 
@@ -26,14 +26,13 @@ pub async fn chat(server: &Arc<Server>, job: ChatJob) -> Result<PieceStream, Fai
 async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
-    let keep_tokens = found.keep_tokens();
-    let truncate = job.truncate;
-    let make = Box::new(move |engine: &dyn Engine, options: &Options| {
-        let context = engine.context_for(options.context());
-        let prompt = fit::chat(engine, input, context, keep_tokens, truncate)?;
-        Ok(Prepared { prompt, wants_context: false })
+    let fit = Fit::of(&found, &job.base, job.truncate);
+    let context = fit.first(bytes_of(&job));
+    let make = Box::new(move |engine: &dyn Engine| {
+        let (prompt, context) = fit::chat(engine, input, fit)?;
+        Ok(Prepared { prompt, context, wants_context: false })
     });
-    Ok(Checked { base: job.base, found, make })
+    Ok(Checked { base: job.base, found, context, make })
 }
 
 /// The text that the template makes of a conversation. Loads the model.
@@ -47,6 +46,30 @@ pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, F
     let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
     let rendered = tokio::task::spawn_blocking(move || lease.engine().render_text(&input)).await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
+}
+
+/// Tokens that the prompt of a conversation has for its model, as [`chat`] counts them. Loads the model.
+///
+/// # Errors
+/// As [`chat`], and what the template says.
+pub async fn count_chat(server: &Arc<Server>, job: ChatJob) -> Result<usize, Failure> {
+    let found = lookup::find_for(server, &job.base).await?;
+    let input = check(&found, &job)?;
+    let wish = LoadWish { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let counted = tokio::task::spawn_blocking(move || {
+        let all: Vec<usize> = (0..input.messages.len()).collect();
+        let prompt = lease.engine().renderer(&input)?.render(&all)?;
+        Ok(prompt.input.tokens.len())
+    });
+    counted.await.map_err(|_| Failure::internal("the prompt could not be made"))?
+}
+
+/// Bytes of text that the template will have to show, about.
+fn bytes_of(job: &ChatJob) -> usize {
+    let messages = job.messages.iter().map(|message| message.content.len());
+    let tools = job.tools.iter().map(|tool| tool.to_string().len());
+    messages.chain(tools).sum()
 }
 
 fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {

@@ -63,6 +63,10 @@ fn tokens_of(
     truncate: bool,
 ) -> Result<Vec<Vec<Token>>, Failure> {
     let room = engine.embed_limit(num_ctx) as usize;
+    // Without the tokens that begin and end every text of this model.
+    if !inputs.is_empty() && room <= engine.tokenize("", true, false).len() {
+        return Err(Failure::bad_request("input after truncation exceeds maximum context length"));
+    }
     let mut out = Vec::with_capacity(inputs.len());
     for input in inputs {
         let mut tokens = engine.tokenize(input, true, false);
@@ -76,9 +80,6 @@ fn tokens_of(
             tokens.truncate(room);
             if let (Some(last), Some(place)) = (last, tokens.last_mut()) {
                 *place = last;
-            }
-            if tokens.is_empty() {
-                return Err(Failure::bad_request("input after truncation exceeds maximum context length"));
             }
         }
         out.push(tokens);

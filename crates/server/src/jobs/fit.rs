@@ -1,55 +1,139 @@
-//! What to leave out when a prompt is longer than the context.
+//! A prompt and its context: how much context to ask for, and what to leave out of a prompt that does not fit.
 
+use super::lookup::Found;
 use super::shorten;
 use crate::Failure;
-use crate::models::backend::{ChatInput, Engine, Prompt};
+use crate::job::JobBase;
+use crate::models::backend::{ChatInput, ContextWish, Engine, Prompt};
 use hypura_engine::Token;
 
-/// The prompt of a conversation, without its oldest messages where all do not fit. System messages and the last
-/// message always stay; if they alone are too long, the beginning of what they make is cut.
+/// Tokens of an answer that an open request may take beside its prompt.
+const OPEN_ANSWER_TOKENS: u32 = 16_384;
+
+/// Tokens of an answer for which there is context from the beginning; for more it grows when they come.
+const FIRST_ANSWER_TOKENS: u32 = 1024;
+
+/// Fewest bytes of a prompt that are a token, about.
+const BYTES_PER_TOKEN: usize = 3;
+
+/// What a request says of context, and what becomes of a prompt that does not fit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fit {
+    /// Context that is asked for, at least.
+    num_ctx: Option<u32>,
+    overflow: Overflow,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Overflow {
+    /// Ollama's way: the oldest messages go, then what follows the first `keep_tokens`.
+    Cut { keep_tokens: usize },
+    /// 400.
+    Refuse,
+    /// The vendors' way: the context grows for the prompt and for an answer of so many tokens; where it cannot, 400. Nothing
+    /// is ever cut.
+    Grow { answer_tokens: u32 },
+}
+
+impl Fit {
+    /// What a job asks for; `truncate`: it may lose its beginning, unless it has the context grow.
+    pub fn of(found: &Found, base: &JobBase, truncate: bool) -> Self {
+        let asked = found.options.num_predict.and_then(|count| u32::try_from(count).ok());
+        let overflow = if base.grows {
+            Overflow::Grow { answer_tokens: asked.unwrap_or(OPEN_ANSWER_TOKENS) }
+        } else if truncate {
+            Overflow::Cut { keep_tokens: found.keep_tokens() }
+        } else {
+            Overflow::Refuse
+        };
+        Self { num_ctx: found.options.context(), overflow }
+    }
+
+    /// A prompt with a medium: that cannot be cut.
+    pub fn whole(self) -> Self {
+        match self.overflow {
+            Overflow::Cut { .. } => Self { overflow: Overflow::Refuse, ..self },
+            _ => self,
+        }
+    }
+
+    /// Context to load a model with for a prompt of so many bytes, whose tokens only a loaded model knows.
+    pub fn first(self, prompt_bytes: usize) -> Option<u32> {
+        match self.overflow {
+            // What is loaded when nobody asks for more may suffice.
+            Overflow::Grow { .. } if prompt_bytes / BYTES_PER_TOKEN < FIRST_ANSWER_TOKENS as usize => {
+                self.num_ctx
+            }
+            Overflow::Grow { .. } => self.context(prompt_bytes / BYTES_PER_TOKEN).now,
+            _ => self.num_ctx,
+        }
+    }
+
+    /// Context for a prompt of so many tokens.
+    fn context(self, tokens: usize) -> ContextWish {
+        let Overflow::Grow { answer_tokens } = self.overflow else {
+            return ContextWish { now: self.num_ctx, most: None };
+        };
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
+        let with =
+            |answer: u32| tokens.saturating_add(answer).saturating_add(1).max(self.num_ctx.unwrap_or(0));
+        ContextWish {
+            now: Some(with(answer_tokens.min(FIRST_ANSWER_TOKENS))),
+            most: Some(with(answer_tokens)),
+        }
+    }
+}
+
+/// The prompt of a conversation and its context, without its oldest messages where all do not fit and some may go. System
+/// messages and the last message always stay; if they alone are too long, the beginning of what they make is cut.
 ///
 /// # Errors
 /// 400 when nothing may be left out and it does not fit; what the template says.
 pub(super) fn chat(
     engine: &dyn Engine,
     input: ChatInput,
-    context: u32,
-    keep_tokens: usize,
-    truncate: bool,
-) -> Result<Prompt, Failure> {
-    let room = room(context);
+    fit: Fit,
+) -> Result<(Prompt, ContextWish), Failure> {
     let renderer = engine.renderer(&input)?;
     let whole = renderer.render(&(0..input.messages.len()).collect::<Vec<_>>())?;
-    if whole.input.tokens.len() <= room {
-        return Ok(whole);
+    let tokens = whole.input.tokens.len();
+    let wish = fit.context(tokens);
+    let context = engine.context_for(wish.now);
+    let room = room(context);
+    if tokens <= room {
+        return Ok((whole, wish));
     }
-    if !truncate {
-        return Err(too_long(whole.input.tokens.len(), context));
-    }
+    let Overflow::Cut { keep_tokens } = fit.overflow else {
+        return Err(too_long(tokens, context, fit));
+    };
     let mut prompt = shorten::without_oldest(renderer.as_ref(), &input, &whole, room)?;
     if prompt.has_media() && prompt.input.tokens.len() > room {
         // A picture or a sound cannot be cut.
-        return Err(too_long(prompt.input.tokens.len(), context));
+        return Err(too_long(prompt.input.tokens.len(), context, fit));
     }
     prompt.input.tokens = cut(prompt.input.tokens, room, keep_tokens);
-    Ok(prompt)
+    Ok((prompt, wish))
 }
 
-/// The tokens of a prompt, without some after the first `keep_tokens` where all do not fit.
+/// The tokens of a prompt and its context, without some of them where all do not fit and some may go.
 ///
 /// # Errors
 /// 400 when nothing may be left out and it does not fit.
 pub(super) fn tokens(
+    engine: &dyn Engine,
     tokens: Vec<Token>,
-    context: u32,
-    keep_tokens: usize,
-    truncate: bool,
-) -> Result<Vec<Token>, Failure> {
+    fit: Fit,
+) -> Result<(Vec<Token>, ContextWish), Failure> {
+    let wish = fit.context(tokens.len());
+    let context = engine.context_for(wish.now);
     let room = room(context);
-    if tokens.len() > room && !truncate {
-        return Err(too_long(tokens.len(), context));
+    if tokens.len() <= room {
+        return Ok((tokens, wish));
     }
-    Ok(cut(tokens, room, keep_tokens))
+    let Overflow::Cut { keep_tokens } = fit.overflow else {
+        return Err(too_long(tokens.len(), context, fit));
+    };
+    Ok((cut(tokens, room, keep_tokens), wish))
 }
 
 fn cut(mut tokens: Vec<Token>, room: usize, keep_tokens: usize) -> Vec<Token> {
@@ -66,11 +150,12 @@ fn room(context: u32) -> usize {
     (context as usize).saturating_sub(1)
 }
 
-fn too_long(tokens: usize, context: u32) -> Failure {
-    Failure::bad_request(format!(
-        "the prompt has {tokens} tokens, which exceeds the context length of {context}: shorten it, raise num_ctx, or \
-         allow truncation"
-    ))
+fn too_long(tokens: usize, context: u32, fit: Fit) -> Failure {
+    let advice = match fit.overflow {
+        Overflow::Grow { .. } => "",
+        _ => ": shorten it, raise num_ctx, or allow truncation",
+    };
+    Failure::prompt_too_long(tokens, context as usize, advice)
 }
 
 #[cfg(test)]
@@ -82,7 +167,19 @@ mod tests {
         assert_eq!(cut((0..10).collect(), 6, 2), [0, 1, 6, 7, 8, 9]);
         assert_eq!(cut((0..10).collect(), 6, 100), [0, 1, 2, 7, 8, 9]);
         assert_eq!(cut((0..5).collect(), 6, 2), [0, 1, 2, 3, 4]);
-        assert_eq!(tokens((0..10).collect(), 5, 0, true).unwrap(), [6, 7, 8, 9]);
-        assert_eq!(tokens((0..10).collect(), 5, 0, false).unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn context_is_asked_for_the_prompt_and_the_beginning_of_its_answer() {
+        let fit = |answer_tokens| Fit { num_ctx: Some(2048), overflow: Overflow::Grow { answer_tokens } };
+        assert_eq!(fit(100).context(19_000), ContextWish { now: Some(19_101), most: Some(19_101) });
+        assert_eq!(fit(32_000).context(19_000), ContextWish { now: Some(20_025), most: Some(51_001) });
+        assert_eq!(fit(100).context(10), ContextWish { now: Some(2048), most: Some(2048) });
+        assert_eq!(fit(u32::MAX).context(usize::MAX).most, Some(u32::MAX));
+        assert_eq!(fit(100).first(60_000), Some(20_101));
+        assert_eq!(fit(100).first(60), Some(2048));
+        let cut = Fit { num_ctx: None, overflow: Overflow::Cut { keep_tokens: 4 } };
+        assert_eq!(cut.context(19_000), ContextWish { now: None, most: None });
+        assert_eq!(cut.first(60_000), None);
     }
 }

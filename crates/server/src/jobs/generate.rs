@@ -5,13 +5,13 @@ use hypura_engine::media::{MediaFile, marker, tagged};
 use hypura_store::Capability;
 use std::sync::Arc;
 
+use super::fit::{self, Fit};
 use super::lookup::{self, Found};
 use super::run::{self, Checked, Prepared};
-use super::{PieceStream, fit, go_template};
+use super::{PieceStream, go_template};
 use crate::Failure;
 use crate::job::{Format, GenerateJob, Message};
 use crate::models::backend::{ChatInput, Engine, LoadWish, Prompt};
-use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;
 
@@ -27,17 +27,17 @@ pub async fn generate(server: &Arc<Server>, job: GenerateJob) -> Result<PieceStr
 async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let form = check(&found, &job)?;
-    let keep_tokens = found.keep_tokens();
-    let (truncate, wants_context) = (job.truncate, job.wants_context && !job.raw);
-    let make = Box::new(move |engine: &dyn Engine, options: &Options| {
+    let fit = Fit::of(&found, &job.base, job.truncate);
+    let context = fit.first(job.prompt.len());
+    let wants_context = job.wants_context && !job.raw;
+    let make = Box::new(move |engine: &dyn Engine| {
         let mut prompt = form.prompt(engine)?;
-        let context = engine.context_for(options.context());
-        // A picture cannot be cut.
-        let truncate = truncate && !prompt.has_media();
-        prompt.input.tokens = fit::tokens(prompt.input.tokens, context, keep_tokens, truncate)?;
-        Ok(Prepared { prompt, wants_context })
+        let fit = if prompt.has_media() { fit.whole() } else { fit };
+        let context;
+        (prompt.input.tokens, context) = fit::tokens(engine, prompt.input.tokens, fit)?;
+        Ok(Prepared { prompt, context, wants_context })
     });
-    Ok(Checked { base: job.base, found, make })
+    Ok(Checked { base: job.base, found, context, make })
 }
 
 /// The text that the model would read. Loads the model.

@@ -17,7 +17,7 @@ mod run;
 mod shorten;
 mod stream;
 
-pub use chat::{chat, render_chat};
+pub use chat::{chat, count_chat, render_chat};
 pub use embed::embed;
 pub use generate::{generate, render_generate};
 pub use lookup::{Found, find, own_options};

@@ -17,7 +17,7 @@ use crate::Failure;
 use crate::job::{DoneReason, JobBase, Piece, Summary, TokenLogprob, ToolCall};
 use crate::keep_alive::KeepAlive;
 use crate::models::Lease;
-use crate::models::backend::{AnswerParser, Engine, LoadWish, Prompt};
+use crate::models::backend::{AnswerParser, ContextWish, Engine, LoadWish, Prompt};
 use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;
@@ -44,11 +44,13 @@ pub fn unload(server: &Server, entry: &ModelEntry) {
 }
 
 /// Makes the prompt of a job: called where blocking is allowed, once the model is there.
-pub(super) type MakePrompt = Box<dyn FnOnce(&dyn Engine, &Options) -> Result<Prepared, Failure> + Send>;
+pub(super) type MakePrompt = Box<dyn FnOnce(&dyn Engine) -> Result<Prepared, Failure> + Send>;
 
 /// A prompt and what its answer is to be read like.
 pub(super) struct Prepared {
     pub prompt: Prompt,
+    /// The context that it needs.
+    pub context: ContextWish,
     /// Whether the summary is to hold the tokens of prompt and answer.
     pub wants_context: bool,
 }
@@ -57,6 +59,8 @@ pub(super) struct Prepared {
 pub(super) struct Checked {
     pub base: JobBase,
     pub found: Found,
+    /// Context that the model is loaded with, where it is not there yet.
+    pub context: Option<u32>,
     pub make: MakePrompt,
 }
 
@@ -69,9 +73,9 @@ pub(super) async fn start(
     line: RequestLine,
     check: impl Future<Output = Result<Checked, Failure>>,
 ) -> Result<PieceStream, Failure> {
-    let Checked { base, found, make } = check.await.inspect_err(|failure| line.failed(failure))?;
+    let Checked { base, found, context, make } = check.await.inspect_err(|failure| line.failed(failure))?;
     let (sender, receiver) = mpsc::unbounded_channel();
-    let work = Work { server: Arc::clone(server), base, found, pieces: sender };
+    let work = Work { server: Arc::clone(server), base, found, context, pieces: sender };
     tokio::spawn(work.run(line, make));
     Ok(PieceStream::new(receiver))
 }
@@ -80,6 +84,7 @@ struct Work {
     server: Arc<Server>,
     base: JobBase,
     found: Found,
+    context: Option<u32>,
     pieces: mpsc::UnboundedSender<Piece>,
 }
 
@@ -104,11 +109,11 @@ impl Work {
 
     async fn answer(&self, make: MakePrompt, line: &RequestLine) -> Result<Summary, Failure> {
         let start = Instant::now();
-        let wish = LoadWish { context: self.found.options.context() };
+        let wish = LoadWish { context: self.context };
         let lease = self.server.models.acquire(&self.found.entry, wish, self.base.keep_alive).await?;
         let load = start.elapsed();
         let (lease, prepared) = self.prepare(lease, make).await?;
-        let Prepared { prompt, wants_context } = prepared;
+        let Prepared { prompt, context: wish, wants_context } = prepared;
         let tokens = &prompt.input.tokens;
         let prompt_tokens = count(tokens.len());
         // Pictures are nothing that a later request could name.
@@ -117,12 +122,13 @@ impl Work {
         let parser = prompt.parser;
         let wanted = &self.found.options;
         let options = request::Options {
-            max_tokens: Some(wanted.most_tokens(lease.engine().context_for(wanted.context()))),
+            max_tokens: Some(wanted.most_tokens(lease.engine().context_for(wish.most.or(wish.now)))),
             sampler: sampler(wanted),
             grammar: prompt.grammar,
             stops: stops(wanted, prompt.stops),
             logprobs: self.base.logprobs,
-            num_ctx: wanted.context(),
+            num_ctx: wish.now,
+            num_ctx_most: wish.most,
             shift: self.base.shift.then(|| count(self.found.keep_tokens())),
             ignore_end: false,
             special_pieces: parser.is_some(),
@@ -175,9 +181,8 @@ impl Work {
 
     /// Templates and tokens take a moment for long prompts: not on a thread that serves others.
     async fn prepare(&self, lease: Lease, make: MakePrompt) -> Result<(Lease, Prepared), Failure> {
-        let options = self.found.options.clone();
         let made = tokio::task::spawn_blocking(move || {
-            let prepared = make(lease.engine().as_ref(), &options);
+            let prepared = make(lease.engine().as_ref());
             (lease, prepared)
         });
         let (lease, prepared) = made.await.map_err(|_| Failure::internal("the prompt could not be made"))?;
@@ -341,11 +346,11 @@ impl Reader {
 
 /// Tokens without a probability were not asked for theirs.
 fn logprob_of(token: TokenInfo) -> Option<TokenLogprob> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Some(TokenLogprob {
-        token: text(&token.bytes),
+        token: String::from_utf8_lossy(&token.bytes).into_owned(),
+        bytes: token.bytes,
         logprob: token.logprob?,
-        top: token.top.iter().map(|(_, bytes, logprob)| (text(bytes), *logprob)).collect(),
+        top: token.top.into_iter().map(|(_, bytes, logprob)| (bytes, logprob)).collect(),
     })
 }
 
@@ -374,12 +379,7 @@ fn sampler(options: &Options) -> SamplerOptions {
         presence_penalty: options.presence_penalty.unwrap_or(0.0),
         frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
         // Any number is a seed; −1 draws one.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the low bits are the seed"
-        )]
-        seed: options.seed.filter(|seed| *seed != -1).map_or_else(random_seed, |seed| seed as u32),
+        seed: options.seed.filter(|seed| *seed != -1).map_or_else(random_seed, folded),
     }
 }
 
@@ -387,4 +387,29 @@ fn sampler(options: &Options) -> SamplerOptions {
 #[expect(clippy::cast_possible_truncation, reason = "half of the bits are enough")]
 fn random_seed() -> u32 {
     (RandomState::new().build_hasher().finish() as u32).min(u32::MAX - 1)
+}
+
+/// 32 bits of a seed that all of its bits have a part in. llama.cpp draws a seed of its own where all 32 are set.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "all bits were folded into the low ones"
+)]
+fn folded(seed: i64) -> u32 {
+    let bits = seed as u64;
+    ((bits ^ (bits >> 32)) as u32).min(u32::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::folded;
+
+    #[test]
+    fn every_seed_repeats_and_small_ones_are_as_they_were() {
+        assert_eq!((folded(0), folded(42), folded(0xffff_fffe)), (0, 42, 0xffff_fffe));
+        for seed in [0xffff_ffff, -1, -2, i64::MIN, i64::MAX, 0x1_0000_0000] {
+            assert_ne!(folded(seed), u32::MAX, "{seed}");
+        }
+        assert_ne!(folded(1), folded(0x7_0000_0001), "high bits count");
+    }
 }

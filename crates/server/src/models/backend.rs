@@ -98,6 +98,15 @@ impl ChatInput {
     }
 }
 
+/// The context that a request wants, in tokens; nothing: what there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContextWish {
+    /// At least so much, before it begins.
+    pub now: Option<u32>,
+    /// It may grow up to so much while the answer is written.
+    pub most: Option<u32>,
+}
+
 /// A prompt ready for [`Engine::submit`].
 pub struct Prompt {
     /// Its tokens, of which negative ones stand for media, and its media.

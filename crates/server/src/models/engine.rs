@@ -323,9 +323,7 @@ fn refused(error: SubmitError) -> Failure {
             let message = "the model is being unloaded, please try again";
             Failure::new(http::StatusCode::SERVICE_UNAVAILABLE, message)
         }
-        SubmitError::PromptTooLong { prompt, context } => Failure::bad_request(format!(
-            "the prompt has {prompt} tokens, which exceeds the context length of {context}"
-        )),
+        SubmitError::PromptTooLong { prompt, context } => Failure::prompt_too_long(prompt, context, ""),
         other => Failure::bad_request(other.to_string()),
     }
 }

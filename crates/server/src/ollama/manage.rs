@@ -113,10 +113,16 @@ async fn pull_answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Fa
     let entry = match find(server, name).await {
         Ok(entry) => entry,
         Err(LookupError::NotInstalled) => {
-            return Err(Failure::internal(format!(
+            let failure = Failure::internal(format!(
                 "pull model manifest: model '{name}' not found on this machine, and this server does not download: \
                  put a GGUF file into a folder of models, or pull it with Ollama, whose models are found"
-            )));
+            ));
+            if request.stream == Some(false) {
+                return Err(failure);
+            }
+            // Ollama's stream has begun when it finds out, and so clients expect to learn it.
+            let lines = [json!({"status": "pulling manifest"}), json!({"error": failure.message})];
+            return Ok(statuses_answer(&lines, true));
         }
         Err(error) => return Err(super::request::lookup_failure(error, name)),
     };

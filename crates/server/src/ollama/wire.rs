@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::job::{Piece, Summary, TokenLogprob, ToolCall};
 use crate::jobs::Collected;
+use crate::openai::entry;
 use crate::respond::{self, NDJSON, Wire};
 use crate::{Failure, time};
 
@@ -181,10 +182,9 @@ fn tool_call(call: &ToolCall) -> Value {
 }
 
 fn logprob(token: &TokenLogprob) -> Value {
-    let one = |text: &str, logprob: f32| json!({"token": text, "logprob": logprob, "bytes": text.as_bytes()});
-    let mut value = one(&token.token, token.logprob);
+    let mut value = entry(&token.bytes, token.logprob);
     if !token.top.is_empty() {
-        value["top_logprobs"] = token.top.iter().map(|(text, logprob)| one(text, *logprob)).collect();
+        value["top_logprobs"] = token.top.iter().map(|(bytes, logprob)| entry(bytes, *logprob)).collect();
     }
     value
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::content;
 use super::wire::{Answer, Shape};
 use crate::job::{ChatJob, JobBase};
-use crate::options::Options;
+use crate::options::{self, Options};
 use crate::state::Server;
 use crate::{Failure, body, jobs, respond};
 
@@ -39,7 +39,7 @@ pub(super) struct Common {
     top_k: Option<i64>,
     min_p: Option<f32>,
     repeat_penalty: Option<f32>,
-    seed: Option<i64>,
+    seed: Value,
     stop: Value,
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
@@ -83,7 +83,12 @@ impl Common {
             top_k: self.top_k,
             min_p: self.min_p,
             repeat_penalty: self.repeat_penalty,
-            seed: self.seed,
+            seed: match &self.seed {
+                Value::Null => None,
+                given => Some(
+                    options::seed(given).ok_or_else(|| Failure::bad_request("seed must be an integer"))?,
+                ),
+            },
             frequency_penalty: self.frequency_penalty,
             presence_penalty: self.presence_penalty,
             stop: stop(&self.stop)?,
@@ -92,6 +97,7 @@ impl Common {
         Ok(JobBase {
             options,
             progress: self.return_progress.unwrap_or(false),
+            grows: true,
             received,
             ..JobBase::new(self.model.clone())
         })
@@ -136,7 +142,7 @@ pub(super) fn job(request: Request, received: Instant) -> Result<ChatJob, Failur
         tools,
         tool_choice,
         parallel_tool_calls: request.parallel_tool_calls.unwrap_or(true),
-        format: content::format(&request.response_format)?,
+        format: content::format(&request.response_format),
         think: effort.filter(|word| !word.is_empty()).map(content::effort).transpose()?,
         ..ChatJob::new(base, content::messages(&request.messages)?)
     })
@@ -204,8 +210,7 @@ mod tests {
             ("top_logprobs", json!(21)),
             ("top_logprobs", json!(-1)),
             ("reasoning_effort", json!("extreme")),
-            ("response_format", json!({"type": "yaml"})),
-            ("tools", json!([{"type": "retrieval"}])),
+            ("tools", json!([{"type": "function"}])),
             ("tool_choice", json!("required")),
         ] {
             let failure = with(field, value.clone()).unwrap_err();

@@ -3,10 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hypura_engine::media::MediaKind;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::Failure;
 use crate::job::{Format, Message, Think, ToolCall, ToolChoice};
+use crate::{Failure, notes};
 
 /// Kinds of pictures that a data URL may hold; an empty one is judged by its bytes.
 const PICTURES: [&str; 6] = [
@@ -48,13 +48,7 @@ pub fn name_of_call(messages: &[Message], id: Option<&str>) -> Option<String> {
 fn message(value: &Value) -> Result<Message, Failure> {
     let fields = value.as_object().ok_or_else(|| bad("a message must be an object"))?;
     let text = |name: &str| fields.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let role = match text("role").unwrap_or_default().to_lowercase().as_str() {
-        "system" | "developer" => "system",
-        "user" => "user",
-        "assistant" => "assistant",
-        "tool" | "function" => "tool",
-        other => return Err(bad(format!("invalid role: {other:?}"))),
-    };
+    let role = role(text("role").unwrap_or_default());
     let mut out = Message::text(role, "");
     content(fields.get("content").unwrap_or(&Value::Null), &mut out)?;
     out.thinking = text("reasoning_content").or_else(|| text("reasoning")).map(str::to_owned);
@@ -71,6 +65,17 @@ fn message(value: &Value) -> Result<Message, Failure> {
     Ok(out)
 }
 
+/// A role that templates know; whoever else speaks is taken for the user.
+#[must_use]
+pub fn role(name: &str) -> &'static str {
+    match name.to_lowercase().as_str() {
+        "system" | "developer" => "system",
+        "assistant" | "model" => "assistant",
+        "tool" | "function" => "tool",
+        _ => "user",
+    }
+}
+
 /// A text, nothing, or parts.
 fn content(value: &Value, message: &mut Message) -> Result<(), Failure> {
     match value {
@@ -82,7 +87,7 @@ fn content(value: &Value, message: &mut Message) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds one part of a content: text, a picture or a sound, in the words of chat and of responses.
+/// Adds one part of a content: text, a picture or a sound, in the words of chat and of responses; a note of anything else.
 pub(crate) fn part(part: &Value, message: &mut Message) -> Result<(), Failure> {
     let kind = part["type"].as_str().unwrap_or_default();
     match kind {
@@ -96,8 +101,7 @@ pub(crate) fn part(part: &Value, message: &mut Message) -> Result<(), Failure> {
             message.push_media(picture(url.unwrap_or_default())?);
         }
         "input_audio" => message.push_media(sound(&part["input_audio"])?),
-        "input_file" | "file" => return Err(bad("files are not supported as input")),
-        other => return Err(bad(format!("unknown content part type {other:?}"))),
+        _ => message.push_text(&notes::of_part(part)),
     }
     Ok(())
 }
@@ -152,45 +156,63 @@ pub fn arguments(value: &Value) -> Result<Value, Failure> {
     if object.is_object() { Ok(object) } else { Err(bad("tool call arguments must be a JSON object")) }
 }
 
-/// Tools of a chat request: functions alone.
+/// Tools of a chat request: functions, with the schema of no parameters where they have none. A custom tool, which takes any
+/// text, is a function of one string; tools that other servers run are left out.
 pub(super) fn tools(values: Vec<Value>) -> Result<Vec<Value>, Failure> {
-    for tool in &values {
-        let kind = tool["type"].as_str().unwrap_or("function");
-        if kind != "function" || tool["function"]["name"].as_str().is_none_or(str::is_empty) {
-            return Err(bad("a tool must have the form {\"type\":\"function\",\"function\":{\"name\":…}}"));
-        }
-    }
-    let with_type = |tool| match tool {
-        Value::Object(mut map) => {
-            map.entry("type").or_insert_with(|| "function".into());
-            Value::Object(map)
-        }
-        other => other,
-    };
-    Ok(values.into_iter().map(with_type).collect())
+    values.into_iter().filter_map(|tool| function(tool).transpose()).collect()
 }
 
-/// `tool_choice`; one that names a function leaves only that one in `tools`.
+fn function(mut tool: Value) -> Result<Option<Value>, Failure> {
+    if tool["type"] == "custom" {
+        let (name, description) = (&tool["custom"]["name"], &tool["custom"]["description"]);
+        let text =
+            json!({"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]});
+        tool = json!({"function": {"name": name, "description": description, "parameters": text}});
+    }
+    if !tool["function"].is_object() {
+        let hosted = tool["type"].as_str().is_some_and(|kind| kind != "function");
+        return if hosted { Ok(None) } else { Err(bad(FORM)) };
+    }
+    if tool["function"]["name"].as_str().is_none_or(str::is_empty) {
+        return Err(bad(FORM));
+    }
+    tool["type"] = json!("function");
+    if !tool["function"]["parameters"].is_object() {
+        tool["function"]["parameters"] = json!({"type": "object", "properties": {}});
+    }
+    Ok(Some(tool))
+}
+
+const FORM: &str = "a tool must have the form {\"type\":\"function\",\"function\":{\"name\":…}}";
+
+/// `tool_choice`; one that names functions leaves only those in `tools`. A choice of a kind that is not known is the model's.
 pub(crate) fn tool_choice(value: &Value, tools: &mut Vec<Value>) -> Result<ToolChoice, Failure> {
+    let word = |value: &Value| match value.as_str() {
+        Some("none") => ToolChoice::None,
+        Some("required" | "any") => ToolChoice::Required,
+        _ => ToolChoice::Auto,
+    };
     let choice = match value {
-        Value::Null => ToolChoice::Auto,
-        Value::String(word) => match word.as_str() {
-            "auto" => ToolChoice::Auto,
-            "none" => ToolChoice::None,
-            "required" | "any" => ToolChoice::Required,
-            other => return Err(bad(format!("invalid tool_choice: {other:?}"))),
-        },
-        Value::Object(_) if value["type"] == "allowed_tools" => ToolChoice::Auto,
-        Value::Object(_) => {
-            let name = value["function"]["name"].as_str().or_else(|| value["name"].as_str());
-            let name = name.ok_or_else(|| bad("tool_choice needs the name of a function"))?;
-            tools.retain(|tool| tool["function"]["name"] == name);
-            if tools.is_empty() {
-                return Err(bad(format!("tool_choice names {name:?}, which is not among the tools")));
+        Value::Object(_) if value["type"] == "allowed_tools" => {
+            let allowed = Some(&value["allowed_tools"]).filter(|inner| inner.is_object()).unwrap_or(value);
+            let names: Vec<&str> =
+                allowed["tools"].as_array().into_iter().flatten().filter_map(chosen_name).collect();
+            if !names.is_empty() {
+                only(tools, &names)?;
             }
-            ToolChoice::Required
+            word(&allowed["mode"])
         }
-        _ => return Err(bad("invalid tool_choice")),
+        Value::Object(_) => match chosen_name(value) {
+            Some(name) => {
+                only(tools, &[name])?;
+                ToolChoice::Required
+            }
+            None if value["type"] == "function" => {
+                return Err(bad("tool_choice needs the name of a function"));
+            }
+            None => ToolChoice::Auto,
+        },
+        other => word(other),
     };
     if choice == ToolChoice::Required && tools.is_empty() {
         return Err(bad("tool_choice wants a call, but there are no tools"));
@@ -198,20 +220,41 @@ pub(crate) fn tool_choice(value: &Value, tools: &mut Vec<Value>) -> Result<ToolC
     Ok(choice)
 }
 
-/// `response_format`.
-pub(super) fn format(value: &Value) -> Result<Format, Failure> {
-    match value["type"].as_str() {
-        None if value.is_null() => Ok(Format::Free),
-        Some("text") => Ok(Format::Free),
+/// The function that a choice names, plain or within a namespace.
+fn chosen_name(choice: &Value) -> Option<&str> {
+    choice["function"]["name"]
+        .as_str()
+        .or_else(|| choice["name"].as_str())
+        .or_else(|| choice["custom"]["name"].as_str())
+}
+
+/// Leaves only the functions of these names, which within a namespace have its name in front.
+fn only(tools: &mut Vec<Value>, names: &[&str]) -> Result<(), Failure> {
+    let is_chosen = |tool: &Value| {
+        let known = tool["function"]["name"].as_str().unwrap_or_default();
+        names
+            .iter()
+            .any(|name| known == *name || known.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
+    };
+    tools.retain(is_chosen);
+    if tools.is_empty() {
+        return Err(bad(format!("tool_choice names {:?}, which is not among the tools", names.join(", "))));
+    }
+    Ok(())
+}
+
+/// What `response_format` asks for; what is none asks for nothing, as in Ollama.
+pub(super) fn format(value: &Value) -> Format {
+    match value["type"].as_str().map(str::trim) {
         Some("json_object") => match &value["schema"] {
-            Value::Object(_) => Ok(Format::Schema(value["schema"].clone())),
-            _ => Ok(Format::Json),
+            Value::Object(_) => Format::Schema(value["schema"].clone()),
+            _ => Format::Json,
         },
         Some("json_schema") => match &value["json_schema"]["schema"] {
-            Value::Object(schema) => Ok(Format::Schema(Value::Object(schema.clone()))),
-            _ => Err(bad("response_format of type json_schema needs json_schema.schema")),
+            Value::Object(schema) => Format::Schema(Value::Object(schema.clone())),
+            _ => Format::Free,
         },
-        _ => Err(bad("invalid response_format: text, json_object or json_schema is wanted")),
+        _ => Format::Free,
     }
 }
 
@@ -251,6 +294,10 @@ mod tests {
     fn chat_10_1_content_comes_as_text_nothing_or_parts() {
         assert_eq!(one(json!({"role": "User", "content": "a"})).unwrap(), Message::text("user", "a"));
         assert_eq!(one(json!({"role": "developer", "content": "a"})).unwrap().role, "system");
+        assert_eq!(one(json!({"role": "robot", "content": "a"})).unwrap().role, "user");
+        let unknown = json!([{"type": "video"}, {"type": "input_file", "filename": "x.pdf"}, {"type": "text", "text": "b"}]);
+        let noted = one(json!({"role": "user", "content": unknown})).unwrap().content;
+        assert_eq!(noted, "[video: left out]\n[input_file: left out]\nb");
         assert_eq!(one(json!({"role": "assistant", "content": null})).unwrap().content, "");
         let parts = json!({"role": "user", "content": [
             {"type": "text", "text": "a"}, {"type": "text", "text": "b"},
@@ -266,10 +313,7 @@ mod tests {
     fn chat_10_1_bad_messages_are_400_that_name_them() {
         for bad in [
             json!(1),
-            json!({}),
-            json!({"role": "robot", "content": "a"}),
             json!({"role": "user", "content": 1}),
-            json!({"role": "user", "content": [{"type": "video"}]}),
             json!({"role": "user", "content": [{"type": "text"}]}),
             json!({"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "aGs="}}]}),
             json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}),
@@ -315,24 +359,46 @@ mod tests {
         assert_eq!(choose(json!("required")), Ok((ToolChoice::Required, 2)));
         let named = json!({"type": "function", "function": {"name": "b"}});
         assert_eq!(choose(named), Ok((ToolChoice::Required, 1)));
-        for bad in [json!("maybe"), json!(3), json!({"type": "function", "function": {"name": "c"}})] {
+        for bad in [json!({"type": "function"}), json!({"type": "function", "function": {"name": "c"}})] {
             assert_eq!(choose(bad).unwrap_err().status, 400);
         }
+        for unknown in [json!("maybe"), json!(3), json!({"type": "web_search_preview"})] {
+            assert_eq!(choose(unknown), Ok((ToolChoice::Auto, 2)));
+        }
+        let allowed = |mode: &str| json!({"type": "allowed_tools", "mode": mode, "tools": [{"type": "function", "name": "b"}]});
+        assert_eq!(choose(allowed("auto")), Ok((ToolChoice::Auto, 1)));
+        assert_eq!(choose(allowed("required")), Ok((ToolChoice::Required, 1)));
         assert!(tool_choice(&json!("required"), &mut Vec::new()).is_err());
-        assert!(tools(vec![json!({"type": "web_search"})]).is_err());
         assert_eq!(tools(all()).unwrap()[1]["type"], "function");
     }
 
     #[test]
+    fn tools_of_any_kind_are_taken() {
+        let taken = tools(vec![
+            json!({"type": "web_search"}),
+            json!({"type": "custom", "custom": {"name": "patch", "description": "d"}}),
+            json!({"type": "function", "function": {"name": "f"}}),
+        ])
+        .unwrap();
+        let names: Vec<_> = taken.iter().map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["patch", "f"]);
+        assert_eq!(taken[0]["function"]["parameters"]["required"], json!(["input"]));
+        assert_eq!(taken[1]["function"]["parameters"], json!({"type": "object", "properties": {}}));
+        let mut namespaced = vec![json!({"type": "function", "function": {"name": "ns.g"}})];
+        let choice = tool_choice(&json!({"type": "function", "name": "g"}), &mut namespaced);
+        assert_eq!(choice, Ok(ToolChoice::Required));
+    }
+
+    #[test]
     fn chat_10_1_formats_and_efforts() {
-        assert_eq!(format(&Value::Null), Ok(Format::Free));
-        assert_eq!(format(&json!({"type": "text"})), Ok(Format::Free));
-        assert_eq!(format(&json!({"type": "json_object"})), Ok(Format::Json));
+        assert_eq!(format(&Value::Null), Format::Free);
+        assert_eq!(format(&json!({"type": "text"})), Format::Free);
+        assert_eq!(format(&json!({"type": "json_object"})), Format::Json);
         let schema =
             json!({"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}});
-        assert_eq!(format(&schema), Ok(Format::Schema(json!({"type": "object"}))));
-        for bad in [json!({"type": "xml"}), json!("text"), json!({"type": "json_schema"}), json!({})] {
-            assert_eq!(format(&bad).unwrap_err().status, 400, "{bad}");
+        assert_eq!(format(&schema), Format::Schema(json!({"type": "object"})));
+        for unknown in [json!({"type": "xml"}), json!("text"), json!({"type": "json_schema"}), json!({})] {
+            assert_eq!(format(&unknown), Format::Free, "{unknown}");
         }
         let level = |word: &str| Ok(Think::Level(word.to_owned()));
         assert_eq!(effort("none"), Ok(Think::Switch(false)));
@@ -384,7 +450,8 @@ mod tests {
         #[test]
         fn chat_10_1_any_json_is_judged_without_a_panic(value in any_json()) {
             let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
-            for result in [messages(&list).err(), tools(list.clone()).err(), format(&value).err()] {
+            let _ = format(&value);
+            for result in [messages(&list).err(), tools(list.clone()).err()] {
                 prop_assert!(result.is_none_or(|failure| failure.status == 400));
             }
             let _ = tool_choice(&value, &mut list.clone());

@@ -19,7 +19,8 @@ mod responses;
 mod timings;
 mod wire;
 
-pub(super) use content::{arguments, effort, name_of_call};
+pub(super) use content::{arguments, effort, name_of_call, role};
+pub(super) use wire::entry;
 
 use std::sync::Arc;
 use std::time::SystemTime;

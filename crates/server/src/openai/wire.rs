@@ -127,7 +127,7 @@ impl Answer {
             token
                 .top
                 .iter()
-                .map(|(text, logprob)| (text.clone(), json!(logprob)))
+                .map(|(bytes, logprob)| (String::from_utf8_lossy(bytes).into_owned(), json!(logprob)))
                 .collect::<Map<_, _>>()
                 .into()
         };
@@ -207,12 +207,7 @@ impl Wire for Answer {
                 self.delta(json!({"tool_calls": [whole_call(&call)]}))
             }
             Piece::Done(summary) => self.done(&summary),
-            Piece::Failed(failure) => {
-                let kind =
-                    if failure.status.is_client_error() { "invalid_request_error" } else { "api_error" };
-                let error = json!({"message": failure.message, "type": kind, "param": null, "code": null});
-                event(&json!({"error": error}))
-            }
+            Piece::Failed(failure) => event(&json!({"error": crate::refusal::openai_error(&failure)})),
         };
         Bytes::from(bytes)
     }
@@ -239,11 +234,14 @@ fn whole_call(call: &ToolCall) -> Value {
     })
 }
 
+/// A token of log-probabilities: its text, and the bytes that it really is.
+pub(crate) fn entry(bytes: &[u8], logprob: f32) -> Value {
+    json!({"token": String::from_utf8_lossy(bytes), "logprob": logprob, "bytes": bytes})
+}
+
 fn chat_logprob(token: &TokenLogprob) -> Value {
-    let entry =
-        |text: &str, logprob: f32| json!({"token": text, "logprob": logprob, "bytes": text.as_bytes()});
-    let mut out = entry(&token.token, token.logprob);
-    out["top_logprobs"] = token.top.iter().map(|(text, logprob)| entry(text, *logprob)).collect();
+    let mut out = entry(&token.bytes, token.logprob);
+    out["top_logprobs"] = token.top.iter().map(|(bytes, logprob)| entry(bytes, *logprob)).collect();
     out
 }
 

@@ -10,6 +10,7 @@ mod fake_catalog;
 mod kit;
 
 mod anthropic;
+mod context;
 mod golden;
 mod llama;
 mod openai;

@@ -105,6 +105,7 @@ async fn responses_10_5_errors() {
         (json!({"model": "m"}), 400),
         (json!({"model": "nobody", "input": "x"}), 404),
         (json!({"model": "m", "input": "x", "previous_response_id": "r"}), 400),
+        (json!({"model": "m", "input": [{"type": "item_reference", "id": "i"}]}), 404),
     ] {
         let answer = kit.post("/v1/responses", body.clone()).await;
         assert_eq!(answer.status, status, "{body}");
@@ -132,4 +133,73 @@ async fn responses_10_5_a_compressed_body() {
     let mut ask = crate::kit::request(http::Method::POST, "/v1/responses", bytes);
     ask.headers_mut().insert("content-encoding", "zstd".parse().unwrap());
     assert_eq!(kit.send(ask).await.json()["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_request_may_refer_to_recent_answers() {
+    let kit = Kit::answering(&[Step::Text("Hello")]);
+    let first = kit.post("/v1/responses", json!({"model": "m", "input": "Hi"})).await.json();
+    let message = first["output"][0]["id"].as_str().unwrap();
+    let next = json!({"model": "m", "input": "And?", "previous_response_id": first["id"]});
+    let second = kit.post("/v1/responses", next).await.json();
+    assert_eq!(second["previous_response_id"], first["id"]);
+    assert!(
+        kit.script.last().text.starts_with("\u{1}<user>Hi<assistant>Hello<user>And?"),
+        "{}",
+        kit.script.last().text
+    );
+    // A chain goes on, and streams are remembered as well.
+    let third = json!({"model": "m", "input": "So?", "previous_response_id": second["id"], "stream": true});
+    let all = events(&kit.post("/v1/responses", third).await);
+    assert!(kit.script.last().text.contains("<user>Hi<assistant>Hello<user>And?<assistant>Hello<user>So?"));
+    let id = all.last().unwrap().1["response"]["id"].clone();
+    let fourth = json!({"model": "m", "input": "x", "previous_response_id": id});
+    assert_eq!(kit.post("/v1/responses", fourth).await.status, 200);
+    // Vercel's SDK sends references to the items of answers.
+    let items = json!([{"role": "user", "content": "Hi"}, {"type": "item_reference", "id": message},
+        {"role": "user", "content": "Again"}]);
+    let answer = kit.post("/v1/responses", json!({"model": "m", "input": items})).await;
+    assert_eq!(answer.status, 200);
+    assert!(kit.script.last().text.contains("<user>Hi<assistant>Hello<user>Again"));
+    // What is not to be stored is forgotten.
+    let unstored = json!({"model": "m", "input": "Hi", "store": false});
+    let unstored = kit.post("/v1/responses", unstored).await.json();
+    assert_eq!(unstored["store"], false);
+    let next = json!({"model": "m", "input": "And?", "previous_response_id": unstored["id"]});
+    assert_eq!(kit.post("/v1/responses", next).await.status, 400);
+}
+
+#[tokio::test]
+async fn calls_of_namespaces_and_custom_tools_come_back_in_the_clients_words() {
+    let tools = json!([
+        {"type": "namespace", "name": "mcp", "tools": [{"type": "function", "name": "look", "parameters": {"type": "object"}}]},
+        {"type": "custom", "name": "patch"}
+    ]);
+    let ask = |stream: bool| json!({"model": "m", "input": "Hi", "tools": tools, "stream": stream});
+    let kit = Kit::answering(&[
+        Step::Text("<call>mcp.look {\"a\":1}"),
+        Step::Text("<call>patch {\"input\":\"*** Begin\"}"),
+    ]);
+    let output = kit.post("/v1/responses", ask(false)).await.json()["output"].clone();
+    let output: Vec<&Value> = output.as_array().unwrap().iter().collect();
+    let call = output.iter().find(|item| item["type"] == "function_call").unwrap();
+    assert_eq!(
+        (&call["name"], &call["namespace"], &call["arguments"]),
+        (&json!("look"), &json!("mcp"), &json!("{\"a\":1}"))
+    );
+    let call = output.iter().find(|item| item["type"] == "custom_tool_call").unwrap();
+    assert_eq!((&call["name"], &call["input"]), (&json!("patch"), &json!("*** Begin")));
+    let all = events(&kit.post("/v1/responses", ask(true)).await);
+    let done: Vec<&Value> = all
+        .iter()
+        .filter(|(name, _)| name == "response.output_item.done")
+        .map(|(_, value)| &value["item"])
+        .collect();
+    assert_eq!((&done[0]["name"], &done[0]["namespace"]), (&json!("look"), &json!("mcp")));
+    assert_eq!((&done[1]["type"], &done[1]["input"]), (&json!("custom_tool_call"), &json!("*** Begin")));
+    assert!(
+        all.iter()
+            .any(|(name, value)| name == "response.custom_tool_call_input.done"
+                && value["input"] == "*** Begin")
+    );
 }

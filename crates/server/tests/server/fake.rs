@@ -17,8 +17,8 @@ use hypura_engine::{ChatDelta, Grammar, SamplerOptions, Token};
 use hypura_server::Failure;
 use hypura_server::job::Format;
 use hypura_server::models::backend::{
-    AnswerParser, Backend, ChatInput, Engine, Fit, LoadHost, LoadWish, Plan, Prompt, RenderError, Renderer,
-    Ticket,
+    AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadWish, Plan, Prompt,
+    RenderError, Renderer, Ticket,
 };
 use hypura_store::ModelEntry;
 
@@ -74,6 +74,10 @@ pub struct Script {
     pub fail_render: Mutex<Option<Failure>>,
     /// Requests that the engine is said to work on and to have waiting.
     pub load: Mutex<(usize, usize)>,
+    /// Most tokens of context that there is memory for, where it is not 4096.
+    pub context_most: Mutex<Option<u32>>,
+    /// The context that models were loaded for.
+    pub loaded_for: Mutex<Vec<Option<u32>>>,
     /// Most tokens of a text to embed, where it is not the context.
     pub embed_limit: Mutex<Option<u32>>,
     pub vectors: Mutex<Vec<Vec<f32>>>,
@@ -110,6 +114,7 @@ pub struct Seen {
     pub stops: Vec<String>,
     pub max_tokens: Option<u32>,
     pub num_ctx: Option<u32>,
+    pub context: ContextWish,
     pub sampling: SamplerOptions,
     pub grammar: Option<String>,
 }
@@ -136,7 +141,8 @@ pub struct FakeBackend(pub Arc<Script>);
 struct FakePlan(Arc<Script>, u64);
 
 impl Backend for FakeBackend {
-    fn plan(&self, model: &ModelEntry, _: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
+    fn plan(&self, model: &ModelEntry, wish: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
+        self.0.loaded_for.lock().unwrap().push(wish.context);
         let bytes = self.0.sizes.lock().unwrap().get(&model.name.to_string()).copied().unwrap_or(100);
         if bytes <= free_bytes {
             return Ok(Fit::Resident(Box::new(FakePlan(Arc::clone(&self.0), bytes))));
@@ -300,7 +306,7 @@ impl Engine for FakeEngine {
     }
 
     fn context_for(&self, num_ctx: Option<u32>) -> u32 {
-        num_ctx.unwrap_or(4096).min(4096)
+        num_ctx.unwrap_or(4096).min(self.script.context_most.lock().unwrap().unwrap_or(4096))
     }
 
     fn embed_limit(&self, num_ctx: Option<u32>) -> u32 {
@@ -362,6 +368,7 @@ impl Engine for FakeEngine {
             stops: options.stops.clone(),
             max_tokens: options.max_tokens,
             num_ctx: options.num_ctx,
+            context: ContextWish { now: options.num_ctx, most: options.num_ctx_most },
             sampling: options.sampler.clone(),
             grammar: options.grammar.as_ref().map(|grammar| grammar.gbnf.clone()),
         });

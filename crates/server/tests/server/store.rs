@@ -248,7 +248,11 @@ async fn models_8_7_pull_of_what_is_there_succeeds() {
     assert_eq!(lines.last().unwrap(), &json!({"status": "success"}));
     let one = shop.post("/api/pull", json!({"model": "mine", "stream": false})).await;
     assert_eq!(one.json(), json!({"status": "success"}));
-    let missing = shop.post("/api/pull", json!({"model": "nope"})).await;
+    let lines = shop.post("/api/pull", json!({"model": "nope"})).await;
+    assert_eq!((lines.status, lines.lines().len()), (StatusCode::OK, 2));
+    assert_eq!(lines.lines()[0], json!({"status": "pulling manifest"}));
+    assert!(lines.lines()[1]["error"].as_str().unwrap().starts_with("pull model manifest: "));
+    let missing = shop.post("/api/pull", json!({"model": "nope", "stream": false})).await;
     assert_eq!(missing.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(missing.error().starts_with("pull model manifest: ") && missing.error().contains("not found"));
     let invalid = shop.post("/api/pull", json!({"model": "a b"})).await;

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::job::{Summary, ToolCall};
+use super::tools::Called;
+use crate::job::Summary;
 use crate::openai::random_hex;
 
 /// What an item is, and its text so far.
@@ -10,7 +11,8 @@ use crate::openai::random_hex;
 pub(super) enum Kind {
     Reasoning(String),
     Message(String),
-    Call(ToolCall),
+    /// With the id by which its result will name it.
+    Call(String, Called),
 }
 
 /// An item with its id.
@@ -25,7 +27,8 @@ impl Item {
         let prefix = match &kind {
             Kind::Reasoning(_) => "rs",
             Kind::Message(_) => "msg",
-            Kind::Call(_) => "fc",
+            Kind::Call(_, Called::Function { .. }) => "fc",
+            Kind::Call(_, Called::Custom { .. }) => "ctc",
         };
         Self { id: format!("{prefix}_{}", random_hex(24)), kind }
     }
@@ -39,10 +42,7 @@ impl Item {
             Kind::Message(_) => json!({
                 "id": self.id, "type": "message", "status": "in_progress", "role": "assistant", "content": [],
             }),
-            Kind::Call(call) => json!({
-                "id": self.id, "type": "function_call", "status": "in_progress", "call_id": call.id,
-                "name": call.name, "arguments": "",
-            }),
+            Kind::Call(id, called) => self.call(id, called, false),
         }
     }
 
@@ -57,11 +57,30 @@ impl Item {
                 "id": self.id, "type": "message", "status": "completed", "role": "assistant",
                 "content": [part(text)],
             }),
-            Kind::Call(call) => json!({
-                "id": self.id, "type": "function_call", "status": "completed", "call_id": call.id,
-                "name": call.name, "arguments": call.arguments.to_string(),
-            }),
+            Kind::Call(id, called) => self.call(id, called, true),
         }
+    }
+
+    fn call(&self, id: &str, called: &Called, whole: bool) -> Value {
+        let status = if whole { "completed" } else { "in_progress" };
+        let given = |text: &str| if whole { text.to_owned() } else { String::new() };
+        let mut item = json!({"id": self.id, "status": status, "call_id": id});
+        match called {
+            Called::Function { name, namespace, arguments } => {
+                item["type"] = json!("function_call");
+                item["name"] = json!(name);
+                if let Some(namespace) = namespace {
+                    item["namespace"] = json!(namespace);
+                }
+                item["arguments"] = json!(given(arguments));
+            }
+            Called::Custom { name, input } => {
+                item["type"] = json!("custom_tool_call");
+                item["name"] = json!(name);
+                item["input"] = json!(given(input));
+            }
+        }
+        item
     }
 }
 

@@ -1,11 +1,15 @@
-//! `POST /v1/responses`, without memory: nothing is stored, every request brings its whole conversation.
+//! `POST /v1/responses`. A request brings its whole conversation, or refers to recent answers; nothing is written to a disk.
 //!
 //! - [`request`]: bodies (also compressed with zstd, as Codex sends them) → jobs
+//! - [`input`]: input items → messages
+//! - [`tools`]: tools as the model and as the client know them
 //! - [`items`]: pieces → output items
 //! - [`wire`]: items as one object or as numbered events
 
+mod input;
 mod items;
 mod request;
+mod tools;
 mod wire;
 
 use std::sync::Arc;
@@ -21,7 +25,7 @@ use http::HeaderMap;
 use crate::state::Server;
 use crate::{Failure, body, jobs, respond};
 use request::Request;
-use wire::Answer;
+use wire::{Answer, Remembered};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/v1/responses", post(responses))
@@ -45,9 +49,11 @@ async fn answer(
     let plain = request::decompressed(headers, bytes)?;
     let request: Request = body::request(&plain)?;
     let stream = request.stream.unwrap_or(false);
-    let echo = request.echo();
-    let job = request.job(received)?;
-    let wire = Answer::new(echo);
+    let items = request.items(&server.recent)?;
+    let (echo, names, store) = (request.echo(), request.tool_names(), request.store());
+    let job = request.job(&items, received)?;
+    let memory = store.then(|| Remembered { server: Arc::clone(server), items });
+    let wire = Answer::new(echo, names, memory);
     let pieces = jobs::chat(server, job).await?;
     if stream {
         return Ok(respond::stream_pieces(server, pieces, wire).await);

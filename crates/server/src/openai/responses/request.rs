@@ -8,9 +8,12 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::job::{ChatJob, Format, JobBase, Message, ToolCall};
+use super::input;
+use super::tools::{self, ToolNames};
+use crate::job::{ChatJob, Format, JobBase, Message};
 use crate::openai::content;
 use crate::options::Options;
+use crate::recent::Recent;
 use crate::{Failure, body};
 
 /// A body, as it comes.
@@ -33,6 +36,7 @@ pub(super) struct Request {
     previous_response_id: Value,
     conversation: Value,
     background: Option<bool>,
+    store: Option<bool>,
     pub stream: Option<bool>,
 }
 
@@ -68,6 +72,16 @@ pub(super) fn decompressed(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, F
 }
 
 impl Request {
+    /// Whether later requests may refer to the answer.
+    pub fn store(&self) -> bool {
+        self.store.unwrap_or(true)
+    }
+
+    /// What the client calls the tools.
+    pub fn tool_names(&self) -> ToolNames {
+        ToolNames::of(&self.tools)
+    }
+
     /// What an answer repeats of its request; every field is there, null where nothing was said.
     pub fn echo(&self) -> Map<String, Value> {
         let text =
@@ -79,10 +93,10 @@ impl Request {
             "max_tool_calls": null,
             "metadata": if self.metadata.is_object() { self.metadata.clone() } else { json!({}) },
             "parallel_tool_calls": self.parallel_tool_calls.unwrap_or(true),
-            "previous_response_id": null,
+            "previous_response_id": self.previous_response_id,
             "reasoning": {"effort": self.reasoning["effort"], "summary": self.reasoning["summary"]},
             "service_tier": "default",
-            "store": false,
+            "store": self.store(),
             "background": false,
             "temperature": self.temperature.unwrap_or(1.0),
             "text": text,
@@ -96,25 +110,32 @@ impl Request {
         if let Value::Object(map) = echo { map } else { Map::new() }
     }
 
-    /// The job.
-    pub fn job(self, received: Instant) -> Result<ChatJob, Failure> {
+    /// The conversation, with the parts of earlier ones that it refers to.
+    pub fn items(&self, recent: &Recent) -> Result<Vec<Value>, Failure> {
+        if !self.conversation.is_null() || self.background == Some(true) {
+            return Err(bad(
+                "conversation and background are not supported: send the whole conversation as input",
+            ));
+        }
+        let items = match &self.input {
+            Value::String(text) => vec![json!({"type": "message", "role": "user", "content": text})],
+            Value::Array(items) if !items.is_empty() => items.clone(),
+            _ => return Err(bad("input must be a string or an array of items")),
+        };
+        recent.resolve(self.previous_response_id.as_str(), items)
+    }
+
+    /// The job; `items` are its conversation.
+    pub fn job(self, items: &[Value], received: Instant) -> Result<ChatJob, Failure> {
         if self.model.is_empty() {
             return Err(bad("model is required"));
-        }
-        if !self.previous_response_id.is_null()
-            || !self.conversation.is_null()
-            || self.background == Some(true)
-        {
-            return Err(bad(
-                "previous_response_id, conversation and background are not supported: send the whole conversation as input",
-            ));
         }
         let mut messages = Vec::new();
         if let Some(text) = self.instructions.filter(|text| !text.is_empty()) {
             messages.push(Message::text("system", text));
         }
-        read_input(&self.input, &mut messages)?;
-        let mut tools = tools(&self.tools)?;
+        input::read(items, &mut messages)?;
+        let mut tools = tools::functions(&self.tools)?;
         let tool_choice = content::tool_choice(&self.tool_choice, &mut tools)?;
         let effort = self.reasoning["effort"].as_str().filter(|word| !word.is_empty());
         let options = Options {
@@ -123,159 +144,26 @@ impl Request {
             top_p: Some(self.top_p.unwrap_or(1.0)),
             ..Options::default()
         };
-        let base = JobBase { options, received, strict_think: false, ..JobBase::new(self.model) };
+        let base =
+            JobBase { options, received, grows: true, strict_think: false, ..JobBase::new(self.model) };
         Ok(ChatJob {
             tools,
             tool_choice,
             parallel_tool_calls: self.parallel_tool_calls.unwrap_or(true),
-            format: format(&self.text["format"])?,
+            format: format(&self.text["format"]),
             think: effort.map(content::effort).transpose()?,
             ..ChatJob::new(base, messages)
         })
     }
 }
 
-fn format(value: &Value) -> Result<Format, Failure> {
+/// What `text.format` asks for; what is none asks for nothing, as in Ollama.
+fn format(value: &Value) -> Format {
     match value["type"].as_str() {
-        None if value.is_null() => Ok(Format::Free),
-        Some("text") => Ok(Format::Free),
-        Some("json_object") => Ok(Format::Json),
-        Some("json_schema") if value["schema"].is_object() => Ok(Format::Schema(value["schema"].clone())),
-        _ => Err(bad("invalid text.format")),
+        Some("json_object") => Format::Json,
+        Some("json_schema") if value["schema"].is_object() => Format::Schema(value["schema"].clone()),
+        _ => Format::Free,
     }
-}
-
-fn read_input(input: &Value, messages: &mut Vec<Message>) -> Result<(), Failure> {
-    match input {
-        Value::String(text) => messages.push(Message::text("user", text.clone())),
-        Value::Array(items) if !items.is_empty() => {
-            for (at, item) in items.iter().enumerate() {
-                add_item(item, messages)
-                    .map_err(|failure| bad(format!("input[{at}]: {}", failure.message)))?;
-            }
-            // Reasoning that nothing followed.
-            if messages.last().is_some_and(is_only_thinking) {
-                messages.pop();
-            }
-        }
-        _ => return Err(bad("input must be a string or an array of items")),
-    }
-    Ok(())
-}
-
-fn is_only_thinking(message: &Message) -> bool {
-    message.thinking.is_some() && message.content.is_empty() && message.tool_calls.is_empty()
-}
-
-/// The assistant's message that reasoning or calls belong to: the last one, if it is still open for them.
-fn open_assistant(messages: &mut Vec<Message>) -> Option<&mut Message> {
-    if messages.last().is_none_or(|last| last.role != "assistant") {
-        messages.push(Message::text("assistant", ""));
-    }
-    messages.last_mut()
-}
-
-fn add_item(item: &Value, messages: &mut Vec<Message>) -> Result<(), Failure> {
-    match item["type"].as_str() {
-        None | Some("message") => add_message(item, messages),
-        Some("function_call") => {
-            let name = item["name"].as_str().filter(|name| !name.is_empty());
-            let name = name.ok_or_else(|| bad("a function_call needs a name"))?.to_owned();
-            let id =
-                item["call_id"].as_str().ok_or_else(|| bad("a function_call needs a call_id"))?.to_owned();
-            let arguments = content::arguments(&item["arguments"])?;
-            if let Some(message) = open_assistant(messages) {
-                let index = u32::try_from(message.tool_calls.len()).unwrap_or(u32::MAX);
-                message.tool_calls.push(ToolCall { index, id, name, arguments });
-            }
-            Ok(())
-        }
-        Some("function_call_output") => {
-            let id = item["call_id"].as_str().ok_or_else(|| bad("a function_call_output needs a call_id"))?;
-            let mut message = Message::text("tool", "");
-            match &item["output"] {
-                Value::String(text) => message.content.clone_from(text),
-                Value::Array(parts) => parts.iter().try_for_each(|part| content::part(part, &mut message))?,
-                _ => return Err(bad("the output of a function must be a string or parts")),
-            }
-            message.tool_name = content::name_of_call(messages, Some(id));
-            message.tool_call_id = Some(id.to_owned());
-            messages.push(message);
-            Ok(())
-        }
-        Some("reasoning") => {
-            let text = thought(item);
-            if !text.is_empty() {
-                messages.push(Message { thinking: Some(text), ..Message::text("assistant", "") });
-            }
-            Ok(())
-        }
-        Some("web_search_call") => Ok(()),
-        Some(other) => Err(bad(format!("items of type {other:?} are not supported"))),
-    }
-}
-
-/// The reasoning of an item: its summary, or what we gave as encrypted (it is the text itself).
-fn thought(item: &Value) -> String {
-    let parts = item["summary"].as_array().into_iter().flatten();
-    let summary: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
-    if summary.is_empty() {
-        return item["encrypted_content"].as_str().unwrap_or_default().to_owned();
-    }
-    summary.join("\n")
-}
-
-fn add_message(item: &Value, messages: &mut Vec<Message>) -> Result<(), Failure> {
-    let role = match item["role"].as_str() {
-        Some("system" | "developer") => "system",
-        Some("user") => "user",
-        Some("assistant") => "assistant",
-        other => return Err(bad(format!("invalid role: {:?}", other.unwrap_or_default()))),
-    };
-    let mut message = Message::text(role, "");
-    match &item["content"] {
-        Value::Null if role == "assistant" => {}
-        Value::String(text) => message.content.clone_from(text),
-        Value::Array(parts) => parts.iter().try_for_each(|part| content::part(part, &mut message))?,
-        _ => return Err(bad("content must be a string or an array of parts")),
-    }
-    if role == "assistant" && messages.last().is_some_and(is_only_thinking) {
-        message.thinking = messages.pop().and_then(|before| before.thinking);
-    }
-    messages.push(message);
-    Ok(())
-}
-
-/// Functions in the shape of chat; a namespace's are called `namespace.name`; tools that other servers run are left out.
-fn tools(values: &[Value]) -> Result<Vec<Value>, Failure> {
-    let mut out = Vec::with_capacity(values.len());
-    for tool in values {
-        match tool["type"].as_str() {
-            Some("function") => out.push(function(tool, "")?),
-            Some("namespace") => {
-                let prefix = format!("{}.", tool["name"].as_str().unwrap_or_default());
-                for inner in tool["tools"].as_array().into_iter().flatten() {
-                    out.push(function(inner, &prefix)?);
-                }
-            }
-            Some(_) => {}
-            None => return Err(bad("a tool needs a type")),
-        }
-    }
-    Ok(out)
-}
-
-fn function(tool: &Value, prefix: &str) -> Result<Value, Failure> {
-    let name = tool["name"].as_str().filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| bad("a function needs a name"))?;
-    let description = tool["description"].as_str().unwrap_or_default();
-    let parameters = if tool["parameters"].is_object() {
-        tool["parameters"].clone()
-    } else {
-        json!({"type": "object", "properties": {}})
-    };
-    Ok(json!({"type": "function", "function": {
-        "name": format!("{prefix}{name}"), "description": description, "parameters": parameters}}))
 }
 
 #[cfg(test)]
@@ -283,8 +171,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn judged(body: &str) -> Result<ChatJob, Failure> {
+        let request = body::request::<Request>(&Bytes::from(body.to_owned()))?;
+        let items = request.items(&Recent::default())?;
+        request.job(&items, Instant::now())
+    }
+
     fn read(body: Value) -> Result<ChatJob, Failure> {
-        body::request::<Request>(&Bytes::from(body.to_string()))?.job(Instant::now())
+        judged(&body.to_string())
     }
 
     fn with(field: &str, value: Value) -> Result<ChatJob, Failure> {
@@ -304,12 +198,33 @@ mod tests {
                 {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{\"z\":1,\"a\":2}"},
                 {"type": "function_call", "call_id": "c2", "name": "g", "arguments": ""},
                 {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "r"}]},
-                {"type": "web_search_call", "id": "w"}
+                {"type": "web_search_call", "id": "w"},
+                {"type": "function_call_output", "output": "of the other"},
+                {"type": "function_call", "call_id": "c3", "namespace": "ns", "name": "h", "arguments": "{}"},
+                {"type": "custom_tool_call", "call_id": "c4", "name": "apply_patch", "input": "*** Begin"},
+                {"type": "custom_tool_call_output", "call_id": "c4", "output": "done"},
+                {"type": "local_shell_call", "call_id": "c5", "action": {"type": "exec", "command": ["ls"]}},
+                {"type": "compaction", "encrypted_content": "zz"},
+                {"role": "robot", "content": [{"type": "input_file", "filename": "a.pdf"}, {"type": "hologram", "text": "b"}]}
             ]),
         )
         .unwrap();
         let messages = &job.messages;
-        assert_eq!(messages.len(), 3);
+        assert_eq!(
+            (messages[3].tool_name.as_deref(), messages[3].content.as_str()),
+            (Some("f"), "of the other")
+        );
+        let names: Vec<_> = messages[4].tool_calls.iter().map(|call| call.name.as_str()).collect();
+        assert_eq!(names, ["ns.h", "apply_patch"]);
+        assert_eq!(messages[4].tool_calls[1].arguments, json!({"input": "*** Begin"}));
+        assert_eq!(
+            (messages[5].tool_name.as_deref(), messages[5].content.as_str()),
+            (Some("apply_patch"), "done")
+        );
+        assert_eq!(messages[6].tool_calls[0].arguments["command"], json!(["ls"]));
+        assert_eq!(messages[7], Message::text("user", "[compaction: left out]"));
+        assert_eq!(messages[8], Message::text("user", "[input_file: left out]\n[hologram]\nb"));
+        assert_eq!(messages.len(), 9);
         assert_eq!(messages[0], Message::text("user", "a"));
         assert_eq!((messages[1].content.as_str(), messages[1].thinking.as_deref()), ("b", Some("t")));
         assert_eq!(messages[1].tool_calls.len(), 2);
@@ -328,7 +243,7 @@ mod tests {
         let schema = json!({"format": {"type": "json_schema", "name": "n", "schema": {"type": "object"}}});
         assert_eq!(with("text", schema).unwrap().format, Format::Schema(json!({"type": "object"})));
         let tools = json!([{"type": "function", "name": "f"}, {"type": "web_search"},
-            {"type": "namespace", "name": "ns", "tools": [{"type": "function", "name": "g"}]}]);
+            {"type": "namespace", "name": "ns", "tools": [{"type": "function", "name": "g"}]}, {}]);
         let job = with("tools", tools).unwrap();
         let names: Vec<_> = job.tools.iter().map(|tool| tool["function"]["name"].clone()).collect();
         assert_eq!(names, [json!("f"), json!("ns.g")]);
@@ -340,16 +255,12 @@ mod tests {
             ("model", json!("")),
             ("input", json!(null)),
             ("input", json!([])),
-            ("input", json!([{"role": "robot", "content": "x"}])),
-            ("input", json!([{"role": "user", "content": [{"type": "input_file"}]}])),
-            ("input", json!([{"type": "function_call", "name": "f"}])),
-            ("input", json!([{"type": "function_call_output", "output": "x"}])),
-            ("input", json!([{"type": "computer_call"}])),
+            ("input", json!([{"role": "user", "content": 1}])),
+            ("input", json!([{"type": "function_call", "call_id": "c"}])),
             ("previous_response_id", json!("resp_1")),
             ("conversation", json!({"id": "c"})),
             ("background", json!(true)),
-            ("tools", json!([{}])),
-            ("text", json!({"format": {"type": "xml"}})),
+            ("tools", json!([{"type": "function"}])),
             ("reasoning", json!({"effort": "extreme"})),
         ] {
             assert_eq!(with(field, value.clone()).unwrap_err().status, 400, "{field}: {value}");
@@ -380,7 +291,7 @@ mod tests {
             bytes in prop::collection::vec(any::<u8>(), 0..64),
         ) {
             let body = format!("{{\"model\":\"m\",\"input\":\"x\",\"{field}\":{text}}}");
-            let result = body::request::<Request>(&Bytes::from(body)).and_then(|request| request.job(Instant::now()));
+            let result = judged(&body);
             prop_assert!(result.err().is_none_or(|failure| failure.status == 400));
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_ENCODING, "zstd".parse().unwrap());

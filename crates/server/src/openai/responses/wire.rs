@@ -1,22 +1,38 @@
 //! Items as one response object, or as events with a rising `sequence_number`.
 
+use std::sync::Arc;
+
+use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::items::{Item, Kind, part, usage};
-use crate::Failure;
-use crate::job::{DoneReason, Piece, Summary};
+use super::tools::{Called, ToolNames};
+use crate::job::{DoneReason, Piece, Summary, ToolCall};
 use crate::jobs::Collected;
 use crate::openai::{random_hex, seconds};
+use crate::refusal::TOO_LONG;
 use crate::respond::{self, Wire};
+use crate::state::Server;
+use crate::{Cause, Failure};
+
+/// Where a complete answer is remembered, behind the conversation that led to it.
+#[derive(Clone)]
+pub(super) struct Remembered {
+    pub server: Arc<Server>,
+    pub items: Vec<Value>,
+}
 
 /// One response on its way.
+#[derive(Clone)]
 pub(super) struct Answer {
     id: String,
     created: u64,
     echo: Map<String, Value>,
+    names: ToolNames,
+    memory: Option<Remembered>,
     output: Vec<Item>,
     /// The last item of `output` may still grow.
     open: bool,
@@ -24,9 +40,14 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub fn new(echo: Map<String, Value>) -> Self {
+    /// An answer that repeats `echo`; `memory` keeps it when it is complete.
+    pub fn new(echo: Map<String, Value>, names: ToolNames, memory: Option<Remembered>) -> Self {
         let id = format!("resp_{}", random_hex(32));
-        Self { id, created: seconds(), echo, output: Vec::new(), open: false, sequence: 0 }
+        Self { id, created: seconds(), echo, names, memory, output: Vec::new(), open: false, sequence: 0 }
+    }
+
+    fn call(&self, call: &ToolCall) -> Kind {
+        Kind::Call(call.id.clone(), self.names.called(call))
     }
 
     /// The whole answer as one object.
@@ -41,7 +62,8 @@ impl Answer {
         if !answer.content.is_empty() || answer.tool_calls.is_empty() {
             self.output.push(Item::new(Kind::Message(answer.content)));
         }
-        self.output.extend(answer.tool_calls.into_iter().map(|call| Item::new(Kind::Call(call))));
+        let calls: Vec<Item> = answer.tool_calls.iter().map(|call| Item::new(self.call(call))).collect();
+        self.output.extend(calls);
         respond::json(StatusCode::OK, &self.ended(&answer.summary))
     }
 
@@ -60,7 +82,11 @@ impl Answer {
         out
     }
 
-    fn ended(&self, summary: &Summary) -> Value {
+    fn ended(&mut self, summary: &Summary) -> Value {
+        if let Some(Remembered { server, mut items }) = self.memory.take() {
+            items.extend(self.output.iter().map(Item::whole));
+            server.recent.remember(self.id.clone(), items);
+        }
         let cut = summary.reason == DoneReason::Length;
         let mut out = self.response(if cut { "incomplete" } else { "completed" });
         out.insert("completed_at".to_owned(), json!(seconds()));
@@ -107,7 +133,7 @@ impl Answer {
                 let fields = json!({"item_id": id, "output_index": at, "content_index": 0, "part": part("")});
                 self.event("response.content_part.added", fields, out);
             }
-            Kind::Call(_) => {}
+            Kind::Call(..) => {}
         }
     }
 
@@ -132,13 +158,17 @@ impl Answer {
                     json!({"item_id": id, "output_index": at, "content_index": 0, "part": part(text)});
                 self.event("response.content_part.done", fields, out);
             }
-            Kind::Call(call) => {
-                let arguments = call.arguments.to_string();
+            Kind::Call(_, Called::Function { name, arguments, .. }) => {
                 let fields = json!({"item_id": id, "output_index": at, "delta": arguments});
                 self.event("response.function_call_arguments.delta", fields, out);
-                let fields =
-                    json!({"item_id": id, "output_index": at, "name": call.name, "arguments": arguments});
+                let fields = json!({"item_id": id, "output_index": at, "name": name, "arguments": arguments});
                 self.event("response.function_call_arguments.done", fields, out);
+            }
+            Kind::Call(_, Called::Custom { input, .. }) => {
+                let fields = json!({"item_id": id, "output_index": at, "delta": input});
+                self.event("response.custom_tool_call_input.delta", fields, out);
+                let fields = json!({"item_id": id, "output_index": at, "input": input});
+                self.event("response.custom_tool_call_input.done", fields, out);
             }
         }
         let fields = json!({"output_index": at, "item": item.whole()});
@@ -150,7 +180,7 @@ impl Answer {
             && self.output.last().is_some_and(|item| match item.kind {
                 Kind::Reasoning(_) => reasoning,
                 Kind::Message(_) => !reasoning,
-                Kind::Call(_) => false,
+                Kind::Call(..) => false,
             });
         if !fits {
             let kind = if reasoning { Kind::Reasoning } else { Kind::Message };
@@ -171,6 +201,18 @@ impl Answer {
     }
 }
 
+/// OpenAI's sentence about an input that is too long.
+const TOO_LONG_MESSAGE: &str =
+    "Your input exceeds the context window of this model. Please adjust your input and try again.";
+
+/// Why a response failed, as its `error`.
+fn error(failure: &Failure) -> Value {
+    match failure.cause {
+        Cause::PromptTooLong { .. } => json!({"code": TOO_LONG, "message": TOO_LONG_MESSAGE}),
+        Cause::Other => json!({"code": "server_error", "message": failure.message}),
+    }
+}
+
 impl Wire for Answer {
     fn piece(&mut self, piece: Piece) -> Bytes {
         let mut out = String::new();
@@ -186,7 +228,7 @@ impl Wire for Answer {
             Piece::Content { text, .. } if text.is_empty() => {}
             Piece::Content { text, .. } => self.text(&text, false, &mut out),
             Piece::ToolCall(call) => {
-                self.begin(Kind::Call(call), &mut out);
+                self.begin(self.call(&call), &mut out);
                 self.close(&mut out);
             }
             Piece::Done(summary) => {
@@ -199,8 +241,7 @@ impl Wire for Answer {
             Piece::Failed(failure) => {
                 self.close(&mut out);
                 let mut response = self.response("failed");
-                let error = json!({"code": "server_error", "message": failure.message});
-                response.insert("error".to_owned(), error);
+                response.insert("error".to_owned(), error(&failure));
                 self.event("response.failed", json!({"response": Value::Object(response)}), &mut out);
             }
         }
@@ -216,6 +257,13 @@ impl Wire for Answer {
     }
 
     fn failure(&self, failure: &Failure) -> Response {
-        crate::openai::failure(failure)
+        if failure.cause == Cause::Other {
+            return crate::openai::failure(failure);
+        }
+        // A stream of OpenAI's begins before it is known that the input is too long, and that is how agents expect to learn it.
+        let mut stream = self.clone();
+        let mut bytes = stream.piece(Piece::Started { prompt_tokens: 0 }).to_vec();
+        bytes.extend(stream.piece(Piece::Failed(failure.clone())));
+        respond::with_type(StatusCode::OK, self.content_type(), Body::from(bytes))
     }
 }
