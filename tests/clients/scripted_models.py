@@ -12,6 +12,8 @@ from pathlib import Path
 import gguf
 import numpy
 
+from server import DEMO
+
 WIDTH = 128
 HEADS = 4
 LAYERS = 1
@@ -95,6 +97,9 @@ class Script:
     answer: list[str]
     thought: list[str] = field(default_factory=list)
     endless: bool = False
+    # Of a vocabulary of bytes a long prompt has four times the tokens that it has for real models.
+    words: bool = False
+    context: int = CONTEXT
 
     def thinks(self) -> bool:
         return bool(self.thought)
@@ -117,6 +122,10 @@ SCRIPTS = [
     Script("noargs", NO_ARGUMENTS),
     Script("joker", JOKE),
     Script("endless", [" tick", " tock", " tack"], endless=True),
+    # What agents talk to: their first prompts have some 20,000 tokens.
+    Script("agent", ["I have read", " all of it", ", human."], words=True, context=65536),
+    # The same with too little context for them.
+    Script("forgetful", ["I have read", " nothing", ", human."], words=True),
 ]
 
 
@@ -133,18 +142,31 @@ def byte_symbols() -> list[str]:
     return symbols
 
 
+def demo_words() -> tuple[list[str], list[str]]:
+    """Tokens and merges of the demo model."""
+    fields = gguf.GGUFReader(DEMO).fields
+    texts = lambda key: [bytes(fields[key].parts[index]).decode() for index in fields[key].data]
+    kinds = fields["tokenizer.ggml.token_type"]
+    normal = [int(kinds.parts[index][0]) == NORMAL for index in kinds.data]
+    tokens = [token for token, keep in zip(texts("tokenizer.ggml.tokens"), normal) if keep]
+    return tokens, texts("tokenizer.ggml.merges")
+
+
 def write(script: Script, folder: Path) -> Path:
     """Writes `folder`/NAME.gguf."""
     symbols = byte_symbols()
     spell = lambda text: "".join(symbols[byte] for byte in text.encode())
-    tokens, types = list(symbols), [NORMAL] * 256
+    tokens, merges = demo_words() if script.words else (list(symbols), [f"{symbols[10]} {symbols[10]}"])
+    types, places = [NORMAL] * len(tokens), {token: index for index, token in enumerate(tokens)}
 
     def add(text: str, kind: int) -> int:
-        tokens.append(text)
-        types.append(kind)
-        return len(tokens) - 1
+        if text not in places:
+            places[text] = len(tokens)
+            tokens.append(text)
+            types.append(kind)
+        return places[text]
 
-    line, lines = 10, add(spell("\n\n"), NORMAL)
+    line, lines = places[symbols[10]], add(spell("\n\n"), NORMAL)
     tags = {tag: add(tag, USER_DEFINED) for tag in TAGS}
     known = {"\n\n": lines, **tags}
     pieces = [known[piece] if piece in known else add(spell(piece), NORMAL) for piece in script.thought + script.answer]
@@ -159,7 +181,7 @@ def write(script: Script, folder: Path) -> Path:
     # A thought ends in two line breaks, and after these the answer starts, as for a prompt that ends so.
     after |= dict(zip(pieces, pieces[1:]))
     after[pieces[-1]] = answer[0] if script.endless else end
-    assert len(set(tokens)) == len(tokens), "a piece of one byte is a token already"
+    assert len(set(pieces)) == len(pieces), "a piece comes once, since it says what comes next"
 
     # One direction of the embedding for each different successor.
     successors = sorted(set(after.values()))
@@ -174,7 +196,7 @@ def write(script: Script, folder: Path) -> Path:
 
     path = folder / f"{script.name}.gguf"
     writer = gguf.GGUFWriter(path, "llama")
-    describe(writer, script, tokens, types, specials, f"{symbols[10]} {symbols[10]}")
+    describe(writer, script, tokens, types, specials, merges)
     writer.add_tensor("token_embd.weight", embedding)
     writer.add_tensor("output_norm.weight", numpy.ones(WIDTH, dtype=numpy.float32))
     writer.add_tensor("output.weight", output)
@@ -191,9 +213,9 @@ def write(script: Script, folder: Path) -> Path:
     return path
 
 
-def describe(writer, script: Script, tokens: list[str], types: list[int], specials: dict[str, int], merge: str) -> None:
+def describe(writer, script: Script, tokens: list[str], types: list[int], specials: dict[str, int], merges: list[str]) -> None:
     writer.add_name(f"Scripted {script.name}")
-    writer.add_context_length(CONTEXT)
+    writer.add_context_length(script.context)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(WIDTH)
@@ -207,7 +229,7 @@ def describe(writer, script: Script, tokens: list[str], types: list[int], specia
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    writer.add_token_merges([merge])
+    writer.add_token_merges(merges)
     writer.add_bos_token_id(specials["<|endoftext|>"])
     writer.add_eos_token_id(specials["<|im_end|>"])
     writer.add_pad_token_id(specials["<|endoftext|>"])
