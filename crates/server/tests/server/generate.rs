@@ -315,7 +315,7 @@ async fn options_5_limits_and_stops() {
         .await;
     let seen = kit.script.last();
     assert_eq!((seen.sampling.temperature, seen.sampling.top_k, seen.sampling.seed), (0.5, 7, 42));
-    assert_eq!((seen.max_tokens, seen.num_ctx), (Some(9), Some(2048)));
+    assert_eq!((seen.max_tokens, seen.context.now), (Some(9), Some(2048)));
     assert_eq!(seen.stops, ["<end>", "M"]);
     ask(&kit, json!({"options": {"stop": ["R"], "seed": -1, "mirostat": 1, "unknown": {}}})).await;
     assert_eq!(kit.script.last().stops, ["<end>", "R"]);
