@@ -69,6 +69,42 @@ impl ContextOptions {
         if self.outputs == 0 { batch } else { self.outputs.max(self.sequences).min(batch) }
     }
 
+    /// What llama.cpp gets to know of them.
+    fn params(&self) -> sys::llama_context_params {
+        let threads = i32::try_from(self.threads.max(1)).unwrap_or(i32::MAX);
+        // SAFETY: returns a plain struct.
+        let mut params = unsafe { sys::llama_context_default_params() };
+        params.n_ubatch = self.whole_parts(self.ubatch);
+        // A context is a multiple of 256 tokens, and llama.cpp makes no ubatch larger than the context.
+        let least = if self.pooling.is_some() { params.n_ubatch } else { 0 };
+        params.n_ctx = self.context.max(self.sequences).max(least);
+        // llama.cpp aborts the program when a batch cannot have an output for each sequence.
+        params.n_batch = self.whole_parts(self.batch.max(self.sequences));
+        params.n_seq_max = self.sequences.max(1);
+        params.n_outputs_max = self.outputs_max();
+        // One pool of cells for all sequences: any of them may grow while others are short, a shared
+        // beginning is stored once, and prompts share a graph with single tokens.
+        params.kv_unified = !self.alone;
+        params.n_threads = threads;
+        params.n_threads_batch = threads;
+        params.no_perf = true;
+        if !self.flash_attention {
+            params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
+        }
+        if self.kv == KvType::Q8_0 {
+            params.type_k = sys::GGML_TYPE_Q8_0;
+            params.type_v = sys::GGML_TYPE_Q8_0;
+        }
+        // Only read while embeddings are switched on.
+        params.pooling_type = match self.pooling {
+            Some(Pooling::Mean) => sys::LLAMA_POOLING_TYPE_MEAN,
+            Some(Pooling::First) => sys::LLAMA_POOLING_TYPE_CLS,
+            Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
+            None => sys::LLAMA_POOLING_TYPE_NONE,
+        };
+        params
+    }
+
     /// So many tokens, or the few more of them that divide evenly among all sequences, where embeddings are pooled. llama.cpp
     /// reserves a graph of a whole ubatch with all sequences in equal parts, rounds its tokens up and not its outputs, and
     /// aborts the program where pooling multiplies the two.
@@ -136,37 +172,7 @@ impl Context {
 
     fn create(&mut self) -> Result<(), LoadError> {
         let options = &self.options;
-        let threads = i32::try_from(options.threads.max(1)).unwrap_or(i32::MAX);
-        // SAFETY: returns a plain struct.
-        let mut params = unsafe { sys::llama_context_default_params() };
-        params.n_ubatch = options.whole_parts(options.ubatch);
-        // A context is a multiple of 256 tokens, and llama.cpp makes no ubatch larger than the context.
-        let least = if options.pooling.is_some() { params.n_ubatch } else { 0 };
-        params.n_ctx = options.context.max(options.sequences).max(least);
-        // llama.cpp aborts the program when a batch cannot have an output for each sequence.
-        params.n_batch = options.whole_parts(options.batch.max(options.sequences));
-        params.n_seq_max = options.sequences.max(1);
-        params.n_outputs_max = options.outputs_max();
-        // One pool of cells for all sequences: any of them may grow while others are short, a shared
-        // beginning is stored once, and prompts share a graph with single tokens.
-        params.kv_unified = !options.alone;
-        params.n_threads = threads;
-        params.n_threads_batch = threads;
-        params.no_perf = true;
-        if !options.flash_attention {
-            params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
-        }
-        if options.kv == KvType::Q8_0 {
-            params.type_k = sys::GGML_TYPE_Q8_0;
-            params.type_v = sys::GGML_TYPE_Q8_0;
-        }
-        // Only read while embeddings are switched on.
-        params.pooling_type = match options.pooling {
-            Some(Pooling::Mean) => sys::LLAMA_POOLING_TYPE_MEAN,
-            Some(Pooling::First) => sys::LLAMA_POOLING_TYPE_CLS,
-            Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
-            None => sys::LLAMA_POOLING_TYPE_NONE,
-        };
+        let mut params = options.params();
         // Which kernels compute a weight follows from where it is placed, not from how long a prompt is.
         params.op_offload &= !self.model.is_decorated();
         // llama.cpp calls this between nodes, and backends find their executor by it; the Arc keeps it alive

@@ -119,20 +119,12 @@ impl Work {
         // Pictures are nothing that a later request could name.
         let words = || tokens.iter().copied().filter(|token| *token >= 0).collect();
         let context: Option<Vec<i32>> = wants_context.then(words);
-        let parser = prompt.parser;
-        let wanted = &self.found.options;
+        let room = lease.engine().context_for(wish.most.or(wish.now));
+        let Prompt { input, stops, grammar, parser } = prompt;
         let options = request::Options {
-            max_tokens: Some(wanted.most_tokens(lease.engine().context_for(wish.most.or(wish.now)))),
-            sampler: sampler(wanted),
-            grammar: prompt.grammar,
-            stops: stops(wanted, prompt.stops),
-            logprobs: self.base.logprobs,
-            num_ctx: wish.now,
-            num_ctx_most: wish.most,
-            shift: self.base.shift.then(|| count(self.found.keep_tokens())),
-            ignore_end: false,
+            grammar,
             special_pieces: parser.is_some(),
-            progress: true,
+            ..self.request_options(wish, room, stops)
         };
         let (sender, mut events) = mpsc::unbounded_channel();
         let side = line.engine_side();
@@ -142,7 +134,7 @@ impl Work {
             }
             sender.send(event).is_ok()
         };
-        let ticket = lease.engine().submit(prompt.input, options, Box::new(sink))?;
+        let ticket = lease.engine().submit(input, options, Box::new(sink))?;
         self.send(Piece::Started { prompt_tokens });
         let mut reader =
             Reader { parser, read_bytes: 0, pending: Vec::new(), thinking: String::new(), first_token: None };
@@ -177,6 +169,27 @@ impl Work {
             }
         }
         Err(Failure::internal("the model stopped before the answer was complete"))
+    }
+
+    /// What the request asks for, in a context with room for so many tokens.
+    fn request_options(
+        &self,
+        wish: ContextWish,
+        room: u32,
+        stops_of_prompt: Vec<String>,
+    ) -> request::Options {
+        let wanted = &self.found.options;
+        request::Options {
+            max_tokens: Some(wanted.most_tokens(room)),
+            sampler: sampler(wanted),
+            stops: stops(wanted, stops_of_prompt),
+            logprobs: self.base.logprobs,
+            num_ctx: wish.now,
+            num_ctx_most: wish.most,
+            shift: self.base.shift.then(|| count(self.found.keep_tokens())),
+            progress: true,
+            ..request::Options::default()
+        }
     }
 
     /// Templates and tokens take a moment for long prompts: not on a thread that serves others.
