@@ -93,6 +93,12 @@ impl Options {
         self.num_ctx.filter(|count| *count > 0).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
     }
 
+    /// Whether nobody said how long the answer may be.
+    #[must_use]
+    pub fn is_open_ended(&self) -> bool {
+        self.num_predict.is_none_or(|count| count < 0)
+    }
+
     /// Most tokens of an answer in a context of `context`: what is asked, and never more than ten contexts.
     #[must_use]
     pub fn most_tokens(&self, context: u32) -> u32 {

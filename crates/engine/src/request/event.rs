@@ -73,6 +73,8 @@ pub enum Finish {
     Length,
     /// The context is full.
     ContextFull,
+    /// It said one thing over and over.
+    Repeats,
     /// Somebody stopped it.
     Stopped,
 }

@@ -19,5 +19,5 @@ mod tests;
 pub use error::{RequestError, RequestErrorKind, SubmitError};
 pub use event::{EmbedSink, Event, Finish, Outcome, Sink, TokenInfo};
 pub use hash::LogitsHash;
-pub use options::{Options, Request};
+pub use options::{Options, REPEAT_LIMIT, Request};
 pub use prompt::{MediaFile, Prompt, PromptPart};

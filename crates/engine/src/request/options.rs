@@ -14,6 +14,9 @@ pub struct Request {
     pub options: Options,
 }
 
+/// How often the text of a token may come again in answers whose length nobody bounded: Ollama's limit.
+pub const REPEAT_LIMIT: u32 = 30;
+
 /// How to answer a request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Options {
@@ -37,6 +40,8 @@ pub struct Options {
     pub shift: Option<u32>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,
+    /// End the answer where the text of a token came again more often than this, one after the other.
+    pub repeat_limit: Option<u32>,
     /// Show control tokens as text: the chat parser reads them.
     pub special_pieces: bool,
     /// Tell of every batch of the prompt.

@@ -45,6 +45,7 @@ fn requests_cross_a_process_border() {
         num_ctx_most: Some(16_384),
         shift: Some(4),
         ignore_end: true,
+        repeat_limit: Some(30),
         special_pieces: true,
         progress: true,
     };
@@ -92,7 +93,14 @@ fn outcomes_cross_a_process_border() {
         logits_hash: Some(hash),
         ..Outcome::new(11)
     };
-    for finish in [Finish::End, Finish::StopString, Finish::Length, Finish::ContextFull, Finish::Stopped] {
+    for finish in [
+        Finish::End,
+        Finish::StopString,
+        Finish::Length,
+        Finish::ContextFull,
+        Finish::Repeats,
+        Finish::Stopped,
+    ] {
         survives(&Event::Done(Box::new(Outcome { finish, ..outcome.clone() })));
     }
 }

@@ -429,3 +429,23 @@ fn drafts_are_refused_where_a_recurrent_state_cannot_be_rewound() {
     assert_eq!(refused, DraftError::Recurrent { architecture: "mamba".to_owned() });
     assert!(refused.to_string().contains("mamba"), "{refused}");
 }
+
+#[test]
+fn an_answer_that_repeats_itself_ends() {
+    let mut batcher = batcher(1);
+    let prompt = question(&batcher, "What is a lynx?");
+    let token = question(&batcher, " a")[0];
+    let options = Options { max_tokens: None, repeat_limit: Some(10), ..greedy() };
+    let repeated = Setup { forced: Some(vec![token; 40]), ..setup(&batcher, &prompt, &options) };
+    let mut heard = Heard::default();
+    batcher.admit(7, repeated, &mut heard);
+    while batcher.active() > 0 {
+        assert!(matches!(batcher.step(&mut heard), Step::Done));
+    }
+    let outcome = heard.done.remove(&7).unwrap();
+    assert_eq!(
+        (outcome.finish, outcome.tokens.len()),
+        (Finish::Repeats, 12),
+        "said, and ten times again, and once more"
+    );
+}

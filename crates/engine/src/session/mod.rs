@@ -8,6 +8,7 @@
 //! - `media`, `encoded`: steps of rows that are no tokens
 //! - `embed`: embeddings of texts
 //! - `kv`: who has which rows of the KV cache
+//! - `repeats`: answers that say one thing over and over
 //! - `text`, `logprobs`: from tokens and logits to what is shown
 //!
 //! The server's scheduler ([`crate::serve`]) drives the same loop for many.
@@ -22,6 +23,7 @@ mod encoded;
 pub(crate) mod kv;
 mod logprobs;
 mod media;
+mod repeats;
 pub(crate) mod sequence;
 mod single;
 mod text;

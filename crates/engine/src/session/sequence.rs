@@ -11,6 +11,7 @@ use hypura_ggml::{DecodeError, Sampler, Token, Vocab};
 use std::time::{Duration, Instant};
 
 use super::logprobs::{Likely, Logprobs};
+use super::repeats::Repeats;
 use super::text::TextStream;
 use crate::error::GenerateError;
 use crate::media::prompt::Placed;
@@ -46,6 +47,7 @@ pub(crate) struct Sequence {
     sampler: Sampler,
     text: TextStream,
     forced: Option<Vec<Token>>,
+    repeats: Option<Repeats>,
     hash: Option<LogitsHash>,
     every_token: bool,
     /// Tokens whose text is not certain yet.
@@ -101,6 +103,7 @@ impl Sequence {
             prompt: prompt.len(),
             outcome: Outcome::new(prompt.len()),
             tokens: prompt,
+            repeats: options.repeat_limit.map(Repeats::new),
             drafts: Vec::new(),
             media,
             options,
@@ -245,9 +248,12 @@ impl Sequence {
             let tokens = std::mem::take(&mut self.held);
             return Ok(Advance { text: shown.text, tokens, finish: Some(Finish::StopString) });
         }
+        let repeats = self.repeats.as_mut().is_some_and(|repeats| repeats.too_often(&piece));
         let info = self.describe(token, piece, logits, vocab);
         self.held.push(info);
-        let finish = if self.at_limit() {
+        let finish = if repeats {
+            Some(Finish::Repeats)
+        } else if self.at_limit() {
             Some(Finish::Length)
         } else if self.tokens.len() > context && self.options.shift.is_none() {
             Some(Finish::ContextFull)

@@ -27,6 +27,8 @@ pub struct GenerateOptions {
     pub forced: Option<Vec<Token>>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,
+    /// End where the text of a token came again more often than this, one after the other.
+    pub repeat_limit: Option<u32>,
 }
 
 /// One conversation with a loaded model.
@@ -151,6 +153,7 @@ impl Session {
                 stops: options.stops.clone(),
                 shift: None,
                 ignore_end: options.ignore_end,
+                repeat_limit: options.repeat_limit,
                 ..Options::default()
             },
             sampler,

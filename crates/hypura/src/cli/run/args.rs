@@ -1,6 +1,7 @@
 //! Flags of `hypura run`, and what they ask of the engine.
 
 use hypura_engine::media::{MediaFile, MediaKind, Senses};
+use hypura_engine::request::REPEAT_LIMIT;
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::stream::RouteSettings;
 use std::path::PathBuf;
@@ -98,12 +99,14 @@ impl Args {
     }
 
     pub(super) fn generate_options(&self, maker: &Maker) -> GenerateOptions {
+        let max_tokens = self.max_tokens.or(maker.max_tokens);
         GenerateOptions {
-            max_tokens: self.max_tokens.or(maker.max_tokens),
+            max_tokens,
             sampler: self.sampling.options(&maker.parameters),
             stops: maker.stops.clone(),
             hash_logits: self.logits_hash,
             ignore_end: self.ignore_eos,
+            repeat_limit: max_tokens.is_none().then_some(REPEAT_LIMIT),
             ..Default::default()
         }
     }

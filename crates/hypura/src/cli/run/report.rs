@@ -93,6 +93,7 @@ const fn bound_text(bound: BoundBy) -> &'static str {
 fn finish_hint(stats: &Stats) -> Option<&'static str> {
     match stats.finish {
         "context-full" => Some("the context is full: begin anew, or give more with --ctx"),
+        "repeats" => Some("stopped: the model repeated itself (-n N lets it, for N tokens)"),
         "stopped" => Some("stopped"),
         _ => None,
     }

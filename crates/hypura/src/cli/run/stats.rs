@@ -270,6 +270,7 @@ const fn finish_name(finish: Finish) -> &'static str {
         Finish::StopString => "stop-string",
         Finish::Length => "length",
         Finish::ContextFull => "context-full",
+        Finish::Repeats => "repeats",
         Finish::Stopped => "stopped",
     }
 }
