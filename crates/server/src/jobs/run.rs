@@ -188,6 +188,7 @@ impl Work {
             num_ctx_most: wish.most,
             shift: self.base.shift.then(|| count(self.found.keep_tokens())),
             progress: true,
+            repeat_limit: wanted.is_open_ended().then_some(request::REPEAT_LIMIT),
             ..request::Options::default()
         }
     }
