@@ -131,8 +131,7 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Creates a context. Every graph of a device with an executor goes through it; the model must then have
-    /// been loaded decorated, with layers on that device.
+    /// Creates a context. Graphs of a device with an executor go through it; the model is then a decorated one.
     ///
     /// # Errors
     /// [`LoadError::Context`] with llama.cpp's reason.

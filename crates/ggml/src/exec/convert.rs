@@ -2,6 +2,9 @@
 //! all of a prompt's tokens: each token uses several experts, and each product would convert its rows anew.
 //! Rows in that form are also a third as long to gather.
 //!
+//! The conversion takes the flags of the node that it is for: an input that came from another device is a leaf,
+//! and ggml computes only what is marked.
+//!
 //! Bits do not depend on it: blocks are converted one by one and by the same function.
 
 use super::operand::{lay_out, plain_tensor, to_usize};
@@ -73,7 +76,7 @@ impl GraphRun<'_> {
             let mut source = plain_tensor(input, (*input).data.cast());
             lay_out(&mut source, [columns, rows, 1])?;
             let mut result = plain_tensor(input, converted.words.as_mut_ptr().cast());
-            result.type_ = ty;
+            (result.type_, result.flags) = (ty, (*node).flags);
             lay_out(&mut result, [columns, rows, 1])?;
             result.op = sys::GGML_OP_CPY;
             let base = tensors.as_mut_ptr();
