@@ -144,7 +144,7 @@ async fn a_request_may_refer_to_recent_answers() {
     let second = kit.post("/v1/responses", next).await.json();
     assert_eq!(second["previous_response_id"], first["id"]);
     assert!(
-        kit.script.last().text.starts_with("\u{1}<user>Hi<assistant>Hello<user>And?"),
+        kit.script.last().text.starts_with("<user>Hi<assistant>Hello<user>And?"),
         "{}",
         kit.script.last().text
     );

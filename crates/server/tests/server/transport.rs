@@ -53,7 +53,7 @@ async fn http_0_3_bad_bodies_are_400_with_a_json_error() {
         assert_eq!(empty.header("content-type"), "application/json; charset=utf-8");
         let deep = "[".repeat(100_000);
         let cases: [&[u8]; 5] =
-            [b"{", b"[]", deep.as_bytes(), b"{\"model\":\"\xff\"}", b"{\"model\":{\"a\":1},\"name\":[]}"];
+            [b"{", b"[]", deep.as_bytes(), b"{\xff}", b"{\"model\":{\"a\":1},\"name\":[]}"];
         for body in cases {
             let answer = kit.send(request(Method::POST, path, body.to_vec())).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{path} {:?}", &body[..body.len().min(20)]);
