@@ -151,11 +151,22 @@ fn only_the_header_crosses_the_network_and_says_the_same_as_the_file() {
     let path = write(&home, "m.gguf", &large);
     let url = server.put("/m.gguf", Answer::File(Arc::new(large)));
     let (local, remote) = (home.json(&[&path]), home.json(&[&url]));
-    assert_eq!(local["plan"], remote["plan"]);
+    // llama.cpp measures the buffers of the file; those of a header are estimated, and the sums with them.
+    let buffers = ["compute_bytes", "total_bytes", "floor_bytes"];
+    for name in buffers {
+        let [measured, estimated] = [&local, &remote].map(|json| json["plan"][name].as_f64().unwrap());
+        assert!((estimated / measured - 1.0).abs() <= 0.05, "{name}: {measured} {estimated}");
+    }
+    let beside_buffers = |json: &Value| {
+        let mut plan = json["plan"].as_object().unwrap().clone();
+        plan.retain(|name, _| !buffers.contains(&name.as_str()));
+        plan
+    };
+    assert_eq!(beside_buffers(&local), beside_buffers(&remote));
     assert_eq!(local["prediction"], remote["prediction"]);
     assert!(server.sent_bytes.load(Ordering::Relaxed) <= 8 << 20);
     let elsewhere = server.put("/elsewhere", Answer::Redirect(url));
-    assert_eq!(home.json(&[&elsewhere])["plan"], local["plan"]);
+    assert_eq!(home.json(&[&elsewhere])["plan"], remote["plan"]);
 }
 
 #[test]
