@@ -1,6 +1,6 @@
 //! What was measured of a machine: capacities and rates, as plain data.
 //!
-//! Invariant: nothing here is invented. What was not measured, or cannot be known, is `None` or absent, and whoever needs
+//! Invariant: nothing here is invented. What was not measured, or cannot be known, is `None` or absent, and code that needs
 //! it must say what it assumed instead. Rates are bytes or operations per second, sizes are bytes.
 
 use crate::gguf::GgmlType;

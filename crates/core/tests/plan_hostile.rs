@@ -5,8 +5,8 @@ mod plan_common;
 
 use hypura_core::model::ModelShape;
 use hypura_core::plan::{
-    Basis, CacheSize, Choice, Constraints, ContextShape, ExpertLayout, KvType, Ledger, PlanError, Purpose,
-    Question, TierTable, Workload, choose_ubatch, estimate_needs, fill,
+    Basis, CacheSize, Constraints, ContextShape, ExpertLayout, KvType, Ledger, PlanError, Purpose, Question,
+    Residency, TierTable, Workload, choose_ubatch, estimate_needs, fill,
 };
 use hypura_core::synth::Shape;
 use plan_common::{cases, fixed_machine, model_of_layers};
@@ -40,8 +40,8 @@ proptest! {
 
     #[test]
     fn plan_arithmetic_saturates_on_hostile_sizes(
-        shape in hostile(), budget in size(), need in size(), choice in prop::sample::select(vec![
-            Choice::Auto, Choice::Stream, Choice::Resident,
+        shape in hostile(), budget in size(), need in size(), residency in prop::sample::select(vec![
+            Residency::Auto, Residency::Stream, Residency::Resident,
         ]),
         cache in prop::option::of(prop_oneof![
             size().prop_map(CacheSize::Bytes), (-1e3..1e3_f64).prop_map(CacheSize::Percent), Just(CacheSize::Percent(f64::NAN)),
@@ -53,7 +53,7 @@ proptest! {
         let needs = Ledger::new()
             .with_host(Purpose::Kv, need, Basis::Estimated)
             .with_host(Purpose::Compute, need, Basis::Estimated);
-        let constraints = Constraints { choice, cache, ..Constraints::on_host(&shape, context, budget, needs) };
+        let constraints = Constraints { residency, cache, ..Constraints::on_host(&shape, context, budget, needs) };
         let _ = estimate_needs(&shape, &context);
         let _ = choose_ubatch(&shape, &layout, &constraints);
         match fill(&shape, &layout, &constraints) {

@@ -10,13 +10,13 @@ use good_lp::{
 };
 use hypura_core::gguf::GgmlType;
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{Choice, Constraints, ContextShape, ExpertLayout, Ledger, Mode, Routing, fill};
+use hypura_core::plan::{Constraints, ContextShape, ExpertLayout, Ledger, Mode, Residency, Routing, fill};
 use hypura_core::synth::{Quant, Shape};
 use plan_common::{model_of_layers, model_of_quant};
 
 fn within(shape: &ModelShape, budget_bytes: u64) -> Constraints {
     let constraints = Constraints::on_host(shape, ContextShape::default(), budget_bytes, Ledger::new());
-    Constraints { choice: Choice::Stream, ..constraints }
+    Constraints { residency: Residency::Stream, ..constraints }
 }
 
 /// Bytes a token that hits save in a class of experts with this many slots.
@@ -42,9 +42,9 @@ fn optimum(
     routing: Routing,
 ) -> (f64, f64) {
     let mut vars: ProblemVariables = variables!();
-    let trunk = vars.add(variable().min(0.0).max(always as f64));
-    let mut objective: Expression = trunk.into();
-    let mut cost: Expression = trunk.into();
+    let dense = vars.add(variable().min(0.0).max(always as f64));
+    let mut objective: Expression = dense.into();
+    let mut cost: Expression = dense.into();
     let mut constraints: Vec<Constraint> = Vec::new();
     for (index, class) in layout.classes.iter().enumerate() {
         let choices: Vec<Variable> = (0..=class.experts).map(|_| vars.add(variable().binary())).collect();
@@ -57,7 +57,7 @@ fn optimum(
     constraints.push(constraint!(cost <= room as f64));
     let model = vars.maximise(objective.clone()).using(microlp);
     let solution = constraints.into_iter().fold(model, SolverModel::with).solve().unwrap();
-    (solution.eval(objective), solution.value(trunk))
+    (solution.eval(objective), solution.value(dense))
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn experts_of_several_sizes_share_memory_as_well_as_any_division_could() {
                 "the least streams everything it can"
             );
             for routing in [Routing::Uniform, Routing::Traced] {
-                let trunk = always - plan.streamed_dense_bytes(&shape);
-                let (best, best_trunk) = optimum(&shape, &layout, trunk + plan.slot_bytes(), always, routing);
-                // Slots are whole: the optimum may give up a little of the trunk for one more of them.
+                let dense = always - plan.streamed_dense_bytes(&shape);
+                let (best, best_dense) = optimum(&shape, &layout, dense + plan.slot_bytes(), always, routing);
+                // Slots are whole: the optimum may give up a little of the dense weights for one more of them.
                 let most_slot = layout.classes.iter().map(|class| class.slot_bytes).max().unwrap() as f64;
-                assert!(best_trunk > trunk as f64 - most_slot, "what every token passes comes first");
+                assert!(best_dense > dense as f64 - most_slot, "what every token passes comes first");
                 let ours: f64 = plan
                     .slots(&layout)
                     .into_iter()
@@ -93,7 +93,7 @@ fn experts_of_several_sizes_share_memory_as_well_as_any_division_could() {
                 let slot: f64 = (0..layout.classes.len())
                     .map(|class| saved(&shape, &layout, class, 1, routing))
                     .fold(0.0, f64::max);
-                let short = best - trunk as f64 - ours;
+                let short = best - dense as f64 - ours;
                 let most = slot * layout.classes.len() as f64;
                 assert!(short <= most * 1.000_001, "{eighths}/8 {routing:?}: {short} {most}");
                 assert!(short >= -1.0, "the optimum is no optimum: {short}");

@@ -4,8 +4,8 @@ mod plan_common;
 
 use hypura_core::model::{ModelShape, TensorRole};
 use hypura_core::plan::{
-    Basis, CacheSize, Choice, Constraints, ContextShape, Entry, ExpertLayout, Homes, Ledger, Mode, Plan,
-    PlanError, PoolId, Pools, Purpose, fill,
+    Basis, CacheSize, Constraints, ContextShape, Entry, ExpertLayout, Homes, Ledger, Mode, Plan, PlanError,
+    PoolId, Pools, Purpose, Residency, fill,
 };
 use hypura_core::synth::Shape;
 use plan_common::{cases, model, model_of_layers};
@@ -18,7 +18,7 @@ fn needs(homes: &Homes, pools: &Pools) -> Ledger {
     let mut needs = Ledger::new().with_host(Purpose::Process, 100_000, Basis::Estimated);
     for home in &homes.layers {
         let kv =
-            Entry { pool: home.trunk, purpose: Purpose::Kv, bytes: KV_PER_LAYER, basis: Basis::Measured };
+            Entry { pool: home.dense, purpose: Purpose::Kv, bytes: KV_PER_LAYER, basis: Basis::Measured };
         needs.add(kv);
     }
     for (pool, _) in pools.iter() {
@@ -53,7 +53,7 @@ proptest! {
     fn no_pool_of_a_plan_exceeds_its_budget_and_floors_are_true(
         shape in tiny(), host in 0.0..1.3_f64, devices in prop::collection::vec(0.0..1.3_f64, 0..3),
         layers in 0..12_u32, experts in any::<bool>(), percent in prop::option::of(0.0..100.0_f64),
-        choice in prop::sample::select(vec![Choice::Auto, Choice::Stream, Choice::Resident]),
+        residency in prop::sample::select(vec![Residency::Auto, Residency::Stream, Residency::Resident]),
     ) {
         let layout = ExpertLayout::new(&shape);
         let bytes = |part: f64| ((shape.total_bytes() + 900_000) as f64 * part) as u64;
@@ -61,7 +61,7 @@ proptest! {
         // Experts go to devices all together or not at all.
         let experts = experts && layers >= shape.layers;
         let constraints = Constraints {
-            choice,
+            residency,
             cache: percent.map(CacheSize::Percent),
             ..constraints(&shape, pools.clone(), layers, experts)
         };
@@ -89,10 +89,10 @@ proptest! {
                 prop_assert!(pool != PoolId::HOST && needed_bytes > budget_bytes);
             }
             Err(PlanError::ResidentTooLarge { needed_bytes, budget_bytes }) => {
-                prop_assert!(choice == Choice::Resident && needed_bytes > budget_bytes);
+                prop_assert!(residency == Residency::Resident && needed_bytes > budget_bytes);
             }
             Err(error @ PlanError::NothingToStream) => {
-                prop_assert!(constraints.homes.layers.iter().any(|home| home.trunk != PoolId::HOST), "{}", error);
+                prop_assert!(constraints.homes.layers.iter().any(|home| home.dense != PoolId::HOST), "{}", error);
             }
         }
     }
@@ -146,7 +146,7 @@ fn layers_are_divided_among_devices_by_their_budgets() {
     let shape = model_of_layers(Shape::TinyLlama, 9);
     let pools = Pools::host(0).with_device(1 << 20).with_device(2 << 20);
     let homes = Homes::on_devices(&shape, &pools, 6, true);
-    let at: Vec<usize> = homes.layers.iter().map(|home| home.trunk.index()).collect();
+    let at: Vec<usize> = homes.layers.iter().map(|home| home.dense.index()).collect();
     assert_eq!(at, [0, 0, 0, 1, 1, 2, 2, 2, 2], "the last six, in order");
     assert_eq!(homes.output, PoolId::HOST, "the output is one more than the layers");
     assert_eq!(Homes::on_devices(&shape, &pools, 99, true).output.index(), 2);

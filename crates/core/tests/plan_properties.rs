@@ -5,8 +5,8 @@ mod plan_common;
 
 use hypura_core::model::{ModelShape, Streaming};
 use hypura_core::plan::{
-    Basis, CacheSize, Choice, Constraints, ContextShape, ExpertLayout, Ledger, Mode, Plan, PlanError,
-    Purpose, Question, Routing, SMALL_UBATCH, TierTable, WhatIf, Workload, choose_ubatch, estimate_needs,
+    Basis, CacheSize, Constraints, ContextShape, ExpertLayout, Ledger, Mode, Plan, PlanError, Purpose,
+    Question, Residency, Routing, SMALL_UBATCH, TierTable, WhatIf, Workload, choose_ubatch, estimate_needs,
     fill,
 };
 use hypura_core::profile::Profile;
@@ -21,9 +21,9 @@ fn needs() -> Ledger {
         .with_host(Purpose::Process, 100_000, Basis::Estimated)
 }
 
-fn within(shape: &ModelShape, budget_bytes: u64, choice: Choice) -> Constraints {
+fn within(shape: &ModelShape, budget_bytes: u64, residency: Residency) -> Constraints {
     let constraints = Constraints::on_host(shape, ContextShape::default(), budget_bytes, needs());
-    Constraints { choice, ..constraints }
+    Constraints { residency, ..constraints }
 }
 
 fn tiny() -> impl Strategy<Value = ModelShape> {
@@ -32,8 +32,8 @@ fn tiny() -> impl Strategy<Value = ModelShape> {
     (prop::sample::select(shapes), 2..12_u32).prop_map(|(shape, layers)| model_of_layers(shape, layers))
 }
 
-fn choice() -> impl Strategy<Value = Choice> {
-    prop::sample::select(vec![Choice::Auto, Choice::Stream])
+fn residency() -> impl Strategy<Value = Residency> {
+    prop::sample::select(vec![Residency::Auto, Residency::Stream])
 }
 
 fn speeds(
@@ -60,12 +60,12 @@ proptest! {
 
     #[test]
     fn no_plan_exceeds_its_budget_and_the_floor_is_true(
-        shape in tiny(), part in 0.0..1.3_f64, choice in choice(), percent in prop::option::of(0.0..100.0_f64),
+        shape in tiny(), part in 0.0..1.3_f64, residency in residency(), percent in prop::option::of(0.0..100.0_f64),
     ) {
         let layout = ExpertLayout::new(&shape);
         let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
         let constraints =
-            Constraints { cache: percent.map(CacheSize::Percent), ..within(&shape, budget, choice) };
+            Constraints { cache: percent.map(CacheSize::Percent), ..within(&shape, budget, residency) };
         match fill(&shape, &layout, &constraints) {
             Ok(plan) => {
                 prop_assert!(plan.total_bytes() <= budget);
@@ -91,7 +91,7 @@ proptest! {
 
     #[test]
     fn more_memory_never_predicts_slower(
-        shape in tiny(), profile in machine(), choice in choice(), ubatch in 1..600_u32,
+        shape in tiny(), profile in machine(), residency in residency(), ubatch in 1..600_u32,
         parts in prop::collection::vec(0.05..1.3_f64, 2..12),
     ) {
         let workload = Workload { ubatch_tokens: ubatch, ..Workload::default() };
@@ -100,7 +100,7 @@ proptest! {
         budgets.sort_unstable();
         let mut last: Option<(u64, Plan, [f64; 3])> = None;
         for budget in budgets {
-            let Some((plan, now)) = speeds(&shape, &profile, &within(&shape, budget, choice), workload) else {
+            let Some((plan, now)) = speeds(&shape, &profile, &within(&shape, budget, residency), workload) else {
                 prop_assert!(last.is_none(), "a larger budget has no plan");
                 continue;
             };
@@ -123,7 +123,7 @@ proptest! {
         let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
         let best = profile.storage.as_ref().unwrap().reads.iter().filter_map(|r| r.bytes_per_s).fold(0.0, f64::max);
         let what_if = WhatIf { disk_bytes_per_s: Some(best * factor), ..WhatIf::default() };
-        let constraints = within(&shape, budget, Choice::Auto);
+        let constraints = within(&shape, budget, Residency::Auto);
         let Some((_, slow)) = speeds(&shape, &profile, &constraints, Workload::default()) else { return Ok(()) };
         let (_, fast) = speeds(&shape, &what_if.apply(&profile), &constraints, Workload::default()).unwrap();
         for (fast, slow) in fast.iter().zip(&slow) {
@@ -136,7 +136,7 @@ proptest! {
         let shape = model_of_layers(Shape::TinyLlama, layers);
         let layout = ExpertLayout::new(&shape);
         let budget = ((shape.total_bytes() + 900_000) as f64 * part) as u64;
-        let Ok(plan) = fill(&shape, &layout, &within(&shape, budget, Choice::Stream)) else { return Ok(()) };
+        let Ok(plan) = fill(&shape, &layout, &within(&shape, budget, Residency::Stream)) else { return Ok(()) };
         prop_assert_eq!(plan.mode(), Mode::DenseStreaming);
         let table = TierTable::new(&shape, &layout, &plan);
         // Any run of layers has its share of the streamed bytes, give or take three weights at each end.
@@ -159,7 +159,7 @@ fn what_was_not_measured_is_named_and_its_prediction_absent() {
     let shape = model(Shape::TinyMixtral);
     let layout = ExpertLayout::new(&shape);
     let profile = Profile::default();
-    let constraints = within(&shape, shape.total_bytes(), Choice::Stream);
+    let constraints = within(&shape, shape.total_bytes(), Residency::Stream);
     let question = Question {
         shape: &shape,
         layout: &layout,
@@ -182,7 +182,7 @@ fn a_resident_model_needs_no_disk_to_decode() {
         shape: &shape,
         layout: &layout,
         profile: &profile,
-        constraints: &within(&shape, u64::MAX, Choice::Auto),
+        constraints: &within(&shape, u64::MAX, Residency::Auto),
         workload: Workload::default(),
     };
     let (plan, prediction) = question.answer().unwrap();
@@ -201,7 +201,7 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
         shape: &shape,
         layout: &layout,
         profile: &profile,
-        constraints: &within(&shape, budget_bytes, Choice::Auto),
+        constraints: &within(&shape, budget_bytes, Residency::Auto),
         workload,
     };
     let (plan, prediction) = question.answer().unwrap();
@@ -218,9 +218,9 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
     assert!(gains[0] == 0.0 && gains[1..].iter().all(|gain| *gain > 0.0), "{gains:?}");
 }
 
-/// The budgets from the least to where nothing of the trunk streams, in `steps` steps.
+/// The budgets from the least to where nothing of the dense weights streams, in `steps` steps.
 fn mixed_budgets(shape: &ModelShape, layout: &ExpertLayout, steps: u64) -> Vec<u64> {
-    let least = fill(shape, layout, &within(shape, 0, Choice::Auto)).unwrap_err();
+    let least = fill(shape, layout, &within(shape, 0, Residency::Auto)).unwrap_err();
     let PlanError::BelowFloor { floor_bytes, .. } = least else { panic!("{least}") };
     let whole = shape.total_bytes() - shape.routed_bytes() + 900_000 + 2 * layout.cell_bytes as u64;
     assert!(floor_bytes < whole, "{floor_bytes} {whole}");
@@ -228,17 +228,17 @@ fn mixed_budgets(shape: &ModelShape, layout: &ExpertLayout, steps: u64) -> Vec<u
 }
 
 #[test]
-fn a_trunk_that_does_not_fit_streams_as_much_as_it_must_and_experts_have_cells() {
+fn dense_weights_that_do_not_fit_stream_as_much_as_they_must_and_experts_have_cells() {
     for shape in [Shape::Mixtral8x7b, Shape::Qwen3_30bA3b, Shape::KimiK2, Shape::GptOss120b] {
         let model = model(shape);
         let layout = ExpertLayout::new(&model);
-        let trunk = model.total_bytes() - model.routed_bytes();
+        let dense = model.total_bytes() - model.routed_bytes();
         let mut streamed_before = u64::MAX;
         for budget in mixed_budgets(&model, &layout, 20) {
-            let plan = fill(&model, &layout, &within(&model, budget, Choice::Auto)).unwrap();
+            let plan = fill(&model, &layout, &within(&model, budget, Residency::Auto)).unwrap();
             assert_eq!(plan.mode(), Mode::MixedStreaming, "{shape} {budget}");
             let streamed = plan.streamed_dense_bytes(&model);
-            assert_eq!(plan.resident_bytes(), trunk - streamed);
+            assert_eq!(plan.resident_bytes(), dense - streamed);
             let (experts, ring) = (plan.experts.as_ref().unwrap(), plan.dense.as_ref().unwrap());
             assert!(streamed <= streamed_before && experts.cells >= 2 && ring.cells >= 2, "{plan:?}");
             // What is left over is less than cells (a share of it) and one weight could use.
@@ -255,11 +255,11 @@ fn norms_and_small_tensors_never_stream() {
         let model = model(shape);
         let layout = ExpertLayout::new(&model);
         let Err(PlanError::BelowFloor { floor_bytes, .. }) =
-            fill(&model, &layout, &within(&model, 0, Choice::Auto))
+            fill(&model, &layout, &within(&model, 0, Residency::Auto))
         else {
             panic!("{shape} works in nothing")
         };
-        let plan = fill(&model, &layout, &within(&model, floor_bytes, Choice::Auto)).unwrap();
+        let plan = fill(&model, &layout, &within(&model, floor_bytes, Residency::Auto)).unwrap();
         assert!(!plan.streamed_dense().is_empty(), "{shape}");
         for index in plan.streamed_dense() {
             let tensor = &model.tensors[*index];
@@ -277,11 +277,11 @@ fn both_streams_share_the_disk() {
     let budgets = mixed_budgets(&shape, &layout, 3);
     let workload = Workload { routing: Routing::Uniform, ..Workload::default() };
     for budget in budgets {
-        let constraints = &within(&shape, budget, Choice::Auto);
+        let constraints = &within(&shape, budget, Residency::Auto);
         let question = Question { shape: &shape, layout: &layout, profile: &profile, constraints, workload };
         let (plan, prediction) = question.answer().unwrap();
         let decode = prediction.decode.unwrap();
-        // No slots: every token reads its experts and what streams of the trunk.
+        // No slots: every token reads its experts and what streams of the dense weights.
         let bytes = (shape.routed_bytes_per_token() + plan.streamed_dense_bytes(&shape)) as f64;
         assert!((decode.read_bytes / bytes - 1.0).abs() < 1e-9, "{} {bytes}", decode.read_bytes);
         let least_s = bytes / 2e9 * (1.0 - 1e-9);

@@ -5,8 +5,8 @@ mod plan_common;
 
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{
-    Basis, Choice, ContextShape, Entry, ExpertLayout, Homes, KvType, Ledger, MediaNeeds, Plan, PlanError,
-    PlanRequest, PoolId, Pools, Purpose, SettleError, Settled, estimate_needs, settle,
+    Basis, ContextShape, Entry, ExpertLayout, Homes, KvType, Ledger, MediaNeeds, Plan, PlanError,
+    PlanRequest, PoolId, Pools, Purpose, Residency, SettleError, Settled, estimate_needs, settle,
 };
 use hypura_core::synth::Shape;
 use plan_common::{cases, model, model_of_layers};
@@ -98,7 +98,7 @@ fn sequences_that_only_remember_get_a_fiftieth_and_never_stand_in_the_way() {
         Ok::<_, ()>(Ledger::new().with_host(Purpose::Kv, sequences * each, Basis::Measured))
     };
     let asked = PlanRequest {
-        choice: Choice::Resident,
+        residency: Residency::Resident,
         ..request(ContextShape { idle_sequences: 100, ..of_tokens(64) })
     };
     let idle = |pools| {
@@ -117,7 +117,7 @@ fn needs_that_are_not_known_are_the_error_and_no_plan_is_tried() {
 }
 
 fn on_devices(plan: &Plan) -> usize {
-    plan.homes.layers.iter().filter(|home| home.trunk != PoolId::HOST).count()
+    plan.homes.layers.iter().filter(|home| home.dense != PoolId::HOST).count()
 }
 
 /// What a context needs where layers are at home: KV by layer, compute buffers there and on the host.
@@ -128,9 +128,9 @@ fn needs_by_home(shape: &ModelShape, context: &ContextShape, homes: &Homes, pool
     let layers = homes.layers.len().max(1) as u64;
     for home in &homes.layers {
         let bytes = estimated.bytes_for(Purpose::Kv) / layers;
-        needs.add(Entry { pool: home.trunk, purpose: Purpose::Kv, bytes, basis: Basis::Measured });
+        needs.add(Entry { pool: home.dense, purpose: Purpose::Kv, bytes, basis: Basis::Measured });
     }
-    let used = |pool| homes.output == pool || homes.layers.iter().any(|home| home.trunk == pool);
+    let used = |pool| homes.output == pool || homes.layers.iter().any(|home| home.dense == pool);
     for (pool, _) in pools.iter().filter(|(pool, _)| *pool == PoolId::HOST || used(*pool)) {
         let bytes = estimated.bytes_for(Purpose::Compute);
         needs.add(Entry { pool, purpose: Purpose::Compute, bytes, basis: Basis::Measured });
@@ -179,22 +179,22 @@ fn a_device_gets_the_whole_model_or_trunks_and_experts_stay_where_they_stream() 
     let shape = model(Shape::Qwen3_30bA3b);
     let layout = ExpertLayout::new(&shape);
     let context = of_tokens(4096);
-    let plan = |device: u64, choice| {
+    let plan = |device: u64, residency| {
         let pools = Pools::host(8 << 30).with_device(device);
-        let asked = PlanRequest { pools: pools.clone(), choice, ..request(context) };
+        let asked = PlanRequest { pools: pools.clone(), residency, ..request(context) };
         settle(&shape, &layout, &asked, |context, homes| {
             Ok::<_, ()>(needs_by_home(&shape, context, homes, &pools))
         })
         .unwrap()
         .plan
     };
-    let whole = plan(40 << 30, Choice::Auto);
+    let whole = plan(40 << 30, Residency::Auto);
     assert!(whole.experts.is_none() && whole.homes.layers.iter().all(|home| home.experts != PoolId::HOST));
-    for plan in [plan(40 << 30, Choice::Stream), plan(4 << 30, Choice::Auto)] {
+    for plan in [plan(40 << 30, Residency::Stream), plan(4 << 30, Residency::Auto)] {
         assert_eq!(on_devices(&plan), shape.layers as usize, "all trunks fit");
         assert!(plan.experts.is_some() && plan.homes.layers.iter().all(|home| home.experts == PoolId::HOST));
     }
-    let part = plan(1 << 30, Choice::Auto);
+    let part = plan(1 << 30, Residency::Auto);
     assert!((1..shape.layers as usize).contains(&on_devices(&part)), "{}", on_devices(&part));
-    assert_eq!(on_devices(&plan(1 << 20, Choice::Auto)), 0, "not even the compute buffers fit");
+    assert_eq!(on_devices(&plan(1 << 20, Residency::Auto)), 0, "not even the compute buffers fit");
 }

@@ -20,7 +20,7 @@ pub struct AdviceSettings {
     pub what_if: WhatIf,
 }
 
-/// What is to be told about a model on a machine.
+/// The advice about a model on a machine.
 #[derive(Clone, Debug)]
 pub struct Advice {
     /// Where experts go.
@@ -37,7 +37,7 @@ pub struct Advice {
     pub notes: Vec<String>,
 }
 
-/// Why nothing can be told.
+/// Why there is no advice.
 #[derive(Debug, thiserror::Error)]
 pub enum AdviceError {
     /// The KV cache has no size.

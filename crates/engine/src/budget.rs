@@ -1,4 +1,4 @@
-//! Memory that several models share: whoever wants more asks first.
+//! Memory that several models share: each one asks before it takes more.
 
 use std::fmt::Debug;
 use std::sync::Arc;

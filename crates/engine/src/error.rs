@@ -79,7 +79,7 @@ pub enum LoadError {
     /// llama.cpp refused.
     #[error(transparent)]
     Ggml(#[from] GgmlError),
-    /// No memory for the slabs.
+    /// No memory for the pools.
     #[error(transparent)]
     Arena(#[from] ArenaError),
     /// A read failed while loading.
@@ -110,7 +110,7 @@ pub enum LoadError {
     /// The system gives no thread to serve from.
     #[error("cannot start a thread for the model: {0}")]
     Thread(std::io::Error),
-    /// Whoever watched the load stopped it.
+    /// The load was cancelled.
     #[error("loading was stopped")]
     Stopped,
     /// The projector for images and sounds cannot be used.

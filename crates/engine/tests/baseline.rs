@@ -5,7 +5,7 @@
 mod common;
 
 use common::{session, settings, tiny};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::baseline::{Baseline, Weights};
 use hypura_engine::session::GenerateOptions;
@@ -30,7 +30,7 @@ fn greedy(model: &mut Baseline, prompt: &[Token], count: usize) -> Vec<Token> {
 #[test]
 fn the_baseline_is_llama_cpp_alone() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let settings = settings(Choice::Auto).with_poison(false);
+    let settings = settings(Residency::Auto).with_poison(false);
     let prompt = common::tokens(40, 200);
     let mut alone = Baseline::open(&model.path, &settings, Weights::Read).unwrap();
     assert!(alone.vocab_size() > 200);
@@ -46,7 +46,7 @@ fn the_baseline_is_llama_cpp_alone() {
     let mut mapped = Baseline::open(&model.path, &settings, Weights::Mapped).unwrap();
     mapped.prefill(&prompt).unwrap();
 
-    drop(session(&model.path, settings.clone().with_choice(Choice::Resident)));
+    drop(session(&model.path, settings.clone().with_choice(Residency::Resident)));
     let refused = Baseline::open(&model.path, &settings, Weights::Read).err().unwrap();
     assert!(refused.to_string().contains("decorated"), "{refused}");
 }

@@ -7,7 +7,7 @@ mod common;
 use common::serve::PATIENCE;
 use common::{TinyModel, demo_path, settings, tiny, tokens};
 use hypura_core::gguf::{GgmlType, HeaderBuilder, Metadata, Value, read_header};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::Token;
 use hypura_engine::load::{LoadSettings, load, prepare};
@@ -72,7 +72,7 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 /// Embeds with every number of sequences in all combinations that a server may ask for; each must give what one sequence
 /// gives.
 fn same_for_all_sequences(path: &Path, ubatches: &[u32], inputs: &[Vec<Token>], what: &str) {
-    let base = settings(Choice::Resident).with_context(128);
+    let base = settings(Residency::Resident).with_context(128);
     for ubatch in ubatches {
         let alone = runner(path, base.clone().with_ubatch(*ubatch));
         let wanted = embed(&alone, inputs);

@@ -1,4 +1,4 @@
-//! Disks that fail: a fault ends the generation with an error that names the read, and the session goes on afterwards
+//! Disks that fail: a fault ends the generation with an error that names the read, and the session continues afterwards
 //! with the right bits. Nothing stale is ever computed.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
@@ -6,7 +6,7 @@
 mod common;
 
 use common::{TinyModel, forced_run, hash, least_bytes, session, settings, streaming, tiny};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::ReaderKind;
 use hypura_engine::load::LoadSettings;
@@ -20,8 +20,8 @@ fn simulated(percent: f64, sim: SimConfig) -> LoadSettings {
     streaming(percent).with_stream_reader(Some(ReaderKind::Sim(sim)))
 }
 
-/// The same in so little memory that the trunk streams too.
-fn simulated_trunk(model: &TinyModel, percent: f64, sim: SimConfig) -> LoadSettings {
+/// The same in so little memory that the dense weights stream too.
+fn simulated_mixed(model: &TinyModel, percent: f64, sim: SimConfig) -> LoadSettings {
     let settings = simulated(percent, sim);
     let least = least_bytes(&model.path, &settings);
     settings.with_budget_bytes(least + 100_000)
@@ -46,7 +46,7 @@ fn disorder_short_reads_and_stalls_change_no_bit() {
         (Shape::TinyLlama, Quant::Q4_K),
     ] {
         let model = tiny(shape, quant, 1);
-        let resident = hash(&model.path, settings(Choice::Resident));
+        let resident = hash(&model.path, settings(Residency::Resident));
         for seed in 0..3 {
             for percent in [0.0, 25.0] {
                 assert_eq!(hash(&model.path, simulated(percent, rough(seed))), resident, "seed {seed}");
@@ -58,7 +58,7 @@ fn disorder_short_reads_and_stalls_change_no_bit() {
 #[test]
 fn disorder_with_random_prefetches_changes_no_bit() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     for seed in 0..4 {
         let settings = simulated(30.0, rough(seed)).with_prefetch(Prefetch::Random(seed));
         assert_eq!(hash(&model.path, settings), resident, "seed {seed}");
@@ -69,7 +69,7 @@ fn disorder_with_random_prefetches_changes_no_bit() {
 fn a_failed_prefetch_of_an_expert_that_nobody_wants_is_no_failure() {
     // Every prefetch fails, at once, so that no lookup finds one under way: whoever wants the expert reads it anew.
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     for prefetch in [Prefetch::Random(1), Prefetch::Random(2), Prefetch::Router] {
         let latency = Latency::Fixed(Duration::ZERO);
         let sim = SimConfig { eio: Eio::Prefetches, latency, ..SimConfig::default() };
@@ -86,7 +86,7 @@ fn a_failed_prefetch_of_an_expert_that_nobody_wants_is_no_failure() {
 #[test]
 fn a_failed_read_ahead_fails_the_decode_that_needs_the_weight_and_no_other() {
     let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     let used = {
         let mut session = session(&model.path, simulated(20.0, SimConfig::default()));
         let outcome = forced_run(&mut session, 40, 8).unwrap();
@@ -112,7 +112,7 @@ fn a_failed_read_ahead_fails_the_decode_that_needs_the_weight_and_no_other() {
 /// A run that fails once somewhere, then a run that must be as if nothing had happened.
 fn recovers(shape: Shape, quant: Quant, at: u64) {
     let model = tiny(shape, quant, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
     let mut session = session(&model.path, simulated(20.0, sim));
     let error = forced_run(&mut session, 40, 8).expect_err("the disk failed").to_string();
@@ -137,16 +137,16 @@ fn a_failed_read_of_a_dense_weight_likewise() {
 }
 
 #[test]
-fn a_failed_read_where_trunk_and_experts_stream_likewise() {
+fn a_failed_read_where_dense_weights_and_experts_stream_likewise() {
     let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     for seed in 0..2 {
-        let settings = simulated_trunk(&model, 25.0, rough(seed));
+        let settings = simulated_mixed(&model, 25.0, rough(seed));
         assert_eq!(hash(&model.path, settings), resident, "disorder {seed}");
     }
     for at in [0, 3, 11, 40, 90] {
         let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
-        let mut session = session(&model.path, simulated_trunk(&model, 20.0, sim));
+        let mut session = session(&model.path, simulated_mixed(&model, 20.0, sim));
         // Either stream may meet the fault, both do in the end: each has a reader of its own.
         let mut failures = 0;
         let exact = loop {
@@ -170,7 +170,7 @@ fn a_failed_read_in_any_wave_of_a_prompt_leaves_nothing_behind() {
     // No slots: every slice of the prompt goes through cells.
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyGptOss, Quant::MXFP4)] {
         let model = tiny(shape, quant, 1);
-        let resident = hash(&model.path, settings(Choice::Resident));
+        let resident = hash(&model.path, settings(Residency::Resident));
         for at in [2, 17, 33, 70] {
             let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
             let mut session = session(&model.path, simulated(0.0, sim));
@@ -223,15 +223,15 @@ fn a_stop_in_the_middle_of_any_wait_frees_every_pin_slot_cell_and_read() {
     };
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
         let model = tiny(shape, quant, 1);
-        let resident = hash(&model.path, settings(Choice::Resident));
+        let resident = hash(&model.path, settings(Residency::Resident));
         for (seed, percent) in [(1, 0.0), (2, 25.0)] {
             let settings = simulated(percent, slow(seed)).with_prefetch(Prefetch::Random(seed));
             assert!(stop_at_random(&model, settings, &resident, 15) > 5, "{shape} {percent}%");
         }
     }
     let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
-    assert!(stop_at_random(&model, simulated_trunk(&model, 20.0, slow(3)), &resident, 20) > 5);
+    let resident = hash(&model.path, settings(Residency::Resident));
+    assert!(stop_at_random(&model, simulated_mixed(&model, 20.0, slow(3)), &resident, 20) > 5);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_disk_that_is_gone_fails_every_generation_without_hanging() {
         check(&experts, simulated(20.0, gone(from)), "slots");
         check(&two_classes, simulated(20.0, gone(from)), "shards and size classes");
         check(&dense, simulated(20.0, gone(from)), "dense");
-        check(&both, simulated_trunk(&both, 20.0, gone(from)), "trunk and experts");
+        check(&both, simulated_mixed(&both, 20.0, gone(from)), "dense weights and experts");
     }
 }
 
@@ -266,7 +266,7 @@ fn a_disk_that_goes_while_tokens_are_decoded_with_guesses_in_flight_leaves_nothi
     // Reads that a guess started and a lookup joined fail like any other; how many reads come before depends on nothing
     // but the seed.
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     let (mut failed, mut joined) = (0, 0);
     for at in (100..1000).step_by(90) {
         let sim = SimConfig { eio: Eio::OnceAt(at), stall: None, ..rough(at) };
@@ -291,7 +291,7 @@ fn a_flipped_bit_is_computed_with_because_a_gguf_has_no_checksums() {
     // The limit of what can be promised, written down: this test fails on the day that somebody adds checksums.
     for shape in [Shape::TinyQwen3Moe, Shape::TinyLlama] {
         let model = tiny(shape, Quant::Q8_0, 1);
-        let resident = hash(&model.path, settings(Choice::Resident));
+        let resident = hash(&model.path, settings(Residency::Resident));
         let sim = SimConfig { corruption_probability: 1.0, ..SimConfig::default() };
         assert_ne!(hash(&model.path, simulated(20.0, sim)), resident, "{shape}");
     }
@@ -300,7 +300,7 @@ fn a_flipped_bit_is_computed_with_because_a_gguf_has_no_checksums() {
 #[test]
 fn a_stop_in_the_middle_gives_everything_back() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     let mut session = session(&model.path, simulated(20.0, rough(3)));
     let abort = session.loaded().abort.clone();
     let vocab = session.vocab().len();
@@ -330,7 +330,7 @@ fn a_stop_in_the_middle_gives_everything_back() {
 
 /// Stops a prompt while the disk hangs; the next one must be exact once it answers.
 fn stop_while_the_disk_hangs(model: &TinyModel, settings: LoadSettings, at: u64, what: &str) {
-    let resident = hash(&model.path, common::settings(Choice::Resident));
+    let resident = hash(&model.path, common::settings(Residency::Resident));
     let mut session = session(&model.path, settings);
     let (abort, stats) = (session.loaded().abort.clone(), session.loaded().stats.clone());
     let stopper = std::thread::spawn(move || {
@@ -379,5 +379,5 @@ fn a_stop_while_the_disk_hangs_ends_the_request_and_the_next_one_is_exact() {
         stop_while_the_disk_hangs(&dense, simulated(20.0, hangs(at)), at, "dense");
     }
     let both = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
-    stop_while_the_disk_hangs(&both, simulated_trunk(&both, 20.0, hangs(5)), 5, "trunk and experts");
+    stop_while_the_disk_hangs(&both, simulated_mixed(&both, 20.0, hangs(5)), 5, "dense weights and experts");
 }

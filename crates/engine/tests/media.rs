@@ -6,11 +6,11 @@ mod common;
 use common::media::{Sensing, chat, forced, hash_of, prompt, run, sensing};
 use common::serve::{PATIENCE, finish, greedy, runner, runner_with, settled};
 use common::{least_bytes, settings, streaming};
-use hypura_core::plan::{Choice, Purpose};
+use hypura_core::plan::{Purpose, Residency};
 use hypura_core::synth::{self, ProjectorKind, Shape};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
-use hypura_engine::media::{MediaPrompt, SeeError, marker};
+use hypura_engine::media::{MediaPrompt, MediaPromptError, marker};
 use hypura_engine::request::{
     Event, Finish, MediaFile, Options, Prompt, PromptPart as RequestPart, Request, SubmitError,
 };
@@ -37,8 +37,8 @@ fn picture(seed: u8) -> Vec<u8> {
     synth::picture(seed, 112, 84)
 }
 
-fn wide(choice: Choice) -> LoadSettings {
-    settings(choice).with_context(256).with_ubatch(24)
+fn wide(residency: Residency) -> LoadSettings {
+    settings(residency).with_context(256).with_ubatch(24)
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_streamed_run_with_pictures_equals_the_resident_one_bit_for_bit() {
         let seeing = seeing(shape);
         let (one, two) = (picture(1), picture(2));
         let pictures: [&[u8]; 2] = [&one, &two];
-        let (resident, read) = hash_of(&seeing, wide(Choice::Resident), &pictures);
+        let (resident, read) = hash_of(&seeing, wide(Residency::Resident), &pictures);
         assert_eq!(read, 0);
         for percent in [0.0, 45.0] {
             let settings = streaming(percent).with_context(256);
@@ -62,7 +62,7 @@ fn a_streamed_run_with_pictures_equals_the_resident_one_bit_for_bit() {
 fn another_picture_gives_other_logits_and_the_same_one_the_same() {
     for shape in SHAPES {
         let seeing = seeing(shape);
-        let hash = |seed| hash_of(&seeing, wide(Choice::Resident), &[&picture(seed)]).0;
+        let hash = |seed| hash_of(&seeing, wide(Residency::Resident), &[&picture(seed)]).0;
         let one = hash(1);
         assert_eq!(one, hash(1), "{shape}");
         assert_ne!(one, hash(2), "{shape}");
@@ -133,7 +133,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
 fn rows_are_where_mtmd_wants_them() {
     for shape in SHAPES {
         let seeing = seeing(shape);
-        let settings = wide(Choice::Resident).with_ubatch(64);
+        let settings = wide(Residency::Resident).with_ubatch(64);
         let picture = picture(3);
         let (rows, logits) = by_hand(&seeing, &settings, &picture);
         let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
@@ -141,7 +141,7 @@ fn rows_are_where_mtmd_wants_them() {
         let parts = vec![(format!("here is {} what is it?", marker()), false)];
         let mut rendered: ChatPrompt = session.render(&chat("x")).unwrap();
         rendered.parts = parts;
-        let prompt = session.see(&rendered, &[&picture]).unwrap();
+        let prompt = session.tokenize_with_media(&rendered, &[&picture]).unwrap();
         assert_eq!(prompt.tokens.len(), rows, "{shape}");
         assert_eq!(prompt.media.rows(), prompt.tokens.iter().filter(|token| **token < 0).count());
         let options = GenerateOptions { max_tokens: Some(1), ..forced(Vec::new()) };
@@ -159,7 +159,7 @@ fn the_second_turn_of_a_chat_uses_the_rows_of_the_first() {
     for shape in SHAPES {
         let seeing = seeing(shape);
         let (one, two) = (picture(1), picture(2));
-        let mut session = seeing.session(wide(Choice::Resident));
+        let mut session = seeing.session(wide(Residency::Resident));
         let first = prompt(&mut session, "look at <picture> now", &[&one]);
         let (length, rows) = (first.tokens.len(), first.media.rows());
         assert!(rows >= 12, "{shape}: {rows}");
@@ -191,17 +191,17 @@ fn what_was_reused_answers_as_what_is_read_anew() {
             session.generate_after(prompt, &options, &mut |_| Ok(())).unwrap()
         };
         let longer = "look at <picture> now and then at <picture> please";
-        let mut warm = seeing.session(wide(Choice::Resident));
+        let mut warm = seeing.session(wide(Residency::Resident));
         answer(&mut warm, "look at <picture> now", &[&one]);
         let reused = answer(&mut warm, longer, &[&one, &two]);
-        let anew = answer(&mut seeing.session(wide(Choice::Resident)), longer, &[&one, &two]);
+        let anew = answer(&mut seeing.session(wide(Residency::Resident)), longer, &[&one, &two]);
         assert!(reused.reused_tokens > 0 && anew.reused_tokens == 0);
         assert_eq!(reused.tokens, anew.tokens, "{shape}");
     }
 }
 
-fn see(runner: &Runner, text: &str, pictures: &[&[u8]]) -> MediaPrompt {
-    runner.text().see_text(&text.replace("<picture>", marker()), pictures).unwrap()
+fn tokenize_with_media(runner: &Runner, text: &str, pictures: &[&[u8]]) -> MediaPrompt {
+    runner.text().tokenize_text_with_media(&text.replace("<picture>", marker()), pictures).unwrap()
 }
 
 fn ask(runner: &Runner, prompt: MediaPrompt, options: Options) -> std::sync::mpsc::Receiver<Event> {
@@ -216,22 +216,23 @@ fn many_see_at_once_and_each_gets_its_own_answer() {
     // Not an MoE model: its routers amplify the last bits, which the number of rows in a step decides.
     for shape in [Shape::TinyQwen2Vl, Shape::TinyGemma3, Shape::TinyLlama] {
         let seeing = seeing(shape);
-        let load = || seeing.settings(settings(Choice::Resident).with_context(256).with_ubatch(16));
+        let load = || seeing.settings(settings(Residency::Resident).with_context(256).with_ubatch(16));
         let options = || Options { max_tokens: Some(5), ..greedy() };
         let pictures: Vec<Vec<u8>> = (0..4).map(picture).collect();
         let text = |at: usize| format!("number {at} shows <picture> of this kind");
         let alone: Vec<String> = (0..4)
             .map(|at| {
                 let runner = runner(&seeing.model.path, load(), 1);
-                let prompt = see(&runner, &text(at), &[&pictures[at]]);
+                let prompt = tokenize_with_media(&runner, &text(at), &[&pictures[at]]);
                 finish(&ask(&runner, prompt, options())).0
             })
             .collect();
         let runner = runner(&seeing.model.path, load(), 5);
-        let words = see(&runner, "just words", &[]);
+        let words = tokenize_with_media(&runner, "just words", &[]);
         let words = ask(&runner, words, Options { max_tokens: Some(40), ..greedy() });
-        let asked: Vec<_> =
-            (0..4).map(|at| ask(&runner, see(&runner, &text(at), &[&pictures[at]]), options())).collect();
+        let asked: Vec<_> = (0..4)
+            .map(|at| ask(&runner, tokenize_with_media(&runner, &text(at), &[&pictures[at]]), options()))
+            .collect();
         let together: Vec<String> = asked.iter().map(|receiver| finish(receiver).0).collect();
         finish(&words);
         assert_eq!(together, alone, "{shape}");
@@ -242,16 +243,17 @@ fn many_see_at_once_and_each_gets_its_own_answer() {
 #[test]
 fn a_cancelled_picture_leaves_others_and_the_memory_as_they_should_be() {
     let seeing = seeing(Shape::TinyQwen2Vl);
-    let load = seeing.settings(settings(Choice::Resident).with_context(512).with_ubatch(4));
+    let load = seeing.settings(settings(Residency::Resident).with_context(512).with_ubatch(4));
     let runner = runner(&seeing.model.path, load, 2);
     let large = synth::picture(1, 220, 220);
-    let prompt = see(&runner, "a long look at <picture> that nobody waits for", &[&large]);
+    let prompt = tokenize_with_media(&runner, "a long look at <picture> that nobody waits for", &[&large]);
     assert!(prompt.media.rows() > 40);
     let whole = finish(&ask(&runner, prompt.clone(), greedy())).0;
     for _ in 0..8 {
         let (sender, receiver) = channel();
         let sink = Box::new(move |event| sender.send(event).is_ok());
-        let other = see(&runner, "another long look at <picture>", &[&synth::picture(2, 220, 220)]);
+        let other =
+            tokenize_with_media(&runner, "another long look at <picture>", &[&synth::picture(2, 220, 220)]);
         let handle = runner.submit_cut(other, Options { progress: true, ..greedy() }, sink);
         let handle = handle.unwrap();
         // Somewhere in the middle of the picture.
@@ -273,7 +275,7 @@ fn a_cancelled_picture_leaves_others_and_the_memory_as_they_should_be() {
 #[test]
 fn a_prompt_that_was_sent_as_bytes_is_answered_like_one_that_was_cut_here() {
     let seeing = seeing(Shape::TinyLlama);
-    let runner = runner(&seeing.model.path, seeing.settings(wide(Choice::Resident)), 1);
+    let runner = runner(&seeing.model.path, seeing.settings(wide(Residency::Resident)), 1);
     let (one, two) = (picture(1), picture(2));
     let text = |text: &str| RequestPart::Text { text: text.to_owned(), control: true };
     let file = |bytes: &[u8]| RequestPart::Media(MediaFile::new(bytes.to_vec()));
@@ -287,7 +289,7 @@ fn a_prompt_that_was_sent_as_bytes_is_answered_like_one_that_was_cut_here() {
             finish(&receiver).1
         })
     };
-    let cut = see(&runner, "look at <picture> and <picture> now", &[&one, &two]);
+    let cut = tokenize_with_media(&runner, "look at <picture> and <picture> now", &[&one, &two]);
     let expected = finish(&ask(&runner, cut.clone(), greedy())).1;
     let sent = send(vec![text("look at "), file(&one), text(" and "), file(&two), text(" now")]).unwrap();
     assert_eq!((sent.tokens, sent.prompt_tokens), (expected.tokens, expected.prompt_tokens));
@@ -302,19 +304,22 @@ fn a_prompt_that_was_sent_as_bytes_is_answered_like_one_that_was_cut_here() {
 #[test]
 fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
     let seeing = seeing(Shape::TinyLlama);
-    let seeing_runner = runner(&seeing.model.path, seeing.settings(wide(Choice::Resident)), 1);
-    let see = |runner: &Runner, text: &str, pictures: &[&[u8]]| {
-        runner.text().see_text(&text.replace("<picture>", marker()), pictures)
+    let seeing_runner = runner(&seeing.model.path, seeing.settings(wide(Residency::Resident)), 1);
+    let tokenize_with_media = |runner: &Runner, text: &str, pictures: &[&[u8]]| {
+        runner.text().tokenize_text_with_media(&text.replace("<picture>", marker()), pictures)
     };
-    assert!(matches!(see(&seeing_runner, "<picture>", &[b"x"]), Err(SeeError::Picture { number: 1, .. })));
+    assert!(matches!(
+        tokenize_with_media(&seeing_runner, "<picture>", &[b"x"]),
+        Err(MediaPromptError::Picture { number: 1, .. })
+    ));
     let good = picture(1);
-    let missing = see(&seeing_runner, "<picture> <picture>", &[&good]);
-    assert_eq!(missing.err(), Some(SeeError::Template { shown: 2, media: 1 }));
-    let blind = runner(&seeing.model.path, wide(Choice::Resident), 1);
-    assert_eq!(see(&blind, "<picture>", &[&good]).err(), Some(SeeError::Blind));
-    assert!(seeing_runner.info().senses.pictures && !blind.info().senses.any());
+    let missing = tokenize_with_media(&seeing_runner, "<picture> <picture>", &[&good]);
+    assert_eq!(missing.err(), Some(MediaPromptError::Template { shown: 2, media: 1 }));
+    let blind = runner(&seeing.model.path, wide(Residency::Resident), 1);
+    assert_eq!(tokenize_with_media(&blind, "<picture>", &[&good]).err(), Some(MediaPromptError::Blind));
+    assert!(seeing_runner.info().modalities.pictures && !blind.info().modalities.any());
     // Numbers of pictures without the pictures.
-    let prompt = see(&seeing_runner, "<picture> x", &[&good]).unwrap();
+    let prompt = tokenize_with_media(&seeing_runner, "<picture> x", &[&good]).unwrap();
     let bare = MediaPrompt::from(prompt.tokens.clone());
     let refused = seeing_runner.submit_cut(bare, greedy(), Box::new(|_| true));
     assert!(matches!(refused.err(), Some(SubmitError::BadToken(token)) if token < 0));
@@ -326,14 +331,14 @@ fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
 #[test]
 fn rows_count_in_the_context_and_nothing_is_shifted_out_of_it() {
     let seeing = seeing(Shape::TinyQwen2Vl);
-    let load = |context| seeing.settings(settings(Choice::Resident).with_context(context).with_ubatch(16));
+    let load = |context| seeing.settings(settings(Residency::Resident).with_context(context).with_ubatch(16));
     let large = synth::picture(1, 220, 220);
     let runner = runner(&seeing.model.path, load(256), 1);
-    let prompt = see(&runner, &"<picture>".repeat(6), &[large.as_slice(); 6]);
+    let prompt = tokenize_with_media(&runner, &"<picture>".repeat(6), &[large.as_slice(); 6]);
     assert!(prompt.media.rows() > 256);
     let refused = runner.submit_cut(prompt, greedy(), Box::new(|_| true));
     assert!(matches!(refused.err(), Some(SubmitError::PromptTooLong { .. })));
-    let prompt = see(&runner, "<picture> x", &[&large]);
+    let prompt = tokenize_with_media(&runner, "<picture> x", &[&large]);
     let length = prompt.tokens.len();
     let context = runner.status().context_length as usize;
     let endless = Options { max_tokens: None, shift: Some(4), ignore_end: true, num_ctx: None, ..greedy() };
@@ -348,18 +353,22 @@ fn conversations_with_pictures_are_not_written_to_disk_and_others_are() {
     let folder = tempfile::tempdir().unwrap();
     let serving =
         RunnerSettings { kv_cache_dir: Some(folder.path().to_owned()), ..RunnerSettings::default() };
-    let load = seeing.settings(settings(Choice::Resident).with_context(512));
+    let load = seeing.settings(settings(Residency::Resident).with_context(512));
     let files = || fs::read_dir(folder.path()).unwrap().count();
     let runner = runner_with(&seeing.model.path, load, 1, serving);
     let long = "many words ".repeat(20);
-    finish(&ask(&runner, see(&runner, &format!("<picture> {long}"), &[&picture(1)]), greedy()));
+    finish(&ask(
+        &runner,
+        tokenize_with_media(&runner, &format!("<picture> {long}"), &[&picture(1)]),
+        greedy(),
+    ));
     runner.stop(true);
     assert_eq!(files(), 0);
-    let load = seeing.settings(settings(Choice::Resident).with_context(512));
+    let load = seeing.settings(settings(Residency::Resident).with_context(512));
     let serving =
         RunnerSettings { kv_cache_dir: Some(folder.path().to_owned()), ..RunnerSettings::default() };
     let runner = runner_with(&seeing.model.path, load, 1, serving);
-    finish(&ask(&runner, see(&runner, &long, &[]), greedy()));
+    finish(&ask(&runner, tokenize_with_media(&runner, &long, &[]), greedy()));
     runner.stop(true);
     assert_eq!(files(), 1);
 }
@@ -368,9 +377,9 @@ fn conversations_with_pictures_are_not_written_to_disk_and_others_are() {
 fn a_context_that_grows_keeps_the_rows_of_pictures() {
     for shape in SHAPES {
         let seeing = seeing(shape);
-        let load = seeing.settings(settings(Choice::Resident).with_context(256).with_ubatch(16));
+        let load = seeing.settings(settings(Residency::Resident).with_context(256).with_ubatch(16));
         let runner = runner(&seeing.model.path, load, 1);
-        let prompt = see(&runner, "look at <picture> now", &[&picture(1)]);
+        let prompt = tokenize_with_media(&runner, "look at <picture> now", &[&picture(1)]);
         let options = || Options { max_tokens: Some(4), ..greedy() };
         let (text, _) = finish(&ask(&runner, prompt.clone(), options()));
         let wider = Options { num_ctx: Some(1500), ..options() };
@@ -384,20 +393,21 @@ fn a_context_that_grows_keeps_the_rows_of_pictures() {
 fn the_plan_counts_the_projector_before_anything_is_loaded() {
     let seeing = seeing(Shape::TinyLlama);
     let path = &seeing.model.path;
-    let bare = least_bytes(path, &settings(Choice::Auto));
-    let with = least_bytes(path, &seeing.settings(settings(Choice::Auto)));
-    let planned = prepare(ModelSource::open(path).unwrap(), seeing.settings(settings(Choice::Auto))).unwrap();
+    let bare = least_bytes(path, &settings(Residency::Auto));
+    let with = least_bytes(path, &seeing.settings(settings(Residency::Auto)));
+    let planned =
+        prepare(ModelSource::open(path).unwrap(), seeing.settings(settings(Residency::Auto))).unwrap();
     let projector = planned.projector.as_ref().unwrap().bytes;
     assert!(projector > 100_000);
     assert_eq!(with, bare + projector);
     assert_eq!(planned.plan.ledger.bytes_for(Purpose::Media), projector);
     let too_little =
-        seeing.settings(settings(Choice::Auto)).with_budget_bytes(with - 1).with_kv_may_shrink(false);
+        seeing.settings(settings(Residency::Auto)).with_budget_bytes(with - 1).with_kv_may_shrink(false);
     match prepare(ModelSource::open(path).unwrap(), too_little) {
         Err(LoadError::Plan(error)) => assert!(error.to_string().contains("media "), "{error}"),
         other => panic!("{:?}", other.map(|planned| planned.plan)),
     }
-    let runner = runner(path, seeing.settings(wide(Choice::Resident)), 1);
+    let runner = runner(path, seeing.settings(wide(Residency::Resident)), 1);
     assert!(runner.status().memory_bytes > projector);
 }
 
@@ -408,7 +418,7 @@ fn a_projector_of_another_model_is_an_error_of_the_load_and_so_is_a_damaged_one(
         fs::write(&seeing.projector, bytes).unwrap();
         let planned = prepare(
             ModelSource::open(&seeing.model.path).unwrap(),
-            seeing.settings(settings(Choice::Resident)),
+            seeing.settings(settings(Residency::Resident)),
         );
         planned.and_then(|planned| hypura_engine::load::load(planned, &mut |_, _| {})).err()
     };
@@ -427,10 +437,10 @@ fn a_picture_of_rows_that_see_each_other_must_fit_one_graph() {
     // The plan makes room for one.
     let planned = prepare(
         ModelSource::open(&seeing.model.path).unwrap(),
-        seeing.settings(settings(Choice::Resident).with_ubatch(4)),
+        seeing.settings(settings(Residency::Resident).with_ubatch(4)),
     );
     assert!(planned.unwrap().plan.context.ubatch_tokens >= 16);
-    let mut session = seeing.session(settings(Choice::Resident).with_ubatch(4));
+    let mut session = seeing.session(settings(Residency::Resident).with_ubatch(4));
     let outcome = run(&mut session, "<picture>", &[&picture(1)]);
     assert_eq!(outcome.finish, Finish::Length);
     let text = GenerateError::ImageTooLong { rows: 9, most: 4 }.to_string();

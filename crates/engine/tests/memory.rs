@@ -4,7 +4,7 @@
 mod common;
 
 use common::{demo_path, forced_run, least_bytes, session, settings, streaming, tiny};
-use hypura_core::plan::{Choice, MediaNeeds, Purpose, WhatIf, Workload, estimate_needs};
+use hypura_core::plan::{MediaNeeds, Purpose, Residency, WhatIf, Workload, estimate_needs};
 use hypura_core::profile::Profile;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::KvType;
@@ -22,7 +22,7 @@ fn a_kv_cache_that_does_not_fit_is_taken_in_q8_0_and_that_is_said() {
         (Shape::TinyKimiK2, Quant::Q4_K),
     ] {
         let model = tiny(shape, quant, 1);
-        let forced = settings(Choice::Auto).with_context(2048).with_kv_may_shrink(false);
+        let forced = settings(Residency::Auto).with_context(2048).with_kv_may_shrink(false);
         let f16 = least_bytes(&model.path, &forced);
         let q8_0 = least_bytes(&model.path, &forced.clone().with_kv(KvType::Q8_0));
         assert!(q8_0 < f16, "{shape}: {q8_0} {f16}");
@@ -44,7 +44,7 @@ fn a_kv_cache_that_does_not_fit_is_taken_in_q8_0_and_that_is_said() {
         let hopeless = plan(q8_0 - 1, true).expect_err("too little for both").to_string();
         let smallest = forced.clone().with_budget_bytes(q8_0 - 1).with_kv(KvType::Q8_0);
         let least = prepare(ModelSource::open(&model.path).unwrap(), smallest).unwrap_err().to_string();
-        assert_eq!(hopeless, least, "the least that works is told");
+        assert_eq!(hopeless, least, "the least that works is reported");
 
         // And it runs.
         let mut session = open(tight, &mut |_, _| {}).unwrap();
@@ -54,14 +54,14 @@ fn a_kv_cache_that_does_not_fit_is_taken_in_q8_0_and_that_is_said() {
 }
 
 #[test]
-fn a_model_of_which_nothing_fits_streams_its_trunk_and_stays_in_its_budget() {
+fn a_model_of_which_nothing_fits_streams_its_dense_weights_and_stays_in_its_budget() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
-    let auto = settings(Choice::Auto);
+    let auto = settings(Residency::Auto);
     let least = least_bytes(&model.path, &auto);
     let planned = prepare(ModelSource::open(&model.path).unwrap(), auto.with_budget_bytes(least)).unwrap();
     assert!(planned.plan.total_bytes() <= least);
-    let trunk = planned.source.shape.total_bytes() - planned.source.shape.routed_bytes();
-    assert!(planned.plan.resident_bytes() < trunk);
+    let dense = planned.source.shape.total_bytes() - planned.source.shape.routed_bytes();
+    assert!(planned.plan.resident_bytes() < dense);
     // The cache that is asked for counts on top.
     let cached = least_bytes(&model.path, &streaming(50.0));
     assert!(cached > least + planned.layout.total_bytes() * 2 / 5);
@@ -101,7 +101,7 @@ fn what_plan_shows_is_what_run_loads() {
         for (budget, shrinks) in [(least + 200_000, true), (least + least / 3, true), (u64::MAX, false)] {
             check_advice(path, &asked.clone().with_budget_bytes(budget).with_kv_may_shrink(shrinks));
         }
-        let streamed = asked.clone().with_choice(Choice::Stream).with_budget_bytes(2 * least);
+        let streamed = asked.clone().with_choice(Residency::Stream).with_budget_bytes(2 * least);
         check_advice(path, &streamed);
         // Less than a KV cache in f16 needs: it is in q8_0, or the context is halved.
         check_advice(path, &asked.with_budget_bytes(least - 100_000).with_least_context(Some(256)));
@@ -111,9 +111,9 @@ fn what_plan_shows_is_what_run_loads() {
 #[test]
 fn what_is_held_is_what_was_planned_and_nothing_writes_into_the_plan() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
-    let least = least_bytes(&model.path, &settings(Choice::Stream));
+    let least = least_bytes(&model.path, &settings(Residency::Stream));
     for settings in
-        [settings(Choice::Resident), streaming(40.0), settings(Choice::Stream).with_budget_bytes(least)]
+        [settings(Residency::Resident), streaming(40.0), settings(Residency::Stream).with_budget_bytes(least)]
     {
         let loaded = session(&model.path, settings);
         let (loaded, planned) = (loaded.loaded(), &loaded.loaded().planned);

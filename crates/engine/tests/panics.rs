@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Computes the first half of a graph, and panics there as long as it is told to.
+/// Computes the first half of a graph, and panics there as long as it is asked to.
 struct Panicky(Arc<AtomicBool>);
 
 impl Executor for Panicky {
@@ -35,7 +35,7 @@ impl Executor for Panicky {
     }
 }
 
-/// Computes a graph with something to do between its nodes, which panics as long as it is told to.
+/// Computes a graph with something to do between its nodes, which panics as long as it is asked to.
 #[derive(Clone, Default)]
 struct Tending {
     nodes: Arc<AtomicUsize>,
@@ -47,11 +47,11 @@ impl Executor for Tending {
     fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
         self.nodes.fetch_add(run.len(), Ordering::SeqCst);
         let (calls, panics) = (&self.calls, &self.panics);
-        let mut tend = || {
+        let mut poll_reads = || {
             calls.fetch_add(1, Ordering::SeqCst);
             assert!(!panics.load(Ordering::SeqCst), "the disk is gone");
         };
-        run.meanwhile(&mut tend, |run| run.run(0..run.len()))
+        run.meanwhile(&mut poll_reads, |run| run.run(0..run.len()))
     }
 }
 

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{TinyModel, forced_run, least_bytes, session, settings, streaming, tiny};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::session::Session;
 use hypura_engine::stream::{Prefetch, StreamStats};
@@ -76,13 +76,13 @@ fn a_prompt_of_several_ubatches_is_one_pass_for_each() {
 }
 
 #[test]
-fn a_trunk_that_streams_is_read_once_for_each_ubatch() {
+fn dense_weights_that_stream_are_read_once_for_each_ubatch() {
     let model = tiny(Shape::TinyMixtral, Quant::Q8_0, 1);
-    let asked = settings(Choice::Stream).with_context(528).with_ubatch(256).with_prefetch(Prefetch::Off);
+    let asked = settings(Residency::Stream).with_context(528).with_ubatch(256).with_prefetch(Prefetch::Off);
     let budget_bytes = least_bytes(&model.path, &asked);
     let mut session = session(&model.path, asked.with_budget_bytes(budget_bytes));
     let planned = &session.loaded().planned;
-    let (weights, trunk) = (
+    let (weights, dense) = (
         planned.plan.streamed_dense().len() as u64,
         planned.plan.streamed_dense_bytes(&planned.source.shape),
     );
@@ -90,6 +90,6 @@ fn a_trunk_that_streams_is_read_once_for_each_ubatch() {
     let stats = prompt(&mut session, 512);
     assert_eq!(stats.dense_weights, 2 * weights, "{stats:?}");
     // The ring reads ahead into the next ubatch: three weights at most.
-    let most = stats.lookups().misses * bytes + 2 * trunk + 3 * trunk / weights * 4;
+    let most = stats.lookups().misses * bytes + 2 * dense + 3 * dense / weights * 4;
     assert!(stats.bytes_read as f64 <= 1.1 * most as f64, "{stats:?} {most}");
 }

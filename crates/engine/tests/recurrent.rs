@@ -7,7 +7,7 @@ mod common;
 use common::mamba::mamba;
 use common::serve::{ask, greedy, runner_with, settled};
 use common::{demo_path, settings, tokens};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_engine::load::prepare;
 use hypura_engine::request::Options;
 use hypura_engine::serve::RunnerSettings;
@@ -24,7 +24,7 @@ fn recurrent_state_goes_to_disk_and_comes_back_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     let model = mamba_of_demo(folder.path());
     let start = |kv_cache_dir: Option<PathBuf>| {
-        let settings = settings(Choice::Resident).with_context(512);
+        let settings = settings(Residency::Resident).with_context(512);
         runner_with(&model, settings, 1, RunnerSettings { kv_cache_dir, ..RunnerSettings::default() })
     };
     let kept = folder.path().join("kept");
@@ -50,7 +50,7 @@ fn recurrent_state_of_remembered_conversations_takes_a_small_part_at_most() {
     let folder = tempfile::tempdir().unwrap();
     let model = mamba_of_demo(folder.path());
     let plan = |idle_sequences| {
-        let settings = settings(Choice::Resident).with_idle_sequences(idle_sequences);
+        let settings = settings(Residency::Resident).with_idle_sequences(idle_sequences);
         prepare(ModelSource::open(&model).unwrap(), settings).unwrap()
     };
     let (bare, wished) = (plan(0), plan(200));
@@ -58,7 +58,7 @@ fn recurrent_state_of_remembered_conversations_takes_a_small_part_at_most() {
     assert!(wished.plan.context.idle_sequences < 200, "{}", wished.plan.context.idle_sequences);
     assert!(more <= bare.source.file_bytes() / 50, "{more} of {}", bare.source.file_bytes());
     let runner =
-        runner_with(&model, settings(Choice::Resident).with_context(256), 1, RunnerSettings::default());
+        runner_with(&model, settings(Residency::Resident).with_context(256), 1, RunnerSettings::default());
     let (_, finished) = ask(&runner, tokens(40, 300), greedy());
     let mut second = tokens(40, 300);
     second.extend_from_slice(&finished.tokens);

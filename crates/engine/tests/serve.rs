@@ -6,14 +6,14 @@ mod common;
 
 use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, settled, submit};
 use common::{demo_path, settings, streaming, tokens};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_engine::request::{Event, Finish, Options, Request, SubmitError};
 use hypura_engine::serve::Runner;
 use hypura_engine::{ChatRequest, Grammar, Token, ToolChoice};
 use std::sync::mpsc::channel;
 
 fn demo(parallel: u32) -> Runner {
-    runner(&demo_path(), settings(Choice::Resident).with_context(256), parallel)
+    runner(&demo_path(), settings(Residency::Resident).with_context(256), parallel)
 }
 
 #[test]
@@ -22,7 +22,7 @@ fn one_request_says_what_a_session_says() {
     let (text, finished) = ask(&runner, chat(&runner, "What is a lynx?"), greedy());
     assert!(text.starts_with("A lynx is a kind of wildcat"), "{text}");
     assert_eq!(finished.reused_tokens, 0);
-    let mut session = common::session(&demo_path(), settings(Choice::Resident).with_context(256));
+    let mut session = common::session(&demo_path(), settings(Residency::Resident).with_context(256));
     let prompt = chat(&runner, "What is a lynx?");
     let options = hypura_engine::session::GenerateOptions {
         sampler: greedy().sampler,
@@ -109,7 +109,7 @@ fn embed(runner: &Runner, inputs: Vec<Vec<Token>>) -> Vec<Vec<f32>> {
 
 #[test]
 fn texts_are_embedded_alone_together_and_in_parts() {
-    let small = settings(Choice::Resident).with_context(256).with_ubatch(24);
+    let small = settings(Residency::Resident).with_context(256).with_ubatch(24);
     let runner_of = |settings| runner(&demo_path(), settings, 2);
     let first = runner_of(small.clone());
     let text = |text: &str| first.text().tokenize(text, true, false);
@@ -202,7 +202,7 @@ fn an_answer_that_fills_the_context_gets_a_larger_one_if_it_may() {
 fn an_answer_that_fills_the_context_goes_on_without_a_part_of_it() {
     const CONTEXT: usize = 256;
     const KEEP: usize = 4;
-    let settings = settings(Choice::Resident).with_context(CONTEXT as u32);
+    let settings = settings(Residency::Resident).with_context(CONTEXT as u32);
     let runner = runner(&demo_path(), settings, 1);
     let prompt = chat(&runner, "What is a lynx?");
     let begin = prompt.len();

@@ -1,4 +1,4 @@
-//! What a model remembers, what it may take for that, and what becomes of one that came to grief.
+//! What a model remembers, what it may take for that, and what becomes of one that died.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -7,7 +7,7 @@ mod common;
 use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, runner_with, settled, submit};
 use common::{demo_path, least_bytes, settings, streaming, tiny, tokens};
 use hypura_core::gguf::Value;
-use hypura_core::plan::{Choice, Mode, Purpose};
+use hypura_core::plan::{Mode, Purpose, Residency};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::load::{LoadSettings, load_watched, prepare};
@@ -19,7 +19,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 fn small(context: u32) -> LoadSettings {
-    settings(Choice::Resident).with_context(context)
+    settings(Residency::Resident).with_context(context)
 }
 
 /// Free memory as a test says, and what was promised of it.
@@ -191,7 +191,7 @@ fn memory_that_is_told_is_all_that_was_planned() {
         (&tiny_mixtral.path, streaming(30.0), Mode::ExpertStreaming),
         (&tiny_mixtral.path, streaming(30.0).with_budget_bytes(least), Mode::MixedStreaming),
         (&dense.path, streaming(30.0), Mode::DenseStreaming),
-        (&dense.path, settings(Choice::Resident), Mode::FullResident),
+        (&dense.path, settings(Residency::Resident), Mode::FullResident),
     ] {
         let settings = settings.with_sequences(1).with_idle_sequences(2);
         let planned = prepare(ModelSource::open(path).unwrap(), settings.clone()).unwrap();
@@ -206,11 +206,11 @@ fn memory_that_is_told_is_all_that_was_planned() {
 }
 
 #[test]
-fn rows_that_share_a_step_save_the_trunk_of_a_mixed_stream_too() {
+fn rows_that_share_a_step_save_dense_weights_of_a_mixed_stream_too() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
-    // No slots: whatever is saved is the trunk's.
-    let least = least_bytes(&model.path, &settings(Choice::Stream));
-    let settings = settings(Choice::Stream).with_budget_bytes(least);
+    // No slots: whatever is saved is the dense weights'.
+    let least = least_bytes(&model.path, &settings(Residency::Stream));
+    let settings = settings(Residency::Stream).with_budget_bytes(least);
     let runner = runner(&model.path, settings.with_context(64), 2);
     assert_eq!(runner.info().mode, Mode::MixedStreaming);
     let options = Options { ignore_end: true, max_tokens: Some(8), ..greedy() };
@@ -234,8 +234,8 @@ fn a_model_that_looks_both_ways_takes_a_whole_text_in_one_graph() {
 #[test]
 fn a_resident_load_tells_how_far_it_is_and_can_be_stopped() {
     let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
-    for choice in [Choice::Auto, Choice::Resident] {
-        let planned = || prepare(ModelSource::open(&model.path).unwrap(), settings(choice)).unwrap();
+    for residency in [Residency::Auto, Residency::Resident] {
+        let planned = || prepare(ModelSource::open(&model.path).unwrap(), settings(residency)).unwrap();
         let mut calls = Vec::new();
         let loaded = load_watched(planned(), &mut |done, total| {
             calls.push((done, total));
@@ -250,8 +250,8 @@ fn a_resident_load_tells_how_far_it_is_and_can_be_stopped() {
 }
 
 #[test]
-fn a_panic_of_whoever_watches_a_load_comes_through_llama_cpp_unharmed() {
-    let planned = prepare(ModelSource::open(&demo_path()).unwrap(), settings(Choice::Auto)).unwrap();
+fn a_panic_of_a_load_observer_comes_through_llama_cpp_unharmed() {
+    let planned = prepare(ModelSource::open(&demo_path()).unwrap(), settings(Residency::Auto)).unwrap();
     let mut watch = |_, _| -> bool { std::panic::resume_unwind(Box::new("a watch that panics")) };
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         load_watched(planned, &mut watch).map(|_| ())

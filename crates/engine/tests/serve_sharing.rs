@@ -6,7 +6,7 @@ mod common;
 
 use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, runner_with, settled, submit};
 use common::{demo_path, settings, streaming, tiny, tokens};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::load::LoadSettings;
 use hypura_engine::request::{Event, Finish, Options, Request, SubmitError, TokenInfo};
@@ -82,7 +82,7 @@ fn the_same_steps_give_the_same_bits_streamed_or_resident() {
             let events = together(&runner, prompts, &options);
             (events.iter().map(|events| infos(events)).collect::<Vec<_>>(), settled(&runner).totals)
         };
-        let (resident, _) = run(settings(Choice::Resident));
+        let (resident, _) = run(settings(Residency::Resident));
         let (streamed, totals) = run(streaming(30.0));
         assert!(resident.iter().all(|tokens| tokens.len() >= 6), "{resident:?}");
         assert_eq!(streamed, resident, "{shape:?}");
@@ -93,7 +93,7 @@ fn the_same_steps_give_the_same_bits_streamed_or_resident() {
 
 #[test]
 fn a_prompt_shares_its_beginning_with_one_that_still_runs() {
-    let runner = runner(&demo_path(), wide(settings(Choice::Resident)), 2);
+    let runner = runner(&demo_path(), wide(settings(Residency::Resident)), 2);
     let beginning = chat(&runner, "What is a lynx?");
     let prompt = |tail: usize| {
         let mut prompt = beginning.clone();
@@ -110,7 +110,7 @@ fn a_prompt_shares_its_beginning_with_one_that_still_runs() {
 
 #[test]
 fn log_probabilities_are_those_of_the_raw_logits() {
-    let runner = runner(&demo_path(), wide(settings(Choice::Resident)), 1);
+    let runner = runner(&demo_path(), wide(settings(Residency::Resident)), 1);
     let options = Options { logprobs: Some(5), ..greedy() };
     let prompt = chat(&runner, "What is a lynx?");
     let events = together(&runner, vec![prompt], &options);
@@ -129,7 +129,7 @@ fn log_probabilities_are_those_of_the_raw_logits() {
 #[test]
 fn the_same_seed_says_the_same_and_another_seed_something_else() {
     let say = |seed| {
-        let runner = runner(&demo_path(), wide(settings(Choice::Resident)), 1);
+        let runner = runner(&demo_path(), wide(settings(Residency::Resident)), 1);
         let sampler = SamplerOptions { temperature: 1.5, top_k: 0, top_p: 1.0, seed, ..Default::default() };
         let options = Options { sampler, max_tokens: Some(40), ignore_end: true, ..greedy() };
         ask(&runner, chat(&runner, "What is a lynx?"), options).1.tokens
@@ -163,7 +163,7 @@ fn a_cancelled_prompt_ends_at_once_and_the_others_go_on() {
 #[test]
 fn the_queue_is_bounded_and_first_come_first_served() {
     let serving = RunnerSettings { max_queue: 1, ..RunnerSettings::default() };
-    let runner = runner_with(&demo_path(), wide(settings(Choice::Resident)), 1, serving);
+    let runner = runner_with(&demo_path(), wide(settings(Residency::Resident)), 1, serving);
     let (hold, held) = channel::<()>();
     let (started, starts) = channel();
     let request =
@@ -299,22 +299,22 @@ fn conversations_on_disk_outlive_the_process() {
         runner_with(&demo_path(), wide(settings), 1, serving)
     };
     let long = Options { ignore_end: true, max_tokens: Some(80), ..greedy() };
-    let first = start(settings(Choice::Resident));
+    let first = start(settings(Residency::Resident));
     let prompt = chat(&first, "What is a lynx?");
     let (_, finished) = ask(&first, prompt.clone(), long.clone());
     let mut second = prompt;
     second.extend_from_slice(&finished.tokens);
     second.extend(tokens(4, 400));
     first.stop(true);
-    let again = start(settings(Choice::Resident));
+    let again = start(settings(Residency::Resident));
     let (_, finished) = ask(&again, second.clone(), greedy());
     assert!(finished.reused_tokens > 64, "{}", finished.reused_tokens);
     again.stop(false);
     // What other settings computed has other bits: another KV cache, other kernels, other ubatches.
     for other in [
-        settings(Choice::Resident).with_kv(hypura_engine::KvType::Q8_0),
-        settings(Choice::Auto),
-        settings(Choice::Resident).with_ubatch(16),
+        settings(Residency::Resident).with_kv(hypura_engine::KvType::Q8_0),
+        settings(Residency::Auto),
+        settings(Residency::Resident).with_ubatch(16),
     ] {
         let other = start(other);
         let (_, finished) = ask(&other, second.clone(), greedy());

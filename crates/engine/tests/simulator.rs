@@ -6,7 +6,7 @@ mod common;
 
 use common::{TinyModel, demo_path, forced_run, least_bytes, session, settings, streaming, tiny};
 use hypura_core::cache::{ExpertCache, PolicyKind};
-use hypura_core::plan::{Choice, Mode};
+use hypura_core::plan::{Mode, Residency};
 use hypura_core::sim::{ReplayOptions, replay};
 use hypura_core::synth::{Quant, Shape};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceHeader, TraceToken};
@@ -190,7 +190,7 @@ fn several_size_classes() {
 }
 
 #[test]
-fn beside_a_trunk_that_streams_too() {
+fn beside_dense_weights_that_stream_too() {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
     for policy in PolicyKind::ALL {
         let asked = quiet(30.0, policy);
@@ -263,7 +263,7 @@ fn what_was_recorded_is_forced_to_the_same_routes_and_bits() {
         (Shape::TinyKimiK2, Quant::Q2_K),
     ] {
         let model = tiny(shape, quant, 1);
-        let modes = [streaming(30.0), settings(Choice::Resident), settings(Choice::Auto)];
+        let modes = [streaming(30.0), settings(Residency::Resident), settings(Residency::Auto)];
         let (_, free, trace) = record(&model, modes[0].clone(), 40);
         let trace = Arc::new(trace);
         for (index, mode) in modes.into_iter().enumerate() {

@@ -6,12 +6,12 @@ mod common;
 use common::media::{Sensing, forced, hash_of, prompt, run, sensing};
 use common::serve::{greedy, runner};
 use common::{least_bytes, settings, streaming, tiny};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_core::synth::{self, ProjectorKind, Quant, Shape};
 use hypura_engine::Token;
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::media::sound::{self, SoundError};
-use hypura_engine::media::{MediaPrompt, SeeError, Senses, marker};
+use hypura_engine::media::{MediaPrompt, MediaPromptError, Modalities, marker};
 use hypura_engine::session::{GenerateOptions, Session};
 use hypura_engine::source::ModelSource;
 use hypura_ggml::media::{Medium, Projector, PromptPart, PromptPiece, RowPlaces};
@@ -28,8 +28,8 @@ fn hearing(shape: Shape) -> Sensing {
 
 /// As much as the sounds of these tests take: Qwen2.5-Omni's kind has 750 rows for each half minute that
 /// begins.
-fn wide(choice: Choice) -> LoadSettings {
-    settings(choice).with_context(1800).with_ubatch(64)
+fn wide(residency: Residency) -> LoadSettings {
+    settings(residency).with_context(1800).with_ubatch(64)
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_streamed_run_with_sounds_equals_the_resident_one_bit_for_bit() {
         let hearing = hearing(shape);
         let (one, two) = (synth::sound(1, 1.0), synth::sound(2, 0.7));
         let sounds: [&[u8]; 2] = [&one, &two];
-        let (resident, read) = hash_of(&hearing, wide(Choice::Resident), &sounds);
+        let (resident, read) = hash_of(&hearing, wide(Residency::Resident), &sounds);
         assert_eq!(read, 0);
         for percent in [0.0, 45.0] {
             let settings = streaming(percent).with_context(1800).with_ubatch(64);
@@ -53,7 +53,7 @@ fn a_streamed_run_with_sounds_equals_the_resident_one_bit_for_bit() {
 fn another_sound_gives_other_logits_and_the_same_one_the_same() {
     for shape in SHAPES {
         let hearing = hearing(shape);
-        let hash = |seed| hash_of(&hearing, wide(Choice::Resident), &[&synth::sound(seed, 1.0)]).0;
+        let hash = |seed| hash_of(&hearing, wide(Residency::Resident), &[&synth::sound(seed, 1.0)]).0;
         let one = hash(1);
         assert_eq!(one, hash(1), "{shape}");
         assert_ne!(one, hash(2), "{shape}");
@@ -65,7 +65,7 @@ fn the_second_turn_of_a_chat_uses_the_rows_of_the_first() {
     for shape in SHAPES {
         let hearing = hearing(shape);
         let (one, two) = (synth::sound(1, 1.0), synth::sound(2, 1.0));
-        let mut session = hearing.session(wide(Choice::Resident));
+        let mut session = hearing.session(wide(Residency::Resident));
         let first = prompt(&mut session, "listen to <sound> now", &[&one]);
         let (length, rows) = (first.tokens.len(), first.media.rows());
         assert!(rows >= 25, "{shape}: {rows}");
@@ -98,10 +98,10 @@ fn what_was_reused_answers_as_what_is_read_anew() {
             session.generate_after(prompt, &options, &mut |_| Ok(())).unwrap()
         };
         let longer = "listen to <sound> now and then to <sound> please";
-        let mut warm = hearing.session(wide(Choice::Resident));
+        let mut warm = hearing.session(wide(Residency::Resident));
         answer(&mut warm, "listen to <sound> now", &[&one]);
         let reused = answer(&mut warm, longer, &[&one, &two]);
-        let anew = answer(&mut hearing.session(wide(Choice::Resident)), longer, &[&one, &two]);
+        let anew = answer(&mut hearing.session(wide(Residency::Resident)), longer, &[&one, &two]);
         assert!(reused.reused_tokens > 0 && anew.reused_tokens == 0);
         assert_eq!(reused.tokens, anew.tokens, "{shape}");
     }
@@ -157,7 +157,7 @@ fn a_sound_of_several_pieces_is_heard_to_its_end() {
     let long = synth::sound(1, 62.0);
     let mut other_end = long.clone();
     other_end[60 * 32_000..].iter_mut().for_each(|byte| *byte ^= 0x2a);
-    let mut session = hearing.session(wide(Choice::Resident));
+    let mut session = hearing.session(wide(Residency::Resident));
     let heard = run(&mut session, "<sound>", &[&long]);
     assert_ne!(heard.logits_hash.unwrap(), run(&mut session, "<sound>", &[&other_end]).logits_hash.unwrap());
 }
@@ -165,8 +165,8 @@ fn a_sound_of_several_pieces_is_heard_to_its_end() {
 #[test]
 fn pictures_and_sounds_of_one_prompt_come_in_their_order() {
     let hearing = hearing(Shape::TinyQwen2Vl);
-    let mut session = hearing.session(wide(Choice::Resident));
-    assert_eq!(session.senses(), Senses { pictures: true, sounds: true });
+    let mut session = hearing.session(wide(Residency::Resident));
+    assert_eq!(session.modalities(), Modalities { pictures: true, sounds: true });
     let (picture, sound) = (synth::picture(1, 112, 84), synth::sound(1, 1.0));
     let runs = |prompt: &MediaPrompt| {
         let mut runs: Vec<(Token, usize)> = Vec::new();
@@ -192,44 +192,49 @@ fn pictures_and_sounds_of_one_prompt_come_in_their_order() {
 fn a_sense_that_is_missing_and_a_sound_that_is_none_are_refused() {
     let (sound, picture) = (synth::sound(1, 1.0), synth::picture(1, 64, 48));
     let deaf = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
-    let see = |hearing: Option<&Sensing>, media: &[&[u8]]| {
-        let load = hearing.map_or(wide(Choice::Resident), |hearing| hearing.settings(wide(Choice::Resident)));
+    let tokenize_with_media = |hearing: Option<&Sensing>, media: &[&[u8]]| {
+        let load =
+            hearing.map_or(wide(Residency::Resident), |hearing| hearing.settings(wide(Residency::Resident)));
         let path = hearing.map_or(&deaf.path, |hearing| &hearing.model.path);
-        runner(path, load, 1).text().see_text(&marker().repeat(media.len()), media)
+        runner(path, load, 1).text().tokenize_text_with_media(&marker().repeat(media.len()), media)
     };
     let ears = hearing(Shape::TinyLlama);
-    assert_eq!(see(None, &[&sound]).err(), Some(SeeError::Deaf));
-    assert_eq!(see(None, &[&picture]).err(), Some(SeeError::Blind));
-    assert_eq!(see(Some(&ears), &[&sound, &picture]).err(), Some(SeeError::Blind));
+    assert_eq!(tokenize_with_media(None, &[&sound]).err(), Some(MediaPromptError::Deaf));
+    assert_eq!(tokenize_with_media(None, &[&picture]).err(), Some(MediaPromptError::Blind));
+    assert_eq!(tokenize_with_media(Some(&ears), &[&sound, &picture]).err(), Some(MediaPromptError::Blind));
     let eyes = hearing(Shape::TinyLlama);
     fs::write(&eyes.projector, ProjectorKind::Mlp.file(256, 1).unwrap()).unwrap();
-    assert_eq!(see(Some(&eyes), &[&picture, &sound]).err(), Some(SeeError::Deaf));
+    assert_eq!(tokenize_with_media(Some(&eyes), &[&picture, &sound]).err(), Some(MediaPromptError::Deaf));
     for (bytes, number) in [(&sound[..5000], 2), (b"OggS", 2), (&sound[..44], 2)] {
-        let refused = see(Some(&ears), &[&sound, bytes]).err();
-        assert!(matches!(refused, Some(SeeError::Sound { number: at, .. }) if at == number), "{refused:?}");
+        let refused = tokenize_with_media(Some(&ears), &[&sound, bytes]).err();
+        assert!(
+            matches!(refused, Some(MediaPromptError::Sound { number: at, .. }) if at == number),
+            "{refused:?}"
+        );
     }
     // Ten minutes in one prompt, however many sounds they are in.
     let long = synth::sound(1, 250.0);
-    let refused = see(Some(&ears), &[&long, &long, &long]).err();
+    let refused = tokenize_with_media(Some(&ears), &[&long, &long, &long]).err();
     let too_long = SoundError::TooLong { most: 100 };
-    assert_eq!(refused, Some(SeeError::Sound { number: 3, error: too_long }));
+    assert_eq!(refused, Some(MediaPromptError::Sound { number: 3, error: too_long }));
 }
 
 #[test]
 fn the_plan_counts_what_hears_and_the_server_says_what_it_can() {
     let hearing = hearing(Shape::TinyLlama);
     let path = &hearing.model.path;
-    let bare = least_bytes(path, &settings(Choice::Auto));
-    let with = least_bytes(path, &hearing.settings(settings(Choice::Auto)));
+    let bare = least_bytes(path, &settings(Residency::Auto));
+    let with = least_bytes(path, &hearing.settings(settings(Residency::Auto)));
     let planned =
-        prepare(ModelSource::open(path).unwrap(), hearing.settings(settings(Choice::Auto))).unwrap();
+        prepare(ModelSource::open(path).unwrap(), hearing.settings(settings(Residency::Auto))).unwrap();
     let projector = planned.projector.as_ref().unwrap().bytes;
     // Ten minutes of samples, at the least.
     assert!(projector > 600 * 16_000 * 4);
     assert_eq!(with, bare + projector);
-    let runner = runner(path, hearing.settings(wide(Choice::Resident)), 1);
-    assert_eq!(runner.info().senses, Senses { pictures: false, sounds: true });
-    let prompt = runner.text().see_text(&format!("{} x", marker()), &[&synth::sound(1, 1.0)]).unwrap();
+    let runner = runner(path, hearing.settings(wide(Residency::Resident)), 1);
+    assert_eq!(runner.info().modalities, Modalities { pictures: false, sounds: true });
+    let prompt =
+        runner.text().tokenize_text_with_media(&format!("{} x", marker()), &[&synth::sound(1, 1.0)]).unwrap();
     let (sender, receiver) = std::sync::mpsc::channel();
     let options = hypura_engine::request::Options { max_tokens: Some(3), ..greedy() };
     let handle = runner.submit_cut(prompt, options, Box::new(move |event| sender.send(event).is_ok()));

@@ -16,7 +16,7 @@ pub enum LoadError {
         /// llama.cpp's last error lines.
         reason: String,
     },
-    /// Whoever watched the load stopped it.
+    /// The load was cancelled.
     #[error("loading was stopped")]
     Stopped,
     /// llama.cpp refused the context.

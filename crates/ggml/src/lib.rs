@@ -45,7 +45,7 @@ pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
 pub use exec::{
     ChainRow, DeviceExecutor, Executor, ExpertChain, GraphRun, HostMemory, MatMul, MoeIds, RowGroup,
-    SlabBinding, StreamedKind, StreamedOp, Uploader, WeightId,
+    SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
 };
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use media::{

@@ -118,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn http_0_1_every_form_of_ollama_host() {
+    fn http_every_form_of_ollama_host() {
         let cases = [
             ("", "http://127.0.0.1:11434"),
             ("1.2.3.4", "http://1.2.3.4:11434"),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn http_0_1_a_bad_port_warns_and_the_default_stands_in() {
+    fn http_a_bad_port_warns_and_the_default_stands_in() {
         for text in ["1.2.3.4:99999", "1.2.3.4:-1", "1.2.3.4:x", "1.2.3.4:"] {
             let address = Address::parse(text);
             assert_eq!(address.port, 11434, "{text}");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn http_0_1_clients_of_a_server_that_listens_everywhere_use_the_loopback() {
+    fn http_clients_of_a_server_that_listens_everywhere_use_the_loopback() {
         assert_eq!(Address::parse("0.0.0.0:5").for_clients().to_string(), "http://127.0.0.1:5");
         assert_eq!(Address::parse("[::]:5").for_clients().to_string(), "http://[::1]:5");
         assert_eq!(Address::parse("box:5").for_clients().to_string(), "http://box:5");

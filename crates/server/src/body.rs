@@ -44,7 +44,7 @@ pub fn too_large() -> Failure {
 /// The JSON object in a body.
 ///
 /// # Errors
-/// 400 for an empty body, for what is no JSON, and for JSON that is no object.
+/// 400 for an empty body, for invalid JSON, and for JSON that is not an object.
 pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::bad_request("missing request body"));
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn http_0_2_keys_of_any_case_null_and_unknown_keys() {
+    fn http_keys_of_any_case_null_and_unknown_keys() {
         let wanted = Sample { model: "m".into(), stream: None };
         assert_eq!(read(r#"{"Model":"m","STREAM":null,"x":[1]}"#), Ok(wanted));
         assert_eq!(read(r#"{"model":"a","model":"b"}"#).unwrap().model, "b");
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn http_0_3_every_bad_body_is_a_400_with_words() {
+    fn http_every_bad_body_is_a_400_with_words() {
         assert_eq!(read("").unwrap_err().message, "missing request body");
         assert_eq!(read(" \n").unwrap_err().message, "missing request body");
         for text in ["{", "[1]", "nonsense", r#"{"model":1}"#, &"[".repeat(100_000), r#"{"a":"\u12"}"#] {

@@ -12,7 +12,7 @@ pub struct Counters {
     pub active: AtomicU64,
     /// Those that failed.
     pub failures: AtomicU64,
-    /// Those whose client went away.
+    /// Requests whose client disconnected.
     pub disconnects: AtomicU64,
     /// Answers that had a first token.
     pub first_tokens: AtomicU64,

@@ -99,7 +99,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn http_0_11_hosts_of_this_machine_and_its_network() {
+    fn http_hosts_of_this_machine_and_its_network() {
         for host in [
             "",
             "localhost",

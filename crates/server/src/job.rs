@@ -177,14 +177,14 @@ pub struct JobBase {
     pub logprobs: Option<u32>,
     /// Whether [`Piece::Progress`] is wanted.
     pub progress: bool,
-    /// Whether an answer that fills the context goes on without a part of it.
+    /// Whether an answer that fills the context continues without a part of it.
     pub shift: bool,
     /// Whether the context grows for the prompt and the answer that is asked for, in which case neither is ever cut: a prompt
     /// that is too long even so is refused.
     pub grows: bool,
     /// When the request came.
     pub received: Instant,
-    /// What to do with a thinking wish on a model that cannot: refuse (native), or ignore.
+    /// What to do with a request to think on a model that cannot: refuse (native), or ignore.
     pub strict_think: bool,
 }
 
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_images_are_where_they_came() {
+    fn chat_images_are_where_they_came() {
         let mut message = Message::text("user", "");
         message.push_text("one");
         message.push_media(vec![1]);
@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_8_3_images_of_ollama_come_first_or_where_the_text_wants_them() {
+    fn chat_images_of_ollama_come_first_or_where_the_text_wants_them() {
         let told = |content: &str, media: u8| {
             let mut message = Message::text("user", content);
             message.media = (0..media).map(|number| Arc::new(vec![number])).collect();

@@ -57,7 +57,7 @@ fn render(server: &Server, running: &[RunningModel]) -> String {
         (
             "requests_abandoned_total",
             "counter",
-            "Requests whose client went away.",
+            "Requests whose client disconnected.",
             counted(&counters.disconnects),
         ),
         ("first_tokens_total", "counter", "Answers that had a first token.", counted(&counters.first_tokens)),

@@ -82,7 +82,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn http_0_10_origins_that_are_always_allowed() {
+    fn http_origins_that_are_always_allowed() {
         let origins = Origins::default();
         for origin in [
             "http://localhost",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn http_0_10_origins_of_the_variable() {
+    fn http_origins_of_the_variable() {
         let origins = Origins::of_list(" \"https://a.example, https://*.b.example:*\" ");
         assert!(origins.allow("https://a.example"));
         assert!(origins.allow("https://x.b.example:80"));

@@ -1,6 +1,6 @@
 //! One line in the log for each request that reaches a model.
 //!
-//! A [`RequestLine`] that is dropped without an end is a client that went away: status 499, which nobody is sent. That line is
+//! A [`RequestLine`] that is dropped without an end is a client that disconnected: status 499, which nobody is sent. That line is
 //! written when the engine has let go of the request too, because only then it is known what it took.
 
 use std::sync::atomic::Ordering;
@@ -13,13 +13,13 @@ use super::Failure;
 use super::counters::Counters;
 use super::job::{Embedded, Summary};
 
-/// Status of a client that went away, as web servers log it.
+/// Status of a client that disconnected, as web servers log it.
 const CLIENT_CLOSED: u16 = 499;
 
 /// The line of one request, written at its end.
 pub struct RequestLine(Arc<Line>);
 
-/// The engine's side of a request: what it took, also when nobody is there any more to be told.
+/// The engine's side of a request: what it took, also when the client is gone.
 pub struct EngineSide(Arc<Line>);
 
 struct Line {

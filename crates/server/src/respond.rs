@@ -103,7 +103,7 @@ pub async fn whole(
 
 /// An answer in one JSON body that may take long: a model has to be loaded for it, or much computed. After
 /// `headers_after` its headers go out and white space keeps the connection alive, which JSON allows before its first
-/// character; a failure after that is an error body under status 200. Whoever drops the answer cancels the work.
+/// character; a failure after that is an error body under status 200. Dropping the response cancels the work.
 pub async fn patient(
     server: &Arc<Server>,
     work: impl Future<Output = Response> + Send + 'static,
@@ -132,11 +132,11 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(bytes) => with_type(status, JSON, Body::from(bytes)),
         Err(error) => {
-            tracing::error!(%error, "an answer is no JSON");
+            tracing::error!(%error, "a response could not be serialised");
             with_type(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 JSON,
-                Body::from("{\"error\":\"the answer is no JSON\"}"),
+                Body::from("{\"error\":\"the response could not be serialised\"}"),
             )
         }
     }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn http_0_14_no_gap_is_longer_than_a_heartbeat_whatever_pieces_say_nothing() {
+    async fn http_no_gap_is_longer_than_a_heartbeat_whatever_pieces_say_nothing() {
         let started = Piece::Started { prompt_tokens: 1 };
         // Just before the beat, then a long prompt.
         let late =
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn http_0_14_pieces_that_are_always_there_do_not_starve_the_heartbeat() {
+    async fn http_pieces_that_are_always_there_do_not_starve_the_heartbeat() {
         let (sender, receiver) = mpsc::unbounded_channel();
         for _ in 0..1000 {
             let _ = sender.send(thinking());

@@ -112,7 +112,7 @@ pub async fn run(listener: TcpListener, server: Arc<Server>, stop: watch::Receiv
     freed.map_err(io::Error::other)
 }
 
-/// Takes connections until it is told to stop. Returns those that are open then; the port is closed.
+/// Accepts connections until it is asked to stop. Returns those that are open then; the port is closed.
 async fn accept(listener: TcpListener, server: &Arc<Server>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let router = http::router(Arc::clone(server));
     let mut connections = JoinSet::new();
@@ -138,7 +138,7 @@ async fn accept(listener: TcpListener, server: &Arc<Server>, stop: &watch::Recei
     }
 }
 
-/// Serves one connection: to its end, or, once it is told to stop, to the end of the request that runs.
+/// Serves one connection: to its end, or, once a shutdown was requested, to the end of the request that runs.
 async fn connection(stream: TcpStream, router: Router, head_limit: Duration, stop: watch::Receiver<bool>) {
     // Every piece goes out at once.
     if let Err(error) = stream.set_nodelay(true) {
@@ -173,7 +173,7 @@ async fn drain(mut connections: JoinSet<()>, limit: Duration) -> bool {
     tokio::time::timeout(limit, all).await.is_ok()
 }
 
-/// Ready when it is told to stop. A sender that is gone will never stop us; nor can anybody else.
+/// Ready when a shutdown is requested; never, once the sender is gone.
 async fn stopped(mut stop: watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;

@@ -28,7 +28,7 @@ pub struct HttpSettings {
     pub body_standstill: Duration,
     /// A connection that asks for nothing more, or takes longer over the head of a request, is closed after so long.
     pub head_limit: Duration,
-    /// When the server is told to stop, answers that run get so long to end.
+    /// How long running answers may take after a shutdown was requested.
     pub drain_limit: Duration,
 }
 

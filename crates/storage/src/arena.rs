@@ -3,7 +3,7 @@
 //!
 //! Invariants: the memory never moves, is zero until written, and is unmapped only when the last `Arc` is gone. It is
 //! handed out as `&[AtomicU8]`, never as `&[u8]`, because the kernel may write to it at any time; which bytes are
-//! *meaningful* is the business of whoever waits for completions.
+//! *meaningful* is for the waiter of completions to know.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -112,8 +112,8 @@ impl Arena {
         }
     }
 
-    /// Gives the whole pages of a range back to the system. What was in them is lost: whoever writes there again gets new
-    /// pages, and whoever reads there before gets zeros or what was there. Ends [`Self::populate_behind`], which would
+    /// Gives the whole pages of a range back to the system. What was in them is lost: a later write gets new pages, and a read before that gets zeros or what was
+    /// there. Ends [`Self::populate_behind`], which would
     /// take them again.
     pub fn discard(&self, range: Range<usize>) {
         self.populating.store(false, Ordering::Relaxed);

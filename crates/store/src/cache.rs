@@ -120,7 +120,7 @@ impl FactCache {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Whoever panicked left a map of facts, each of which is whole.
+        // A panic leaves a map of facts, each of which is complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -120,7 +120,7 @@ impl ModelEntry {
         self.projector.as_ref().filter(|_| is_of_use)
     }
 
-    /// The template that its maker put over that of the GGUF, where it is one that can be used.
+    /// The template of the manifest, which replaces that of the GGUF, where it is one that can be used.
     #[must_use]
     pub fn own_jinja(&self) -> Option<&str> {
         let template = self.settings.template.as_deref();

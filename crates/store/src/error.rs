@@ -84,7 +84,7 @@ impl StoreError {
         }
     }
 
-    /// What may be told to whoever sent the request: no path of this machine.
+    /// What the client may see: no path of this machine.
     #[must_use]
     pub fn public_message(&self) -> String {
         match self {

@@ -14,7 +14,7 @@ const LONGEST_SHOWN_ARRAY: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Capability {
-    /// Goes on with text.
+    /// Continues text.
     Completion,
     /// Calls functions.
     Tools,

@@ -8,7 +8,7 @@
 //! - `projectors`: which projector belongs to which model, by the same
 //! - `facts`, `cache`: what headers say, remembered
 //! - `shards`: links by which sharded blobs are opened
-//! - `entry`, `show`: what is told of a model; `unusable`: why one cannot be used
+//! - `entry`, `show`: what is reported about a model; `unusable`: why one cannot be used
 //! - `modelfile`: reading and writing Modelfiles
 //! - `settings`: what a Modelfile sets beside the weights
 //! - `blobs`, `create`, `edit`: changes, all of them in our own store, in order by its `lock`; `naming`: which blobs

@@ -1,7 +1,7 @@
 //! The residency state machine of one size class.
 //!
 //! Owns the map from expert to slot, the state and pins of every slot, the free list and the counters. It reads no
-//! bytes: it says what to read and is told how that ended.
+//! bytes: it says what to read, and the result of the read is reported back.
 //!
 //! Invariants (checked by `debug_check` and by `tests/cache_model.rs` against a naive model):
 //! * an expert is in at most one slot, and a slot holds at most one expert;

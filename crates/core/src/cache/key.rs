@@ -23,7 +23,7 @@ impl fmt::Display for ExpertKey {
     }
 }
 
-/// A fixed-size cell of a slab, `0..slots`. Its bytes start at `slot * stride`.
+/// A slot of a pool, `0..slots`. Its bytes start at `slot * stride`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SlotId(pub u32);
 

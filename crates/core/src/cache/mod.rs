@@ -1,7 +1,7 @@
 //! Residency of routed experts: which expert is in which slot, and what may be evicted for what.
 //!
 //! Pure bookkeeping for one size class (experts of equal slot bytes); no bytes, reads or threads live here.
-//! The engine asks ([`ExpertCache::acquire`]), does the reads it is told to do, and reports their end
+//! The engine asks ([`ExpertCache::acquire`]), does the reads it returns, and reports their end
 //! ([`ExpertCache::complete`]). The simulator drives the very same code, so their hit rates agree exactly.
 //!
 //! * `key`: names (expert, slot, token clock)

@@ -64,7 +64,7 @@ pub struct Window {
     pub shift: u64,
 }
 
-/// Experts whose parts have equal sizes: they can take each other's place in a slab.
+/// Experts whose parts have equal sizes: they can take each other's place in a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SizeClass {
     /// Bytes of each part, in the order of [`ExpertLayer::parts`].

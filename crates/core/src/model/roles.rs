@@ -11,7 +11,7 @@ use std::fmt;
 pub enum TensorRole {
     /// What every token passes in a layer besides norms and feed-forward: attention, state space, convolutions. Also
     /// the rare expert stacks that are not routed by the layer's router (`*_chexps`, `attn_v_exps`).
-    Trunk,
+    Dense,
     /// Normalisation weights, in layers and outside.
     Norm,
     /// What chooses the experts of a token: `ffn_gate_inp` and the biases of its probabilities.
@@ -99,7 +99,7 @@ impl fmt::Display for ExpertPart {
 }
 
 /// Matrices of attention, state spaces and short convolutions that MUL_MAT reads and nothing else does.
-const TRUNK_MATRICES: &[&str] = &[
+const DENSE_MATRICES: &[&str] = &[
     "attn_q",
     "attn_k",
     "attn_v",
@@ -176,7 +176,7 @@ impl<'a> NameParts<'a> {
             "ffn_up" => TensorRole::DenseFfn(FfnPart::Up),
             "ffn_down" => TensorRole::DenseFfn(FfnPart::Down),
             base if base.starts_with("nextn.") => TensorRole::Other,
-            _ => TensorRole::Trunk,
+            _ => TensorRole::Dense,
         }
     }
 
@@ -195,7 +195,7 @@ impl<'a> NameParts<'a> {
             TensorRole::DenseFfn(_) if matrix => Streaming::Whole,
             // The gate of a shared expert is a single row.
             TensorRole::SharedExpert if matrix && self.base != "ffn_gate_inp_shexp" => Streaming::Whole,
-            TensorRole::Trunk if matrix && TRUNK_MATRICES.contains(&self.base) => Streaming::Whole,
+            TensorRole::Dense if matrix && DENSE_MATRICES.contains(&self.base) => Streaming::Whole,
             _ => Streaming::No,
         }
     }
@@ -223,13 +223,13 @@ mod tests {
             ("output.weight", Output),
             ("output_norm.weight", Norm),
             ("rope_freqs.weight", Other),
-            ("blk.3.attn_q.weight", Trunk),
-            ("blk.3.attn_q.bias", Trunk),
+            ("blk.3.attn_q.weight", Dense),
+            ("blk.3.attn_q.bias", Dense),
             ("blk.3.attn_q_a_norm.weight", Norm),
-            ("blk.3.attn_sinks.weight", Trunk),
-            ("blk.3.ssm_conv1d.weight", Trunk),
+            ("blk.3.attn_sinks.weight", Dense),
+            ("blk.3.ssm_conv1d.weight", Dense),
             ("blk.3.post_ffw_norm_2.weight", Norm),
-            ("blk.3.ffn_norm_ada_up.weight", Trunk),
+            ("blk.3.ffn_norm_ada_up.weight", Dense),
             ("blk.3.ffn_gate_inp.weight", Router),
             ("blk.3.ffn_gate_inp.bias", Router),
             ("blk.3.exp_probs_b.bias", Router),
@@ -240,7 +240,7 @@ mod tests {
             ("blk.3.ffn_gate_up_exps.bias", RoutedExpertBias(ExpertPart::GateUp)),
             ("blk.3.ffn_down_exps.scale", RoutedExpertScale(ExpertPart::Down)),
             ("blk.3.ffn_up_exps.input_scale", RoutedExpertScale(ExpertPart::Up)),
-            ("blk.3.ffn_up_chexps.weight", Trunk),
+            ("blk.3.ffn_up_chexps.weight", Dense),
             ("blk.3.ffn_down.weight", DenseFfn(FfnPart::Down)),
             ("blk.61.nextn.eh_proj.weight", Other),
             ("blk.61.nextn.enorm.weight", Norm),

@@ -1,7 +1,7 @@
 //! What would change if the machine or the model were another: the same planner and predictor, asked again.
 
 use super::{
-    Choice, Constraints, CostInput, Estimate, ExpertLayout, Plan, PlanError, PoolId, Prediction, WhatIf,
+    Constraints, CostInput, Estimate, ExpertLayout, Plan, PlanError, PoolId, Prediction, Residency, WhatIf,
     Workload, fill, predict,
 };
 use crate::model::ModelShape;
@@ -109,7 +109,7 @@ impl Question<'_> {
     /// Memory for everything, unless the plan has it.
     fn all_resident(&self, now: &Prediction) -> Option<Alternative> {
         let unbounded = self.constraints.with_host_budget(u64::MAX);
-        let constraints = Constraints { choice: Choice::Resident, cache: None, ..unbounded };
+        let constraints = Constraints { residency: Residency::Resident, cache: None, ..unbounded };
         let (plan, then) = Question { constraints: &constraints, ..*self }.answer().ok()?;
         let needed_bytes = plan.ledger.pool_bytes(PoolId::HOST);
         if needed_bytes <= self.constraints.pools.host_budget_bytes() {

@@ -6,12 +6,12 @@
 //! only what is at home on the host can stream. Sums saturate: sizes come from files, which may lie. Nothing
 //! here allocates.
 
+use super::dense_weights::{DenseWeights, bytes_of};
 use super::error::PlanError;
 use super::ledger::{Basis, Entry, Ledger, Purpose};
 use super::placement::{ClassSlots, DensePlan, ExpertPlan, Plan, ratio};
 use super::pool::PoolId;
-use super::request::{CacheSize, Choice, Constraints};
-use super::trunk::{Trunk, bytes_of};
+use super::request::{CacheSize, Constraints, Residency};
 use super::{ClassLayout, ExpertLayout};
 use crate::model::{ModelShape, ModelTensor, TensorRole};
 
@@ -70,7 +70,7 @@ struct Host<'a> {
     /// Those of routed experts.
     routed: u64,
     /// What else of them may stream.
-    trunk: Trunk,
+    dense: DenseWeights,
     /// What llama.cpp, the process and media need.
     needs: u64,
     budget: u64,
@@ -100,30 +100,32 @@ impl<'a> Host<'a> {
             devices,
             total: homes.bytes(shape, PoolId::HOST, |_| true),
             routed: homes.bytes(shape, PoolId::HOST, is_routed),
-            trunk: Trunk::of(shape, homes),
+            dense: DenseWeights::of(shape, homes),
             needs: constraints.needs.pool_bytes(PoolId::HOST),
             budget: constraints.pools.host_budget_bytes(),
         }
     }
 
     fn plan(&self) -> Result<Plan, PlanError> {
-        let Constraints { choice, cache, .. } = *self.constraints;
+        let Constraints { residency, cache, .. } = *self.constraints;
         let needed = self.total.saturating_add(self.needs);
         let fits = needed <= self.budget;
-        match choice {
-            Choice::Resident if !fits => {
+        match residency {
+            Residency::Resident if !fits => {
                 Err(PlanError::ResidentTooLarge { needed_bytes: needed, budget_bytes: self.budget })
             }
-            Choice::Auto if fits && (cache.is_none() || !self.can_stream()) => Ok(self.resident(needed)),
-            Choice::Resident => Ok(self.resident(needed)),
-            Choice::Auto | Choice::Stream if self.has_experts() => self.experts().map(|it| self.placed(it)),
-            Choice::Auto | Choice::Stream => self.dense(needed).map(|it| self.placed(it)),
+            Residency::Auto if fits && (cache.is_none() || !self.can_stream()) => Ok(self.resident(needed)),
+            Residency::Resident => Ok(self.resident(needed)),
+            Residency::Auto | Residency::Stream if self.has_experts() => {
+                self.experts().map(|it| self.placed(it))
+            }
+            Residency::Auto | Residency::Stream => self.dense(needed).map(|it| self.placed(it)),
         }
     }
 
     /// Whether there is anything that could stream.
     fn can_stream(&self) -> bool {
-        self.has_experts() || !self.trunk.weights.is_empty()
+        self.has_experts() || !self.dense.weights.is_empty()
     }
 
     /// Whether there are routed experts at home here. They go to devices all together or not at all.
@@ -167,9 +169,9 @@ impl<'a> Host<'a> {
     fn experts(&self) -> Result<Division, PlanError> {
         let resident = self.total.saturating_sub(self.routed);
         let always = self.needs.saturating_add(times(FEWEST_CELLS, self.layout.cell_bytes));
-        let least_resident = resident.saturating_sub(self.trunk.bytes);
+        let least_resident = resident.saturating_sub(self.dense.bytes);
         let whole = always.saturating_add(resident);
-        let least = least_resident.saturating_add(self.trunk.ring_bytes());
+        let least = least_resident.saturating_add(self.dense.ring_bytes());
         let floor = always.saturating_add(resident.min(least));
         let asked = self.asked_bytes(self.layout.total_bytes());
         if let Some(left) = self.budget.checked_sub(whole.saturating_add(asked)) {
@@ -195,8 +197,8 @@ impl<'a> Host<'a> {
         Division { floor, resident, experts: Some(self.streamed_experts(wanted, spare)), dense: None }
     }
 
-    /// The trunk streams in part: slots get what was asked for, the cells of experts what keeps the disk
-    /// busy, and the trunk the rest.
+    /// Dense weights streams in part: slots get what was asked for, the cells of experts what keeps the disk
+    /// busy, and the dense weights the rest.
     fn mixed(&self, floor: u64, resident: u64, left: u64) -> Division {
         let spare = (left / CELL_SHARE).min(most_spare(self.layout));
         let asked = self.asked_bytes(self.layout.total_bytes());
@@ -210,15 +212,15 @@ impl<'a> Host<'a> {
     }
 
     fn dense(&self, needed: u64) -> Result<Division, PlanError> {
-        if self.trunk.weights.is_empty() {
-            return Err(match self.constraints.choice {
-                Choice::Stream => PlanError::NothingToStream,
+        if self.dense.weights.is_empty() {
+            return Err(match self.constraints.residency {
+                Residency::Stream => PlanError::NothingToStream,
                 _ => self.below_floor(needed, self.total),
             });
         }
-        let least_resident = self.total.saturating_sub(self.trunk.bytes);
-        let floor = least_resident.saturating_add(self.needs).saturating_add(self.trunk.ring_bytes());
-        let asked = self.asked_bytes(self.trunk.bytes);
+        let least_resident = self.total.saturating_sub(self.dense.bytes);
+        let floor = least_resident.saturating_add(self.needs).saturating_add(self.dense.ring_bytes());
+        let asked = self.asked_bytes(self.dense.bytes);
         let Some(left) = self.budget.checked_sub(floor.saturating_add(asked)) else {
             return Err(self.below_floor(floor.saturating_add(asked), least_resident));
         };
@@ -240,13 +242,13 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// The trunk streams, but for about `keep` bytes of it; and how many bytes stream.
+    /// Dense weights streams, but for about `keep` bytes of it; and how many bytes stream.
     fn streamed_trunk(&self, keep: u64) -> (DensePlan, u64) {
-        let Trunk { bytes, cell_bytes, .. } = self.trunk;
-        let weights = self.trunk.stream(self.shape, bytes.saturating_sub(keep));
+        let DenseWeights { bytes, cell_bytes, .. } = self.dense;
+        let weights = self.dense.stream(self.shape, bytes.saturating_sub(keep));
         let streamed = weights.iter().map(|index| bytes_of(self.shape, *index));
         let streamed = streamed.fold(0, u64::saturating_add);
-        (DensePlan { weights, cells: Trunk::CELLS, cell_bytes, streamable_bytes: bytes }, streamed)
+        (DensePlan { weights, cells: DenseWeights::CELLS, cell_bytes, streamable_bytes: bytes }, streamed)
     }
 
     /// The size of the cache that the user asked for, of `streamable` bytes; 0 when nobody asked.

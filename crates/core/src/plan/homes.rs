@@ -1,9 +1,9 @@
 //! In which memory each layer is at home: whose kernels compute it.
 //!
 //! A home is decided by the plan and never changes while a model is loaded, because kernels of other devices
-//! round differently. The trunk of a layer is its attention, norms, router, shared experts and, in a dense
+//! round differently. Dense weights of a layer is its attention, norms, router, shared experts and, in a dense
 //! layer, its feed-forward network; its routed experts may be at home elsewhere. The embedding table is
-//! always the host's, as in llama.cpp; the KV cache follows the trunk.
+//! always the host's, as in llama.cpp; the KV cache follows the dense weights.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::model::{ModelShape, ModelTensor, TensorRole};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerHome {
     /// All of it but routed experts.
-    pub trunk: PoolId,
+    pub dense: PoolId,
     /// Its routed experts.
     pub experts: PoolId,
 }
@@ -46,9 +46,9 @@ impl Homes {
         }
         let first = (shape.layers - count) as usize;
         for (at, home) in homes.layers.iter_mut().skip(first).enumerate() {
-            home.trunk = device_at(pools, (at as f64 + 0.5) / f64::from(count));
+            home.dense = device_at(pools, (at as f64 + 0.5) / f64::from(count));
             if experts {
-                home.experts = home.trunk;
+                home.experts = home.dense;
             }
         }
         if count == shape.layers {
@@ -66,7 +66,7 @@ impl Homes {
             (Some(layer), role) => {
                 // Layers of multi-token prediction are beyond the last.
                 let home = self.layers.get(layer as usize).copied().unwrap_or_default();
-                if role.is_routed_expert() { home.experts } else { home.trunk }
+                if role.is_routed_expert() { home.experts } else { home.dense }
             }
         }
     }

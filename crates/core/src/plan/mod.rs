@@ -9,7 +9,7 @@
 //! - `fill`: what must be resident, what streams, and whether it fits
 //! - `settle`: the one policy from what is asked to a plan
 //! - `growth`: a larger context for a model that is loaded
-//! - `trunk`: which of the weights that every token passes may stream, and do
+//! - `dense_weights`: which of the weights that every token passes may stream, and do
 //! - `hits`: how often an expert is found in memory
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
 //! - `cost`: a plan and a measured machine give seconds and tokens per second
@@ -20,6 +20,7 @@
 
 mod advice;
 mod cost;
+mod dense_weights;
 mod error;
 mod estimate;
 mod fill;
@@ -33,7 +34,6 @@ mod pool;
 mod request;
 mod settle;
 mod tiers;
-mod trunk;
 mod ubatch;
 mod what_if;
 
@@ -51,7 +51,7 @@ pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
 pub use ledger::{Basis, Entry, Ledger, Purpose};
 pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
-pub use request::{CacheSize, Choice, Constraints, ContextShape, KvType, MediaNeeds};
+pub use request::{CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency};
 pub use settle::{PlanRequest, SettleError, Settled, settle};
 pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};
 pub use ubatch::{SMALL_UBATCH, choose_ubatch};

@@ -7,10 +7,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dense_weights::bytes_of;
 use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
 use super::pool::{PoolId, Pools};
-use super::trunk::bytes_of;
 use super::{ContextShape, ExpertLayout};
 use crate::model::ModelShape;
 
@@ -99,7 +99,7 @@ pub struct Plan {
     pub homes: Homes,
     /// Routed experts that stream.
     pub experts: Option<ExpertPlan>,
-    /// Weights of the trunk that stream.
+    /// Weights of the dense weights that stream.
     pub dense: Option<DensePlan>,
 }
 
@@ -176,10 +176,10 @@ impl Plan {
         match (&self.experts, dense) {
             (None, None) => 1.0,
             (Some(_), None) => self.expert_fraction(layout),
-            (None, Some(trunk)) => 1.0 - ratio(streamed, trunk),
-            (Some(_), Some(trunk)) => {
-                let held = trunk.saturating_sub(streamed).saturating_add(self.slot_bytes());
-                ratio(held, trunk.saturating_add(layout.total_bytes()))
+            (None, Some(dense)) => 1.0 - ratio(streamed, dense),
+            (Some(_), Some(dense)) => {
+                let held = dense.saturating_sub(streamed).saturating_add(self.slot_bytes());
+                ratio(held, dense.saturating_add(layout.total_bytes()))
             }
         }
     }

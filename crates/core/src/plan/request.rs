@@ -12,7 +12,7 @@ use crate::model::ModelShape;
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Choice {
+pub enum Residency {
     /// Resident when it fits, streaming otherwise.
     #[default]
     Auto,
@@ -100,7 +100,7 @@ pub struct Constraints {
     /// Where layers are at home.
     pub homes: Homes,
     /// Resident, streaming, or what fits.
-    pub choice: Choice,
+    pub residency: Residency,
     /// Overrides the size of the cache.
     pub cache: Option<CacheSize>,
 }
@@ -114,7 +114,7 @@ impl Constraints {
             pools: Pools::host(budget_bytes),
             needs,
             homes: Homes::on_host(shape),
-            choice: Choice::Auto,
+            residency: Residency::Auto,
             cache: None,
         }
     }

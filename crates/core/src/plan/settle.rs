@@ -3,7 +3,7 @@
 //! In this order: the context is cut to what the model was trained for, the ubatch to what has to go through
 //! in one graph and then raised where that costs little; as many layers as fit go to devices; the KV cache is
 //! made smaller where nothing else works; sequences that only remember get what they cost little of; and
-//! where the caller allows it, the context is halved. Whoever loads, predicts or serves a model asks here, so
+//! where the caller allows it, the context is halved. Loading, predicting and serving a model all ask here, so
 //! that all of them get the same plan.
 
 use super::error::PlanError;
@@ -12,7 +12,7 @@ use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
 use super::placement::Plan;
 use super::pool::Pools;
-use super::request::{CacheSize, Choice, Constraints, ContextShape, KvType, MediaNeeds};
+use super::request::{CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency};
 use super::{ExpertLayout, choose_ubatch};
 use crate::model::ModelShape;
 
@@ -25,7 +25,7 @@ pub struct PlanRequest {
     /// Memory that may be used.
     pub pools: Pools,
     /// Resident, streaming, or what fits.
-    pub choice: Choice,
+    pub residency: Residency,
     /// Overrides the size of the cache.
     pub cache: Option<CacheSize>,
     /// The context, as far as the model can have it.
@@ -45,7 +45,7 @@ impl Default for PlanRequest {
     fn default() -> Self {
         Self {
             pools: Pools::host(u64::MAX),
-            choice: Choice::Auto,
+            residency: Residency::Auto,
             cache: None,
             context: ContextShape::default(),
             least_context_tokens: None,
@@ -158,8 +158,8 @@ impl<E> Settling<'_, E> {
     }
 
     fn constraints(&self, context: ContextShape, homes: Homes, needs: Ledger) -> Constraints {
-        let PlanRequest { pools, choice, cache, media, .. } = self.request.clone();
-        Constraints { context, pools, needs: media.add_to(needs), homes, choice, cache }
+        let PlanRequest { pools, residency, cache, media, .. } = self.request.clone();
+        Constraints { context, pools, needs: media.add_to(needs), homes, residency, cache }
     }
 
     fn measured(&mut self, context: ContextShape, homes: &Homes) -> Result<Constraints, SettleError<E>> {
@@ -179,7 +179,7 @@ impl<E> Settling<'_, E> {
         if request.pools.devices().next().is_none() {
             return Ok(on_host);
         }
-        if request.choice != Choice::Stream
+        if request.residency != Residency::Stream
             && let Some(all) = self.on_devices(context, shape.layers, true)?
         {
             return Ok(all);

@@ -88,7 +88,7 @@ impl RoleGroup {
 
     const fn of(role: TensorRole) -> Self {
         match role {
-            TensorRole::Trunk => Self::Attention,
+            TensorRole::Dense => Self::Attention,
             TensorRole::DenseFfn(_) => Self::FeedForward,
             TensorRole::Router => Self::Router,
             TensorRole::SharedExpert => Self::SharedExperts,

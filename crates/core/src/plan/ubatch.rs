@@ -46,7 +46,7 @@ pub fn choose_ubatch(shape: &ModelShape, layout: &ExpertLayout, constraints: &Co
 
 /// Bytes of the weights that can stream and have room in memory.
 fn held_bytes(shape: &ModelShape, plan: &Plan) -> u64 {
-    let trunk = plan.dense.as_ref().map_or(0, |dense| dense.streamable_bytes);
-    let held = trunk.saturating_sub(plan.streamed_dense_bytes(shape));
+    let dense = plan.dense.as_ref().map_or(0, |dense| dense.streamable_bytes);
+    let held = dense.saturating_sub(plan.streamed_dense_bytes(shape));
     plan.slot_bytes().saturating_add(held)
 }

@@ -7,7 +7,7 @@
 
 /// How much is read ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
+pub enum PrefetchDepth {
     /// Nothing.
     Off,
     /// The experts that the next layers will probably use.
@@ -16,7 +16,7 @@ pub enum Width {
     Deep,
 }
 
-impl Width {
+impl PrefetchDepth {
     /// How many layers ahead experts are guessed.
     #[must_use]
     pub const fn layers(self) -> u32 {
@@ -33,19 +33,19 @@ const BLOCK_TOKENS: usize = 4;
 /// Tokens at the start of a block that still feel the other setting.
 const SETTLE_TOKENS: usize = 1;
 /// Blocks of a trial: each setting as often early as late.
-const BLOCKS: [Width; 12] = [
-    Width::Likely,
-    Width::Off,
-    Width::Deep,
-    Width::Deep,
-    Width::Off,
-    Width::Likely,
-    Width::Deep,
-    Width::Likely,
-    Width::Off,
-    Width::Likely,
-    Width::Deep,
-    Width::Likely,
+const BLOCKS: [PrefetchDepth; 12] = [
+    PrefetchDepth::Likely,
+    PrefetchDepth::Off,
+    PrefetchDepth::Deep,
+    PrefetchDepth::Deep,
+    PrefetchDepth::Off,
+    PrefetchDepth::Likely,
+    PrefetchDepth::Deep,
+    PrefetchDepth::Likely,
+    PrefetchDepth::Off,
+    PrefetchDepth::Likely,
+    PrefetchDepth::Deep,
+    PrefetchDepth::Likely,
 ];
 /// Tokens before the first trial: the cache fills, and memory is touched for the first time.
 const WARM_TOKENS: usize = 16;
@@ -68,9 +68,9 @@ enum Phase {
 #[derive(Clone, Debug)]
 pub struct Controller {
     phase: Phase,
-    width: Width,
+    depth: PrefetchDepth,
     /// What the last trial said, and how long that is trusted.
-    verdict: Width,
+    verdict: PrefetchDepth,
     keep_tokens: usize,
     times_us: [Vec<u64>; 3],
     switches: u64,
@@ -80,8 +80,8 @@ impl Default for Controller {
     fn default() -> Self {
         Self {
             phase: Phase::Keep(WARM_TOKENS),
-            width: Width::Likely,
-            verdict: Width::Likely,
+            depth: PrefetchDepth::Likely,
+            verdict: PrefetchDepth::Likely,
             keep_tokens: KEEP_TOKENS,
             times_us: Default::default(),
             switches: 0,
@@ -92,8 +92,8 @@ impl Default for Controller {
 impl Controller {
     /// How much to read ahead for the next token.
     #[must_use]
-    pub fn width(&self) -> Width {
-        self.width
+    pub fn depth(&self) -> PrefetchDepth {
+        self.depth
     }
 
     /// How often a trial ended with prefetching off.
@@ -108,7 +108,7 @@ impl Controller {
             Phase::Keep(left) if left > 1 => self.phase = Phase::Keep(left - 1),
             Phase::Keep(_) => {
                 self.times_us.iter_mut().for_each(Vec::clear);
-                self.width = BLOCKS[0];
+                self.depth = BLOCKS[0];
                 self.phase = Phase::Trial(0);
             }
             Phase::Trial(over) => self.observe_trial(over, token_us),
@@ -117,32 +117,32 @@ impl Controller {
 
     fn observe_trial(&mut self, over: usize, token_us: u64) {
         if over % BLOCK_TOKENS >= SETTLE_TOKENS {
-            self.times_us[self.width as usize].push(token_us);
+            self.times_us[self.depth as usize].push(token_us);
         }
         let over = over + 1;
-        if let Some(width) = BLOCKS.get(over / BLOCK_TOKENS) {
-            self.width = *width;
+        if let Some(depth) = BLOCKS.get(over / BLOCK_TOKENS) {
+            self.depth = *depth;
             self.phase = Phase::Trial(over);
             return;
         }
-        self.width = self.fastest();
-        self.switches += u64::from(self.width == Width::Off);
-        self.keep_tokens = if self.width == self.verdict {
+        self.depth = self.fastest();
+        self.switches += u64::from(self.depth == PrefetchDepth::Off);
+        self.keep_tokens = if self.depth == self.verdict {
             (2 * self.keep_tokens).min(MOST_KEEP_TOKENS)
         } else {
             KEEP_TOKENS
         };
-        self.verdict = self.width;
+        self.verdict = self.depth;
         self.phase = Phase::Keep(self.keep_tokens);
     }
 
     /// The setting that reads least, unless one that reads more is clearly faster.
-    fn fastest(&mut self) -> Width {
-        let mut best = (Width::Off, median(&mut self.times_us[Width::Off as usize]) as f64);
-        for width in [Width::Likely, Width::Deep] {
-            let time = median(&mut self.times_us[width as usize]) as f64;
+    fn fastest(&mut self) -> PrefetchDepth {
+        let mut best = (PrefetchDepth::Off, median(&mut self.times_us[PrefetchDepth::Off as usize]) as f64);
+        for depth in [PrefetchDepth::Likely, PrefetchDepth::Deep] {
+            let time = median(&mut self.times_us[depth as usize]) as f64;
             if time < best.1 * MARGIN {
-                best = (width, time);
+                best = (depth, time);
             }
         }
         best.0
@@ -157,8 +157,8 @@ pub struct Controllers(Vec<Controller>);
 impl Controllers {
     /// How much to read ahead in the next step of so many tokens.
     #[must_use]
-    pub fn width(&self, tokens: usize) -> Width {
-        self.0.get(tokens).map_or_else(|| Controller::default().width(), Controller::width)
+    pub fn depth(&self, tokens: usize) -> PrefetchDepth {
+        self.0.get(tokens).map_or_else(|| Controller::default().depth(), Controller::depth)
     }
 
     /// A step of so many tokens took this long.
@@ -192,11 +192,11 @@ mod tests {
         let mut controller = Controller::default();
         let mut had = [0; 3];
         for token in 0..tokens {
-            let width = controller.width() as usize;
-            had[width] += 1;
+            let depth = controller.depth() as usize;
+            had[depth] += 1;
             let noise = (token as u64 * 7919) % 50;
             let spike = if token % 11 == 0 { 100_000 } else { 0 };
-            controller.observe(us[width] + noise + spike);
+            controller.observe(us[depth] + noise + spike);
         }
         had
     }
@@ -220,21 +220,21 @@ mod tests {
     #[test]
     fn steps_of_several_tokens_are_learned_from_by_their_number() {
         let mut controllers = Controllers::default();
-        let time = |tokens: usize, width: Width| match (tokens, width) {
-            (1, Width::Off) => 10_000,
+        let time = |tokens: usize, depth: PrefetchDepth| match (tokens, depth) {
+            (1, PrefetchDepth::Off) => 10_000,
             (1, _) => 8_000,
             // Two requests leave the disk no time for guesses.
-            (_, Width::Off) => 15_000,
+            (_, PrefetchDepth::Off) => 15_000,
             (_, _) => 17_000,
         };
         // As two requests come and go: neither's steps speak for the other's.
         for step in 0..4 * KEEP_TOKENS {
             let tokens = 1 + step / 7 % 2;
-            controllers.observe(tokens, time(tokens, controllers.width(tokens)));
+            controllers.observe(tokens, time(tokens, controllers.depth(tokens)));
         }
-        assert_eq!(controllers.width(1), Width::Likely);
-        assert_eq!(controllers.width(2), Width::Off);
-        assert_eq!(controllers.width(3), Width::Likely, "the first guess");
+        assert_eq!(controllers.depth(1), PrefetchDepth::Likely);
+        assert_eq!(controllers.depth(2), PrefetchDepth::Off);
+        assert_eq!(controllers.depth(3), PrefetchDepth::Likely, "the first guess");
         assert!(controllers.times_switched_off() >= 1);
     }
 
@@ -244,17 +244,18 @@ mod tests {
         for token in 0..400u64 {
             // Everything gets faster while the cache fills; prefetching saves a fifth at any time.
             let cold = 40_000 / (token + 1);
-            controller.observe((10_000 + cold) * if controller.width() == Width::Off { 5 } else { 4 } / 5);
+            controller
+                .observe((10_000 + cold) * if controller.depth() == PrefetchDepth::Off { 5 } else { 4 } / 5);
         }
-        assert_eq!((controller.width(), controller.times_switched_off()), (Width::Likely, 0));
+        assert_eq!((controller.depth(), controller.times_switched_off()), (PrefetchDepth::Likely, 0));
     }
 
     #[test]
     fn it_notices_when_the_machine_changes() {
         let mut controller = Controller::default();
-        for fast in [Width::Off, Width::Deep, Width::Off] {
+        for fast in [PrefetchDepth::Off, PrefetchDepth::Deep, PrefetchDepth::Off] {
             for _ in 0..MOST_KEEP_TOKENS + 2 * KEEP_TOKENS {
-                controller.observe(if controller.width() == fast { 8_000 } else { 10_000 });
+                controller.observe(if controller.depth() == fast { 8_000 } else { 10_000 });
             }
             assert_eq!(controller.verdict, fast);
         }

@@ -4,14 +4,14 @@
 //! measured anything from +17% to −21%, so a controller compares token times with and without, again and again.
 
 mod controller;
-mod foresight;
+mod prediction_stats;
 
-pub use controller::{Controllers, Width};
-pub use foresight::{Foresight, HORIZON};
+pub use controller::{Controllers, PrefetchDepth};
+pub use prediction_stats::{HORIZON, PredictionStats};
 use std::time::Duration;
 
 /// Work that the disk is given beyond what is waited for: guessed experts are read while it has less to do than it does in
-/// this time. Enough that it does not run dry while a layer's attention is computed and nobody comes by, little enough that a
+/// this time. Enough that it does not run dry while a layer's attention is computed and no read is issued, little enough that a
 /// demand read does not wait long.
 pub const QUEUE: Duration = Duration::from_millis(2);
 

@@ -11,7 +11,7 @@ use crate::gguf::Metadata;
 /// `general.quantization_version`: `GGML_QNT_VERSION`.
 const QUANTIZATION_VERSION: u32 = 2;
 
-/// How the name of every synthetic model ends: its routers are random, and whoever predicts must know.
+/// How the name of every synthetic model ends: its routers are random, and a prediction must know.
 pub const SYNTHETIC_NAME: &str = " (synthetic)";
 
 /// How many times YaRN stretches the original context of gpt-oss and Kimi K2.

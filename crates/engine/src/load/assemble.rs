@@ -9,16 +9,16 @@ use hypura_core::plan::{DensePlan, ExpertPlan};
 
 use super::prepare::Planned;
 use crate::error::LoadError;
-use crate::stream::ahead::Ahead;
 use crate::stream::dense::{DenseStreamer, DenseWeight};
 use crate::stream::executor::{ExpertSide, StreamExecutor};
 use crate::stream::experts::ExpertStreamer;
 use crate::stream::handle::StreamHandle;
 use crate::stream::io::Io;
+use crate::stream::prefetcher::Prefetcher;
 use crate::stream::routes::{ObservedExecutor, RouteTap};
 use crate::stream::selection::Selection;
 use crate::stream::slots::device::Uploads;
-use crate::stream::slots::{Cells, make_slabs};
+use crate::stream::slots::{ScratchRing, make_pools};
 use crate::stream::{SharedStats, StatsPart};
 
 /// Opens a reader.
@@ -91,9 +91,9 @@ fn expert_side(
 ) -> Result<ExpertSide, LoadError> {
     let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.tuning.policy.build(slots, source.shape.layers);
-    let slabs = make_slabs(layout, &plan.slots(layout), policy, settings.hooks.poison, uploads)?;
-    let cells = Cells::new(experts.cells, experts.cell_bytes, settings.hooks.poison)?;
-    let streamer = ExpertStreamer::new(layout.clone(), slabs, cells);
+    let pools = make_pools(layout, &plan.slots(layout), policy, settings.hooks.poison, uploads)?;
+    let cells = ScratchRing::new(experts.cells, experts.cell_bytes, settings.hooks.poison)?;
+    let streamer = ExpertStreamer::new(layout.clone(), pools, cells);
     if let Some(memory) = streamer.memory().filter(|_| settings.hooks.populate_first) {
         memory.populate();
     }
@@ -106,9 +106,9 @@ fn expert_side(
         .with_clock(settings.hooks.statistics)
         .with_abort(Arc::clone(abort));
     let selections = layout.layers.iter().map(|layer| Selection::of(source, layer)).collect();
-    let ahead = Ahead::new(settings.tuning.prefetch, selections);
+    let prefetcher = Prefetcher::new(settings.tuning.prefetch, selections);
     let tap = settings.tuning.routes.is_active().then(|| RouteTap::new(settings.tuning.routes.clone()));
-    Ok(ExpertSide { streamer, io, ahead, tap })
+    Ok(ExpertSide { streamer, io, prefetcher, tap })
 }
 
 fn observed_executor(planned: &Planned) -> ObservedExecutor {
@@ -135,7 +135,7 @@ fn dense_side(
         }
     };
     let weights = dense.weights.iter().map(weight).collect();
-    let cells = Cells::new(dense.cells, dense.cell_bytes, settings.hooks.poison)?;
+    let cells = ScratchRing::new(dense.cells, dense.cell_bytes, settings.hooks.poison)?;
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
         .with_abort(Arc::clone(abort));

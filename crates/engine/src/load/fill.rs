@@ -133,7 +133,7 @@ fn upload_all(
     Ok(())
 }
 
-/// How many of the reads go out before it is asked again whether the load goes on.
+/// How many of the reads go out before it is asked again whether the load continues.
 fn first_part(reads: &[ScopedRead<'_>]) -> usize {
     const PART_BYTES: usize = 1 << 30;
     let mut bytes = 0usize;
@@ -148,27 +148,28 @@ fn first_part(reads: &[ScopedRead<'_>]) -> usize {
 mod tests {
     use super::*;
     use hypura_core::gguf::{merge, read_header};
-    use hypura_core::plan::{Choice, Constraints, ContextShape, ExpertLayout, Ledger, fill};
+    use hypura_core::plan::{Constraints, ContextShape, ExpertLayout, Ledger, Residency, fill};
     use hypura_core::synth::{Shape, SynthOptions, SynthPlan};
 
-    fn planned(shape: Shape, choice: Choice, budget_bytes: u64) -> (ModelShape, Plan) {
+    fn planned(shape: Shape, residency: Residency, budget_bytes: u64) -> (ModelShape, Plan) {
         let synth = SynthPlan::new(&SynthOptions::new(shape, shape.usual_quant())).unwrap();
         let shard = &synth.shards()[0];
         let header = read_header(shard.header.as_slice(), shard.file_bytes).unwrap();
         let shape = ModelShape::from_gguf(&merge(vec![header], vec![shard.file_bytes]).unwrap()).unwrap();
         let constraints = Constraints::on_host(&shape, ContextShape::default(), budget_bytes, Ledger::new());
-        let plan = fill(&shape, &ExpertLayout::new(&shape), &Constraints { choice, ..constraints }).unwrap();
+        let plan =
+            fill(&shape, &ExpertLayout::new(&shape), &Constraints { residency, ..constraints }).unwrap();
         (shape, plan)
     }
 
     #[test]
     fn a_resident_weight_that_llama_cpp_never_asked_for_is_named() {
-        for (shape, choice, budget) in [
-            (Shape::TinyMixtral, Choice::Resident, u64::MAX),
-            (Shape::TinyMixtral, Choice::Stream, u64::MAX),
-            (Shape::TinyLlama, Choice::Stream, 700_000),
+        for (shape, residency, budget) in [
+            (Shape::TinyMixtral, Residency::Resident, u64::MAX),
+            (Shape::TinyMixtral, Residency::Stream, u64::MAX),
+            (Shape::TinyLlama, Residency::Stream, 700_000),
         ] {
-            let (shape, plan) = planned(shape, choice, budget);
+            let (shape, plan) = planned(shape, residency, budget);
             let streamed = |index: usize, tensor: &ModelTensor| {
                 plan.streamed_dense().contains(&index)
                     || plan.experts.is_some() && matches!(tensor.role, TensorRole::RoutedExpert(_))

@@ -1,7 +1,7 @@
 //! How llama.cpp loads the weights, and which of them it leaves to us: as regular expressions over names of
 //! tensors.
 
-use hypura_core::plan::{Choice, Mode};
+use hypura_core::plan::{Mode, Residency};
 use hypura_ggml::{LoadMode, LoadOptions, Placement, WeightMemory};
 
 use super::devices::DeviceSettings;
@@ -34,7 +34,8 @@ impl Planned {
     pub fn kernels(&self) -> Kernels {
         // Asked for by name, resident keeps the file's layout, so that its logits are those of streaming. And
         // only graphs on our device can be looked into.
-        let asked = self.settings.model.choice == Choice::Resident || self.settings.tuning.routes.is_active();
+        let asked =
+            self.settings.model.residency == Residency::Resident || self.settings.tuning.routes.is_active();
         if self.plan.mode() == Mode::FullResident && !asked { Kernels::Repacked } else { Kernels::FileLayout }
     }
 }

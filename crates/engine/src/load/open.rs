@@ -165,7 +165,7 @@ pub fn load_watched(
     })
 }
 
-/// The projector of a plan. `watch` is told that the load gets on, and may stop it.
+/// The projector of a plan. `watch` is called as the load progresses, and may cancel it.
 fn load_projector(
     planned: &Planned,
     model: &Model,

@@ -5,7 +5,7 @@
 
 use hypura_core::cache::PolicyKind;
 use hypura_core::plan::{
-    CacheSize, Choice, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, SMALL_UBATCH,
+    CacheSize, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, Residency, SMALL_UBATCH,
 };
 use hypura_storage::{ReaderConfig, ReaderKind};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub struct ModelOptions {
     /// Bytes that may be used in all.
     pub budget_bytes: u64,
     /// Resident, streaming, or what fits.
-    pub choice: Choice,
+    pub residency: Residency,
     /// Size of the cache of streamed weights.
     pub cache: Option<CacheSize>,
     /// Tokens of context of each sequence, as far as the model can have them.
@@ -98,7 +98,7 @@ impl Default for ModelOptions {
     fn default() -> Self {
         Self {
             budget_bytes: u64::MAX,
-            choice: Choice::Auto,
+            residency: Residency::Auto,
             cache: None,
             context: 4096,
             least_context: None,
@@ -146,7 +146,7 @@ impl ModelOptions {
     pub fn plan_request(&self, media: MediaNeeds) -> PlanRequest {
         PlanRequest {
             pools: Pools::host(self.budget_bytes),
-            choice: self.choice,
+            residency: self.residency,
             cache: self.cache,
             context: ContextShape {
                 context_tokens: self.context,
@@ -182,7 +182,7 @@ macro_rules! with {
 with! {
     model:
         with_budget_bytes budget_bytes u64,
-        with_choice choice Choice,
+        with_choice residency Residency,
         with_cache cache Option<CacheSize>,
         with_context context u32,
         with_least_context least_context Option<u32>,

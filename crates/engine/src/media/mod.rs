@@ -5,7 +5,7 @@
 //! - [`prompt`]: a prompt whose tokens stand for media where they are negative
 //! - `table`: what each negative token stands for, and where rows are
 //!
-//! The rest of the engine goes on counting tokens: a picture (or a piece of a sound) of n rows is n equal negative tokens, whose
+//! The rest of the engine keeps counting tokens: a picture (or a piece of a sound) of n rows is n equal negative tokens, whose
 //! number nothing else gets. So a prompt that begins as an earlier one did, with the same media, finds their rows in memory, and
 //! one with another medium does not.
 
@@ -17,7 +17,7 @@ pub(crate) mod table;
 
 pub use crate::request::MediaFile;
 pub use projector::PlannedProjector;
-pub use prompt::{MARKER_NAME, MediaPrompt, PromptMedia, SeeError, marker, marker_part, tagged};
+pub use prompt::{MARKER_NAME, MediaPrompt, MediaPromptError, PromptMedia, marker, marker_part, tagged};
 
 use hypura_ggml::Projector;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub enum MediaKind {
 }
 
 impl MediaKind {
-    /// What a file is, by its first bytes. What is nothing that is known counts as a picture, and will be told that it is none.
+    /// What a file is, by its first bytes. An unknown format counts as a picture, and decoding will reject it.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         if sound::is_sound(bytes) { Self::Sound } else { Self::Picture }
@@ -50,14 +50,14 @@ impl MediaKind {
 
 /// Which media a model can be shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Senses {
+pub struct Modalities {
     /// It sees pictures.
     pub pictures: bool,
     /// It hears sounds.
     pub sounds: bool,
 }
 
-impl Senses {
+impl Modalities {
     /// Whether it has the sense for these.
     #[must_use]
     pub const fn has(self, kind: MediaKind) -> bool {
@@ -91,7 +91,7 @@ pub fn probe(bytes: &[u8]) -> Result<MediaKind, String> {
 #[derive(Clone)]
 pub(crate) struct MediaTools {
     pub projector: Projector,
-    pub senses: Senses,
+    pub modalities: Modalities,
     /// The samples a second that sounds get, and the seconds that one may have.
     pub sample_rate: u32,
     pub most_sound_seconds: u32,
@@ -101,10 +101,10 @@ pub(crate) struct MediaTools {
 impl MediaTools {
     pub fn new(projector: Projector, planned: &PlannedProjector) -> Self {
         let facts = projector.facts();
-        let sounds = planned.senses.sounds && facts.sample_rate.is_some();
+        let sounds = planned.modalities.sounds && facts.sample_rate.is_some();
         Self {
             projector,
-            senses: Senses { pictures: planned.senses.pictures && facts.vision, sounds },
+            modalities: Modalities { pictures: planned.modalities.pictures && facts.vision, sounds },
             sample_rate: facts.sample_rate.unwrap_or(0),
             most_sound_seconds: planned.most_sound_seconds,
             table: Arc::new(table::MediaTable::new(facts.mrope)),

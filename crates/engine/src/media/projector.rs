@@ -10,7 +10,7 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use super::sound::MOST_SECONDS;
-use super::{Senses, picture};
+use super::{Modalities, picture};
 
 /// Numbers that no projector has more of; llama.cpp takes memory for each layer before it looks for its tensors.
 const MOST: &[(&str, u64)] = &[
@@ -63,7 +63,7 @@ pub struct PlannedProjector {
     /// what both are on their way there.
     pub bytes: u64,
     /// What it can be shown.
-    pub senses: Senses,
+    pub modalities: Modalities,
     /// Seconds of the longest sound that it takes.
     pub most_sound_seconds: u32,
     /// Rows of the largest picture, as far as llama.cpp tells.
@@ -90,16 +90,16 @@ impl PlannedProjector {
         let header = read(path)?;
         check(&header).map_err(unusable)?;
         let found = media::measure(path).map_err(|error| unusable(error.to_string()))?;
-        let senses = Senses { pictures: found.vision, sounds: found.audio };
-        if !senses.any() {
+        let modalities = Modalities { pictures: found.vision, sounds: found.audio };
+        if !modalities.any() {
             return Err(unusable("this projector takes neither images nor audio".to_owned()));
         }
         let pieces = if found.audio_any_length { MOST_SECONDS } else { media::PIECE_SECONDS };
         Ok(Self {
             path: path.to_owned(),
             bytes: bytes(&found, weights(&header), sequences),
-            senses,
-            most_sound_seconds: if senses.sounds { pieces } else { 0 },
+            modalities,
+            most_sound_seconds: if modalities.sounds { pieces } else { 0 },
             most_rows: found.most_rows,
             non_causal: found.non_causal,
         })
@@ -343,7 +343,11 @@ mod tests {
         for kind in ProjectorKind::ALL {
             let file = kind.file(256, 1).unwrap();
             let planned = planned(&file).unwrap();
-            assert_eq!(planned.senses, Senses { pictures: kind.sees(), sounds: kind.hears() }, "{kind}");
+            assert_eq!(
+                planned.modalities,
+                Modalities { pictures: kind.sees(), sounds: kind.hears() },
+                "{kind}"
+            );
             let seen = if kind.sees() { picture::WORK_BYTES } else { 0 };
             // A sound of the longest kind, twice, and what becomes of it.
             let heard = if kind.hears() { 2 * 600 * 16_000 * 4 + 3 * 600 * 100 * 40 * 4 } else { 0 };

@@ -70,7 +70,7 @@ pub fn tagged(text: &str, media: &[MediaFile]) -> (String, Vec<MediaFile>) {
 
 /// Why a prompt with media cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SeeError {
+pub enum MediaPromptError {
     /// There is no projector, or it takes no pictures.
     #[error("this model does not support images")]
     Blind,
@@ -109,7 +109,7 @@ pub enum SeeError {
     Unloaded,
 }
 
-impl SeeError {
+impl MediaPromptError {
     /// The sense that is missing for a medium.
     const fn without(kind: MediaKind) -> Self {
         match kind {
@@ -200,7 +200,7 @@ impl From<Vec<Token>> for MediaPrompt {
 }
 
 /// Decoded sounds exist in one prompt at a time: the plan counts them once.
-static HEARING: Mutex<()> = Mutex::new(());
+static SOUND_TOKENIZATION: Mutex<()> = Mutex::new(());
 
 /// Media that were decoded, for prompts that show all of them or some.
 pub struct DecodedMedia {
@@ -212,8 +212,8 @@ pub struct DecodedMedia {
 /// Decodes the bytes of picture and sound files: not for a thread that others wait for.
 ///
 /// # Errors
-/// [`SeeError`].
-pub(crate) fn decode(tools: Option<&MediaTools>, media: &[&[u8]]) -> Result<DecodedMedia, SeeError> {
+/// [`MediaPromptError`].
+pub(crate) fn decode(tools: Option<&MediaTools>, media: &[&[u8]]) -> Result<DecodedMedia, MediaPromptError> {
     if media.is_empty() {
         return Ok(DecodedMedia { media: Vec::new(), _turn: None });
     }
@@ -226,20 +226,20 @@ pub(crate) fn decode(tools: Option<&MediaTools>, media: &[&[u8]]) -> Result<Deco
 /// tokens are not read in them; each [`marker`] in them is the next of `which` of the media.
 ///
 /// # Errors
-/// [`SeeError`].
+/// [`MediaPromptError`].
 pub(crate) fn see_decoded(
     tools: Option<&MediaTools>,
     vocab: &Vocab,
     parts: &[(String, bool)],
     media: &DecodedMedia,
     which: &[usize],
-) -> Result<MediaPrompt, SeeError> {
-    let tools = tools.ok_or(SeeError::without(MediaKind::Picture))?;
+) -> Result<MediaPrompt, MediaPromptError> {
+    let tools = tools.ok_or(MediaPromptError::without(MediaKind::Picture))?;
     let texts: Vec<(Vec<&str>, bool)> =
         parts.iter().map(|(text, input)| (text.split(marker()).collect(), *input)).collect();
     let shown: usize = texts.iter().map(|(texts, _)| texts.len() - 1).sum();
     if shown != which.len() {
-        return Err(SeeError::Template { shown, media: which.len() });
+        return Err(MediaPromptError::Template { shown, media: which.len() });
     }
     let mut left = which.iter().filter_map(|at| media.media.get(*at));
     let mut uncut = Vec::new();
@@ -257,13 +257,13 @@ pub(crate) fn see_decoded(
 /// Decodes media and cuts a rendered prompt that shows all of them.
 ///
 /// # Errors
-/// [`SeeError`].
-pub(crate) fn see(
+/// [`MediaPromptError`].
+pub(crate) fn tokenize_with_media(
     tools: Option<&MediaTools>,
     vocab: &Vocab,
     parts: &[(String, bool)],
     media: &[&[u8]],
-) -> Result<MediaPrompt, SeeError> {
+) -> Result<MediaPrompt, MediaPromptError> {
     let decoded = decode(tools, media)?;
     see_decoded(tools, vocab, parts, &decoded, &(0..media.len()).collect::<Vec<_>>())
 }
@@ -271,12 +271,12 @@ pub(crate) fn see(
 /// Cuts a prompt of parts, some of which are media, as [`see`] does.
 ///
 /// # Errors
-/// [`SeeError`].
+/// [`MediaPromptError`].
 pub(crate) fn cut(
     tools: Option<&MediaTools>,
     vocab: &Vocab,
     parts: &[PromptPart],
-) -> Result<MediaPrompt, SeeError> {
+) -> Result<MediaPrompt, MediaPromptError> {
     let files = parts.iter().filter_map(|part| match part {
         PromptPart::Media(file) => Some(file.as_slice()),
         PromptPart::Text { .. } => None,
@@ -297,45 +297,50 @@ pub(crate) fn cut(
 fn with_senses<'a>(
     tools: Option<&'a MediaTools>,
     media: &[&[u8]],
-) -> Result<(&'a MediaTools, Vec<MediaKind>), SeeError> {
+) -> Result<(&'a MediaTools, Vec<MediaKind>), MediaPromptError> {
     let kinds: Vec<MediaKind> = media.iter().map(|bytes| MediaKind::of(bytes)).collect();
     let Some(tools) = tools else {
-        return Err(SeeError::without(kinds.first().copied().unwrap_or(MediaKind::Picture)));
+        return Err(MediaPromptError::without(kinds.first().copied().unwrap_or(MediaKind::Picture)));
     };
-    match kinds.iter().find(|kind| !tools.senses.has(**kind)) {
-        Some(kind) => Err(SeeError::without(*kind)),
+    match kinds.iter().find(|kind| !tools.modalities.has(**kind)) {
+        Some(kind) => Err(MediaPromptError::without(*kind)),
         None => Ok((tools, kinds)),
     }
 }
 
 fn turn_to_hear(kinds: &[MediaKind]) -> Option<MutexGuard<'static, ()>> {
     let hears = kinds.contains(&MediaKind::Sound);
-    hears.then(|| HEARING.lock().unwrap_or_else(PoisonError::into_inner))
+    hears.then(|| SOUND_TOKENIZATION.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn cut_decoded(
     tools: &MediaTools,
     vocab: &Vocab,
     mut parts: Vec<Uncut<'_>>,
-) -> Result<MediaPrompt, SeeError> {
+) -> Result<MediaPrompt, MediaPromptError> {
     parts.retain(|part| !matches!(part, Uncut::Text { text, .. } if text.is_empty()));
     let pieces = tools.projector.tokenize(&parts)?;
     placed(tools, vocab, pieces)
 }
 
-fn decoded(tools: &MediaTools, kinds: &[MediaKind], media: &[&[u8]]) -> Result<Vec<Medium>, SeeError> {
+fn decoded(
+    tools: &MediaTools,
+    kinds: &[MediaKind],
+    media: &[&[u8]],
+) -> Result<Vec<Medium>, MediaPromptError> {
     let mut left_seconds = sound::MOST_SECONDS;
     let decode = |(at, (kind, bytes)): (usize, (&MediaKind, &&[u8]))| {
         let (number, id) = (at + 1, hex(&Sha256::digest(bytes)));
         match kind {
             MediaKind::Picture => {
-                let decoded = picture::decode(bytes).map_err(|error| SeeError::Picture { number, error })?;
+                let decoded =
+                    picture::decode(bytes).map_err(|error| MediaPromptError::Picture { number, error })?;
                 Ok(Medium::picture(decoded.width, decoded.height, &decoded.rgb, &id)?)
             }
             MediaKind::Sound => {
                 let (rate, most) = (tools.sample_rate, tools.most_sound_seconds.min(left_seconds));
-                let samples =
-                    sound::decode(bytes, rate, most).map_err(|error| SeeError::Sound { number, error })?;
+                let samples = sound::decode(bytes, rate, most)
+                    .map_err(|error| MediaPromptError::Sound { number, error })?;
                 let seconds = samples.len().div_ceil(rate.max(1) as usize);
                 left_seconds = left_seconds.saturating_sub(u32::try_from(seconds).unwrap_or(u32::MAX));
                 Ok(Medium::sound(&samples, &id)?)
@@ -345,7 +350,11 @@ fn decoded(tools: &MediaTools, kinds: &[MediaKind], media: &[&[u8]]) -> Result<V
     kinds.iter().zip(media).enumerate().map(decode).collect()
 }
 
-fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result<MediaPrompt, SeeError> {
+fn placed(
+    tools: &MediaTools,
+    vocab: &Vocab,
+    pieces: Vec<PromptPiece>,
+) -> Result<MediaPrompt, MediaPromptError> {
     let mut prompt = MediaPrompt::default();
     for (part, piece) in pieces.into_iter().enumerate() {
         match piece {
@@ -359,7 +368,8 @@ fn placed(tools: &MediaTools, vocab: &Vocab, pieces: Vec<PromptPiece>) -> Result
                 for number in [part, extent.rows, extent.positions, last] {
                     key.update((number as u64).to_le_bytes());
                 }
-                let known = tools.table.number(key.finalize().into(), extent).ok_or(SeeError::Unloaded)?;
+                let known =
+                    tools.table.number(key.finalize().into(), extent).ok_or(MediaPromptError::Unloaded)?;
                 let start = prompt.tokens.len();
                 prompt.tokens.extend(std::iter::repeat_n(known.token, extent.rows));
                 prompt.media.0.push(Placed { start, chunk: Arc::new(Chunk { known, raw }) });
@@ -384,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn gen_3_8_raw_prompts_have_their_images_at_their_tags_or_in_front() {
+    fn gen_raw_prompts_have_their_images_at_their_tags_or_in_front() {
         let images = [vec![1], vec![2]].map(Arc::new);
         let told = |text: &str| {
             let (text, placed) = tagged(text, &images);

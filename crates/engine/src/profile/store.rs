@@ -108,7 +108,7 @@ fn name_of_disk(target: &Path) -> String {
 }
 
 /// The remembered profile if it is good enough, otherwise what `measure` returns, which is then remembered in `folder`.
-/// `measure` is told why.
+/// `measure` gets the reason.
 pub fn recall(
     folder: Option<&Path>,
     need: &Need<'_>,

@@ -1,4 +1,4 @@
-//! The vocabulary between whoever asks and the generation loop: plain data, which can be sent to another process.
+//! The vocabulary between callers and the generation loop: plain data, which can be sent to another process.
 //!
 //! Below both sides: it knows neither queues nor batches nor models.
 //!

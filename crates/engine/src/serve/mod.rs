@@ -17,4 +17,4 @@ mod types;
 
 pub use runner::{RequestHandle, Runner};
 pub use text_tools::TextTools;
-pub use types::{RunnerInfo, RunnerSettings, RunnerStatus, SlotStatus, Totals};
+pub use types::{RunnerInfo, RunnerSettings, RunnerStatus, SequenceStatus, Totals};

@@ -26,7 +26,7 @@ pub(super) enum Task {
     Embed(EmbedWork, EmbedSink),
 }
 
-/// Whether the runner goes on.
+/// Whether the runner continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(super) enum Stop {
     /// It does.
@@ -138,7 +138,7 @@ impl Queue {
     /// everything is to end now.
     pub fn begin_step(&self, parts: Vec<(Arc<AtomicBool>, usize)>) -> bool {
         let mut step = lock(&self.step);
-        // With the step locked: whoever stops or cancels after this finds the step, and raises the flag.
+        // With the step locked: a stop or a cancellation after this finds the step, and raises the flag.
         if self.stops_now() || parts.iter().any(|(cancelled, _)| cancelled.load(Ordering::Relaxed)) {
             return false;
         }

@@ -13,7 +13,7 @@ use super::types::{RunnerInfo, RunnerSettings, RunnerStatus};
 use crate::budget::SharedMemory;
 use crate::error::LoadError;
 use crate::load::LoadedModel;
-use crate::media::{MediaPrompt, SeeError};
+use crate::media::{MediaPrompt, MediaPromptError};
 use crate::request::{EmbedSink, Options, Request, Sink, SubmitError};
 use crate::session::batcher::Batcher;
 use crate::session::embed::EmbedWork;
@@ -96,7 +96,7 @@ impl Runner {
     pub fn submit(&self, request: Request, sink: Sink) -> Result<RequestHandle, SubmitError> {
         let Request { prompt, options } = request;
         let prompt = self.0.text.cut(prompt).map_err(|error| match error {
-            SeeError::Unloaded => SubmitError::Stopped,
+            MediaPromptError::Unloaded => SubmitError::Stopped,
             error => SubmitError::UnusableMedia(error.to_string()),
         })?;
         self.submit_cut(prompt, options, sink)
@@ -158,7 +158,7 @@ impl Runner {
         status.context.most(free)
     }
 
-    /// Whether it can still answer. False once it was stopped, or came to grief.
+    /// Whether it can still answer. False once it was stopped or has died.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.0.queue.is_open()
@@ -274,7 +274,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         bos: vocab.bos(),
         eos: vocab.eos(),
         adds_bos: vocab.adds_bos(),
-        senses: loaded.media.as_ref().map(|media| media.senses).unwrap_or_default(),
+        modalities: loaded.media.as_ref().map(|media| media.modalities).unwrap_or_default(),
         is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
         mode: plan.mode(),

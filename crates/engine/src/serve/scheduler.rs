@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::queue::{Job, Queue, Stop, Task, Work};
-use super::types::{RunnerStatus, SlotStatus, Totals};
+use super::types::{RunnerStatus, SequenceStatus, Totals};
 use crate::error::GenerateError;
 use crate::request::{EmbedSink, Event, RequestError, Sink};
 use crate::session::active::Part;
@@ -28,7 +28,7 @@ struct Embedding {
     cancelled: Arc<AtomicBool>,
 }
 
-/// The sinks of the running requests, and what they were told in all.
+/// The sinks of the running requests, and totals of what was reported to them.
 #[derive(Default)]
 struct Listeners {
     running: HashMap<u64, Running>,
@@ -106,7 +106,7 @@ impl Scheduler {
         scheduler
     }
 
-    /// Serves until it is told to stop.
+    /// Serves until it is asked to stop.
     pub fn run(mut self) {
         loop {
             let running = self.batcher.active() + self.embeddings.len();
@@ -163,7 +163,7 @@ impl Scheduler {
 
     fn grow(&mut self, wanted: usize) {
         let promised = self.batcher.kv_mut().grow(wanted);
-        // What it holds now is told before the promise ends: nobody may count those bytes as free in between.
+        // What it holds now is reported before the reservation ends, so that those bytes never count as free in between.
         self.publish();
         drop(promised);
     }
@@ -254,7 +254,7 @@ impl Scheduler {
         }
     }
 
-    /// There is no context any more: nobody can be answered, and whoever holds the model loads another one.
+    /// There is no context any more: no request can be answered, and the model must be loaded again.
     fn fail_all(&mut self) {
         let running: Vec<u64> = self.listeners.running.keys().copied().collect();
         for id in running {
@@ -285,7 +285,7 @@ impl Scheduler {
         let context = self.batcher.kv().context_facts();
         let slots = self.batcher.kv().rows().all().iter().map(|row| {
             let sequence = row.owner.and_then(|id| self.batcher.find(id));
-            SlotStatus {
+            SequenceStatus {
                 request: row.owner,
                 cached_tokens: row.cached.len(),
                 prompt_tokens: sequence.map_or(0, |sequence| sequence.prompt_len()),

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::error::GenerateError;
 use crate::media::prompt::DecodedMedia;
-use crate::media::{MediaPrompt, MediaTools, SeeError, prompt};
+use crate::media::{MediaPrompt, MediaPromptError, MediaTools, prompt};
 use crate::prompt::{chat_parts, tokenize_chat, tokenize_parts};
 use crate::request::{Prompt, PromptPart};
 
@@ -123,31 +123,35 @@ impl TextTools {
     /// media files. Takes its time.
     ///
     /// # Errors
-    /// [`SeeError`].
-    pub fn see_chat(&self, prompt: &ChatPrompt, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        self.see(&chat_parts(prompt), media)
+    /// [`MediaPromptError`].
+    pub fn tokenize_chat_with_media(
+        &self,
+        prompt: &ChatPrompt,
+        media: &[&[u8]],
+    ) -> Result<MediaPrompt, MediaPromptError> {
+        self.tokenize_with_media(&chat_parts(prompt), media)
     }
 
     /// Decodes media files, for prompts that show all of them or some. Takes its time.
     ///
     /// # Errors
-    /// [`SeeError`].
-    pub fn decode(&self, media: &[&[u8]]) -> Result<DecodedMedia, SeeError> {
-        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+    /// [`MediaPromptError`].
+    pub fn decode(&self, media: &[&[u8]]) -> Result<DecodedMedia, MediaPromptError> {
+        let inner = self.inner().ok_or(MediaPromptError::Unloaded)?;
         prompt::decode(inner.media.as_ref(), media)
     }
 
     /// Tokens of a rendered prompt that shows `which` of the media, in this order.
     ///
     /// # Errors
-    /// [`SeeError`].
+    /// [`MediaPromptError`].
     pub fn see_decoded(
         &self,
         prompt: &ChatPrompt,
         media: &DecodedMedia,
         which: &[usize],
-    ) -> Result<MediaPrompt, SeeError> {
-        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+    ) -> Result<MediaPrompt, MediaPromptError> {
+        let inner = self.inner().ok_or(MediaPromptError::Unloaded)?;
         if which.is_empty() {
             return Ok(tokenize_chat(&inner.vocab, prompt).into());
         }
@@ -157,26 +161,34 @@ impl TextTools {
     /// The same of a text in which control tokens are read.
     ///
     /// # Errors
-    /// [`SeeError`].
-    pub fn see_text(&self, text: &str, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        self.see(&[(text.to_owned(), false)], media)
+    /// [`MediaPromptError`].
+    pub fn tokenize_text_with_media(
+        &self,
+        text: &str,
+        media: &[&[u8]],
+    ) -> Result<MediaPrompt, MediaPromptError> {
+        self.tokenize_with_media(&[(text.to_owned(), false)], media)
     }
 
-    fn see(&self, parts: &[(String, bool)], media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
-        let inner = self.inner().ok_or(SeeError::Unloaded)?;
-        prompt::see(inner.media.as_ref(), &inner.vocab, parts, media)
+    fn tokenize_with_media(
+        &self,
+        parts: &[(String, bool)],
+        media: &[&[u8]],
+    ) -> Result<MediaPrompt, MediaPromptError> {
+        let inner = self.inner().ok_or(MediaPromptError::Unloaded)?;
+        prompt::tokenize_with_media(inner.media.as_ref(), &inner.vocab, parts, media)
     }
 
     /// A prompt cut into tokens and rows of media. With media it takes its time: they are decoded.
     ///
     /// # Errors
-    /// [`SeeError`].
-    pub fn cut(&self, prompt: Prompt) -> Result<MediaPrompt, SeeError> {
+    /// [`MediaPromptError`].
+    pub fn cut(&self, prompt: Prompt) -> Result<MediaPrompt, MediaPromptError> {
         let parts = match prompt {
             Prompt::Tokens(tokens) => return Ok(tokens.into()),
             Prompt::Parts(parts) => parts,
         };
-        let inner = self.inner().ok_or(SeeError::Unloaded)?;
+        let inner = self.inner().ok_or(MediaPromptError::Unloaded)?;
         if parts.iter().any(|part| matches!(part, PromptPart::Media(_))) {
             return prompt::cut(inner.media.as_ref(), &inner.vocab, &parts);
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::budget::SharedMemory;
-use crate::media::Senses;
+use crate::media::Modalities;
 use crate::stream::{Held, StreamStats};
 
 /// How a runner works.
@@ -51,7 +51,7 @@ pub struct RunnerInfo {
     /// Whether texts begin with BOS.
     pub adds_bos: bool,
     /// What it can be shown.
-    pub senses: Senses,
+    pub modalities: Modalities,
     /// Whether it is made for embeddings (its metadata names a pooling).
     pub is_embedding_model: bool,
     /// Requests at once.
@@ -88,7 +88,7 @@ pub struct RunnerStatus {
     /// Requests that wait.
     pub queued: usize,
     /// Every sequence of the context.
-    pub slots: Vec<SlotStatus>,
+    pub slots: Vec<SequenceStatus>,
     /// For estimates of a larger context.
     pub(crate) context: ContextFacts,
     /// What streaming still held after the last graph: no pins, or something leaks.
@@ -101,7 +101,7 @@ pub struct RunnerStatus {
 
 /// One sequence of the context.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SlotStatus {
+pub struct SequenceStatus {
     /// The request that uses it.
     pub request: Option<u64>,
     /// Tokens in memory.

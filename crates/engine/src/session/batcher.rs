@@ -381,7 +381,7 @@ impl Batcher {
         self.make_room(id);
     }
 
-    /// A sequence that fills its context goes on without a part of it. What stays is computed anew, because keys know their
+    /// A sequence that fills its context continues without a part of it. What stays is computed anew, because keys know their
     /// positions, and cells may belong to other sequences too.
     fn make_room(&mut self, id: u64) {
         let context = self.kv.context_tokens();

@@ -1,6 +1,6 @@
 //! Drafts: whatever is proposed, a request says what it says without, and the KV cache holds what its rows say.
 
-use hypura_core::plan::{CacheSize, Choice};
+use hypura_core::plan::{CacheSize, Residency};
 use hypura_ggml::{Grammar, Sampler, SamplerOptions, Token};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ fn batcher_of(path: &Path, settings: LoadSettings) -> Batcher {
 
 fn batcher(sequences: u32) -> Batcher {
     let settings =
-        LoadSettings::default().with_choice(Choice::Resident).with_context(256).with_sequences(sequences);
+        LoadSettings::default().with_choice(Residency::Resident).with_context(256).with_sequences(sequences);
     batcher_of(&demo_path(), settings)
 }
 
@@ -233,7 +233,7 @@ fn drafts_of_streamed_weights_change_nothing() {
     let stream = || {
         let cache = Some(CacheSize::Percent(33.0));
         let settings =
-            LoadSettings::default().with_choice(Choice::Stream).with_cache(cache).with_context(256);
+            LoadSettings::default().with_choice(Residency::Stream).with_cache(cache).with_context(256);
         batcher_of(&demo_path(), settings)
     };
     let mut plain = stream();
@@ -358,7 +358,7 @@ fn an_answer_ends_within_its_drafts_where_it_ends_without() {
 #[test]
 fn drafts_stay_within_the_context_also_where_it_is_shifted() {
     let small = || {
-        let settings = LoadSettings::default().with_choice(Choice::Resident).with_context(48);
+        let settings = LoadSettings::default().with_choice(Residency::Resident).with_context(48);
         batcher_of(&demo_path(), settings)
     };
     for (shift, finish) in [(None, Finish::ContextFull), (Some(4), Finish::Length)] {
@@ -420,7 +420,7 @@ fn drafts_are_refused_where_a_recurrent_state_cannot_be_rewound() {
     let folder = tempfile::tempdir().unwrap();
     let demo = ModelSource::open(&demo_path()).unwrap();
     let path = mamba::mamba(folder.path(), &demo.metadata, demo.shape.vocab);
-    let settings = LoadSettings::default().with_choice(Choice::Resident).with_context(256);
+    let settings = LoadSettings::default().with_choice(Residency::Resident).with_context(256);
     let mut batcher = batcher_of(&path, settings);
     let prompt = question(&batcher, "What is a lynx?");
     let setup = setup(&batcher, &prompt, &greedy());

@@ -8,7 +8,7 @@ use super::batcher::{Batcher, Emit, Step};
 use super::sequence::Setup;
 use crate::error::{GenerateError, LoadError};
 use crate::load::LoadedModel;
-use crate::media::{MediaPrompt, SeeError, Senses, prompt};
+use crate::media::{MediaPrompt, MediaPromptError, Modalities, prompt};
 use crate::prompt::{chat_parts, tokenize_chat};
 use crate::request::{Event, Options, Outcome};
 
@@ -92,31 +92,44 @@ impl Session {
 
     /// Which media the model can be shown.
     #[must_use]
-    pub fn senses(&self) -> Senses {
-        self.loaded().media.as_ref().map(|media| media.senses).unwrap_or_default()
+    pub fn modalities(&self) -> Modalities {
+        self.loaded().media.as_ref().map(|media| media.modalities).unwrap_or_default()
     }
 
     /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`, the bytes of
     /// media files.
     ///
     /// # Errors
-    /// [`SeeError`].
-    pub fn see(&self, prompt: &ChatPrompt, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+    /// [`MediaPromptError`].
+    pub fn tokenize_with_media(
+        &self,
+        prompt: &ChatPrompt,
+        media: &[&[u8]],
+    ) -> Result<MediaPrompt, MediaPromptError> {
         if media.is_empty() {
             return Ok(self.tokenize_chat(prompt).into());
         }
-        prompt::see(self.loaded().media.as_ref(), self.vocab(), &chat_parts(prompt), media)
+        prompt::tokenize_with_media(self.loaded().media.as_ref(), self.vocab(), &chat_parts(prompt), media)
     }
 
     /// The same of a text in which control tokens are read.
     ///
     /// # Errors
-    /// [`SeeError`].
-    pub fn see_text(&self, text: &str, media: &[&[u8]]) -> Result<MediaPrompt, SeeError> {
+    /// [`MediaPromptError`].
+    pub fn tokenize_text_with_media(
+        &self,
+        text: &str,
+        media: &[&[u8]],
+    ) -> Result<MediaPrompt, MediaPromptError> {
         if media.is_empty() {
             return Ok(self.vocab().tokenize(text, true, true).into());
         }
-        prompt::see(self.loaded().media.as_ref(), self.vocab(), &[(text.to_owned(), false)], media)
+        prompt::tokenize_with_media(
+            self.loaded().media.as_ref(),
+            self.vocab(),
+            &[(text.to_owned(), false)],
+            media,
+        )
     }
 
     /// Generates after `prompt`; `show` gets text as it becomes certain.

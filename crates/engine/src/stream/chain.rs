@@ -2,7 +2,7 @@
 //! at once, so that the hits of a layer, not only their first matrices, are computed while its misses are in
 //! flight, and an expert that lands costs one call of the backend.
 
-use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlabBinding, StreamedOp};
+use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlotBinding, StreamedOp};
 
 use super::experts::{DECODE_TOKENS, ExpertStreamer, Target, no_layer, no_slots};
 use super::io::Io;
@@ -66,10 +66,10 @@ impl ExpertStreamer {
     ) -> Result<(), ExecError> {
         run.begin_chain(chain)?;
         let class = self.layout.layers[step.layer].class;
-        let bank = self.slabs[class].bank().ok_or_else(no_slots)?;
+        let bank = self.pools[class].bank().ok_or_else(no_slots)?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
         while progress.iter().any(|state| *state != Progress::Done) {
-            self.tend(io);
+            self.poll_reads(io);
             let (upper, lower) = self.advance(step, parts, &mut progress);
             if upper.is_empty() && lower.is_empty() {
                 let waiting: Vec<usize> =
@@ -78,8 +78,10 @@ impl ExpertStreamer {
                 let landed = io.wait()?;
                 self.absorb(landed);
             } else {
-                let slabs = self.bindings(&bank, step, parts)?;
-                run.meanwhile(&mut || self.tend(io), |run| run.run_chain(chain, &slabs, &upper, &lower))?;
+                let pools = self.bindings(&bank, step, parts)?;
+                run.meanwhile(&mut || self.poll_reads(io), |run| {
+                    run.run_chain(chain, &pools, &upper, &lower)
+                })?;
             }
         }
         run.finish_chain(chain)
@@ -92,18 +94,18 @@ impl ExpertStreamer {
         parts: &[usize],
         progress: &mut [Progress],
     ) -> (Vec<ChainRow>, Vec<ChainRow>) {
-        let slab = &self.slabs[self.layout.layers[step.layer].class];
+        let pool = &self.pools[self.layout.layers[step.layer].class];
         let (mut upper, mut lower) = (Vec::new(), Vec::new());
         let Some((last, first)) = parts.split_last() else { return (upper, lower) };
         for (want, state) in step.wanted.iter().zip(progress) {
             let Place::Slot(slot) = want.place else { continue };
             let number = i32::try_from(slot.0).unwrap_or(i32::MAX);
             let rows = || want.pairs.iter().map(move |pair| (*pair, number));
-            if *state == Progress::Waiting && first.iter().all(|part| slab.ready(slot, *part)) {
+            if *state == Progress::Waiting && first.iter().all(|part| pool.ready(slot, *part)) {
                 upper.extend(rows());
                 *state = Progress::Upper;
             }
-            if *state == Progress::Upper && slab.ready(slot, *last) {
+            if *state == Progress::Upper && pool.ready(slot, *last) {
                 lower.extend(rows());
                 *state = Progress::Done;
             }
@@ -116,7 +118,7 @@ impl ExpertStreamer {
         bank: &'m SlotBank,
         step: &Step,
         parts: &[usize],
-    ) -> Result<Vec<SlabBinding<'m>>, ExecError> {
+    ) -> Result<Vec<SlotBinding<'m>>, ExecError> {
         let layer = &self.layout.layers[step.layer];
         parts
             .iter()

@@ -11,8 +11,8 @@ use hypura_storage::Priority;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::io::{Io, Landed, Wish};
-use super::slots::Cells;
+use super::io::{Io, Landed, TargetedRead};
+use super::slots::ScratchRing;
 use super::slots::device::{Source, Uploads};
 use crate::error::{LoadError, StreamError};
 
@@ -50,7 +50,7 @@ struct DeviceRing {
 /// Streams the dense weights of one context.
 pub(crate) struct DenseStreamer {
     weights: Vec<DenseWeight>,
-    cells: Cells,
+    cells: ScratchRing,
     io: Io<Target>,
     device: Option<DeviceRing>,
     /// The order of use, as the last step had it: the cycle that is read ahead.
@@ -66,7 +66,7 @@ pub(crate) struct DenseStreamer {
 
 impl DenseStreamer {
     /// Every cell must have room for the largest weight and the page around its beginning.
-    pub fn new(weights: Vec<DenseWeight>, cells: Cells, io: Io<Target>) -> Self {
+    pub fn new(weights: Vec<DenseWeight>, cells: ScratchRing, io: Io<Target>) -> Self {
         let (order, window) = (Vec::new(), VecDeque::new());
         Self { weights, cells, io, device: None, order, named: 0, next: 0, window, used: 0 }
     }
@@ -123,7 +123,7 @@ impl DenseStreamer {
             self.next = self.named;
         }
         self.named = named;
-        self.feed();
+        self.fill_ring();
     }
 
     /// The step has ended, and nothing of it is being computed any more. One that used fewer weights than the
@@ -143,7 +143,7 @@ impl DenseStreamer {
             run.synchronize();
             self.reset();
             self.next = self.order.iter().position(|entry| *entry == weight).unwrap_or(0);
-            self.feed();
+            self.fill_ring();
         }
         let cell = self.front(weight)?;
         while !self.cells.ready(cell) {
@@ -164,7 +164,7 @@ impl DenseStreamer {
             self.cells.free(cell);
         }
         self.used += 1;
-        self.feed();
+        self.fill_ring();
         let landed = self.io.poll();
         self.absorb(landed);
         Ok(())
@@ -207,18 +207,18 @@ impl DenseStreamer {
                 None => {
                     let landed = self.io.wait()?;
                     self.absorb(landed);
-                    self.feed();
+                    self.fill_ring();
                 }
             }
         }
     }
 
     /// Reads the next weights of the cycle into all free cells.
-    fn feed(&mut self) {
+    fn fill_ring(&mut self) {
         if self.order.is_empty() {
             return;
         }
-        let mut wishes = Vec::new();
+        let mut reads = Vec::new();
         // A weight that is in the window already would wait for itself.
         while self.window.len() < self.order.len() {
             let weight = self.order[self.next];
@@ -228,9 +228,16 @@ impl DenseStreamer {
             let layout = &self.weights[weight];
             let read = layout.read();
             let target = Target { cell, shift: read.required - layout.bytes };
-            wishes.push(Wish { target, shard: layout.shard, read, memory, at, priority: Priority::Demand });
+            reads.push(TargetedRead {
+                target,
+                shard: layout.shard,
+                read,
+                memory,
+                at,
+                priority: Priority::Demand,
+            });
         }
-        self.io.submit(wishes);
+        self.io.submit(reads);
     }
 
     fn absorb(&mut self, landed: Vec<Landed<Target>>) {

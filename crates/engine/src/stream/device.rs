@@ -5,16 +5,16 @@
 //! done: when the ids of the next layer have been read, or at the end of the step.
 
 use hypura_core::plan::ExpertLayout;
-use hypura_ggml::{DeviceBuffer, ExecError, GraphRun, HostMemory, SlabBinding, StreamedOp};
+use hypura_ggml::{DeviceBuffer, ExecError, GraphRun, HostMemory, SlotBinding, StreamedOp};
 use std::sync::Arc;
 
 use super::experts::{ExpertStreamer, Target, no_slots};
 use super::io::Io;
+use super::layer_reads::fill_scratch_ring;
 use super::ready::free_cells;
-use super::slots::Cells;
+use super::slots::ScratchRing;
 use super::slots::device::{Frames, Source, Uploads};
 use super::step::{Place, Step};
-use super::wishes::feed_cells;
 
 /// What experts on a device need besides slots there.
 pub(crate) struct DeviceSide {
@@ -28,7 +28,7 @@ pub(crate) struct DeviceSide {
 
 impl DeviceSide {
     /// Slots and frames are where `uploads` leads to; `cells` are those of the host.
-    pub fn new(uploads: Uploads, layout: &ExpertLayout, cells: &Cells) -> Self {
+    pub fn new(uploads: Uploads, layout: &ExpertLayout, cells: &ScratchRing) -> Self {
         let frames = Frames::new(layout, &uploads);
         let cells: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(cells.arena())));
         Self { uploads, frames, cells, launched: Vec::new() }
@@ -77,7 +77,7 @@ impl DeviceNode<'_> {
             // A ubatch without outputs has no tokens left in its last layer.
             return Ok(());
         }
-        self.streamer.tend(self.io);
+        self.streamer.poll_reads(self.io);
         loop {
             let waits = |want: &usize| !self.streamer.is_ready(step, *want, self.part);
             let waiting: Vec<usize> = (0..step.wanted.len()).filter(waits).collect();
@@ -87,10 +87,10 @@ impl DeviceNode<'_> {
             self.wait_for(step, &waiting)?;
         }
         let layer = &self.streamer.layout.layers[step.layer];
-        let bank = self.streamer.slabs[layer.class].bank().ok_or_else(no_slots)?;
+        let bank = self.streamer.pools[layer.class].bank().ok_or_else(no_slots)?;
         bank.memory().fence(run);
-        let slab = bank.binding(self.part, &layer.parts[self.part]).ok_or_else(no_slots)?;
-        self.launch(run, slab, slots)
+        let pool = bank.binding(self.part, &layer.parts[self.part]).ok_or_else(no_slots)?;
+        self.launch(run, pool, slots)
     }
 
     fn run_in_frame(&mut self, run: &mut GraphRun<'_>, step: &mut Step) -> Result<(), ExecError> {
@@ -113,14 +113,14 @@ impl DeviceNode<'_> {
                 uploads.lock().wait();
                 free_cells(&mut self.streamer.cells, step, self.part, &ready);
             }
-            feed_cells(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
-            self.streamer.tend(self.io);
+            fill_scratch_ring(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
+            self.streamer.poll_reads(self.io);
         }
         let layer = &self.streamer.layout.layers[step.layer];
         let (stride, slots) = (layer.parts[self.part].slice_bytes, layer.experts as usize);
         uploads.lock().fence(run);
         let region = frame.region(0..stride * slots).ok_or_else(no_slots)?;
-        let outcome = self.launch(run, SlabBinding { memory: region.into(), stride, slots }, &step.experts);
+        let outcome = self.launch(run, SlotBinding { memory: region.into(), stride, slots }, &step.experts);
         if let Some(device) = &mut self.streamer.device {
             device.frames.launch();
         }
@@ -130,11 +130,11 @@ impl DeviceNode<'_> {
     fn launch(
         &mut self,
         run: &mut GraphRun<'_>,
-        slab: SlabBinding<'_>,
+        pool: SlotBinding<'_>,
         slots: &[i32],
     ) -> Result<(), ExecError> {
         let op = self.op;
-        run.meanwhile(&mut || self.streamer.tend(self.io), |run| run.run_bound(op, slab, slots))
+        run.meanwhile(&mut || self.streamer.poll_reads(self.io), |run| run.run_bound(op, pool, slots))
     }
 
     /// Brings the slice of an expert, which has landed, to its place in a frame.
@@ -146,7 +146,7 @@ impl DeviceNode<'_> {
         let mut uploader = device.uploads.lock();
         match &want.place {
             Place::Slot(slot) => {
-                let bank = self.streamer.slabs[layer.class].bank().ok_or_else(no_slots)?;
+                let bank = self.streamer.pools[layer.class].bank().ok_or_else(no_slots)?;
                 let from = bank.memory().host_slice(slot.index(), layout);
                 // The arena of slots is another than that of cells.
                 let source: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(bank.memory().arena())));
@@ -166,8 +166,8 @@ impl DeviceNode<'_> {
         let landed = self.io.wait()?;
         self.streamer.absorb(landed);
         // A stopped step may have left cells behind that are free only now.
-        feed_cells(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
-        self.streamer.keep_busy(self.io);
+        fill_scratch_ring(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
+        self.streamer.issue_prefetches(self.io);
         Ok(())
     }
 }

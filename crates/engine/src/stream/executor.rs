@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::ahead::{Ahead, View};
 use super::dense::DenseStreamer;
 use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
 use super::io::Io;
+use super::prefetcher::{Prefetcher, View};
 use super::routes::RouteTap;
 use super::segments::{Place, PlacedOp, Segment, segments};
 use super::stats::{Held, StatsPart, StreamStats};
@@ -24,7 +24,7 @@ use crate::error::StreamError;
 pub(crate) struct ExpertSide {
     pub streamer: ExpertStreamer,
     pub io: Io<Target>,
-    pub ahead: Ahead,
+    pub prefetcher: Prefetcher,
     pub tap: Option<RouteTap>,
 }
 
@@ -32,7 +32,7 @@ impl ExpertSide {
     /// A pass over the layers begins, of so many tokens.
     fn begin_pass(&mut self, tokens: usize) {
         self.streamer.begin_pass(&self.io, tokens);
-        self.ahead.begin_pass(self.streamer.layout(), tokens);
+        self.prefetcher.begin_pass(self.streamer.layout(), tokens);
         if let Some(tap) = &mut self.tap {
             tap.begin_pass(tokens);
         }
@@ -51,9 +51,9 @@ impl ExpertSide {
             tap.layer(run, op, layout.layer, layout.experts)?;
         }
         let ids = run.moe_ids(op)?;
-        self.ahead.came(layer, &ids);
+        self.prefetcher.record_used(layer, &ids);
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
-        match self.ahead.after_router(layer) {
+        match self.prefetcher.after_router(layer) {
             Some(view) => self.look_ahead(run, view),
             None => Ok(()),
         }
@@ -65,11 +65,11 @@ impl ExpertSide {
             return Ok(());
         }
         let layout = self.streamer.layout();
-        let mut choices = self.ahead.predict(run, layout, view)?;
+        let mut choices = self.prefetcher.predict(run, layout, view)?;
         if let Some(tap) = &self.tap {
-            self.ahead.foresee(&mut choices, layout, |layer| tap.upcoming(layer));
+            self.prefetcher.predict_from_trace(&mut choices, layout, |layer| tap.upcoming(layer));
         }
-        let guesses = self.ahead.choose(choices);
+        let guesses = self.prefetcher.choose(choices);
         self.streamer.expect(&mut self.io, guesses);
         Ok(())
     }
@@ -238,7 +238,7 @@ impl StreamExecutor {
     /// Nodes without streamed weights; the disk is kept busy meanwhile.
     fn run_plain(&mut self, run: &mut GraphRun<'_>, nodes: Range<usize>) -> Result<(), ExecError> {
         match &mut self.experts {
-            Some(side) => run.meanwhile(&mut || side.streamer.tend(&mut side.io), |run| run.run(nodes)),
+            Some(side) => run.meanwhile(&mut || side.streamer.poll_reads(&mut side.io), |run| run.run(nodes)),
             None => run.run(nodes),
         }
     }
@@ -267,8 +267,8 @@ impl StreamExecutor {
         if first {
             return Ok(Vec::new());
         }
-        side.ahead.begin_graph(run, side.streamer.layout());
-        Ok(side.ahead.entries())
+        side.prefetcher.begin_graph(run, side.streamer.layout());
+        Ok(side.prefetcher.entries())
     }
 
     /// Gives back everything that a failed or stopped graph holds.
@@ -302,12 +302,12 @@ impl StreamExecutor {
             stats.decode = side.streamer.decode;
             stats.prefill = side.streamer.prefill;
             stats.shared_bytes = side.streamer.shared_bytes;
-            stats.prefetch_switched_off = side.ahead.times_switched_off();
+            stats.prefetch_switched_off = side.prefetcher.times_switched_off();
             stats.bytes_read += side.io.device_bytes();
             stats.disk_busy += side.io.disk_busy();
             stats.read_stall += side.io.stall();
-            for slab in side.streamer.slabs() {
-                let counters = slab.cache.counters();
+            for pool in side.streamer.pools() {
+                let counters = pool.cache.counters();
                 stats.evictions += counters.evictions;
                 stats.prefetches += counters.prefetches;
                 stats.prefetches_wasted += counters.prefetches_wasted;
@@ -380,7 +380,7 @@ impl StreamExecutor {
             // While the slots get their first pages, times say little about guessing.
             let settled = side.streamer.memory().is_none_or(|memory| !memory.is_populating());
             if let Some((tokens, time)) = step.decode_time().filter(|_| ok && settled) {
-                side.ahead.observe(tokens, time);
+                side.prefetcher.observe(tokens, time);
             }
         }
         if let Some(dense) = &mut self.dense {

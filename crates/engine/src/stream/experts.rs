@@ -14,15 +14,15 @@ use hypura_core::prefetch::QUEUE;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
 use hypura_storage::{Arena, Priority, ReadError};
 
-use super::ahead::Guess;
 use super::device::{DeviceNode, DeviceSide};
 use super::io::{Io, Landed};
+use super::layer_reads::{fill_scratch_ring, slot_reads};
+use super::prefetcher::Guess;
 use super::ready::free_cells;
 use super::slots::device::Uploads;
-use super::slots::{Cells, Slab};
+use super::slots::{ScratchRing, SlotPool};
 use super::stats::Held;
-use super::step::{LayerOps, Place, Sorted, Step, group_by_expert};
-use super::wishes::{feed_cells, slot_wishes};
+use super::step::{GroupedIds, LayerOps, Place, Step, group_by_expert};
 use crate::error::StreamError;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,9 +61,9 @@ pub struct Lookups {
     pub late: u64,
 }
 
-/// Experts were placed in a slab that has no memory.
+/// Experts were placed in a pool that has no memory.
 pub(super) fn no_slots() -> ExecError {
-    ExecError::Misuse("a slab without slots".to_owned())
+    ExecError::Misuse("a pool without slots".to_owned())
 }
 
 /// A node of experts came before its layer began, or after it ended.
@@ -74,10 +74,10 @@ pub(super) fn no_layer() -> ExecError {
 /// Streams the experts of one context.
 pub(crate) struct ExpertStreamer {
     pub(super) layout: ExpertLayout,
-    pub(super) slabs: Vec<Slab>,
-    /// Slots of each slab at first.
+    pub(super) pools: Vec<SlotPool>,
+    /// Slots of each pool at first.
     pub(super) planned: Vec<u32>,
-    pub(super) cells: Cells,
+    pub(super) cells: ScratchRing,
     pub(super) device: Option<DeviceSide>,
     pub(super) step: Option<Step>,
     clock: TokenClock,
@@ -93,11 +93,11 @@ pub(crate) struct ExpertStreamer {
 }
 
 impl ExpertStreamer {
-    pub fn new(layout: ExpertLayout, slabs: Vec<Slab>, cells: Cells) -> Self {
+    pub fn new(layout: ExpertLayout, pools: Vec<SlotPool>, cells: ScratchRing) -> Self {
         Self {
             layout,
-            planned: slabs.iter().map(Slab::slots).collect(),
-            slabs,
+            planned: pools.iter().map(SlotPool::slots).collect(),
+            pools,
             cells,
             device: None,
             step: None,
@@ -136,11 +136,11 @@ impl ExpertStreamer {
 
     /// The memory of all slots; `None` without slots.
     pub fn memory(&self) -> Option<&Arc<Arena>> {
-        self.slabs.iter().find_map(Slab::arena)
+        self.pools.iter().find_map(SlotPool::arena)
     }
 
-    pub fn slabs(&self) -> &[Slab] {
-        &self.slabs
+    pub fn pools(&self) -> &[SlotPool] {
+        &self.pools
     }
 
     /// A pass over the layers begins, of `tokens` tokens.
@@ -178,7 +178,7 @@ impl ExpertStreamer {
     /// All of a layer's experts are computed.
     pub(super) fn end_layer(&mut self, io: &mut Io<Target>, step: &Step) {
         self.unpin(step);
-        self.tend(io);
+        self.poll_reads(io);
     }
 
     /// Looks up the experts of a layer and starts all reads.
@@ -196,22 +196,22 @@ impl ExpertStreamer {
         // The ids are known: the device is done with the layers before.
         self.settle();
         let layer = &self.layout.layers[index];
-        let mut sorted = group_by_expert(ids, layer.experts);
-        let loads = self.place(io, index, ids.tokens, &mut sorted);
+        let mut grouped = group_by_expert(ids, layer.experts);
+        let loads = self.place(io, index, ids.tokens, &mut grouped);
         let layer = &self.layout.layers[index];
-        let slab = &self.slabs[layer.class];
+        let pool = &self.pools[layer.class];
         if self.synchronous {
             read_one_part_after_the_other(self, io, index, &loads, &ops.parts);
         } else {
-            io.submit(slot_wishes(layer, index, slab, &loads, &ops.parts, Priority::Demand));
+            io.submit(slot_reads(layer, index, pool, &loads, &ops.parts, Priority::Demand));
         }
         let layer = &self.layout.layers[index];
-        let mut step = Step::new(index, layer, ids_operand, ids, sorted, ops);
+        let mut step = Step::new(index, layer, ids_operand, ids, grouped, ops);
         if self.device.is_some() {
             step.experts.clone_from(&ids.experts);
         }
         let step = self.step.insert(step);
-        feed_cells(io, &self.layout, &mut self.cells, step);
+        fill_scratch_ring(io, &self.layout, &mut self.cells, step);
     }
 
     /// Asks the cache for every expert of a layer, and counts. Returns what must be read into slots.
@@ -220,17 +220,17 @@ impl ExpertStreamer {
         io: &mut Io<Target>,
         index: usize,
         tokens: usize,
-        sorted: &mut Sorted,
+        grouped: &mut GroupedIds,
     ) -> Vec<(u32, SlotId)> {
         let layer = &self.layout.layers[index];
-        let demands = sorted.demands(layer.layer);
-        let slab = &mut self.slabs[layer.class];
-        let prefetches_used = slab.cache.counters().prefetches_used;
-        let grants = slab.cache.acquire_step(&demands, self.clock, u32::try_from(tokens).unwrap_or(u32::MAX));
+        let demands = grouped.demands(layer.layer);
+        let pool = &mut self.pools[layer.class];
+        let prefetches_used = pool.cache.counters().prefetches_used;
+        let grants = pool.cache.acquire_step(&demands, self.clock, u32::try_from(tokens).unwrap_or(u32::MAX));
         let lookups = if tokens <= DECODE_TOKENS { &mut self.decode } else { &mut self.prefill };
         let mut loads = Vec::new();
         let expert_bytes: u64 = layer.parts.iter().map(|part| part.slice_bytes as u64).sum();
-        for (want, grant) in sorted.wanted.iter_mut().zip(&grants) {
+        for (want, grant) in grouped.wanted.iter_mut().zip(&grants) {
             if tokens <= DECODE_TOKENS && matches!(grant, Grant::Load(_) | Grant::NoRoom) {
                 self.shared_bytes += expert_bytes * (want.pairs.len() as u64 - 1);
             }
@@ -246,7 +246,7 @@ impl ExpertStreamer {
                 }
                 Grant::Load(slot) => {
                     lookups.misses += 1;
-                    slab.start(*slot, layer.parts.len());
+                    pool.start(*slot, layer.parts.len());
                     loads.push((want.expert, *slot));
                 }
                 Grant::NoRoom => lookups.misses += 1,
@@ -256,7 +256,7 @@ impl ExpertStreamer {
             }
         }
         // An expert that is here only because a prefetch read it for this step is no hit of the cache.
-        let prefetched = slab.cache.counters().prefetches_used - prefetches_used;
+        let prefetched = pool.cache.counters().prefetches_used - prefetches_used;
         lookups.prefetched += prefetched;
         lookups.misses += prefetched;
         lookups.hits = lookups.hits.saturating_sub(prefetched);
@@ -265,40 +265,40 @@ impl ExpertStreamer {
 
     /// Whether every expert of the model is in a slot: nothing is left to read ahead.
     pub fn holds_all(&self) -> bool {
-        let classes = self.slabs.iter().zip(&self.layout.classes);
-        classes.into_iter().all(|(slab, class)| slab.cache.resident() as u64 == class.experts)
+        let classes = self.pools.iter().zip(&self.layout.classes);
+        classes.into_iter().all(|(pool, class)| pool.cache.resident() as u64 == class.experts)
     }
 
     /// What the next layers will probably want replaces what they were thought to want.
     pub fn expect(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) {
         self.guesses = guesses.into();
-        self.keep_busy(io);
+        self.issue_prefetches(io);
     }
 
     /// Starts reads of guessed experts, likeliest first, while the disk has too little to do; as far as they
     /// are absent and there is room that nobody needs more.
-    pub(super) fn keep_busy(&mut self, io: &mut Io<Target>) {
+    pub(super) fn issue_prefetches(&mut self, io: &mut Io<Target>) {
         let mut backlog = io.backlog_bytes();
-        let mut wishes = Vec::new();
+        let mut reads = Vec::new();
         while backlog < self.queue_bytes {
             let Some(Guess { layer: index, expert }) = self.guesses.pop_front() else { break };
             let layer = &self.layout.layers[index];
-            let slab = &mut self.slabs[layer.class];
-            if let Some(slot) = slab.cache.prefetch(ExpertKey::new(layer.layer, expert), self.clock) {
-                slab.start(slot, layer.parts.len());
+            let pool = &mut self.pools[layer.class];
+            if let Some(slot) = pool.cache.prefetch(ExpertKey::new(layer.layer, expert), self.clock) {
+                pool.start(slot, layer.parts.len());
                 let parts: Vec<usize> = (0..layer.parts.len()).collect();
-                wishes.extend(slot_wishes(layer, index, slab, &[(expert, slot)], &parts, Priority::Prefetch));
+                reads.extend(slot_reads(layer, index, pool, &[(expert, slot)], &parts, Priority::Prefetch));
                 backlog += layer.parts.iter().map(|part| part.slice_bytes).sum::<usize>();
             }
         }
-        io.submit(wishes);
+        io.submit(reads);
     }
 
     /// Takes in what has landed and gives the disk more.
-    pub(super) fn tend(&mut self, io: &mut Io<Target>) {
+    pub(super) fn poll_reads(&mut self, io: &mut Io<Target>) {
         let landed = io.poll();
         self.absorb(landed);
-        self.keep_busy(io);
+        self.issue_prefetches(io);
     }
 
     fn compute(
@@ -309,7 +309,7 @@ impl ExpertStreamer {
         part: usize,
         step: &mut Step,
     ) -> Result<(), ExecError> {
-        self.tend(io);
+        self.poll_reads(io);
         let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
         // A ubatch without outputs has no tokens left in its last layer.
         if let Some(slots) = &step.slots
@@ -318,9 +318,9 @@ impl ExpertStreamer {
             && todo.iter().all(|want| self.is_ready(step, *want, part))
         {
             let layer = &self.layout.layers[step.layer];
-            let slab = self.slabs[layer.class].binding(part, &layer.parts[part]);
-            let slab = slab.ok_or_else(no_slots)?;
-            return run.meanwhile(&mut || io.refill(), |run| run.run_bound(op, slab, slots));
+            let pool = self.pools[layer.class].binding(part, &layer.parts[part]);
+            let pool = pool.ok_or_else(no_slots)?;
+            return run.meanwhile(&mut || io.resubmit(), |run| run.run_bound(op, pool, slots));
         }
         run.zero_rows(op, &step.none)?;
         while !todo.is_empty() {
@@ -331,13 +331,13 @@ impl ExpertStreamer {
                 let landed = io.wait()?;
                 self.absorb(landed);
                 // A stopped step may have left cells behind that are free only now.
-                feed_cells(io, &self.layout, &mut self.cells, step);
-                self.keep_busy(io);
+                fill_scratch_ring(io, &self.layout, &mut self.cells, step);
+                self.issue_prefetches(io);
             } else {
-                run.meanwhile(&mut || io.refill(), |run| self.run_ready(run, op, part, step, &ready))?;
+                run.meanwhile(&mut || io.resubmit(), |run| self.run_ready(run, op, part, step, &ready))?;
                 free_cells(&mut self.cells, step, part, &ready);
-                feed_cells(io, &self.layout, &mut self.cells, step);
-                self.tend(io);
+                fill_scratch_ring(io, &self.layout, &mut self.cells, step);
+                self.poll_reads(io);
             }
         }
         Ok(())
@@ -355,7 +355,7 @@ impl ExpertStreamer {
                 let layer = &self.layout.layers[layer];
                 let layout = &layer.parts[part];
                 let read = layout.read(expert);
-                self.slabs[layer.class].land(slot, part, layout, read, result);
+                self.pools[layer.class].land(slot, part, layout, read, result);
             }
             Target::Cell { cell, shift } => match result {
                 Ok(()) => self.cells.land(cell, shift),
@@ -369,11 +369,11 @@ impl ExpertStreamer {
     }
 
     /// Fails when an expert that the step waits for cannot come any more. A failed prefetch of an expert that
-    /// nobody wants is no failure: whoever wants it later reads it again.
+    /// nobody wants is no failure: a later demand reads it again.
     pub(super) fn check(&self, step: &Step, todo: &[usize]) -> Result<(), ExecError> {
-        let slab = &self.slabs[self.layout.layers[step.layer].class];
+        let pool = &self.pools[self.layout.layers[step.layer].class];
         let failed = todo.iter().find_map(|want| match step.wanted[*want].place {
-            Place::Slot(slot) => slab.failure(slot),
+            Place::Slot(slot) => pool.failure(slot),
             Place::Cells(_) => None,
         });
         match failed.or_else(|| Some(StreamError::Read(self.failure.clone()?).into())) {
@@ -383,10 +383,10 @@ impl ExpertStreamer {
     }
 
     pub(super) fn unpin(&mut self, step: &Step) {
-        let slab = &mut self.slabs[self.layout.layers[step.layer].class];
+        let pool = &mut self.pools[self.layout.layers[step.layer].class];
         for want in &step.wanted {
             if let Place::Slot(slot) = want.place {
-                slab.cache.unpin(slot);
+                pool.cache.unpin(slot);
             }
         }
     }
@@ -402,7 +402,7 @@ impl ExpertStreamer {
             match target {
                 Target::Slot { layer, slot, part, .. } => {
                     let layer = &self.layout.layers[layer];
-                    self.slabs[layer.class].give_up(slot, part);
+                    self.pools[layer.class].give_up(slot, part);
                 }
                 Target::Cell { cell, .. } => self.cells.give_up(cell),
             }
@@ -420,8 +420,8 @@ impl ExpertStreamer {
     /// What is held right now.
     pub fn held(&self) -> Held {
         Held {
-            pins: self.slabs.iter().map(|slab| slab.cache.pinned()).sum(),
-            loading_slots: self.slabs.iter().map(|slab| slab.cache.loading()).sum(),
+            pins: self.pools.iter().map(|pool| pool.cache.pinned()).sum(),
+            loading_slots: self.pools.iter().map(|pool| pool.cache.loading()).sum(),
             cells: self.cells.in_use(),
             reads: 0,
         }
@@ -439,8 +439,8 @@ fn read_one_part_after_the_other(
 ) {
     for part in parts {
         let layer = &streamer.layout.layers[index];
-        let slab = &streamer.slabs[layer.class];
-        io.submit(slot_wishes(layer, index, slab, loads, &[*part], Priority::Demand));
+        let pool = &streamer.pools[layer.class];
+        io.submit(slot_reads(layer, index, pool, loads, &[*part], Priority::Demand));
         // An error says that nothing is out any more.
         while let Ok(landed) = io.wait() {
             streamer.absorb(landed);

@@ -3,22 +3,22 @@
 
 use super::experts::{ExpertStreamer, Target};
 use super::io::Io;
-use super::slots::Slab;
+use super::slots::SlotPool;
 
 /// Of the slots that were planned one in so many stays, whatever a context wants: with none every expert
 /// would be read each time.
 const STAYS: u32 = 2;
 
-/// Slots of a slab of `planned` that may go.
-fn spare(slab: &Slab, planned: u32) -> u32 {
-    slab.slots().saturating_sub(planned.div_ceil(STAYS))
+/// Slots of a pool of `planned` that may go.
+fn spare(pool: &SlotPool, planned: u32) -> u32 {
+    pool.slots().saturating_sub(planned.div_ceil(STAYS))
 }
 
 impl ExpertStreamer {
     /// Bytes of slots that may go.
     pub fn spare_bytes(&self) -> u64 {
-        let slabs = self.slabs.iter().zip(&self.planned);
-        slabs.map(|(slab, planned)| u64::from(spare(slab, *planned)) * slab.slot_bytes()).sum()
+        let pools = self.pools.iter().zip(&self.planned);
+        pools.map(|(pool, planned)| u64::from(spare(pool, *planned)) * pool.slot_bytes()).sum()
     }
 
     /// Gives up slots of at least so many bytes, as far as they may go, each class its share; returns how
@@ -32,17 +32,17 @@ impl ExpertStreamer {
         }
         let share = (bytes as f64 / all as f64).min(1.0);
         let mut freed = 0;
-        for (slab, planned) in self.slabs.iter_mut().zip(&self.planned) {
-            let before = slab.slots();
-            let gone = (f64::from(spare(slab, *planned)) * share).ceil() as u32;
-            slab.shrink(before - gone.min(before));
-            freed += u64::from(before - slab.slots()) * slab.slot_bytes();
+        for (pool, planned) in self.pools.iter_mut().zip(&self.planned) {
+            let before = pool.slots();
+            let gone = (f64::from(spare(pool, *planned)) * share).ceil() as u32;
+            pool.shrink(before - gone.min(before));
+            freed += u64::from(before - pool.slots()) * pool.slot_bytes();
         }
         freed
     }
 
     /// Slots of each class.
     pub fn slot_counts(&self) -> Vec<u32> {
-        self.slabs.iter().map(Slab::slots).collect()
+        self.pools.iter().map(SlotPool::slots).collect()
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Landed<T> {
 }
 
 /// A read to start.
-pub(crate) struct Wish<T> {
+pub(crate) struct TargetedRead<T> {
     pub target: T,
     pub shard: usize,
     pub read: PartRead,
@@ -69,21 +69,21 @@ impl<T: Copy> Io<T> {
     }
 
     /// Starts reads; never blocks.
-    pub fn submit(&mut self, wishes: Vec<Wish<T>>) {
-        let mut requests = Vec::with_capacity(wishes.len());
-        for wish in wishes {
+    pub fn submit(&mut self, reads: Vec<TargetedRead<T>>) {
+        let mut requests = Vec::with_capacity(reads.len());
+        for read in reads {
             let tag = self.next_tag;
             self.next_tag += 1;
-            self.targets.insert(tag, wish.target);
+            self.targets.insert(tag, read.target);
             requests.push(ReadRequest {
                 tag,
-                file: Arc::clone(&self.files[wish.shard]),
-                offset: wish.read.offset,
-                len: wish.read.len,
-                required: wish.read.required,
-                dst: wish.memory,
-                dst_offset: wish.at,
-                priority: wish.priority,
+                file: Arc::clone(&self.files[read.shard]),
+                offset: read.read.offset,
+                len: read.read.len,
+                required: read.read.required,
+                dst: read.memory,
+                dst_offset: read.at,
+                priority: read.priority,
             });
         }
         if !requests.is_empty() {
@@ -112,12 +112,12 @@ impl<T: Copy> Io<T> {
 
     /// What has finished, without waiting.
     pub fn poll(&mut self) -> Vec<Landed<T>> {
-        self.refill();
+        self.resubmit();
         self.collect()
     }
 
-    /// Starts what may start now that other reads have ended. What has finished is told later.
-    pub fn refill(&mut self) {
+    /// Starts what may start now that other reads have ended. Completions are reported later.
+    pub fn resubmit(&mut self) {
         self.reader.poll(&mut self.completions);
     }
 

@@ -7,9 +7,9 @@
 //! - `ready`: what of a layer can be computed now
 //! - `device`: a layer on a device
 //! - `step`: what one layer of one step needs
-//! - `wishes`: the reads of a layer
+//! - `layer_reads`: the reads of a layer
 //! - `give_back`: slots for something else
-//! - `ahead`: guessing the next layer's experts
+//! - `prefetcher`: guessing the next layer's experts
 //! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
 //! - `dense`: dense weights through a ring
@@ -18,7 +18,6 @@
 //! - `handle`: the executor, shared by the context and the engine
 //! - `stats`: what was done
 
-pub(crate) mod ahead;
 mod chain;
 pub(crate) mod dense;
 mod device;
@@ -27,6 +26,8 @@ pub(crate) mod experts;
 mod give_back;
 pub(crate) mod handle;
 pub(crate) mod io;
+mod layer_reads;
+pub(crate) mod prefetcher;
 mod ready;
 pub(crate) mod routes;
 mod segments;
@@ -34,10 +35,9 @@ pub(crate) mod selection;
 pub(crate) mod slots;
 mod stats;
 mod step;
-mod wishes;
 
-pub use ahead::Prefetch;
 pub use experts::Lookups;
+pub use prefetcher::Prefetch;
 pub use routes::{RouteLog, RouteSettings, trace_header};
 pub(crate) use stats::StatsPart;
 pub use stats::{Held, SharedStats, StreamStats};

@@ -3,7 +3,7 @@
 use hypura_ggml::{ExecError, GraphRun, RowGroup, StreamedOp};
 
 use super::experts::{DECODE_TOKENS, ExpertStreamer, MOST_ROWS};
-use super::slots::Cells;
+use super::slots::ScratchRing;
 use super::step::{Place, Step};
 
 impl ExpertStreamer {
@@ -30,7 +30,7 @@ impl ExpertStreamer {
     pub(super) fn is_ready(&self, step: &Step, want: usize, part: usize) -> bool {
         let class = self.layout.layers[step.layer].class;
         match &step.wanted[want].place {
-            Place::Slot(slot) => self.slabs[class].ready(*slot, part),
+            Place::Slot(slot) => self.pools[class].ready(*slot, part),
             Place::Cells(cells) => cells[part].is_some_and(|cell| self.cells.ready(cell)),
         }
     }
@@ -44,12 +44,12 @@ impl ExpertStreamer {
         ready: &[usize],
     ) -> Result<(), ExecError> {
         let layer = &self.layout.layers[step.layer];
-        let (layout, slab) = (&layer.parts[part], &self.slabs[layer.class]);
+        let (layout, pool) = (&layer.parts[part], &self.pools[layer.class]);
         let lost = || ExecError::Misuse("an expert without memory".to_owned());
         let most = ready.iter().map(|want| step.wanted[*want].pairs.len()).max().unwrap_or(0);
         let zeros = vec![0i32; most];
         let mut groups: Vec<RowGroup<'_>> = Vec::with_capacity(ready.len());
-        // A few rows in slots go as one node over the slab; many rows go expert by expert, because ggml's
+        // A few rows in slots go as one node over all slots; many rows go expert by expert, because ggml's
         // work memory grows with slots × rows.
         let together = step.tokens <= DECODE_TOKENS;
         let (mut pairs, mut slots) = (Vec::new(), Vec::new());
@@ -61,24 +61,24 @@ impl ExpertStreamer {
                     slots.resize(pairs.len(), i32::try_from(slot.0).unwrap_or(i32::MAX));
                     continue;
                 }
-                Place::Slot(slot) => slab.host_slice(*slot, layout),
+                Place::Slot(slot) => pool.host_slice(*slot, layout),
                 Place::Cells(cells) => {
                     cells[part].and_then(|cell| self.cells.slice(cell, layout.slice_bytes))
                 }
             };
             let binding = binding.ok_or_else(lost)?;
-            groups.push(RowGroup { slab: binding, pairs: &want.pairs, slots: &zeros[..want.pairs.len()] });
+            groups.push(RowGroup { binding, pairs: &want.pairs, slots: &zeros[..want.pairs.len()] });
         }
         if !pairs.is_empty() {
-            let binding = slab.binding(part, layout).ok_or_else(lost)?;
-            groups.push(RowGroup { slab: binding, pairs: &pairs, slots: &slots });
+            let binding = pool.binding(part, layout).ok_or_else(lost)?;
+            groups.push(RowGroup { binding, pairs: &pairs, slots: &slots });
         }
         run.run_rows(op, &groups)
     }
 }
 
 /// Gives back the cells of what was computed.
-pub(super) fn free_cells(cells: &mut Cells, step: &mut Step, part: usize, done: &[usize]) {
+pub(super) fn free_cells(cells: &mut ScratchRing, step: &mut Step, part: usize, done: &[usize]) {
     for want in done {
         if let Place::Cells(taken) = &mut step.wanted[*want].place
             && let Some(cell) = taken[part].take()

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{LoadError, StreamError};
 
-/// Tokens recorded so far, shared with whoever writes them out.
+/// Tokens recorded so far, shared with their writer.
 #[derive(Clone, Debug, Default)]
 pub struct RouteLog(Arc<Mutex<Vec<TraceToken>>>);
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::ahead::View;
+use super::prefetcher::View;
 use super::step::LayerOps;
 
 /// What a streamed weight is to us.

@@ -15,7 +15,7 @@ const SIGMOID: u32 = 2;
 
 /// Experts that speak for their group: the sum of their probabilities is the group's (DeepSeek-V3, section 2.1.2; llama.cpp
 /// does the same).
-const SPEAKERS: usize = 2;
+const GROUP_TOP: usize = 2;
 
 /// Experts are divided evenly into groups, and chosen from the best of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,8 @@ impl Groups {
     /// Puts the experts of all but the best groups behind every other.
     fn forbid(self, row: &mut [f32]) {
         let size = row.len() / self.count;
-        let mut best: Vec<(f32, usize)> = row.chunks_exact(size).map(voice).zip(0..self.count).collect();
+        let mut best: Vec<(f32, usize)> =
+            row.chunks_exact(size).map(group_score).zip(0..self.count).collect();
         best.sort_by(|(one, _), (other, _)| other.total_cmp(one));
         for (_, group) in best.into_iter().skip(self.used) {
             row[group * size..(group + 1) * size].fill(f32::NEG_INFINITY);
@@ -107,10 +108,10 @@ impl Groups {
 }
 
 /// The sum of the highest probabilities of a group.
-fn voice(group: &[f32]) -> f32 {
+fn group_score(group: &[f32]) -> f32 {
     let mut sorted = group.to_vec();
     sorted.sort_by(|one, other| other.total_cmp(one));
-    sorted.iter().take(SPEAKERS).sum()
+    sorted.iter().take(GROUP_TOP).sum()
 }
 
 /// A vector of the model; `None` when there is none of that name, type and length.

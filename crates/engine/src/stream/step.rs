@@ -6,7 +6,7 @@ use hypura_ggml::MoeIds;
 use std::collections::VecDeque;
 
 /// An expert that the step needs.
-pub(super) struct Wanted {
+pub(super) struct ExpertDemand {
     pub expert: u32,
     /// Indices into the ids.
     pub pairs: Vec<u32>,
@@ -23,7 +23,7 @@ pub(super) enum Place {
 pub(super) struct Step {
     pub layer: usize,
     pub ids: usize,
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<ExpertDemand>,
     /// Pairs without an expert.
     pub none: Vec<u32>,
     /// For each pair its slot, when every expert has one.
@@ -48,7 +48,7 @@ pub(crate) struct LayerOps {
 }
 
 /// Collects the pairs of each expert.
-pub(super) fn group_by_expert(ids: &MoeIds, experts: u32) -> Sorted {
+pub(super) fn group_by_expert(ids: &MoeIds, experts: u32) -> GroupedIds {
     let mut pairs: Vec<Vec<u32>> = vec![Vec::new(); experts as usize];
     let mut none = Vec::new();
     for (pair, expert) in (0u32..).zip(&ids.experts) {
@@ -60,13 +60,13 @@ pub(super) fn group_by_expert(ids: &MoeIds, experts: u32) -> Sorted {
     let wanted = (0u32..)
         .zip(pairs)
         .filter(|(_, pairs)| !pairs.is_empty())
-        .map(|(expert, pairs)| Wanted { expert, pairs, place: Place::Cells(Vec::new()) })
+        .map(|(expert, pairs)| ExpertDemand { expert, pairs, place: Place::Cells(Vec::new()) })
         .collect();
-    Sorted { wanted, none }
+    GroupedIds { wanted, none }
 }
 
 /// For each pair its slot, when every expert of the step has one.
-fn slots_of_pairs(ids: &MoeIds, wanted: &[Wanted]) -> Option<Vec<i32>> {
+fn slots_of_pairs(ids: &MoeIds, wanted: &[ExpertDemand]) -> Option<Vec<i32>> {
     let mut slots = vec![-1; ids.experts.len()];
     for want in wanted {
         let Place::Slot(slot) = want.place else { return None };
@@ -78,7 +78,7 @@ fn slots_of_pairs(ids: &MoeIds, wanted: &[Wanted]) -> Option<Vec<i32>> {
 }
 
 /// The slices that go through cells, part by part as the nodes come, in file order within a part.
-fn cell_queue(wanted: &mut [Wanted], part_count: usize, parts: &[usize]) -> VecDeque<(usize, usize)> {
+fn cell_queue(wanted: &mut [ExpertDemand], part_count: usize, parts: &[usize]) -> VecDeque<(usize, usize)> {
     let mut queue = VecDeque::new();
     for part in parts {
         for (index, want) in wanted.iter_mut().enumerate() {
@@ -98,10 +98,10 @@ impl Step {
         layout: &LayerLayout,
         ids_operand: usize,
         ids: &MoeIds,
-        wanted: Sorted,
+        wanted: GroupedIds,
         ops: &LayerOps,
     ) -> Self {
-        let Sorted { mut wanted, none } = wanted;
+        let GroupedIds { mut wanted, none } = wanted;
         let slots = slots_of_pairs(ids, &wanted);
         let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts[..ops.needed]);
         Self {
@@ -119,17 +119,17 @@ impl Step {
 }
 
 /// What the ids of a layer ask for.
-pub(super) struct Sorted {
+pub(super) struct GroupedIds {
     /// Experts in ascending order, which is the order of the file.
-    pub wanted: Vec<Wanted>,
+    pub wanted: Vec<ExpertDemand>,
     /// Pairs without an expert.
     pub none: Vec<u32>,
 }
 
-impl Sorted {
+impl GroupedIds {
     /// One demand for each expert, in the same order.
     pub fn demands(&self, layer: u32) -> Vec<Demand> {
-        let demand = |want: &Wanted| Demand {
+        let demand = |want: &ExpertDemand| Demand {
             key: ExpertKey::new(layer, want.expert),
             tokens: u32::try_from(want.pairs.len()).unwrap_or(u32::MAX),
         };

@@ -6,7 +6,7 @@
 
 use crate::common::rewrite::{with_expert_scales, with_fused_gate_up};
 use crate::common::{TinyModel, demo_path, forced_run, hash, least_bytes, session, settings, tiny};
-use hypura_core::plan::{CacheSize, Choice, Mode};
+use hypura_core::plan::{CacheSize, Mode, Residency};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::load::{DeviceSettings, LoadSettings, PolicyKind};
 use hypura_engine::session::GenerateOptions;
@@ -21,12 +21,12 @@ pub struct At {
 }
 
 impl At {
-    fn settings(&self, choice: Choice) -> LoadSettings {
-        settings(choice).with_devices(self.devices.clone())
+    fn settings(&self, residency: Residency) -> LoadSettings {
+        settings(residency).with_devices(self.devices.clone())
     }
 
     fn streaming(&self, percent: f64) -> LoadSettings {
-        self.settings(Choice::Stream).with_cache(Some(CacheSize::Percent(percent)))
+        self.settings(Residency::Stream).with_cache(Some(CacheSize::Percent(percent)))
     }
 }
 
@@ -34,7 +34,7 @@ impl At {
 #[macro_export]
 macro_rules! exactness {
     ($run:expr) => {
-        $crate::exactness! { $run; mixtral qwen3_moe gpt_oss kimi_k2 dense_llama dense_qwen2 trunk_and_experts_stream_at_once leading_dense_layers_and_shared_experts_stream_beside_routed_ones mixed_quantisations_make_two_size_classes gate_and_up_of_experts_in_one_tensor a_scale_for_each_expert shards readers_and_policies readers_of_dense_weights a_kv_cache_in_8_bits_changes_nothing_about_streaming large_ubatches_equal_the_resident_run_at_the_same_ubatch every_ubatch_equals_the_resident_run_at_the_same_ubatch prefetching_right_or_wrong_changes_no_bit two_threads_equal_one the_demo_model_answers_the_same_from_a_third_of_its_experts }
+        $crate::exactness! { $run; mixtral qwen3_moe gpt_oss kimi_k2 dense_llama dense_qwen2 dense_weights_and_experts_stream_at_once leading_dense_layers_and_shared_experts_stream_beside_routed_ones mixed_quantisations_make_two_size_classes gate_and_up_of_experts_in_one_tensor a_scale_for_each_expert shards readers_and_policies readers_of_dense_weights a_kv_cache_in_8_bits_changes_nothing_about_streaming large_ubatches_equal_the_resident_run_at_the_same_ubatch every_ubatch_equals_the_resident_run_at_the_same_ubatch prefetching_right_or_wrong_changes_no_bit two_threads_equal_one the_demo_model_answers_the_same_from_a_third_of_its_experts }
     };
     ($run:expr; $($name:ident)*) => {
         $(
@@ -48,7 +48,7 @@ macro_rules! exactness {
 
 /// Streams at several sizes of the cache, from none to everything.
 fn check(at: &At, path: &Path, mode: Mode) {
-    let resident = hash(path, settings(Choice::Resident));
+    let resident = hash(path, settings(Residency::Resident));
     for percent in [0.0, 10.0, 45.0, 100.0] {
         let mut session = session(path, at.streaming(percent));
         assert_eq!(session.loaded().planned.plan.mode(), mode);
@@ -88,11 +88,11 @@ pub fn dense_qwen2(at: &At) {
     check_synthetic(at, Shape::TinyQwen2, Quant::Q6_K, Mode::DenseStreaming);
 }
 
-/// Trunk and experts stream at once, at several sizes of both.
+/// Dense weights and experts stream at once, at several sizes of both.
 fn check_mixed(at: &At, shape: Shape, quant: Quant) {
     let TinyModel { path, .. } = &tiny(shape, quant, 1);
-    let resident = hash(path, settings(Choice::Resident));
-    for asked in [at.settings(Choice::Stream), at.streaming(30.0)] {
+    let resident = hash(path, settings(Residency::Resident));
+    for asked in [at.settings(Residency::Stream), at.streaming(30.0)] {
         let least = least_bytes(path, &asked);
         for more in [0, 150_000, 300_000] {
             let mut session = session(path, asked.clone().with_budget_bytes(least + more));
@@ -107,7 +107,7 @@ fn check_mixed(at: &At, shape: Shape, quant: Quant) {
     }
 }
 
-pub fn trunk_and_experts_stream_at_once(at: &At) {
+pub fn dense_weights_and_experts_stream_at_once(at: &At) {
     check_mixed(at, Shape::TinyMixtral, Quant::Q5_K);
     check_mixed(at, Shape::TinyQwen3Moe, Quant::Q4_K_M);
     check_mixed(at, Shape::TinyGptOss, Quant::MXFP4);
@@ -115,8 +115,8 @@ pub fn trunk_and_experts_stream_at_once(at: &At) {
 
 pub fn leading_dense_layers_and_shared_experts_stream_beside_routed_ones(at: &At) {
     let model = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
-    let least = least_bytes(&model.path, &at.settings(Choice::Stream));
-    let opened = session(&model.path, at.settings(Choice::Stream).with_budget_bytes(least));
+    let least = least_bytes(&model.path, &at.settings(Residency::Stream));
+    let opened = session(&model.path, at.settings(Residency::Stream).with_budget_bytes(least));
     let planned = &opened.loaded().planned;
     let names =
         planned.plan.streamed_dense().iter().map(|index| &planned.source.shape.tensors[*index].info.name);
@@ -147,7 +147,7 @@ pub fn gate_and_up_of_experts_in_one_tensor(at: &At) {
 pub fn a_scale_for_each_expert(at: &At) {
     let plain = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let scaled = with_expert_scales(&plain.path);
-    let of = |path| hash(path, settings(Choice::Resident));
+    let of = |path| hash(path, settings(Residency::Resident));
     assert_ne!(of(&plain.path), of(&scaled.path), "the scales have no effect");
     check(at, &scaled.path, Mode::ExpertStreaming);
 }
@@ -155,18 +155,18 @@ pub fn a_scale_for_each_expert(at: &At) {
 pub fn shards(at: &At) {
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
         let (whole, sharded) = (tiny(shape, quant, 1), tiny(shape, quant, 3));
-        assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, at.streaming(25.0)));
+        assert_eq!(hash(&whole.path, settings(Residency::Resident)), hash(&sharded.path, at.streaming(25.0)));
     }
     let (whole, sharded) =
         (tiny(Shape::TinyMixtral, Quant::Q5_K, 1), tiny(Shape::TinyMixtral, Quant::Q5_K, 3));
-    let least = least_bytes(&sharded.path, &at.settings(Choice::Stream));
-    let mixed = at.settings(Choice::Stream).with_budget_bytes(least);
-    assert_eq!(hash(&whole.path, settings(Choice::Resident)), hash(&sharded.path, mixed));
+    let least = least_bytes(&sharded.path, &at.settings(Residency::Stream));
+    let mixed = at.settings(Residency::Stream).with_budget_bytes(least);
+    assert_eq!(hash(&whole.path, settings(Residency::Resident)), hash(&sharded.path, mixed));
 }
 
 pub fn readers_and_policies(at: &At) {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     let asked = at.streaming(20.0);
     let mixed = asked.clone().with_budget_bytes(least_bytes(&model.path, &asked));
     for reader in readers() {
@@ -181,7 +181,7 @@ pub fn readers_and_policies(at: &At) {
 
 pub fn readers_of_dense_weights(at: &At) {
     let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     for reader in readers() {
         let settings = at.streaming(20.0).with_reader(reader.clone());
         assert_eq!(hash(&model.path, settings), resident, "{reader:?}");
@@ -200,11 +200,15 @@ fn readers() -> Vec<ReaderKind> {
 pub fn a_kv_cache_in_8_bits_changes_nothing_about_streaming(at: &At) {
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyLlama, Quant::Q4_K)] {
         let model = tiny(shape, quant, 1);
-        let resident = at.settings(Choice::Resident).with_kv(KvType::Q8_0);
+        let resident = at.settings(Residency::Resident).with_kv(KvType::Q8_0);
         let streamed = at.streaming(20.0).with_kv(KvType::Q8_0);
         let resident = hash(&model.path, resident);
         assert_eq!(hash(&model.path, streamed), resident, "{shape}");
-        assert_ne!(hash(&model.path, settings(Choice::Resident)), resident, "{shape}: the cache was in f16");
+        assert_ne!(
+            hash(&model.path, settings(Residency::Resident)),
+            resident,
+            "{shape}: the cache was in f16"
+        );
     }
 }
 
@@ -221,7 +225,7 @@ pub fn large_ubatches_equal_the_resident_run_at_the_same_ubatch(at: &At) {
                 let mut session = session(&model.path, asked.with_context(320).with_ubatch(ubatch));
                 forced_run(&mut session, 300, 4).unwrap().logits_hash.unwrap().to_string()
             };
-            let resident = run(at.settings(Choice::Resident));
+            let resident = run(at.settings(Residency::Resident));
             for percent in [0.0, 30.0] {
                 assert_eq!(run(at.streaming(percent)), resident, "{shape}, ubatch {ubatch}, {percent}%");
             }
@@ -232,7 +236,7 @@ pub fn large_ubatches_equal_the_resident_run_at_the_same_ubatch(at: &At) {
 pub fn every_ubatch_equals_the_resident_run_at_the_same_ubatch(at: &At) {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     for ubatch in [1, 2, 7, 16, 17, 40, 64] {
-        let resident = at.settings(Choice::Resident).with_ubatch(ubatch);
+        let resident = at.settings(Residency::Resident).with_ubatch(ubatch);
         let streamed = at.streaming(15.0).with_ubatch(ubatch);
         assert_eq!(hash(&model.path, resident), hash(&model.path, streamed), "ubatch {ubatch}");
     }
@@ -241,7 +245,7 @@ pub fn every_ubatch_equals_the_resident_run_at_the_same_ubatch(at: &At) {
 pub fn prefetching_right_or_wrong_changes_no_bit(at: &At) {
     for (shape, quant) in [(Shape::TinyQwen3Moe, Quant::Q4_K), (Shape::TinyKimiK2, Quant::Q2_K)] {
         let model = tiny(shape, quant, 1);
-        let resident = hash(&model.path, settings(Choice::Resident));
+        let resident = hash(&model.path, settings(Residency::Resident));
         let kinds =
             [Prefetch::Off, Prefetch::Auto, Prefetch::Router, Prefetch::Random(1), Prefetch::Random(99)];
         for prefetch in kinds {
@@ -255,7 +259,7 @@ pub fn prefetching_right_or_wrong_changes_no_bit(at: &At) {
 
 pub fn two_threads_equal_one(at: &At) {
     let model = tiny(Shape::TinyMixtral, Quant::Q5_K, 1);
-    let resident = hash(&model.path, settings(Choice::Resident));
+    let resident = hash(&model.path, settings(Residency::Resident));
     let streamed = at.streaming(30.0).with_threads(2);
     assert_eq!(hash(&model.path, streamed), resident);
 }
@@ -280,7 +284,7 @@ pub fn the_demo_model_answers_the_same_from_a_third_of_its_experts(at: &At) {
             .unwrap();
         (text, outcome.tokens, outcome.logits_hash)
     };
-    let resident = answer(at.settings(Choice::Resident));
+    let resident = answer(at.settings(Residency::Resident));
     assert!(resident.0.starts_with("A lynx is a kind of wildcat"), "{}", resident.0);
     assert_eq!(answer(at.streaming(33.0)), resident);
 }

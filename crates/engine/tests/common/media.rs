@@ -47,7 +47,7 @@ pub fn chat(text: &str) -> String {
 
 pub fn prompt(session: &mut Session, text: &str, media: &[&[u8]]) -> MediaPrompt {
     let rendered = session.render(&chat(text)).unwrap();
-    session.see(&rendered, media).unwrap()
+    session.tokenize_with_media(&rendered, media).unwrap()
 }
 
 pub fn forced(tokens: Vec<Token>) -> GenerateOptions {

@@ -6,7 +6,7 @@ pub mod media;
 pub mod rewrite;
 pub mod serve;
 
-use hypura_core::plan::{CacheSize, Choice, PlanError};
+use hypura_core::plan::{CacheSize, PlanError, Residency};
 use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
@@ -51,9 +51,9 @@ pub fn demo_path() -> PathBuf {
 }
 
 /// Small, poisoned, single-threaded: what most tests want.
-pub fn settings(choice: Choice) -> LoadSettings {
+pub fn settings(residency: Residency) -> LoadSettings {
     LoadSettings::default()
-        .with_choice(choice)
+        .with_choice(residency)
         .with_context(128)
         .with_ubatch(24)
         .with_threads(1)
@@ -61,7 +61,7 @@ pub fn settings(choice: Choice) -> LoadSettings {
 }
 
 pub fn streaming(percent: f64) -> LoadSettings {
-    settings(Choice::Stream).with_cache(Some(CacheSize::Percent(percent)))
+    settings(Residency::Stream).with_cache(Some(CacheSize::Percent(percent)))
 }
 
 pub fn session(path: &Path, settings: LoadSettings) -> Session {

@@ -342,7 +342,7 @@ fn trigger(value: &serde_json::Value, preserved: &[String], vocab: &Vocab) -> Op
     }
 }
 
-/// An assistant message that the answer goes on from.
+/// An assistant message that the answer continues from.
 struct Continued {
     reasoning: Option<String>,
     content: Option<String>,

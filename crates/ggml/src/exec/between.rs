@@ -1,5 +1,5 @@
 //! Between two nodes of a graph: ggml's CPU backend then asks the thread that called it whether to go on.
-//! That question is passed to whoever set a callback, and the moment is lent to the engine, which keeps its
+//! That question is passed to the callback that was set, and the moment is lent to the engine, which keeps its
 //! disk busy in it.
 //!
 //! Invariant: `work` is set only inside [`BetweenNodes::during`], whose borrow of the work outlives every
@@ -64,7 +64,7 @@ impl BetweenNodes {
     }
 }
 
-/// ggml's abort callback; its data is an [`BetweenNodes`].
+/// ggml's abort callback; its data is a [`BetweenNodes`].
 ///
 /// # Safety
 /// `between` is alive, and the calling thread is the one that computes with it.

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 
 use super::operand::{plain_tensor, to_i64};
 use super::run::GraphRun;
-use super::whole::SlabBinding;
+use super::whole::SlotBinding;
 
 /// Ids that the kernels of a device read.
 pub(super) struct DeviceIds {
@@ -43,26 +43,26 @@ pub(super) unsafe fn bind(
     }
 }
 
-/// A copy of a stack of experts that is the slots of a slab instead.
+/// A copy of a stack of experts that is the slots of a pool instead.
 ///
 /// # Safety
 /// `weight` is alive.
-pub(super) unsafe fn bind_slab(
+pub(super) unsafe fn bind_slots(
     run: &GraphRun<'_>,
     weight: *const sys::ggml_tensor,
-    slab: SlabBinding<'_>,
+    binding: SlotBinding<'_>,
 ) -> Result<sys::ggml_tensor, ExecError> {
     // SAFETY: the caller vouches for the weight.
-    let mut bound = unsafe { bind(run, weight, slab.memory)? };
+    let mut bound = unsafe { bind(run, weight, binding.memory)? };
     // SAFETY: a tensor has a type of ggml's own table. Kernels of devices count in whole blocks, and are
     // silently wrong where a stride is none of them.
     let block = unsafe { sys::ggml_type_size(bound.type_) };
-    if !run.is_host() && slab.slots > 1 && !slab.stride.is_multiple_of(block) {
-        return Err(ExecError::Misuse(format!("slots {} bytes apart are no whole blocks", slab.stride)));
+    if !run.is_host() && binding.slots > 1 && !binding.stride.is_multiple_of(block) {
+        return Err(ExecError::Misuse(format!("slots {} bytes apart are no whole blocks", binding.stride)));
     }
-    bound.ne[2] = to_i64(slab.slots)?;
-    bound.nb[2] = slab.stride;
-    bound.nb[3] = slab.stride * slab.slots;
+    bound.ne[2] = to_i64(binding.slots)?;
+    bound.nb[2] = binding.stride;
+    bound.nb[3] = binding.stride * binding.slots;
     Ok(bound)
 }
 

@@ -10,11 +10,11 @@
 use crate::error::ExecError;
 use crate::sys;
 
-use super::bind::bind_slab;
+use super::bind::bind_slots;
 use super::memory::is_host;
 use super::operand::{in_range, lay_out, plain_tensor, to_int, to_usize};
 use super::run::{GraphRun, StreamedKind, StreamedOp};
-use super::whole::SlabBinding;
+use super::whole::SlotBinding;
 
 /// The nodes of an expert layer that can be computed expert by expert.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ impl GraphRun<'_> {
     }
 
     /// Computes all but the last product for the rows of `upper`, and the last product for the rows of
-    /// `lower`, whose others were computed before or are in `upper`. `slabs` belongs to the streamed nodes,
+    /// `lower`, whose others were computed before or are in `upper`. `bindings` belongs to the streamed nodes,
     /// in order. All rows of an expert must come together.
     ///
     /// # Errors
@@ -186,18 +186,19 @@ impl GraphRun<'_> {
     pub fn run_chain(
         &mut self,
         chain: &ExpertChain,
-        slabs: &[SlabBinding<'_>],
+        bindings: &[SlotBinding<'_>],
         upper: &[ChainRow],
         lower: &[ChainRow],
     ) -> Result<(), ExecError> {
-        check_chain(self, chain, slabs, upper, lower)?;
+        check_chain(self, chain, bindings, upper, lower)?;
         // ggml's work for a product grows with the number of slots that it sees, used or not.
         let used = upper.iter().chain(lower).map(|(_, slot)| to_usize(i64::from(*slot)));
         let used = used.collect::<Result<Vec<usize>, _>>()?;
         let (lowest, highest) = (used.iter().min().copied(), used.iter().max().copied());
         let Some((lowest, highest)) = lowest.zip(highest) else { return Ok(()) };
-        let slabs: Option<Vec<_>> = slabs.iter().map(|slab| slab.window(lowest, highest)).collect();
-        let slabs = slabs.ok_or_else(|| ExecError::Misuse("a slot is out of range".to_owned()))?;
+        let bindings: Option<Vec<_>> =
+            bindings.iter().map(|binding| binding.window(lowest, highest)).collect();
+        let bindings = bindings.ok_or_else(|| ExecError::Misuse("a slot is out of range".to_owned()))?;
         let from = self.scratch.chain.order.len();
         for (pair, _) in upper {
             self.scratch.chain.position[*pair as usize] = self.scratch.chain.order.len();
@@ -218,9 +219,9 @@ impl GraphRun<'_> {
         self.scratch.tensors.reserve_exact(4 * (chain.steps.len() + down.len()));
         if !upper.is_empty() {
             self.gather_input(chain, upper)?;
-            self.plan_upper(chain, &slabs, from, upper.len())?;
+            self.plan_upper(chain, &bindings, from, upper.len())?;
         }
-        self.plan_lower(chain, &slabs, &down, 2 * upper.len())?;
+        self.plan_lower(chain, &bindings, &down, 2 * upper.len())?;
         self.compute_planned()
     }
 
@@ -282,17 +283,17 @@ impl GraphRun<'_> {
     fn plan_upper(
         &mut self,
         chain: &ExpertChain,
-        slabs: &[SlabBinding<'_>],
+        bindings: &[SlotBinding<'_>],
         from: usize,
         count: usize,
     ) -> Result<(), ExecError> {
-        let mut products = slabs.iter();
+        let mut products = bindings.iter();
         let mut results: Vec<*mut sys::ggml_tensor> = Vec::with_capacity(chain.steps.len());
         for (index, step) in chain.steps.iter().enumerate() {
             let node = self.node(step.node);
             // SAFETY: node and operands are alive. Substituted pointers address scratch memory: `count`
             // gathered input rows, `pairs` result rows of each step (`begin_chain`), and 2 × `count` ids
-            // (`lay_ids`). The slab was checked. `tensors` does not reallocate (`run_chain` reserved four for
+            // (`lay_ids`). The pool was checked. `tensors` does not reallocate (`run_chain` reserved four for
             // each step and lower row).
             unsafe {
                 let to = self.scratch.chain.results[index].as_mut_ptr().add(from * step.width);
@@ -300,8 +301,8 @@ impl GraphRun<'_> {
                 lay_out(&mut result, [step.width, count, 1])?;
                 match step.kind {
                     StepKind::First(_) => {
-                        let Some(slab) = products.next() else { break };
-                        let bound = bind_slab(self, (*node).src[0], *slab)?;
+                        let Some(binding) = products.next() else { break };
+                        let bound = bind_slots(self, (*node).src[0], *binding)?;
                         let weight = self.push(bound);
                         let columns = to_usize((*weight).ne[0])?;
                         let mut rows = plain_tensor((*node).src[1], self.scratch.input.as_mut_ptr().cast());
@@ -333,7 +334,7 @@ impl GraphRun<'_> {
     fn plan_lower(
         &mut self,
         chain: &ExpertChain,
-        slabs: &[SlabBinding<'_>],
+        bindings: &[SlotBinding<'_>],
         down: &[(usize, i32)],
         ids_at: usize,
     ) -> Result<(), ExecError> {
@@ -342,8 +343,8 @@ impl GraphRun<'_> {
         else {
             return Err(ExecError::Misuse("a chain without an end".to_owned()));
         };
-        let slab =
-            slabs.last().copied().ok_or_else(|| ExecError::Misuse("a chain without a slab".to_owned()))?;
+        let binding =
+            bindings.last().copied().ok_or_else(|| ExecError::Misuse("a chain without slots".to_owned()))?;
         let node = self.node(node);
         let input_width = chain.steps[of].width;
         let mut first = 0;
@@ -352,7 +353,7 @@ impl GraphRun<'_> {
             // SAFETY: as in `plan_upper`; the input rows are the results of an earlier step at the same
             // positions.
             unsafe {
-                let bound = bind_slab(self, (*node).src[0], slab)?;
+                let bound = bind_slots(self, (*node).src[0], binding)?;
                 let weight = self.push(bound);
                 let input = self.scratch.chain.results[of].as_mut_ptr().add(from * input_width);
                 let mut rows = plain_tensor((*node).src[1], input.cast());
@@ -400,7 +401,7 @@ impl GraphRun<'_> {
 fn check_chain(
     run: &GraphRun<'_>,
     chain: &ExpertChain,
-    slabs: &[SlabBinding<'_>],
+    bindings: &[SlotBinding<'_>],
     upper: &[ChainRow],
     lower: &[ChainRow],
 ) -> Result<(), ExecError> {
@@ -409,15 +410,15 @@ fn check_chain(
         StepKind::Bias(_) | StepKind::Join(..) => None,
     });
     let mut count = 0;
-    for (op, slab) in ops.zip(slabs) {
+    for (op, binding) in ops.zip(bindings) {
         count += 1;
-        if !slab.holds(run.slice_bytes(op)) {
-            return Err(ExecError::Misuse(format!("a slab of {} bytes is too short", slab.memory.len())));
+        if !binding.holds(run.slice_bytes(op)) {
+            return Err(ExecError::Misuse(format!("a pool of {} bytes is too short", binding.memory.len())));
         }
     }
-    let slots = slabs.iter().map(|slab| slab.slots).min().unwrap_or(0);
+    let slots = bindings.iter().map(|binding| binding.slots).min().unwrap_or(0);
     let sound = |(pair, slot): &ChainRow| (*pair as usize) < chain.pairs() && in_range(*slot, slots);
-    if count != slabs.len() || !upper.iter().chain(lower).all(sound) {
+    if count != bindings.len() || !upper.iter().chain(lower).all(sound) {
         return Err(ExecError::Misuse("a row or a slot is out of range".to_owned()));
     }
     Ok(())

@@ -3,7 +3,7 @@
 //!
 //! A node with a streamed weight runs on the inner backend unchanged: for the length of one call its weight
 //! operand is replaced by a copy of the tensor that points at memory the engine supplies. Four forms exist:
-//! - [`GraphRun::run_bound`]: the whole `MUL_MAT_ID` over a slab of slots, with ids remapped to slots;
+//! - [`GraphRun::run_bound`]: the whole `MUL_MAT_ID` over all slots of a pool, with ids remapped to slots;
 //! - [`GraphRun::run_rows`]: only the rows of some experts, gathered and scattered, so that experts can be
 //!   computed as their bytes land; all rows of an expert go in one group, because ggml picks its kernel by
 //!   their number;
@@ -34,4 +34,4 @@ pub use rows::RowGroup;
 pub use run::{Executor, GraphRun, StreamedKind, StreamedOp, WeightId};
 pub(crate) use run::{STATUS_ABORTED, STATUS_FAILED, STATUS_OK, Scratch};
 pub use upload::{HostMemory, Uploader};
-pub use whole::{MoeIds, SlabBinding};
+pub use whole::{MoeIds, SlotBinding};

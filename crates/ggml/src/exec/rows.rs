@@ -1,11 +1,11 @@
 //! Running some rows of a `MUL_MAT_ID`: gather inputs, one small node per group, scatter results.
 
-use super::bind::bind_slab;
+use super::bind::bind_slots;
 use super::convert::RowForm;
 use super::memory::require_host;
 use super::operand::{in_range, lay_out, plain_tensor, to_usize};
 use super::run::{GraphRun, Scratch, StreamedKind, StreamedOp};
-use super::whole::SlabBinding;
+use super::whole::SlotBinding;
 use crate::error::ExecError;
 use crate::sys;
 
@@ -13,7 +13,7 @@ use crate::sys;
 #[derive(Clone, Copy, Debug)]
 pub struct RowGroup<'a> {
     /// Where the experts are.
-    pub slab: SlabBinding<'a>,
+    pub binding: SlotBinding<'a>,
     /// Indices into [`MoeIds::experts`](super::MoeIds::experts).
     pub pairs: &'a [u32],
     /// For each pair, the slot of its expert.
@@ -44,15 +44,15 @@ impl GraphRun<'_> {
         let shape = rows_shape(self, op)?;
         let slice = self.slice_bytes(op);
         for group in groups {
-            if !group.slab.holds(slice) {
+            if !group.binding.holds(slice) {
                 return Err(ExecError::Misuse(format!(
-                    "a slab of {} bytes is too short for node {}",
-                    group.slab.memory.len(),
+                    "a pool of {} bytes is too short for node {}",
+                    group.binding.memory.len(),
                     op.node
                 )));
             }
             let sound = group.pairs.len() == group.slots.len()
-                && group.slots.iter().all(|slot| in_range(*slot, group.slab.slots));
+                && group.slots.iter().all(|slot| in_range(*slot, group.binding.slots));
             if !sound {
                 return Err(ExecError::Misuse("a slot number is out of range".to_owned()));
             }
@@ -112,7 +112,7 @@ impl GraphRun<'_> {
         let mut weights = Vec::with_capacity(groups.len());
         for group in groups.iter().filter(|group| !group.pairs.is_empty()) {
             // SAFETY: the weight is alive with its node.
-            weights.push(unsafe { bind_slab(self, (*node).src[0], group.slab)? });
+            weights.push(unsafe { bind_slots(self, (*node).src[0], group.binding)? });
         }
         let Scratch { input, output, slots, tensors, nodes, .. } = &mut *self.scratch;
         output.resize(output.len().max(total * shape.rows), 0.0);

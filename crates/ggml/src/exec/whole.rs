@@ -1,4 +1,4 @@
-//! Whole nodes with their weight elsewhere: a `MUL_MAT_ID` over a slab of slots, a `MUL_MAT` over a ring's
+//! Whole nodes with their weight elsewhere: a `MUL_MAT_ID` over all slots of a pool, a `MUL_MAT` over a ring's
 //! cell.
 //!
 //! The two forms that work on any device: nothing but ids is read or written here, and those by copies where
@@ -9,7 +9,7 @@ use crate::memory::Bytes;
 use crate::sys;
 use std::ffi::c_void;
 
-use super::bind::{bind, bind_slab, remapped_ids};
+use super::bind::{bind, bind_slots, remapped_ids};
 use super::memory::is_host;
 use super::operand::{in_range, to_usize};
 use super::run::{GraphRun, StreamedKind, StreamedOp};
@@ -27,7 +27,7 @@ pub struct MoeIds {
 
 /// Slots in memory: slot `i` holds the slice of some expert at `i * stride`.
 #[derive(Clone, Copy, Debug)]
-pub struct SlabBinding<'a> {
+pub struct SlotBinding<'a> {
     /// From the slice in slot 0 to the end of the slice in the last slot.
     pub memory: Bytes<'a>,
     /// Bytes from one slot to the next.
@@ -36,7 +36,7 @@ pub struct SlabBinding<'a> {
     pub slots: usize,
 }
 
-impl<'a> SlabBinding<'a> {
+impl<'a> SlotBinding<'a> {
     /// The slots `lowest..=highest`; `None` where they do not exist.
     pub(super) fn window(self, lowest: usize, highest: usize) -> Option<Self> {
         let memory = self.memory.get(lowest.checked_mul(self.stride)?..self.memory.len())?;
@@ -115,7 +115,7 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Runs a whole `MUL_MAT_ID` over a slab; `slots` replaces [`MoeIds::experts`], entry by entry (−1 stays
+    /// Runs a whole `MUL_MAT_ID` over the slots of a pool; `slots` replaces [`MoeIds::experts`], entry by entry (−1 stays
     /// −1).
     ///
     /// # Errors
@@ -124,14 +124,14 @@ impl GraphRun<'_> {
     pub fn run_bound(
         &mut self,
         op: StreamedOp,
-        slab: SlabBinding<'_>,
+        binding: SlotBinding<'_>,
         slots: &[i32],
     ) -> Result<(), ExecError> {
         let (used, tokens) = ids_shape(self, op)?;
-        if !slab.holds(self.slice_bytes(op)) {
-            return Err(ExecError::Misuse(format!("a slab of {} bytes is too short", slab.memory.len())));
+        if !binding.holds(self.slice_bytes(op)) {
+            return Err(ExecError::Misuse(format!("a pool of {} bytes is too short", binding.memory.len())));
         }
-        if slots.iter().any(|slot| *slot != -1 && !in_range(*slot, slab.slots)) {
+        if slots.iter().any(|slot| *slot != -1 && !in_range(*slot, binding.slots)) {
             return Err(ExecError::Misuse("a slot number is out of range".to_owned()));
         }
         if slots.len() != used * tokens {
@@ -143,7 +143,7 @@ impl GraphRun<'_> {
         // backend has taken down what it was given when it returns.
         unsafe {
             let (weight, ids) = ((*node).src[0], (*node).src[2]);
-            let mut bound = bind_slab(self, weight, slab)?;
+            let mut bound = bind_slots(self, weight, binding)?;
             let mut remapped = remapped_ids(self, ids, slots)?;
             remapped.nb = [4, 4 * used, 4 * used * tokens, 4 * used * tokens];
             (*node).src[0] = &raw mut bound;

@@ -29,7 +29,7 @@ pub enum MediaError {
     /// The projector cannot be used.
     #[error("the projector cannot be used: {0}")]
     Projector(String),
-    /// Whoever watched the load stopped it.
+    /// The load was cancelled.
     #[error("loading was stopped")]
     Stopped,
     /// A picture or a sound cannot be used.

@@ -15,7 +15,7 @@ use super::work::{ArmRun, Work, ms};
 /// Runs a baseline. `device` is the disk of the model, by its name in `/sys/block`.
 ///
 /// # Errors
-/// What llama.cpp says; routes that it cannot be told.
+/// What llama.cpp says; routes that it cannot be given.
 pub(super) fn run_arm(
     path: &Path,
     arm: Arm,
@@ -25,7 +25,7 @@ pub(super) fn run_arm(
     device: Option<&str>,
 ) -> anyhow::Result<ArmRun> {
     if settings.tuning.routes.is_active() {
-        bail!("llama.cpp alone cannot be told which experts to use: leave {} out of --against", arm.name());
+        bail!("llama.cpp alone cannot be given routes: leave {} out of --against", arm.name());
     }
     let start = Instant::now();
     let mut model = Baseline::open(path, settings, weights)?;

@@ -1,7 +1,7 @@
 //! The arms of a benchmark: the ways of running a model that are compared.
 
 use clap::ValueEnum;
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_engine::ReaderConfig;
 use hypura_engine::baseline::Weights;
 use hypura_engine::load::{LoadSettings, PolicyKind};
@@ -70,11 +70,11 @@ impl Arm {
     pub fn settings(self, asked: LoadSettings) -> LoadSettings {
         match self {
             Self::Auto => asked,
-            Self::Stream => asked.with_choice(Choice::Stream),
+            Self::Stream => asked.with_choice(Residency::Stream),
             Self::Naive => Self::naive(asked),
-            Self::Blind => asked.with_choice(Choice::Stream).with_statistics(false),
-            Self::Resident => Self::unbounded(asked, Choice::Resident),
-            Self::Plain | Self::Mmap => Self::unbounded(asked, Choice::Auto),
+            Self::Blind => asked.with_choice(Residency::Stream).with_statistics(false),
+            Self::Resident => Self::unbounded(asked, Residency::Resident),
+            Self::Plain | Self::Mmap => Self::unbounded(asked, Residency::Auto),
         }
     }
 
@@ -83,15 +83,15 @@ impl Arm {
     fn naive(asked: LoadSettings) -> LoadSettings {
         let reader_config = ReaderConfig { depth: 32, ..asked.tuning.reader_config };
         asked
-            .with_choice(Choice::Stream)
+            .with_choice(Residency::Stream)
             .with_policy(PolicyKind::Lru)
             .with_prefetch(Prefetch::Off)
             .with_synchronous_reads(true)
             .with_reader_config(reader_config)
     }
 
-    fn unbounded(asked: LoadSettings, choice: Choice) -> LoadSettings {
-        asked.with_budget_bytes(u64::MAX).with_cache(None).with_choice(choice)
+    fn unbounded(asked: LoadSettings, residency: Residency) -> LoadSettings {
+        asked.with_budget_bytes(u64::MAX).with_cache(None).with_choice(residency)
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
             assert_eq!(arm.baseline().is_some(), arm != Arm::Resident);
             assert_eq!(settings.tuning.threads, 3, "all else is as asked");
         }
-        assert_eq!(Arm::Resident.settings(asked()).model.choice, Choice::Resident);
+        assert_eq!(Arm::Resident.settings(asked()).model.residency, Residency::Resident);
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
                 (1000, Some(CacheSize::Percent(20.0)))
             );
         }
-        assert_eq!(Arm::Stream.settings(asked()).model.choice, Choice::Stream);
+        assert_eq!(Arm::Stream.settings(asked()).model.residency, Residency::Stream);
         let naive = Arm::Naive.settings(asked());
         assert!(naive.hooks.synchronous_reads && naive.tuning.prefetch == Prefetch::Off);
         assert!(

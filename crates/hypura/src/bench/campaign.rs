@@ -269,7 +269,7 @@ impl<'a> Campaign<'a> {
         }
         if self.caches == CacheState::Warm {
             self.warn(
-                "the page cache could not be told to forget the model: arms over it may have started warm"
+                "the page cache could not be dropped for the model: arms over it may have started warm"
                     .to_owned(),
             );
         }

@@ -22,7 +22,7 @@ use super::work::{ArmRun, Work, ms};
 /// Waits for the parent's word, and from then on watches for its end.
 ///
 /// # Errors
-/// When the parent went away before it gave the word.
+/// When the parent exited before it gave the word.
 pub fn wait_for_go() -> anyhow::Result<()> {
     let mut line = String::new();
     let got = io::stdin().read_line(&mut line).context("cannot hear the benchmark that started this")?;

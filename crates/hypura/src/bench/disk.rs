@@ -88,9 +88,9 @@ pub fn measure_bandwidth(file: &Path, shape: &ReadShape, seed: u64) -> Result<Ba
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheState {
-    /// The page cache was told to forget the model before each run.
+    /// The page cache was dropped for the model before each run.
     Cold,
-    /// It could not be told.
+    /// It could not be dropped.
     Warm,
 }
 

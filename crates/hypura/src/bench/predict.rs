@@ -2,7 +2,7 @@
 //! from the truth that was.
 //!
 //! A speed depends on how often experts are found in memory, which nobody knows before. So there are two predictions: the
-//! one that `hypura plan` would give, and, afterwards, what the same planner says when it is told the hit rate that was
+//! one that `hypura plan` would give, and, afterwards, what the same planner says when it is given the hit rate that was
 //! measured. The difference between the two is what the assumption about the routers is off by, the rest is the model of
 //! the machine.
 

@@ -146,7 +146,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let job = args.job()?;
     let stop = Stop::install()?;
     let mut say = |line: &str| {
-        // Progress is for whoever watches; a closed stderr is no reason to stop.
+        // Progress is optional; a closed stderr is no reason to stop.
         let _ = writeln!(io::stderr(), "{line}");
     };
     let report = match run(&job, &stop, &mut say) {

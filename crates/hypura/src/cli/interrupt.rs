@@ -22,7 +22,7 @@ pub struct Interrupt {
 
 impl Interrupt {
     /// Takes over SIGINT, armed; call it once. Also SIGXFSZ, so that a write beyond a size limit fails with an error
-    /// that can be told instead of killing the program.
+    /// that can be asked to stop instead of killing the program.
     ///
     /// # Errors
     /// When the system refuses a handler.

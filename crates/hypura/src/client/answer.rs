@@ -1,4 +1,4 @@
-//! An answer that comes piece by piece: lines of JSON, read by a thread of their own so that whoever shows them can stop
+//! An answer that comes piece by piece: lines of JSON, read by a thread of their own so that the caller can stop
 //! waiting at any time.
 
 use serde_json::Value;

@@ -90,7 +90,7 @@ fn a_conversation_goes_on_after_a_failed_read_and_is_remembered() {
     OpenOptions::new().write(true).open(&model).unwrap().set_len(4096).unwrap();
     terminal.type_line("What is a fox?");
     terminal.expect("ends early", 1);
-    // The same file, whole again: the conversation goes on.
+    // The same file, whole again: the conversation continues.
     let mut file = OpenOptions::new().write(true).open(&model).unwrap();
     file.write_all(&whole).unwrap();
     file.sync_all().unwrap();

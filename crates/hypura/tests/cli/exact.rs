@@ -1,4 +1,4 @@
-//! The same bits, whatever stays in memory and whoever reads the rest.
+//! The same bits, whatever stays in memory and whatever reads the rest.
 
 use crate::kit::{demo, model, stats};
 use hypura_core::synth::Shape;

@@ -47,10 +47,10 @@ impl Finished {
     }
 }
 
-/// The program, away from the settings of whoever runs the tests.
+/// The program, isolated from the user's settings.
 pub fn hypura() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
-    // Whoever runs the tests may have a server; nobody listens on port 1.
+    // The user may run a server; nobody listens on port 1.
     command.env("HYPURA_HOST", "127.0.0.1:1").env_remove("HYPURA_API_KEY");
     command.env_remove("HYPURA_DEMO").stdin(Stdio::null());
     command

@@ -85,7 +85,7 @@ fn a_model_is_loaded_by_the_server_and_shared_by_commands() {
 }
 
 #[test]
-fn options_5_1_the_context_grows_without_another_load_and_ps_tells_the_truth() {
+fn options_the_context_grows_without_another_load_and_ps_tells_the_truth() {
     let server = Serving::start();
     let ask = |num_ctx: u64| {
         let body = json!({"model": "demo", "prompt": "a", "stream": false, "options": {"num_predict": 1, "num_ctx": num_ctx}});

@@ -41,7 +41,7 @@ impl Server {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (shared, counter) = (Arc::clone(&shared), Arc::clone(&counter));
-                // A client that goes away is its own business.
+                // A client that disconnects is its own business.
                 std::thread::spawn(move || drop(serve(stream, &shared, &counter)));
             }
         });

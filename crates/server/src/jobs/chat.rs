@@ -10,7 +10,7 @@ use hypura_store::{Capability, ModelEntry};
 
 use crate::Failure;
 use crate::job::{ChatJob, Message};
-use crate::models::backend::{ChatInput, Engine, LoadWish};
+use crate::models::backend::{ChatInput, Engine, LoadRequest};
 use crate::request_log::RequestLine;
 use crate::state::Server;
 
@@ -42,8 +42,8 @@ async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure>
 pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
-    let wish = LoadWish { context: found.options.context() };
-    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let load_request = LoadRequest { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let rendered = tokio::task::spawn_blocking(move || lease.engine().render_text(&input)).await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
 }
@@ -55,8 +55,8 @@ pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, F
 pub async fn count_chat(server: &Arc<Server>, job: ChatJob) -> Result<usize, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
-    let wish = LoadWish { context: found.options.context() };
-    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let load_request = LoadRequest { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let counted = tokio::task::spawn_blocking(move || {
         let all: Vec<usize> = (0..input.messages.len()).collect();
         let prompt = lease.engine().renderer(&input)?.render(&all)?;
@@ -78,7 +78,7 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
     if !job.tools.is_empty() {
         lookup::require(entry, Capability::Tools, "tools")?;
     }
-    lookup::require_senses(entry, job.messages.iter().flat_map(|message| &message.media))?;
+    lookup::require_modalities(entry, job.messages.iter().flat_map(|message| &message.media))?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let messages = with_the_models_own(entry, &job.messages);
     let continues =

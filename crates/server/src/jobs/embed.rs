@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::lookup;
 use crate::Failure;
 use crate::job::{EmbedJob, Embedded};
-use crate::models::backend::{Engine, LoadWish};
+use crate::models::backend::{Engine, LoadRequest};
 use crate::request_log::RequestLine;
 use crate::state::Server;
 
@@ -30,8 +30,8 @@ pub async fn embed(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Fail
 async fn vectors(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let start = Instant::now();
-    let wish = LoadWish { context: found.options.context() };
-    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let load_request = LoadRequest { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let load = start.elapsed();
     let (truncate, inputs) = (job.truncate, job.inputs);
     let num_ctx = found.options.context();
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embed_7_1_vectors_are_cut_and_then_scaled() {
+    fn embed_vectors_are_cut_and_then_scaled() {
         let mut vector = vec![3.0, 4.0, 12.0];
         finish(&mut vector, Some(2), true).unwrap();
         assert_eq!(vector, [0.6, 0.8]);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn embed_7_1_no_number_is_a_400() {
+    fn embed_no_number_is_a_400() {
         for bad in [f32::NAN, f32::INFINITY] {
             assert_eq!(finish(&mut vec![1.0, bad], None, true).unwrap_err().status, 400);
         }

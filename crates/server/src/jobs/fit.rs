@@ -97,11 +97,11 @@ pub(super) fn chat(
     let renderer = engine.renderer(&input)?;
     let whole = renderer.render(&(0..input.messages.len()).collect::<Vec<_>>())?;
     let tokens = whole.input.tokens.len();
-    let wish = fit.context(tokens);
-    let context = engine.context_for(wish.now);
+    let load_request = fit.context(tokens);
+    let context = engine.context_for(load_request.now);
     let room = room(context);
     if tokens <= room {
-        return Ok((whole, wish));
+        return Ok((whole, load_request));
     }
     let Overflow::Cut { keep_tokens } = fit.overflow else {
         return Err(too_long(tokens, context, fit));
@@ -112,7 +112,7 @@ pub(super) fn chat(
         return Err(too_long(prompt.input.tokens.len(), context, fit));
     }
     prompt.input.tokens = cut(prompt.input.tokens, room, keep_tokens);
-    Ok((prompt, wish))
+    Ok((prompt, load_request))
 }
 
 /// The tokens of a prompt and its context, without some of them where all do not fit and some may go.
@@ -124,16 +124,16 @@ pub(super) fn tokens(
     tokens: Vec<Token>,
     fit: Fit,
 ) -> Result<(Vec<Token>, ContextWish), Failure> {
-    let wish = fit.context(tokens.len());
-    let context = engine.context_for(wish.now);
+    let load_request = fit.context(tokens.len());
+    let context = engine.context_for(load_request.now);
     let room = room(context);
     if tokens.len() <= room {
-        return Ok((tokens, wish));
+        return Ok((tokens, load_request));
     }
     let Overflow::Cut { keep_tokens } = fit.overflow else {
         return Err(too_long(tokens.len(), context, fit));
     };
-    Ok((cut(tokens, room, keep_tokens), wish))
+    Ok((cut(tokens, room, keep_tokens), load_request))
 }
 
 fn cut(mut tokens: Vec<Token>, room: usize, keep_tokens: usize) -> Vec<Token> {

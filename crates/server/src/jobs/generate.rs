@@ -11,7 +11,7 @@ use super::run::{self, Checked, Prepared};
 use super::{PieceStream, go_template};
 use crate::Failure;
 use crate::job::{Format, GenerateJob, Message};
-use crate::models::backend::{ChatInput, Engine, LoadWish, Prompt};
+use crate::models::backend::{ChatInput, Engine, LoadRequest, Prompt};
 use crate::request_log::RequestLine;
 use crate::state::Server;
 
@@ -47,8 +47,8 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
 pub async fn render_generate(server: &Arc<Server>, job: GenerateJob) -> Result<String, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let form = check(&found, &job)?;
-    let wish = LoadWish { context: found.options.context() };
-    let lease = server.models.acquire(&found.entry, wish, job.base.keep_alive).await?;
+    let load_request = LoadRequest { context: found.options.context() };
+    let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let rendered = tokio::task::spawn_blocking(move || form.text(lease.engine().as_ref())).await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
 }
@@ -75,7 +75,7 @@ impl Form {
         };
         match self {
             Self::Text { text, media, format, .. } if !media.is_empty() => {
-                let input = engine.see(&text, &media)?;
+                let input = engine.tokenize_with_media(&text, &media)?;
                 Ok(Prompt { input, ..plain(Vec::new(), format)? })
             }
             Self::Text { text, format, context, .. } => {
@@ -138,7 +138,7 @@ fn joined(mut before: Vec<Token>, after: Vec<Token>) -> Vec<Token> {
 fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
     let entry = &found.entry;
     lookup::require_completion(entry, &job.base.model, "generate")?;
-    lookup::require_senses(entry, &job.media)?;
+    lookup::require_modalities(entry, &job.media)?;
     let think = lookup::thinking(entry, &job.base, job.think.clone())?;
     let context = job.context.clone().unwrap_or_default();
     let format = job.format.clone();

@@ -115,7 +115,7 @@ mod tests {
     const VALUES: Values<'_> = Values { system: "be brief", prompt: "hi", suffix: "" };
 
     #[test]
-    fn generate_3_5_simple_go_templates() {
+    fn generate_simple_go_templates() {
         let alpaca =
             "{{ if .System }}{{ .System }}\n\n{{ end }}### Instruction:\n{{ .Prompt }}\n\n### Response:\n";
         let wanted = "be brief\n\n### Instruction:\nhi\n\n### Response:\n";
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn generate_3_5_what_is_not_supported_is_refused() {
+    fn generate_what_is_not_supported_is_refused() {
         for template in
             ["{{ range .Messages }}{{ end }}", "{{ .Prompt", "{{ if .Prompt }}x", "{{ end }}", "{{ else }}"]
         {

@@ -101,7 +101,7 @@ pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> 
 
 /// Pictures and sounds need a projector for them, and must look like what they are: what their beginnings tell is known before a
 /// model is loaded.
-pub(super) fn require_senses<'a>(
+pub(super) fn require_modalities<'a>(
     entry: &ModelEntry,
     media: impl IntoIterator<Item = &'a MediaFile>,
 ) -> Result<(), Failure> {
@@ -116,7 +116,7 @@ pub(super) fn require_senses<'a>(
     Ok(())
 }
 
-/// What a wish to think means on this model: a thinking model thinks unless told otherwise.
+/// What a request to think means on this model: a thinking model thinks unless asked not to.
 pub(super) fn thinking(
     entry: &ModelEntry,
     base: &JobBase,

@@ -17,7 +17,7 @@ use crate::Failure;
 use crate::job::{DoneReason, JobBase, Piece, Summary, TokenLogprob, ToolCall};
 use crate::keep_alive::KeepAlive;
 use crate::models::Lease;
-use crate::models::backend::{AnswerParser, ContextWish, Engine, LoadWish, Prompt};
+use crate::models::backend::{AnswerParser, ContextWish, Engine, LoadRequest, Prompt};
 use crate::options::Options;
 use crate::request_log::RequestLine;
 use crate::state::Server;
@@ -33,8 +33,8 @@ pub async fn load(
     keep: Option<KeepAlive>,
 ) -> Result<Duration, Failure> {
     let start = Instant::now();
-    let wish = LoadWish { context: options.context() };
-    drop(server.models.acquire(entry, wish, keep).await?);
+    let load_request = LoadRequest { context: options.context() };
+    drop(server.models.acquire(entry, load_request, keep).await?);
     Ok(start.elapsed())
 }
 
@@ -109,22 +109,22 @@ impl Work {
 
     async fn answer(&self, make: MakePrompt, line: &RequestLine) -> Result<Summary, Failure> {
         let start = Instant::now();
-        let wish = LoadWish { context: self.context };
-        let lease = self.server.models.acquire(&self.found.entry, wish, self.base.keep_alive).await?;
+        let load_request = LoadRequest { context: self.context };
+        let lease = self.server.models.acquire(&self.found.entry, load_request, self.base.keep_alive).await?;
         let load = start.elapsed();
         let (lease, prepared) = self.prepare(lease, make).await?;
-        let Prepared { prompt, context: wish, wants_context } = prepared;
+        let Prepared { prompt, context: load_request, wants_context } = prepared;
         let tokens = &prompt.input.tokens;
         let prompt_tokens = count(tokens.len());
         // Pictures are nothing that a later request could name.
         let words = || tokens.iter().copied().filter(|token| *token >= 0).collect();
         let context: Option<Vec<i32>> = wants_context.then(words);
-        let room = lease.engine().context_for(wish.most.or(wish.now));
+        let room = lease.engine().context_for(load_request.most.or(load_request.now));
         let Prompt { input, stops, grammar, parser } = prompt;
         let options = request::Options {
             grammar,
             special_pieces: parser.is_some(),
-            ..self.request_options(wish, room, stops)
+            ..self.request_options(load_request, room, stops)
         };
         let (sender, mut events) = mpsc::unbounded_channel();
         let side = line.engine_side();
@@ -174,7 +174,7 @@ impl Work {
     /// What the request asks for, in a context with room for so many tokens.
     fn request_options(
         &self,
-        wish: ContextWish,
+        load_request: ContextWish,
         room: u32,
         stops_of_prompt: Vec<String>,
     ) -> request::Options {
@@ -184,8 +184,8 @@ impl Work {
             sampler: sampler(wanted),
             stops: stops(wanted, stops_of_prompt),
             logprobs: self.base.logprobs,
-            num_ctx: wish.now,
-            num_ctx_most: wish.most,
+            num_ctx: load_request.now,
+            num_ctx_most: load_request.most,
             shift: self.base.shift.then(|| count(self.found.keep_tokens())),
             progress: true,
             repeat_limit: wanted.is_open_ended().then_some(request::REPEAT_LIMIT),

@@ -27,19 +27,19 @@ pub(super) fn without_oldest(
         (0..input.messages.len()).filter(|at| !dropped.contains(at)).collect()
     };
     // The fewest that must go: 0 do not suffice, all may.
-    let (mut too_few, mut enough) = (0, droppable.len());
+    let (mut insufficient, mut enough) = (0, droppable.len());
     let mut best = None;
     let (mut next, mut step) = (guess(input, &droppable, whole, room), 1);
-    while too_few + 1 < enough {
-        let is_inside = too_few < next && next < enough;
-        let count = if is_inside { next } else { too_few.midpoint(enough) };
+    while insufficient + 1 < enough {
+        let is_inside = insufficient < next && next < enough;
+        let count = if is_inside { next } else { insufficient.midpoint(enough) };
         match renderer.render(&without(count)) {
             Ok(prompt) if prompt.input.tokens.len() <= room => {
                 (enough, next) = (count, count.saturating_sub(step));
                 best = Some(prompt);
             }
             // A template may refuse a conversation that begins with an answer; then one more has to go.
-            Ok(_) | Err(RenderError::Template(_)) => (too_few, next) = (count, count + step),
+            Ok(_) | Err(RenderError::Template(_)) => (insufficient, next) = (count, count + step),
             Err(RenderError::Other(failure)) => return Err(failure),
         }
         step *= 2;

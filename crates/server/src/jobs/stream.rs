@@ -1,6 +1,6 @@
 //! The pieces of an answer on their way from the engine to a front end.
 //!
-//! Whoever drops a [`PieceStream`] cancels the job, wherever it is: waiting for its model, queued, or being worked on.
+//! Dropping a [`PieceStream`] cancels the job, wherever it is: waiting for its model, queued, or being worked on.
 
 use tokio::sync::mpsc;
 

@@ -23,12 +23,12 @@ pub trait Backend: Send + Sync {
     ///
     /// # Errors
     /// The file cannot be read or is no model; not: too little memory, see [`Fit::TooSmall`].
-    fn plan(&self, model: &ModelEntry, settings: &LoadWish, free_bytes: u64) -> Result<Fit, Failure>;
+    fn plan(&self, model: &ModelEntry, settings: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure>;
 }
 
 /// How a model is to be loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadWish {
+pub struct LoadRequest {
     /// Tokens of context that the first request wants.
     pub context: Option<u32>,
 }
@@ -54,7 +54,7 @@ pub trait Plan: Send {
     fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure>;
 }
 
-/// Whoever has a model loaded.
+/// The caller that has a model loaded.
 pub trait LoadHost {
     /// The load got on. False: it is to end, nobody will use the model.
     fn advanced(&self) -> bool;
@@ -204,12 +204,12 @@ pub trait Engine: Send + Sync {
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure>;
     /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens in it.
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token>;
-    /// Tokens of a text with media, as by [`Engine::tokenize`] with both wishes: each `hypura_engine::media::marker` in it is the
+    /// Tokens of a text with media, as by [`Engine::tokenize`] with both flags: each `hypura_engine::media::marker` in it is the
     /// next of `media`. Decodes them.
     ///
     /// # Errors
     /// 400 for media that cannot be used, and where the model lacks the sense.
-    fn see(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure>;
+    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure>;
     /// The text of tokens, control tokens included.
     fn detokenize(&self, tokens: &[Token]) -> String;
     /// The prompt that has the gap between two texts filled; `None` where the vocabulary cannot.

@@ -7,7 +7,7 @@ use hypura_core::plan::Mode;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, LoadSettings, Planned};
 use hypura_engine::media::prompt::DecodedMedia;
-use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, marker};
+use hypura_engine::media::{MediaFile, MediaPrompt, MediaPromptError, marker};
 use hypura_engine::request::{EmbedSink, Event, Options, RequestError, RequestErrorKind, Sink, SubmitError};
 use hypura_engine::serve::{Runner, RunnerInfo, RunnerSettings, RunnerStatus};
 use hypura_engine::source::ModelSource;
@@ -18,7 +18,7 @@ use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
 
 use super::backend::{
-    Backend, ChatInput, Engine, Fit, LoadHost, LoadWish, Plan, Prompt, RenderError, Renderer, Ticket,
+    Backend, ChatInput, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt, RenderError, Renderer, Ticket,
 };
 use super::store_catalog::failure_of_store;
 use crate::job::{Format, Think};
@@ -41,7 +41,7 @@ pub struct EngineBackend {
 }
 
 impl Backend for EngineBackend {
-    fn plan(&self, model: &ModelEntry, wish: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
+    fn plan(&self, model: &ModelEntry, load_request: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure> {
         let path = self.store.open_path(model).map_err(|error| failure_of_store(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let failed = |error: &LoadError| {
@@ -52,8 +52,8 @@ impl Backend for EngineBackend {
             .settings
             .clone()
             .with_budget_bytes(free_bytes)
-            .with_context(wish.context.unwrap_or(self.default_context).max(1))
-            // A context that was asked for is a wish: it shrinks before the model does not load at all.
+            .with_context(load_request.context.unwrap_or(self.default_context).max(1))
+            // A context that was asked for is a preference: it shrinks before the model does not load at all.
             .with_least_context(Some(self.default_context))
             .with_sequences(self.sequences(model))
             .with_idle_sequences(REMEMBERED)
@@ -177,9 +177,9 @@ impl Engine for RunnerEngine {
         self.runner.text().tokenize(text, begin, control)
     }
 
-    fn see(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
+    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
         let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-        self.runner.text().see_text(text, &media).map_err(|error| see_failure(&error))
+        self.runner.text().tokenize_text_with_media(text, &media).map_err(|error| see_failure(&error))
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -285,9 +285,9 @@ impl Renderer for RunnerRenderer<'_> {
     }
 }
 
-fn see_failure(error: &SeeError) -> Failure {
+fn see_failure(error: &MediaPromptError) -> Failure {
     match error {
-        SeeError::Unloaded => Failure::internal(error.to_string()),
+        MediaPromptError::Unloaded => Failure::internal(error.to_string()),
         error => Failure::bad_request(without_paths(&error.to_string())),
     }
 }

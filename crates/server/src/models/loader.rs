@@ -1,4 +1,4 @@
-//! The thread that loads: takes the oldest wish, makes room, loads, and serves everybody who waits for that model.
+//! The thread that loads: takes the oldest load request, makes room, loads, and serves everybody who waits for that model.
 //!
 //! There is one such thread, so there are never two loads at once. It never holds the table's lock while it plans or
 //! loads, so nobody waits for it who does not want a model.
@@ -7,7 +7,7 @@ use hypura_engine::budget::SharedMemory;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Engine, Fit, LoadHost, LoadWish, Plan};
+use super::backend::{Backend, Engine, Fit, LoadHost, LoadRequest, Plan};
 use super::table::{Pool, State, Table, Want};
 use crate::Failure;
 use hypura_store::ModelEntry;
@@ -20,7 +20,7 @@ pub(super) struct Loader {
     pub max_loaded: usize,
 }
 
-/// How often it is looked whether anybody still wants the model that waits for room: whoever goes away does not say so.
+/// How often to check whether a waiting request was cancelled: a dropped request sends no notification.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A model that streams anyway gets on with this share of the budget, in quarters, before idle models must leave for it.
@@ -29,10 +29,10 @@ const ENOUGH_TO_STREAM_QUARTERS: u64 = 3;
 impl Loader {
     /// Works until the table is closed.
     pub fn run(&self) {
-        while let Some((entry, wish)) = self.next() {
+        while let Some((entry, load_request)) = self.next() {
             let start = Instant::now();
             tracing::info!(model = %entry.name, "loading");
-            let loaded = self.plan(&entry, wish).and_then(|plan| plan.load(self));
+            let loaded = self.plan(&entry, load_request).and_then(|plan| plan.load(self));
             match &loaded {
                 Ok(engine) => tracing::info!(
                     model = %entry.name,
@@ -46,8 +46,8 @@ impl Loader {
         }
     }
 
-    /// The next wish that somebody still has and that no loaded model satisfies.
-    fn next(&self) -> Option<(Arc<ModelEntry>, LoadWish)> {
+    /// The next load request that is still open and that no loaded model satisfies.
+    fn next(&self) -> Option<(Arc<ModelEntry>, LoadRequest)> {
         let mut state = self.table.lock();
         loop {
             state.wants.retain(|want| !want.reply.is_closed());
@@ -55,7 +55,7 @@ impl Loader {
                 return None;
             }
             if let Some(want) = state.wants.front() {
-                let found = (Arc::clone(&want.entry), want.wish);
+                let found = (Arc::clone(&want.entry), want.load_request);
                 state.loading = Some(Arc::clone(&found.0));
                 return Some(found);
             }
@@ -68,7 +68,7 @@ impl Loader {
         let mut state = self.table.lock();
         if state.closed {
             drop(state);
-            // Nobody takes leases any more, and whoever closed the table waits until nothing is left.
+            // Nobody takes leases any more, and closing the table waits until nothing is left.
             if let Ok(engine) = loaded {
                 engine.stop(false);
             }
@@ -96,30 +96,32 @@ impl Loader {
             }
             let answer = match &failure {
                 Some(failure) => Err(failure.clone()),
-                None => self
-                    .table
-                    .lease(&mut state, &want.entry, want.keep)
-                    .ok_or_else(|| Failure::internal("the model left again at once, please try again")),
+                None => self.table.lease(&mut state, &want.entry, want.keep).ok_or_else(|| {
+                    Failure::internal("the model was unloaded again at once, please try again")
+                }),
             };
             replies.push((want.reply, answer));
         }
         drop(state);
         for (reply, answer) in replies {
-            // Whoever went away drops the lease that nobody took.
+            // A cancelled request drops the lease that nobody took.
             drop(reply.send(answer));
         }
         self.table.ring();
     }
 
     /// A plan for the model, after idle models left for it as far as needed. Its memory is promised to it from here on.
-    fn plan(&self, entry: &Arc<ModelEntry>, wish: LoadWish) -> Result<Box<dyn Plan>, Failure> {
+    fn plan(&self, entry: &Arc<ModelEntry>, load_request: LoadRequest) -> Result<Box<dyn Plan>, Failure> {
         self.retire_older_versions(entry);
         loop {
             let free_bytes = self.table.free(&self.table.lock());
-            let fit =
-                if self.is_crowded() { None } else { Some(self.backend.plan(entry, &wish, free_bytes)?) };
+            let fit = if self.is_crowded() {
+                None
+            } else {
+                Some(self.backend.plan(entry, &load_request, free_bytes)?)
+            };
             let enough = self.table.budget_bytes / 4 * ENOUGH_TO_STREAM_QUARTERS;
-            let (plan, is_good, too_small) = match fit {
+            let (plan, fits, too_small) = match fit {
                 Some(Fit::Resident(plan)) => (Some(plan), true, None),
                 Some(Fit::Streaming(plan)) => (Some(plan), free_bytes >= enough, None),
                 Some(Fit::TooSmall(failure)) => (None, false, Some(failure)),
@@ -129,7 +131,7 @@ impl Loader {
             if state.closed {
                 return Err(Failure::internal("the server is shutting down"));
             }
-            let idle = if is_good { None } else { Table::oldest_idle(&state) };
+            let idle = if fits { None } else { Table::oldest_idle(&state) };
             if let Some(idle) = idle {
                 self.table.remove(&mut state, idle);
                 self.wait_until_freed(state);
@@ -158,7 +160,7 @@ impl Loader {
             let wanted = state.wants.iter().any(wants);
             if rang || !wanted {
                 state.waits_for_room = false;
-                // Whoever counts the time without progress begins anew.
+                // Restarts the timeout for loads without progress.
                 self.table.advance();
                 let gone = || Failure::internal("nobody wants the model any more");
                 return wanted.then_some(()).ok_or_else(gone);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::backend::{Backend, LoadWish};
+use super::backend::{Backend, LoadRequest};
 use super::loader::Loader;
 use super::table::{self, Lease, Table, Want};
 use crate::Failure;
@@ -39,7 +39,7 @@ pub struct ModelManager {
 pub struct RunningModel {
     /// Which model.
     pub entry: Arc<ModelEntry>,
-    /// When it leaves if nobody comes.
+    /// When it is unloaded if no request comes.
     pub expires_at: SystemTime,
     /// What loading it took.
     pub load_time: Duration,
@@ -70,7 +70,7 @@ impl ModelManager {
     pub async fn acquire(
         &self,
         entry: &Arc<ModelEntry>,
-        wish: LoadWish,
+        load_request: LoadRequest,
         keep: Option<KeepAlive>,
     ) -> Result<Lease, Failure> {
         let mut reply = {
@@ -89,7 +89,7 @@ impl ModelManager {
                 return Err(Failure::busy());
             }
             let (sender, receiver) = oneshot::channel();
-            state.wants.push_back(Want { entry: Arc::clone(entry), wish, keep, reply: sender });
+            state.wants.push_back(Want { entry: Arc::clone(entry), load_request, keep, reply: sender });
             receiver
         };
         self.table.ring();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::backend::{Engine, LoadWish};
+use super::backend::{Engine, LoadRequest};
 use crate::keep_alive::KeepAlive;
 use crate::{Failure, time};
 use hypura_store::ModelEntry;
@@ -26,7 +26,7 @@ pub(super) struct Slot {
     pub load_time: Duration,
     pub in_use: usize,
     pub keep: KeepAlive,
-    /// When it leaves if nobody comes; `None` while in use and for ever.
+    /// When it is unloaded if no request comes; `None` while in use and for ever.
     pub expires: Option<Instant>,
     pub last_used: Instant,
     /// Leaves as soon as it is idle: it was unloaded, or its file was replaced.
@@ -88,7 +88,7 @@ impl Drop for Lease {
 /// A request that waits for a model.
 pub(super) struct Want {
     pub entry: Arc<ModelEntry>,
-    pub wish: LoadWish,
+    pub load_request: LoadRequest,
     pub keep: Option<KeepAlive>,
     pub reply: oneshot::Sender<Result<Lease, Failure>>,
 }
@@ -172,7 +172,7 @@ impl Table {
         Some(Lease::new(Arc::clone(self), slot.id, Arc::clone(&slot.engine)))
     }
 
-    /// Engines that came to grief leave, so that the next request loads their model anew.
+    /// Engines that have died are removed, so that the next request loads their model anew.
     fn retire_dead(self: &Arc<Self>, state: &mut State) {
         let dead = state.slots.iter_mut().filter(|slot| !slot.engine.is_alive());
         let idle: Vec<u64> = dead

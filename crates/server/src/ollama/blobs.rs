@@ -49,7 +49,7 @@ async fn receive_all(server: &Arc<Server>, digest: String, body: Body) -> Result
     let writing = with_store(server, move |store| {
         let digest = Digest::parse(&digest)?;
         let Some(mut writer) = store.receive_blob(&digest)? else { return Ok(Stored::Present) };
-        // None is the good end; a sender that just goes away had a client that went away.
+        // None is the good end; a sender that just goes away had a client that disconnected.
         while let Some(chunk) = chunks.blocking_recv() {
             match chunk {
                 Some(chunk) => writer.write(&chunk)?,

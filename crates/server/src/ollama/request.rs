@@ -35,7 +35,7 @@ pub(super) struct Common {
     pub format: Value,
     pub think: Value,
     pub truncate: Option<bool>,
-    /// Whether an answer that fills the context goes on without a part of it.
+    /// Whether an answer that fills the context continues without a part of it.
     shift: Option<bool>,
     pub logprobs: Option<bool>,
     pub top_logprobs: Option<i64>,

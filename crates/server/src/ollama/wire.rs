@@ -155,8 +155,8 @@ impl Wire for Native {
 /// A value as a line of its own.
 pub(super) fn line(value: &impl Serialize) -> Bytes {
     let mut bytes = serde_json::to_vec(value).unwrap_or_else(|error| {
-        tracing::error!(%error, "an answer is no JSON");
-        b"{\"error\":\"the answer is no JSON\"}".to_vec()
+        tracing::error!(%error, "a response could not be serialised");
+        b"{\"error\":\"the response could not be serialised\"}".to_vec()
     });
     bytes.push(b'\n');
     Bytes::from(bytes)

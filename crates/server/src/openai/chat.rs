@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_this_protocol_has_its_own_defaults() {
+    fn chat_this_protocol_has_its_own_defaults() {
         let options = with("x", Value::Null).unwrap().base.options;
         assert_eq!((options.temperature, options.top_p), (Some(1.0), Some(1.0)));
         assert_eq!((options.num_predict, options.stop, options.seed), (None, None, None));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_wrong_fields_are_400() {
+    fn chat_wrong_fields_are_400() {
         for (field, value) in [
             ("model", json!("")),
             ("messages", json!([])),
@@ -221,7 +221,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chat_10_1_any_body_is_judged_without_a_panic(
+        fn chat_any_body_is_judged_without_a_panic(
             field in prop::sample::select(vec!["messages", "tools", "stop", "stream_options", "seed", "max_tokens", "reasoning"]),
             text in "[\\[\\]{}\",:a-z0-9.-]{0,40}",
         ) {

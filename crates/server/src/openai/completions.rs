@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn completions_10_2_fields() {
+    fn completions_fields() {
         let job = read(json!({"model": "m", "prompt": "a", "suffix": "b", "logprobs": 2, "max_tokens": 3}))
             .unwrap();
         assert_eq!((job.prompt.as_str(), job.suffix.as_deref()), ("a", Some("b")));

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_content_comes_as_text_nothing_or_parts() {
+    fn chat_content_comes_as_text_nothing_or_parts() {
         assert_eq!(one(json!({"role": "User", "content": "a"})).unwrap(), Message::text("user", "a"));
         assert_eq!(one(json!({"role": "developer", "content": "a"})).unwrap().role, "system");
         assert_eq!(one(json!({"role": "robot", "content": "a"})).unwrap().role, "user");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_bad_messages_are_400_that_name_them() {
+    fn chat_bad_messages_are_400_that_name_them() {
         for bad in [
             json!(1),
             json!({"role": "user", "content": 1}),
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_a_result_knows_its_tool_by_the_last_call_of_its_id() {
+    fn chat_a_result_knows_its_tool_by_the_last_call_of_its_id() {
         let call = |name: &str| {
             json!({"role": "assistant", "tool_calls": [
                 {"id": "c", "type": "function", "function": {"name": name, "arguments": "{\"b\":1,\"a\":2}"}}]})
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_tool_choice() {
+    fn chat_tool_choice() {
         let all = || {
             vec![json!({"type": "function", "function": {"name": "a"}}), json!({"function": {"name": "b"}})]
         };
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn chat_10_1_formats_and_efforts() {
+    fn chat_formats_and_efforts() {
         assert_eq!(format(&Value::Null), Format::Free);
         assert_eq!(format(&json!({"type": "text"})), Format::Free);
         assert_eq!(format(&json!({"type": "json_object"})), Format::Json);
@@ -448,7 +448,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chat_10_1_any_json_is_judged_without_a_panic(value in any_json()) {
+        fn chat_any_json_is_judged_without_a_panic(value in any_json()) {
             let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
             let _ = format(&value);
             for result in [messages(&list).err(), tools(list.clone()).err()] {

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embeddings_10_3_inputs() {
+    fn embeddings_inputs() {
         assert_eq!(inputs(&json!("")).unwrap(), [""]);
         assert_eq!(inputs(&json!(["a", ""])).unwrap(), ["a", ""]);
         for bad in [json!(null), json!([]), json!([1]), json!([[1, 2]]), json!({"a": 1}), json!(3)] {
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_10_3_base64_is_little_endian() {
+    fn embeddings_base64_is_little_endian() {
         assert_eq!(encoded(&[1.0, -2.0]), STANDARD.encode([0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]));
     }
 }

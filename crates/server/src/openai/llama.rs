@@ -15,13 +15,13 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use http::StatusCode;
 use hypura_engine::Token;
-use hypura_engine::serve::SlotStatus;
+use hypura_engine::serve::SequenceStatus;
 use hypura_store::{Capability, ModelEntry};
 use serde_json::{Map, Value, json};
 
 use super::chat::{self, Request};
 use crate::jobs::{self, find};
-use crate::models::backend::LoadWish;
+use crate::models::backend::LoadRequest;
 use crate::models::{Lease, LookupError};
 use crate::state::Server;
 use crate::{Failure, body, respond};
@@ -76,7 +76,7 @@ async fn entry_of(server: &Arc<Server>, asked: Option<&str>) -> Result<Arc<Model
 
 async fn lease(server: &Arc<Server>, object: &Map<String, Value>) -> Result<Lease, Failure> {
     let entry = entry_of(server, object.get("model").and_then(Value::as_str)).await?;
-    server.models.acquire(&entry, LoadWish::default(), None).await
+    server.models.acquire(&entry, LoadRequest::default(), None).await
 }
 
 /// Runs what may take a moment off the threads that serve others.
@@ -179,7 +179,7 @@ async fn slots(State(server): State<Arc<Server>>) -> Response {
         let mut sequences = status.slots.clone();
         sequences
             .sort_by_key(|sequence| (sequence.request.is_none(), std::cmp::Reverse(sequence.cached_tokens)));
-        sequences.resize(running.info.parallel.max(1), SlotStatus::default());
+        sequences.resize(running.info.parallel.max(1), SequenceStatus::default());
         for sequence in sequences {
             all.push(json!({
                 "id": all.len(),

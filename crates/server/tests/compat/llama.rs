@@ -1,6 +1,6 @@
 //! Section 12 of the checklist: llama-server's habits.
 
-use hypura_engine::serve::SlotStatus;
+use hypura_engine::serve::SequenceStatus;
 use serde_json::json;
 
 use crate::events;
@@ -46,9 +46,9 @@ async fn llama_12_apply_template_props_and_slots() {
     let slots = kit.get("/slots").await.json();
     assert_eq!((&slots[0]["id"], &slots[0]["is_processing"]), (&json!(0), &json!(false)));
     assert_eq!(slots.as_array().unwrap().len(), 2, "as many as /props says, working or not");
-    let busy = SlotStatus { request: Some(1), cached_tokens: 7, prompt_tokens: 5, generated_tokens: 2 };
-    let idle = SlotStatus { cached_tokens: 9, ..SlotStatus::default() };
-    kit.script.status.lock().unwrap().slots = vec![SlotStatus::default(), idle, busy];
+    let busy = SequenceStatus { request: Some(1), cached_tokens: 7, prompt_tokens: 5, generated_tokens: 2 };
+    let idle = SequenceStatus { cached_tokens: 9, ..SequenceStatus::default() };
+    kit.script.status.lock().unwrap().slots = vec![SequenceStatus::default(), idle, busy];
     let slots = kit.get("/slots").await.json();
     assert_eq!((&slots[0]["is_processing"], &slots[0]["n_decoded"]), (&json!(true), &json!(2)));
     assert_eq!((&slots[1]["is_processing"], &slots[1]["n_past"]), (&json!(false), &json!(9)));
@@ -59,7 +59,7 @@ async fn llama_12_apply_template_props_and_slots() {
 async fn llama_12_slots_of_a_model_at_work() {
     let kit = Kit::new();
     kit.post("/api/generate", json!({"model": "m"})).await;
-    let busy = SlotStatus { request: Some(1), ..SlotStatus::default() };
+    let busy = SequenceStatus { request: Some(1), ..SequenceStatus::default() };
     kit.script.status.lock().unwrap().slots = vec![busy.clone(), busy];
     let slots = kit.get("/slots").await.json();
     let slots = slots.as_array().unwrap();

@@ -13,7 +13,7 @@ fn hello(more: Value) -> Value {
 }
 
 #[tokio::test]
-async fn chat_10_1_a_whole_answer() {
+async fn chat_a_whole_answer() {
     let kit = Kit::answering(&[
         Step::Text("<think>"),
         Step::Text("hm"),
@@ -43,7 +43,7 @@ async fn chat_10_1_a_whole_answer() {
 }
 
 #[tokio::test]
-async fn chat_10_1_a_stream() {
+async fn chat_a_stream() {
     let kit = Kit::answering(&[
         Step::Text("<think>"),
         Step::Text("hm"),
@@ -81,7 +81,7 @@ async fn chat_10_1_a_stream() {
 }
 
 #[tokio::test]
-async fn chat_10_1_length_and_logprobs() {
+async fn chat_length_and_logprobs() {
     let kit = Kit::answering(&[Step::Text("é"), Step::Length]);
     let body =
         kit.post("/v1/chat/completions", hello(json!({"logprobs": true, "top_logprobs": 2}))).await.json();
@@ -99,7 +99,7 @@ async fn chat_10_1_length_and_logprobs() {
 }
 
 #[tokio::test]
-async fn chat_10_1_tools_formats_and_efforts_reach_the_template() {
+async fn chat_tools_formats_and_efforts_reach_the_template() {
     let kit = Kit::new();
     let ask = hello(json!({
         "tools": [{"type": "function", "function": {"name": "f"}}, {"type": "function", "function": {"name": "g"}}],
@@ -120,7 +120,7 @@ async fn chat_10_1_tools_formats_and_efforts_reach_the_template() {
 }
 
 #[tokio::test]
-async fn chat_10_1_errors_have_this_protocols_shape() {
+async fn chat_errors_have_this_protocols_shape() {
     let kit = Kit::new();
     for (body, status, kind) in [
         (json!({}), 400, "invalid_request_error"),
@@ -167,7 +167,7 @@ async fn chat_10_a_failure_in_the_middle_is_told_and_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn http_0_14_a_slow_answer_sends_comments() {
+async fn http_a_slow_answer_sends_comments() {
     let mut setup = Setup { steps: vec![Step::Wait, Step::Text("late")], ..Setup::default() };
     setup.http.heartbeat = std::time::Duration::from_millis(20);
     let kit = setup.start();
@@ -186,7 +186,7 @@ async fn http_0_14_a_slow_answer_sends_comments() {
 }
 
 #[tokio::test]
-async fn completions_10_2_whole_and_streamed() {
+async fn completions_whole_and_streamed() {
     let kit = Kit::new();
     let ask = json!({"model": "m", "prompt": "P", "suffix": "S", "logprobs": 1});
     let body = kit.post("/v1/completions", ask.clone()).await.json();
@@ -214,7 +214,7 @@ async fn completions_10_2_whole_and_streamed() {
 }
 
 #[tokio::test]
-async fn embeddings_10_3_floats_and_base64() {
+async fn embeddings_floats_and_base64() {
     let kit = Kit::new();
     let body = kit.post("/v1/embeddings", json!({"model": "vec", "input": ["a", ""]})).await.json();
     assert_eq!((&body["object"], &body["model"]), (&json!("list"), &json!("vec")));
@@ -246,7 +246,7 @@ async fn embeddings_10_3_floats_and_base64() {
 }
 
 #[tokio::test]
-async fn models_10_4_list_and_one() {
+async fn models_list_and_one() {
     let kit = Kit::new();
     let body = kit.get("/v1/models").await.json();
     assert_eq!(body["object"], "list");

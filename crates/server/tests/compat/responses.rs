@@ -7,7 +7,7 @@ use crate::fake::Step;
 use crate::kit::Kit;
 
 #[tokio::test]
-async fn responses_10_5_a_whole_answer() {
+async fn responses_a_whole_answer() {
     let kit = Kit::answering(&[
         Step::Text("<think>"),
         Step::Text("hm"),
@@ -52,7 +52,7 @@ async fn responses_10_5_a_whole_answer() {
 }
 
 #[tokio::test]
-async fn responses_10_5_a_stream_of_numbered_events() {
+async fn responses_a_stream_of_numbered_events() {
     let kit = Kit::answering(&[
         Step::Text("<think>"),
         Step::Text("hm"),
@@ -99,7 +99,7 @@ async fn responses_10_5_a_stream_of_numbered_events() {
 }
 
 #[tokio::test]
-async fn responses_10_5_errors() {
+async fn responses_errors() {
     let kit = Kit::new();
     for (body, status) in [
         (json!({"model": "m"}), 400),
@@ -121,7 +121,7 @@ async fn responses_10_5_errors() {
 }
 
 #[tokio::test]
-async fn responses_10_5_a_compressed_body() {
+async fn responses_a_compressed_body() {
     let kit = Kit::new();
     let plain = json!({"model": "m", "input": "Hi"}).to_string();
     // A zstd frame by hand: magic, one segment of so many bytes, one raw last block.

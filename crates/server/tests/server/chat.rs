@@ -15,7 +15,7 @@ async fn ask(kit: &Kit, more: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn chat_4_1_messages_of_every_shape() {
+async fn chat_messages_of_every_shape() {
     let kit = Kit::new();
     let messages = json!([
         {"role": "Developer", "content": "rules"},
@@ -39,7 +39,7 @@ async fn chat_4_1_messages_of_every_shape() {
 }
 
 #[tokio::test]
-async fn chat_4_1_bad_messages_are_refused() {
+async fn chat_bad_messages_are_refused() {
     let kit = Kit::new();
     for message in [
         json!({"role": "boss", "content": "x"}),
@@ -53,7 +53,7 @@ async fn chat_4_1_bad_messages_are_refused() {
 }
 
 #[tokio::test]
-async fn chat_4_2_tools_reach_the_template_in_their_order() {
+async fn chat_tools_reach_the_template_in_their_order() {
     let kit = Kit::new();
     let tool = json!({"type": "function", "function": {"name": "f", "description": "d", "parameters": {
         "type": "object", "required": ["z"],
@@ -72,7 +72,7 @@ async fn chat_4_2_tools_reach_the_template_in_their_order() {
 }
 
 #[tokio::test]
-async fn chat_4_3_no_messages_load_and_unload() {
+async fn chat_no_messages_load_and_unload() {
     let kit = Kit::new();
     let load = kit.post("/api/chat", json!({"model": "m"})).await.json();
     assert_eq!(load["done_reason"], "load");
@@ -84,7 +84,7 @@ async fn chat_4_3_no_messages_load_and_unload() {
 }
 
 #[tokio::test]
-async fn chat_4_4_the_models_system_and_messages_come_first() {
+async fn chat_the_models_system_and_messages_come_first() {
     let say = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
     let with = set(ModelSettings {
         system: Some("own".into()),
@@ -103,7 +103,7 @@ async fn chat_4_4_the_models_system_and_messages_come_first() {
 }
 
 #[tokio::test]
-async fn chat_4_5_the_oldest_messages_go_and_the_system_stays() {
+async fn chat_the_oldest_messages_go_and_the_system_stays() {
     let kit = Kit::new();
     let messages = json!([
         {"role": "system", "content": "S"},
@@ -136,7 +136,7 @@ fn long_talk(count: usize) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn chat_4_5_a_long_conversation_is_rendered_a_few_times_and_the_fewest_messages_go() {
+async fn chat_a_long_conversation_is_rendered_a_few_times_and_the_fewest_messages_go() {
     let kit = Kit::new();
     for num_ctx in [100, 1000, 3000, 4000] {
         kit.script.chats.lock().unwrap().clear();
@@ -150,7 +150,7 @@ async fn chat_4_5_a_long_conversation_is_rendered_a_few_times_and_the_fewest_mes
 }
 
 #[tokio::test]
-async fn chat_4_5_a_template_that_wants_a_question_first_costs_one_more_message() {
+async fn chat_a_template_that_wants_a_question_first_costs_one_more_message() {
     let kit = Kit::new();
     let failure = hypura_server::Failure::internal("roles must alternate");
     *kit.script.fail_answer_first.lock().unwrap() = Some(failure);
@@ -159,7 +159,7 @@ async fn chat_4_5_a_template_that_wants_a_question_first_costs_one_more_message(
 }
 
 #[tokio::test]
-async fn chat_4_5_what_is_wrong_with_a_request_is_no_reason_to_leave_messages_out() {
+async fn chat_what_is_wrong_with_a_request_is_no_reason_to_leave_messages_out() {
     let kit = Kit::new();
     let refused = hypura_server::Failure::bad_request("tools and a grammar exclude each other");
     *kit.script.fail_answer_first.lock().unwrap() = Some(refused);
@@ -171,7 +171,7 @@ async fn chat_4_5_what_is_wrong_with_a_request_is_no_reason_to_leave_messages_ou
 }
 
 #[tokio::test]
-async fn chat_4_6_every_chunk_has_a_message_of_the_assistant() {
+async fn chat_every_chunk_has_a_message_of_the_assistant() {
     let kit = Kit::new();
     let lines = ask(&kit, json!({"stream": true, "model": "M"})).await.lines();
     assert_eq!(lines.len(), 3);
@@ -187,7 +187,7 @@ async fn chat_4_6_every_chunk_has_a_message_of_the_assistant() {
 }
 
 #[tokio::test]
-async fn chat_4_7_tool_calls_come_whole_before_the_end() {
+async fn chat_tool_calls_come_whole_before_the_end() {
     let kit = Kit::answering(&[Step::Text("let me see"), Step::Text("<call>f {\"z\":1,\"a\":{\"b\":[2]}}")]);
     let lines = ask(&kit, json!({"stream": true})).await.lines();
     let call = &lines[1]["message"]["tool_calls"][0];
@@ -204,7 +204,7 @@ async fn chat_4_7_tool_calls_come_whole_before_the_end() {
 }
 
 #[tokio::test]
-async fn chat_4_8_thinking_and_content_are_never_in_one_chunk() {
+async fn chat_thinking_and_content_are_never_in_one_chunk() {
     let kit =
         Kit::answering(&[Step::Text("<think>"), Step::Text("hm"), Step::Text("</think>"), Step::Text("so")]);
     let lines = ask(&kit, json!({"stream": true})).await.lines();
@@ -220,7 +220,7 @@ async fn chat_4_8_thinking_and_content_are_never_in_one_chunk() {
 }
 
 #[tokio::test]
-async fn chat_4_9_an_answer_at_the_end_is_continued() {
+async fn chat_an_answer_at_the_end_is_continued() {
     let kit = Kit::new();
     let messages = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Well,"}]);
     ask(&kit, json!({"messages": messages})).await;
@@ -235,7 +235,7 @@ async fn chat_4_the_rendered_prompt_alone() {
 }
 
 #[tokio::test]
-async fn names_2_5_chat() {
+async fn names_chat() {
     let kit = Kit::new();
     for (name, status, error) in [
         ("", StatusCode::BAD_REQUEST, "model is required"),

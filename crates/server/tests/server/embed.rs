@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::kit::Kit;
 
 #[tokio::test]
-async fn embed_7_1_vectors_are_scaled_in_order_and_may_be_cut() {
+async fn embed_vectors_are_scaled_in_order_and_may_be_cut() {
     let kit = Kit::new();
     *kit.script.vectors.lock().unwrap() = vec![vec![3.0, 4.0, 0.0, 0.0], vec![0.0, 0.0, 0.0, 2.0]];
     let answer = kit.post("/api/embed", json!({"model": "vec", "input": ["a", "b"]})).await.json();
@@ -21,7 +21,7 @@ async fn embed_7_1_vectors_are_scaled_in_order_and_may_be_cut() {
 }
 
 #[tokio::test]
-async fn embed_7_1_no_input_loads_and_other_input_is_refused() {
+async fn embed_no_input_loads_and_other_input_is_refused() {
     let kit = Kit::new();
     for input in [json!(null), json!([]), json!("")] {
         let answer = kit.post("/api/embed", json!({"model": "vec", "input": input})).await;
@@ -35,7 +35,7 @@ async fn embed_7_1_no_input_loads_and_other_input_is_refused() {
 }
 
 #[tokio::test]
-async fn embed_7_1_long_texts_are_cut_or_refused() {
+async fn embed_long_texts_are_cut_or_refused() {
     let kit = Kit::new();
     let long = json!({"model": "vec", "input": "abcdefgh", "options": {"num_ctx": 5}});
     assert_eq!(kit.post("/api/embed", long.clone()).await.status, StatusCode::OK);
@@ -48,7 +48,7 @@ async fn embed_7_1_long_texts_are_cut_or_refused() {
 }
 
 #[tokio::test]
-async fn embed_7_1_what_does_not_fit_even_when_cut_is_a_400() {
+async fn embed_what_does_not_fit_even_when_cut_is_a_400() {
     let kit = Kit::new();
     *kit.script.embed_limit.lock().unwrap() = Some(0);
     let answer = kit.post("/api/embed", json!({"model": "vec", "input": "abc"})).await;
@@ -57,7 +57,7 @@ async fn embed_7_1_what_does_not_fit_even_when_cut_is_a_400() {
 }
 
 #[tokio::test]
-async fn embed_7_1_what_is_no_number_is_a_400() {
+async fn embed_what_is_no_number_is_a_400() {
     let kit = Kit::new();
     *kit.script.vectors.lock().unwrap() = vec![vec![f32::NAN, 1.0]];
     let answer = kit.post("/api/embed", json!({"model": "vec", "input": "a"})).await;
@@ -65,7 +65,7 @@ async fn embed_7_1_what_is_no_number_is_a_400() {
 }
 
 #[tokio::test]
-async fn embed_7_2_the_older_endpoint_does_not_scale() {
+async fn embed_the_older_endpoint_does_not_scale() {
     let kit = Kit::new();
     let answer = kit.post("/api/embeddings", json!({"model": "vec", "prompt": "a"})).await.json();
     assert_eq!(answer, json!({"embedding": [3.0, 4.0, 0.0, 0.0]}));
@@ -74,7 +74,7 @@ async fn embed_7_2_the_older_endpoint_does_not_scale() {
 }
 
 #[tokio::test]
-async fn names_2_5_embed_and_embeddings() {
+async fn names_embed_and_embeddings() {
     let kit = Kit::new();
     for (path, name, status, error) in [
         ("/api/embed", "", StatusCode::NOT_FOUND, "model '' not found"),

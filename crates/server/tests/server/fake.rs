@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hypura_core::plan::Mode;
 use hypura_engine::budget::SharedMemory;
-use hypura_engine::media::{MediaFile, MediaPrompt, Senses, marker};
+use hypura_engine::media::{MediaFile, MediaPrompt, Modalities, marker};
 use hypura_engine::request::{
     EmbedSink, Event, Finish, Options, Outcome, RequestError, RequestErrorKind, Sink, TokenInfo,
 };
@@ -17,7 +17,7 @@ use hypura_engine::{ChatDelta, Grammar, SamplerOptions, Token};
 use hypura_server::Failure;
 use hypura_server::job::Format;
 use hypura_server::models::backend::{
-    AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadWish, Plan, Prompt,
+    AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt,
     RenderError, Renderer, Ticket,
 };
 use hypura_store::ModelEntry;
@@ -140,8 +140,8 @@ pub struct FakeBackend(pub Arc<Script>);
 struct FakePlan(Arc<Script>, u64);
 
 impl Backend for FakeBackend {
-    fn plan(&self, model: &ModelEntry, wish: &LoadWish, free_bytes: u64) -> Result<Fit, Failure> {
-        self.0.loaded_for.lock().unwrap().push(wish.context);
+    fn plan(&self, model: &ModelEntry, load_request: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure> {
+        self.0.loaded_for.lock().unwrap().push(load_request.context);
         let bytes = self.0.sizes.lock().unwrap().get(&model.name.to_string()).copied().unwrap_or(100);
         if bytes <= free_bytes {
             return Ok(Fit::Resident(Box::new(FakePlan(Arc::clone(&self.0), bytes))));
@@ -181,7 +181,7 @@ impl Plan for FakePlan {
             bos: Some(1),
             eos: None,
             adds_bos: true,
-            senses: Senses { pictures: true, sounds: true },
+            modalities: Modalities { pictures: true, sounds: true },
             is_embedding_model: false,
             parallel: 2,
             mode: Mode::FullResident,
@@ -326,7 +326,7 @@ impl Engine for FakeEngine {
         tokens_of(text, begin)
     }
 
-    fn see(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
+    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
         Ok(self.cut(text, media.iter()))
     }
 

@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use crate::kit::{Kit, request};
 
 #[tokio::test]
-async fn general_1_1_the_root_says_that_ollama_is_running() {
+async fn general_the_root_says_that_ollama_is_running() {
     let kit = Kit::new();
     let answer = kit.get("/").await;
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "Ollama is running"));
@@ -16,7 +16,7 @@ async fn general_1_1_the_root_says_that_ollama_is_running() {
 }
 
 #[tokio::test]
-async fn general_1_2_the_version_is_digits_and_dots_and_new_enough() {
+async fn general_the_version_is_digits_and_dots_and_new_enough() {
     let kit = Kit::new();
     let version = kit.get("/api/version").await.json()["version"].as_str().unwrap().to_owned();
     let parts: Vec<u32> = version.split('.').map(|part| part.parse().unwrap()).collect();
@@ -27,13 +27,13 @@ async fn general_1_2_the_version_is_digits_and_dots_and_new_enough() {
 }
 
 #[tokio::test]
-async fn general_1_3_the_cloud_is_disabled() {
+async fn general_the_cloud_is_disabled() {
     let answer = Kit::new().get("/api/status").await.json();
     assert_eq!(answer, serde_json::json!({"cloud": {"disabled": true, "source": "env"}}));
 }
 
 #[tokio::test]
-async fn general_1_4_accounts_and_web_searches_are_refused() {
+async fn general_accounts_and_web_searches_are_refused() {
     let kit = Kit::new();
     let me = kit.post("/api/me", serde_json::json!({})).await;
     assert_eq!((me.status, me.error()), (StatusCode::UNAUTHORIZED, "unauthorized".to_owned()));

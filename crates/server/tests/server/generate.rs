@@ -17,7 +17,7 @@ async fn ask(kit: &Kit, more: Value) -> crate::kit::Answer {
 }
 
 #[tokio::test]
-async fn generate_3_1_an_empty_prompt_loads() {
+async fn generate_an_empty_prompt_loads() {
     let kit = Kit::new();
     let answer = kit.post("/api/generate", json!({"model": "m"})).await;
     let value = answer.json();
@@ -28,7 +28,7 @@ async fn generate_3_1_an_empty_prompt_loads() {
 }
 
 #[tokio::test]
-async fn generate_3_2_an_empty_prompt_with_keep_alive_0_unloads() {
+async fn generate_an_empty_prompt_with_keep_alive_0_unloads() {
     let kit = Kit::new();
     kit.post("/api/generate", json!({"model": "m"})).await;
     for _ in 0..2 {
@@ -39,7 +39,7 @@ async fn generate_3_2_an_empty_prompt_with_keep_alive_0_unloads() {
 }
 
 #[tokio::test]
-async fn generate_3_3_raw_has_no_template_and_no_context() {
+async fn generate_raw_has_no_template_and_no_context() {
     let kit = Kit::new();
     let answer = ask(&kit, json!({"raw": true})).await.json();
     assert_eq!(kit.script.last().text, "hi");
@@ -54,7 +54,7 @@ async fn generate_3_3_raw_has_no_template_and_no_context() {
 }
 
 #[tokio::test]
-async fn generate_3_4_the_requests_system_wins_and_the_models_messages_need_no_context() {
+async fn generate_the_requests_system_wins_and_the_models_messages_need_no_context() {
     let say = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
     let with = set(ModelSettings {
         system: Some("model".into()),
@@ -71,7 +71,7 @@ async fn generate_3_4_the_requests_system_wins_and_the_models_messages_need_no_c
 }
 
 #[tokio::test]
-async fn generate_3_5_a_template_of_the_request() {
+async fn generate_a_template_of_the_request() {
     let kit = Kit::new();
     ask(&kit, json!({"template": "[{{ if .System }}{{ .System }}|{{ end }}{{ .Prompt }}]", "system": "s"}))
         .await;
@@ -84,7 +84,7 @@ async fn generate_3_5_a_template_of_the_request() {
 }
 
 #[tokio::test]
-async fn generate_3_6_a_suffix_fills_a_gap_where_the_model_can() {
+async fn generate_a_suffix_fills_a_gap_where_the_model_can() {
     let kit = Kit::new();
     ask(&kit, json!({"suffix": "end"})).await;
     assert_eq!(kit.script.last().text, "<pre>hi<suf>end<mid>");
@@ -94,7 +94,7 @@ async fn generate_3_6_a_suffix_fills_a_gap_where_the_model_can() {
 }
 
 #[tokio::test]
-async fn generate_3_7_context_comes_back_and_goes_before_the_next_prompt() {
+async fn generate_context_comes_back_and_goes_before_the_next_prompt() {
     let kit = Kit::new();
     let first = ask(&kit, json!({})).await.json();
     let context = first["context"].as_array().unwrap();
@@ -105,7 +105,7 @@ async fn generate_3_7_context_comes_back_and_goes_before_the_next_prompt() {
 }
 
 #[tokio::test]
-async fn generate_3_8_pictures_need_a_model_that_sees() {
+async fn generate_pictures_need_a_model_that_sees() {
     let kit = Kit::new();
     let bad = ask(&kit, json!({"images": ["data:image/png;base64,AAAA"]})).await;
     assert_eq!(bad.status, StatusCode::BAD_REQUEST);
@@ -117,7 +117,7 @@ async fn generate_3_8_pictures_need_a_model_that_sees() {
 }
 
 #[tokio::test]
-async fn generate_3_9_thinking() {
+async fn generate_thinking() {
     let kit =
         Kit::answering(&[Step::Text("<think>"), Step::Text("hm"), Step::Text("</think>"), Step::Text("so")]);
     let answer = ask(&kit, json!({})).await.json();
@@ -140,7 +140,7 @@ async fn generate_3_9_thinking() {
 }
 
 #[tokio::test]
-async fn generate_3_10_formats() {
+async fn generate_formats() {
     let kit = Kit::new();
     for none in [json!(null), json!("")] {
         ask(&kit, json!({"format": none})).await;
@@ -162,7 +162,7 @@ async fn generate_3_10_formats() {
 }
 
 #[tokio::test]
-async fn generate_3_11_log_probabilities() {
+async fn generate_log_probabilities() {
     let kit = Kit::new();
     let answer = ask(&kit, json!({"logprobs": true})).await.json();
     let first = &answer["logprobs"][0];
@@ -331,7 +331,7 @@ async fn options_5_limits_and_stops() {
 }
 
 #[tokio::test]
-async fn options_5_1_another_context_is_no_reason_to_load_again() {
+async fn options_another_context_is_no_reason_to_load_again() {
     let kit = Kit::new();
     for num_ctx in [2048, 8192, 512, 100_000] {
         assert_eq!(
@@ -343,7 +343,7 @@ async fn options_5_1_another_context_is_no_reason_to_load_again() {
 }
 
 #[tokio::test]
-async fn names_2_5_generate() {
+async fn names_generate() {
     let kit = Kit::new();
     for (name, status, error) in [
         ("", StatusCode::NOT_FOUND, "model '' not found"),

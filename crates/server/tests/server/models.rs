@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::kit::{Kit, Setup, post};
 
 #[tokio::test]
-async fn models_8_1_tags() {
+async fn models_tags() {
     let kit = Kit::new();
     let answer = kit.get("/api/tags").await.json();
     let first = &answer["models"][0];
@@ -23,7 +23,7 @@ async fn models_8_1_tags() {
 }
 
 #[tokio::test]
-async fn models_8_2_ps_tells_what_is_held() {
+async fn models_ps_tells_what_is_held() {
     let kit = Kit::new();
     assert_eq!(kit.get("/api/ps").await.json(), json!({"models": []}));
     kit.post("/api/generate", json!({"model": "m", "keep_alive": 60})).await;
@@ -44,7 +44,7 @@ async fn models_8_2_ps_tells_what_is_held() {
 }
 
 #[tokio::test]
-async fn models_8_3_show() {
+async fn models_show() {
     let kit = Kit::new();
     for body in [json!({"model": "m"}), json!({"name": "M"})] {
         let answer = kit.post("/api/show", body).await.json();
@@ -61,7 +61,7 @@ async fn models_8_3_show() {
 }
 
 #[tokio::test]
-async fn names_2_5_show() {
+async fn names_show() {
     let kit = Kit::new();
     for (name, status, error) in [
         ("", StatusCode::BAD_REQUEST, "model is required"),

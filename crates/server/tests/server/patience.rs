@@ -33,7 +33,7 @@ async fn next(body: &mut axum::body::BodyDataStream) -> Option<String> {
 }
 
 #[tokio::test]
-async fn http_0_14_whatever_loads_a_model_sends_headers_and_white_space() {
+async fn http_whatever_loads_a_model_sends_headers_and_white_space() {
     for (path, body) in [
         ("/api/generate", json!({"model": "m"})),
         ("/api/generate", json!({"model": "m", "prompt": "x", "stream": false})),
@@ -72,7 +72,7 @@ async fn http_0_14_whatever_loads_a_model_sends_headers_and_white_space() {
 }
 
 #[tokio::test]
-async fn http_0_14_a_bad_request_still_has_its_status() {
+async fn http_a_bad_request_still_has_its_status() {
     let kit = Kit::new();
     for (path, body, status) in [
         ("/api/embed", json!({"model": "vec", "input": 3}), 400),
@@ -89,7 +89,7 @@ async fn http_0_14_a_bad_request_still_has_its_status() {
 }
 
 #[tokio::test]
-async fn http_0_14_a_client_that_leaves_an_embedding_cancels_it() {
+async fn http_a_client_that_leaves_an_embedding_cancels_it() {
     let kit = impatient(&[]).start();
     kit.script.load_gate.shut();
     let response = kit.start(post("/api/embed", json!({"model": "vec", "input": "x"}))).await;
@@ -99,7 +99,7 @@ async fn http_0_14_a_client_that_leaves_an_embedding_cancels_it() {
     assert!(kit.script.embedded.lock().unwrap().is_empty());
 }
 
-/// The heartbeat of each protocol's stream, and how its good end is told.
+/// The heartbeat of each protocol's stream, and how it reports success.
 fn streams() -> [(&'static str, Value, &'static str, &'static str); 6] {
     let with = |mut body: Value| {
         body["stream"] = json!(true);
@@ -121,7 +121,7 @@ fn streams() -> [(&'static str, Value, &'static str, &'static str); 6] {
 }
 
 #[tokio::test]
-async fn http_0_14_every_protocol_has_a_heartbeat_while_a_model_loads() {
+async fn http_every_protocol_has_a_heartbeat_while_a_model_loads() {
     for (path, body, beat, end) in streams() {
         let kit = impatient(&[Step::Text("Hello")]).start();
         kit.script.load_gate.shut();
@@ -143,7 +143,7 @@ async fn http_0_14_every_protocol_has_a_heartbeat_while_a_model_loads() {
 
 /// With a clock of its own: it jumps to the next timer whenever nothing else is to do.
 #[tokio::test(start_paused = true)]
-async fn http_0_14_no_stream_is_silent_for_longer_than_15_seconds_while_its_prompt_is_read() {
+async fn http_no_stream_is_silent_for_longer_than_15_seconds_while_its_prompt_is_read() {
     for (path, body, beat, end) in streams() {
         // Reasoning first: /v1/completions has no place for it.
         let steps =

@@ -17,7 +17,7 @@ fn sound(seed: u8) -> Vec<u8> {
     synth::sound(seed, 0.6)
 }
 
-/// One that hears, one that sees, one with both senses and one with none.
+/// One that hears, one that sees, one with both modalities and one with none.
 fn hearing() -> Kit {
     use Capability::{Audio, Completion, Vision};
     let models = vec![
@@ -61,7 +61,7 @@ fn requests(model: &str, sounds: &[Vec<u8>]) -> Vec<(&'static str, Value)> {
 }
 
 #[tokio::test]
-async fn gen_3_8_chat_10_1_sounds_reach_the_model_from_every_front_end_where_they_were() {
+async fn gen_chat_10_1_sounds_reach_the_model_from_every_front_end_where_they_were() {
     let sounds = [sound(1), sound(2)];
     expect_media(&hearing(), requests("m", &sounds), &sounds, "a bell").await;
 }
@@ -137,7 +137,7 @@ async fn sounds_that_cannot_be_used_are_refused_before_a_model_is_loaded() {
 }
 
 #[tokio::test]
-async fn chat_10_1_a_sound_may_be_a_data_url_and_need_not_say_its_format() {
+async fn chat_a_sound_may_be_a_data_url_and_need_not_say_its_format() {
     let kit = hearing();
     let data = STANDARD.encode(sound(1));
     for audio in [json!({"data": format!("data:audio/wav;base64,{data}")}), json!({"data": data})] {
@@ -149,7 +149,7 @@ async fn chat_10_1_a_sound_may_be_a_data_url_and_need_not_say_its_format() {
 }
 
 #[tokio::test]
-async fn show_8_4_a_real_model_hears_through_every_front_end() {
+async fn show_a_real_model_hears_through_every_front_end() {
     let folder = tempfile::tempdir().unwrap();
     let ears = ProjectorKind::Ultravox.file_of(Shape::TinyQwen2Vl, 3).unwrap();
     let (router, server) = real(folder.path(), Some(&ears));
@@ -206,7 +206,7 @@ async fn show_8_4_a_real_model_hears_through_every_front_end() {
 }
 
 #[tokio::test]
-async fn show_8_4_a_projector_with_both_encoders_gives_both_senses() {
+async fn show_a_projector_with_both_encoders_gives_both_senses() {
     let folder = tempfile::tempdir().unwrap();
     let both = ProjectorKind::Omni.file_of(Shape::TinyQwen2Vl, 3).unwrap();
     let (router, _) = real(folder.path(), Some(&both));

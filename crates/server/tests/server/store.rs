@@ -8,7 +8,7 @@ use hypura_core::gguf::{GgmlType, HeaderBuilder};
 use hypura_engine::load::LoadSettings;
 use hypura_engine::serve::RunnerSettings;
 use hypura_server::keep_alive::KeepAlive;
-use hypura_server::models::backend::{Backend as _, LoadWish};
+use hypura_server::models::backend::{Backend as _, LoadRequest};
 use hypura_server::models::{EngineBackend, ManagerSettings, ModelManager, StoreCatalog};
 use hypura_server::{HttpSettings, Server, router};
 use hypura_store::{Digest, Places, Store};
@@ -65,7 +65,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn models_8_9_create_from_a_blob_and_show_it() {
+async fn models_create_from_a_blob_and_show_it() {
     let shop = Shop::open();
     shop.stock("mine").await;
     let tags = shop.send(request(Method::GET, "/api/tags", Body::empty())).await.json();
@@ -114,7 +114,7 @@ async fn stock_shards(shop: &Shop) {
 }
 
 #[tokio::test]
-async fn models_8_1_lists_write_nothing_and_name_models_whose_links_cannot_be_made() {
+async fn models_lists_write_nothing_and_name_models_whose_links_cannot_be_made() {
     let shop = Shop::open();
     stock_shards(&shop).await;
     let shards = shop.folder.path().join("models/shards");
@@ -141,13 +141,13 @@ async fn models_8_1_lists_write_nothing_and_name_models_whose_links_cannot_be_ma
         runner: RunnerSettings::default(),
     };
     let entry = store.resolve("big").unwrap();
-    let failure = backend.plan(&entry, &LoadWish::default(), 1 << 30).err().unwrap();
+    let failure = backend.plan(&entry, &LoadRequest::default(), 1 << 30).err().unwrap();
     assert_eq!(failure.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(failure.message.starts_with("cannot make the folder a file of the model store"), "{failure}");
 }
 
 #[tokio::test]
-async fn models_8_9_bad_requests_to_create() {
+async fn models_bad_requests_to_create() {
     let shop = Shop::open();
     let digest = format!("sha256:{}", "0".repeat(64));
     for (body, error) in [
@@ -178,7 +178,7 @@ async fn models_8_9_bad_requests_to_create() {
 }
 
 #[tokio::test]
-async fn models_8_10_blobs() {
+async fn models_blobs() {
     let shop = Shop::open();
     let digest = Digest::of(b"hello").to_string();
     let path = format!("/api/blobs/{digest}");
@@ -197,7 +197,7 @@ async fn models_8_10_blobs() {
 }
 
 #[tokio::test]
-async fn models_8_6_copy_and_8_5_delete() {
+async fn models_copy_and_8_5_delete() {
     let shop = Shop::open();
     shop.stock("mine").await;
     let copied = shop.post("/api/copy", json!({"source": "mine", "destination": "yours:v1"})).await;
@@ -234,7 +234,7 @@ async fn models_8_6_copy_and_8_5_delete() {
 }
 
 #[tokio::test]
-async fn models_8_7_pull_of_what_is_there_succeeds() {
+async fn models_pull_of_what_is_there_succeeds() {
     let shop = Shop::open();
     shop.stock("mine").await;
     let lines = shop.post("/api/pull", json!({"name": "mine"})).await.lines();
@@ -260,14 +260,14 @@ async fn models_8_7_pull_of_what_is_there_succeeds() {
 }
 
 #[tokio::test]
-async fn models_8_8_push_is_refused_clearly() {
+async fn models_push_is_refused_clearly() {
     let answer = Shop::open().post("/api/push", json!({"model": "mine"})).await;
     assert_eq!(answer.status, StatusCode::NOT_IMPLEMENTED);
     assert!(answer.error().contains("not supported"));
 }
 
 #[tokio::test]
-async fn names_2_4_both_suffixes_and_the_cloud_are_refused() {
+async fn names_both_suffixes_and_the_cloud_are_refused() {
     let shop = Shop::open();
     let ask = |name: &str| {
         shop.post("/api/chat", json!({"model": name, "messages": [{"role": "user", "content": "x"}]}))

@@ -14,7 +14,7 @@ use crate::fake::Step;
 use crate::kit::{Kit, Setup, post, read, request, until};
 
 #[tokio::test]
-async fn http_0_2_the_content_type_does_not_matter() {
+async fn http_the_content_type_does_not_matter() {
     let kit = Kit::new();
     for kind in ["application/x-www-form-urlencoded", "text/plain", "application/json"] {
         let mut request =
@@ -25,7 +25,7 @@ async fn http_0_2_the_content_type_does_not_matter() {
 }
 
 #[tokio::test]
-async fn http_0_2_a_body_of_many_megabytes_is_read() {
+async fn http_a_body_of_many_megabytes_is_read() {
     let kit = Kit::new();
     let prompt = "word ".repeat(1_000_000);
     let body = json!({"model": "m", "prompt": prompt, "stream": false});
@@ -33,7 +33,7 @@ async fn http_0_2_a_body_of_many_megabytes_is_read() {
 }
 
 #[tokio::test]
-async fn http_0_3_bad_bodies_are_400_with_a_json_error() {
+async fn http_bad_bodies_are_400_with_a_json_error() {
     let kit = Kit::new();
     for path in [
         "/api/generate",
@@ -63,7 +63,7 @@ async fn http_0_3_bad_bodies_are_400_with_a_json_error() {
 }
 
 #[tokio::test]
-async fn http_0_3_a_body_beyond_the_limit_is_a_413_in_the_words_of_its_protocol() {
+async fn http_a_body_beyond_the_limit_is_a_413_in_the_words_of_its_protocol() {
     let kit = Kit::new();
     let body = bytes::Bytes::from(vec![b' '; hypura_server::body::MOST_BYTES + 1]);
     for (path, at) in [
@@ -94,7 +94,7 @@ async fn http_0_3_a_body_beyond_the_limit_is_a_413_in_the_words_of_its_protocol(
 }
 
 #[tokio::test]
-async fn http_0_4_unknown_paths_and_wrong_methods() {
+async fn http_unknown_paths_and_wrong_methods() {
     let kit = Kit::new();
     let unknown = kit.get("/api/nothing").await;
     assert_eq!((unknown.status, unknown.text()), (StatusCode::NOT_FOUND, "404 page not found"));
@@ -104,7 +104,7 @@ async fn http_0_4_unknown_paths_and_wrong_methods() {
 }
 
 #[tokio::test]
-async fn http_0_5_native_streams_are_lines_of_json_and_the_default() {
+async fn http_native_streams_are_lines_of_json_and_the_default() {
     let kit = Kit::new();
     let answer = kit.post("/api/generate", json!({"model": "m", "prompt": "x"})).await;
     assert_eq!(answer.header("content-type"), "application/x-ndjson");
@@ -118,7 +118,7 @@ async fn http_0_5_native_streams_are_lines_of_json_and_the_default() {
 }
 
 #[tokio::test]
-async fn http_0_5_each_piece_goes_out_before_the_next_exists() {
+async fn http_each_piece_goes_out_before_the_next_exists() {
     let kit = Kit::answering(&[Step::Text("first"), Step::Wait, Step::Text("second")]);
     kit.script.gate.shut();
     let response = kit.start(post("/api/generate", json!({"model": "m", "prompt": "x"}))).await;
@@ -131,7 +131,7 @@ async fn http_0_5_each_piece_goes_out_before_the_next_exists() {
 }
 
 #[tokio::test]
-async fn http_0_6_an_error_before_the_first_piece_has_its_status() {
+async fn http_an_error_before_the_first_piece_has_its_status() {
     let kit = Kit::answering(&[Step::Fail("disk error")]);
     *kit.script.fail_submit.lock().unwrap() = Some(hypura_server::Failure::busy());
     let answer =
@@ -141,7 +141,7 @@ async fn http_0_6_an_error_before_the_first_piece_has_its_status() {
 }
 
 #[tokio::test]
-async fn http_0_6_an_error_after_the_first_piece_is_the_last_line() {
+async fn http_an_error_after_the_first_piece_is_the_last_line() {
     let kit = Kit::answering(&[Step::Text("so far"), Step::Fail("disk error")]);
     let answer = kit.post("/api/generate", json!({"model": "m", "prompt": "x"})).await;
     assert_eq!(answer.status, StatusCode::OK);
@@ -153,7 +153,7 @@ async fn http_0_6_an_error_after_the_first_piece_is_the_last_line() {
 }
 
 #[tokio::test]
-async fn http_0_7_a_client_that_leaves_a_stream_cancels_it() {
+async fn http_a_client_that_leaves_a_stream_cancels_it() {
     let kit = Kit::answering(&[Step::Text("first"), Step::Wait, Step::Text("second")]);
     kit.script.gate.shut();
     let response = kit.start(post("/api/generate", json!({"model": "m", "prompt": "x"}))).await;
@@ -163,7 +163,7 @@ async fn http_0_7_a_client_that_leaves_a_stream_cancels_it() {
 }
 
 #[tokio::test]
-async fn http_0_7_a_client_that_leaves_while_its_model_loads_frees_its_place() {
+async fn http_a_client_that_leaves_while_its_model_loads_frees_its_place() {
     let kit = Arc::new(Kit::new());
     kit.script.load_gate.shut();
     let waiting = Arc::clone(&kit);
@@ -180,7 +180,7 @@ async fn http_0_7_a_client_that_leaves_while_its_model_loads_frees_its_place() {
 }
 
 #[tokio::test]
-async fn http_0_8_durations_are_integers_and_times_are_rfc_3339() {
+async fn http_durations_are_integers_and_times_are_rfc_3339() {
     let kit = Kit::new();
     let answer =
         kit.post("/api/generate", json!({"model": "m", "prompt": "x", "stream": false})).await.json();
@@ -194,7 +194,7 @@ async fn http_0_8_durations_are_integers_and_times_are_rfc_3339() {
 }
 
 #[tokio::test]
-async fn http_0_9_a_bearer_token_is_ignored_unless_there_is_a_key() {
+async fn http_a_bearer_token_is_ignored_unless_there_is_a_key() {
     let kit = Kit::new();
     let with = |key: &str| {
         let mut request = request(Method::GET, "/api/tags", Body::empty());
@@ -222,7 +222,7 @@ fn from_page(method: Method, path: &str, origin: &str) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn http_0_10_preflights_and_foreign_origins() {
+async fn http_preflights_and_foreign_origins() {
     let http = HttpSettings { origins: Origins::of_list("https://mine.example"), ..HttpSettings::default() };
     let kit = Setup { http, ..Setup::default() }.start();
     for origin in ["http://localhost:3000", "app://obsidian.md", "vscode-webview://x", "https://mine.example"]
@@ -271,7 +271,7 @@ async fn http_0_10_preflights_and_foreign_origins() {
 }
 
 #[tokio::test]
-async fn http_0_11_a_foreign_host_is_refused_on_the_loopback_only() {
+async fn http_a_foreign_host_is_refused_on_the_loopback_only() {
     let foreign =
         || Request::builder().uri("/api/tags").header("host", "evil.example").body(Body::empty()).unwrap();
     let answer = Kit::new().send(foreign()).await;
@@ -281,7 +281,7 @@ async fn http_0_11_a_foreign_host_is_refused_on_the_loopback_only() {
 }
 
 #[tokio::test]
-async fn http_0_12_head_works_where_clients_use_it() {
+async fn http_head_works_where_clients_use_it() {
     let kit = Kit::new();
     for path in ["/", "/api/version", "/api/tags"] {
         let answer = kit.send(request(Method::HEAD, path, Body::empty())).await;
@@ -290,7 +290,7 @@ async fn http_0_12_head_works_where_clients_use_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn http_0_13_metadata_never_waits_for_a_load_or_an_answer() {
+async fn http_metadata_never_waits_for_a_load_or_an_answer() {
     let kit = Arc::new(Kit::answering(&[Step::Text("first"), Step::Wait]));
     kit.script.gate.shut();
     let response = kit.start(post("/api/generate", json!({"model": "m", "prompt": "x"}))).await;
@@ -313,7 +313,7 @@ async fn http_0_13_metadata_never_waits_for_a_load_or_an_answer() {
 }
 
 #[tokio::test]
-async fn http_0_14_headers_go_out_before_the_first_token() {
+async fn http_headers_go_out_before_the_first_token() {
     let kit = Kit::answering(&[Step::Wait, Step::Text("late")]);
     kit.script.gate.shut();
     // `start` returns with the head; the prompt is not read yet.
@@ -332,7 +332,7 @@ fn impatient() -> HttpSettings {
 }
 
 #[tokio::test]
-async fn http_0_14_headers_and_heartbeats_while_a_model_loads() {
+async fn http_headers_and_heartbeats_while_a_model_loads() {
     let kit = Setup { http: impatient(), ..Setup::default() }.start();
     kit.script.load_gate.shut();
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
@@ -352,7 +352,7 @@ async fn http_0_14_headers_and_heartbeats_while_a_model_loads() {
 }
 
 #[tokio::test]
-async fn http_0_14_an_answer_in_one_piece_is_kept_alive_by_white_space() {
+async fn http_an_answer_in_one_piece_is_kept_alive_by_white_space() {
     let kit =
         Setup { http: impatient(), steps: vec![Step::Wait, Step::Text("late")], ..Setup::default() }.start();
     kit.script.gate.shut();

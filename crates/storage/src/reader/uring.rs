@@ -1,4 +1,4 @@
-//! The io_uring reader: no thread of its own. Whoever owns the reader hands chunks to the kernel in `submit`, collects and
+//! The io_uring reader: no thread of its own. Its owner hands chunks to the kernel in `submit`, collects and
 //! refills in `poll`, and sleeps in the kernel in `wait`, because each change of threads would cost more than the
 //! system call (0.1 to 0.3 ms a wake-up on small virtual machines, several times a token). The other side of the bargain: between two
 //! calls the disk works on what it has (64 chunks of 1 MiB by default) and gets nothing new.

@@ -13,7 +13,7 @@ use crate::kit::{answers, arena, bytes_of, content, file_of, readers, request};
 const REQUESTS: usize = 24;
 const LEN: usize = 64 * PAGE;
 
-/// Less room at the device than chunks, so that whoever waits must also submit.
+/// Less room at the device than chunks, so that a waiter must also submit.
 fn little_room() -> ReaderConfig {
     ReaderConfig { depth: 8, threads: 4, chunk_bytes: LEN / 2, ..ReaderConfig::default() }
 }

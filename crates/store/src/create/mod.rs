@@ -37,7 +37,7 @@ impl Progress {
     }
 }
 
-/// Whoever watches a model being made.
+/// Observer of a model being created.
 pub(super) type Watch<'a> = &'a mut dyn FnMut(Progress);
 
 impl Store {

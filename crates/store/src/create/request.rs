@@ -52,7 +52,7 @@ pub struct CreateRequest {
     /// The same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft_quantize: Option<String>,
-    /// What a model without a header of its own would be told; refused too.
+    /// What a model without a header of its own would use; refused too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<Map<String, Json>>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Broken and hostile stores: what cannot be used is skipped with a reason, and the rest goes on.
+//! Broken and hostile stores: what cannot be used is skipped with a reason, and the rest continues.
 
 use hypura_store::StoreError;
 use std::fs;

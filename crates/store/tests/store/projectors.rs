@@ -1,4 +1,4 @@
-//! Projectors: attached to their models wherever those are, told of, and taken over.
+//! Projectors: attached to their models wherever those are, reported, and copied.
 
 use hypura_core::gguf::Value;
 use hypura_core::synth::ProjectorKind;
@@ -56,7 +56,7 @@ fn a_given_file_sees_by_the_projector_beside_it_or_by_the_one_that_is_named() {
     let named = store().with_projector(Some(machine.at("elsewhere/p.gguf")));
     assert_eq!(sees(&named.resolve("a-Q4_0").unwrap()).as_deref(), Some("p.gguf"));
     put(&machine.at("models/b-Q4_0.gguf"), gguf(&[]));
-    assert_eq!(sees(&store().resolve("a-Q4_0").unwrap()), None, "whose it is cannot be told any more");
+    assert_eq!(sees(&store().resolve("a-Q4_0").unwrap()), None, "its owner is no longer known");
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn what_is_no_projector_gives_no_sight() {
 }
 
 #[test]
-fn show_8_4_a_projector_gives_the_senses_that_it_has_encoders_for() {
+fn show_a_projector_gives_the_senses_that_it_has_encoders_for() {
     let machine = Machine::new();
     let model = machine.at("m/a.gguf");
     put(&model, gguf(&[]));

@@ -31,7 +31,7 @@ struct TypeRates {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct TokenCompute {
     /// Weights that every token passes, and attention.
-    pub trunk_s: f64,
+    pub dense_s: f64,
     /// All experts that a token uses.
     pub experts_s: f64,
     /// Dispatch of nodes, calls of streamed nodes not included.
@@ -91,10 +91,10 @@ impl Rates {
                 TensorRole::RoutedExpert(_) => {
                     compute.experts_s += bytes * used_share(shape, tensor) / rates.expert;
                 }
-                _ => compute.trunk_s += bytes / rates.decode,
+                _ => compute.dense_s += bytes / rates.decode,
             }
         }
-        compute.trunk_s += past_tokens
+        compute.dense_s += past_tokens
             * match self.attention.decode_flops_per_s {
                 Some(rate) => attention_flops(shape) / rate,
                 None => kv_token_bytes(shape) / self.memory_bytes_per_s,
@@ -124,7 +124,7 @@ impl Rates {
 
     /// `tokens` tokens at once after `past_tokens`: seconds of everything but experts, and of experts.
     pub fn batch(&self, shape: &ModelShape, tokens: f64, past_tokens: f64) -> (f64, f64) {
-        let (mut trunk, mut experts) = (0.0, 0.0);
+        let (mut dense, mut experts) = (0.0, 0.0);
         for tensor in multiplied(shape) {
             let Some(rates) = self.of_type(tensor.info.ty) else { continue };
             let flops = 2.0 * elements(tensor);
@@ -134,16 +134,16 @@ impl Rates {
                 }
                 // Logits are computed for the last token of the prompt only.
                 TensorRole::Output | TensorRole::Embedding => {
-                    trunk += tensor.info.bytes as f64 / rates.decode;
+                    dense += tensor.info.bytes as f64 / rates.decode;
                 }
-                _ => trunk += flops * tokens / rates.prefill,
+                _ => dense += flops * tokens / rates.prefill,
             }
         }
         let attended = past_tokens + tokens / 2.0;
         let slowest = self.by_type.iter().map(|(_, rates)| rates.prefill).fold(f64::MAX, f64::min);
         let rate = self.attention.prefill_flops_per_s.unwrap_or(slowest);
-        trunk += tokens * attended * attention_flops(shape) / rate;
-        (trunk + nodes(shape) * self.node_s, experts)
+        dense += tokens * attended * attention_flops(shape) / rate;
+        (dense + nodes(shape) * self.node_s, experts)
     }
 }
 

@@ -5,7 +5,7 @@ use super::{CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
 use crate::model::{ExpertLayer, ModelShape};
 use crate::plan::Mode;
 use crate::plan::hits::HitRate;
-use crate::prefetch::{QUEUE, Width};
+use crate::prefetch::{PrefetchDepth, QUEUE};
 use crate::profile::Pattern;
 use crate::roofline::Times;
 
@@ -21,7 +21,7 @@ pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> O
 }
 
 fn resident(compute: &TokenCompute) -> DecodeCost {
-    let compute_s = compute.trunk_s + compute.experts_s;
+    let compute_s = compute.dense_s + compute.experts_s;
     let times = Times { read_s: 0.0, compute_s, sync_s: compute.sync_s };
     let time = times.least_s();
     DecodeCost {
@@ -61,13 +61,13 @@ impl Ring {
 fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCompute) -> Option<DecodeCost> {
     let Ring { bytes, read_s, sync_s } = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + sync_s;
-    let times = Times { read_s, compute_s: compute.trunk_s, sync_s };
+    let times = Times { read_s, compute_s: compute.dense_s, sync_s };
     let time = times.least_s();
     let best = Times { read_s: disk.best_seconds(bytes)?, sync_s: compute.sync_s, ..times };
     Some(DecodeCost {
         tokens_per_s: Estimate::of_times(time, time, time),
         roofline_tokens_per_s: 1.0 / best.least_s(),
-        compute_s: compute.trunk_s,
+        compute_s: compute.dense_s,
         sync_s,
         read_s,
         read_bytes: bytes,
@@ -85,12 +85,12 @@ struct Pass {
 }
 
 /// How many layers together the disk has time for their reads: the one that computes and those that guesses reach.
-const WINDOW: u32 = 1 + Width::Likely.layers();
+const WINDOW: u32 = 1 + PrefetchDepth::Likely.layers();
 
 /// What it takes a computing thread to start a read: an order of magnitude, not measured on this machine.
 const START_S: f64 = 20e-6;
 
-/// Layer by layer; what streams of the trunk is read whenever the disk has nothing else to do, from the same disk.
+/// Layer by layer; what streams of the dense weights is read whenever the disk has nothing else to do, from the same disk.
 fn experts(
     input: &CostInput<'_>,
     rates: &Rates,
@@ -102,14 +102,14 @@ fn experts(
     // A streamed node is a call of its own, and so is what lies between two of them.
     let ring = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + ring.sync_s + 2.0 * parts as f64 * rates.call_s;
-    let trunk_s = (compute.trunk_s + sync_s) / input.shape.expert_layers.len().max(1) as f64;
+    let dense_s = (compute.dense_s + sync_s) / input.shape.expert_layers.len().max(1) as f64;
     let head_s = rates.head_s(input.shape);
     let work = |layer| LayerWork {
         layer,
-        trunk_s,
+        dense_s,
         experts_s: compute.experts_s * ratio(layer_bytes(layer), input.shape.routed_bytes_per_token() as f64),
         wake_s: rates.wake_s,
-        ask_s: f64::from(Width::Likely.layers()) * rates.router_s(input.shape, layer.layer),
+        ask_s: f64::from(PrefetchDepth::Likely.layers()) * rates.router_s(input.shape, layer.layer),
     };
     let works: Vec<LayerWork<'_>> = input.shape.expert_layers.iter().map(work).collect();
     let pass = |pick: fn(&HitRate) -> f64| {
@@ -128,7 +128,7 @@ fn experts(
         Some(if ahead.time_s < alone.time_s { ahead } else { alone })
     };
     let (slow, mid, fast) = (pass(|hits| hits.low)?, pass(|hits| hits.mid)?, pass(|hits| hits.high)?);
-    let compute_s = compute.trunk_s + compute.experts_s;
+    let compute_s = compute.dense_s + compute.experts_s;
     let times = Times { read_s: mid.read_s, compute_s, sync_s };
     let best = Times { read_s: disk.best_seconds(mid.read_bytes)?, sync_s: compute.sync_s, ..times };
     Some(DecodeCost {
@@ -187,7 +187,7 @@ impl Pass {
 struct LayerWork<'a> {
     layer: &'a ExpertLayer,
     /// Computing everything but experts, and dispatch.
-    trunk_s: f64,
+    dense_s: f64,
     /// Computing the experts.
     experts_s: f64,
     /// Waking threads after a wait.
@@ -218,7 +218,7 @@ impl LayerWork<'_> {
                 let waited_s = queue_s + slowest_read + missing * last_part_s + self.wake_s;
                 slowest = slowest.max(waited_s);
             }
-            pass.time_s += probability * (self.trunk_s + slowest) + probability * missing * self.start_s();
+            pass.time_s += probability * (self.dense_s + slowest) + probability * missing * self.start_s();
             pass.read_s += probability * slowest_read;
             pass.read_bytes += probability * missing * layer.expert_bytes() as f64;
         }
@@ -239,7 +239,7 @@ impl LayerWork<'_> {
         let missing = f64::from(layer.used) * (1.0 - hit);
         // A read that nobody guessed waits for guesses before it: the busier the disk, the more of them.
         let busy_s = self.most_read_s(missing, disk)? * missing.min(1.0);
-        let busy = (busy_s / (self.trunk_s + self.experts_s)).min(1.0);
+        let busy = (busy_s / (self.dense_s + self.experts_s)).min(1.0);
         let mut waiting =
             self.waiting(1.0 - (1.0 - hit) * (1.0 - lookahead), busy * QUEUE.as_secs_f64() / 2.0, disk)?;
         waiting.time_s += self.ask_s + missing * lookahead * self.start_s();

@@ -47,8 +47,8 @@ fn step(
     past: u32,
     total: &mut Total,
 ) -> Option<()> {
-    let (trunk_s, experts_s) = rates.batch(input.shape, f64::from(tokens), f64::from(past));
-    let compute_s = trunk_s + experts_s;
+    let (dense_s, experts_s) = rates.batch(input.shape, f64::from(tokens), f64::from(past));
+    let compute_s = dense_s + experts_s;
     let expert_bytes = if input.plan.experts.is_some() { missing_bytes(input, tokens) } else { 0.0 };
     let ring_bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
     let expert_read_s = disk.seconds(Pattern::Sequential, expert_bytes, READER_DEPTH)?;
@@ -56,7 +56,7 @@ fn step(
     // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile. The ring
     // reads all the time, from the same disk.
     let touch_s = touch_s(input, expert_bytes, total.read_bytes);
-    total.time_s += (trunk_s + experts_s.max(expert_read_s)).max(read_s).max(touch_s);
+    total.time_s += (dense_s + experts_s.max(expert_read_s)).max(read_s).max(touch_s);
     total.compute_s += compute_s;
     total.read_s += read_s;
     total.read_bytes += expert_bytes + ring_bytes;

@@ -106,7 +106,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Wav<'_>, SoundError> {
             b"data" => {
                 let (encoding, channels, rate) =
                     shape.ok_or_else(|| damaged("it does not say how its samples are written"))?;
-                // Whoever writes to a pipe does not know the length, and says this.
+                // A writer to a pipe does not know the length, and writes this.
                 let data = if size == u32::MAX { Some(after) } else { after.get(..length) };
                 let data = data.ok_or_else(|| {
                     SoundError::Damaged(format!("it is cut off: {} of {length} bytes are there", after.len()))

@@ -110,7 +110,7 @@ fn what_the_system_tells_is_asked_again() {
 }
 
 #[test]
-fn a_profile_of_a_busy_machine_does_for_some_minutes_and_for_whoever_wants_no_better() {
+fn a_profile_of_a_busy_machine_does_for_some_minutes_and_for_callers_that_want_no_better() {
     let profile = |share, at| Profile { others_share: share, measured_at_s: Some(at), ..Profile::default() };
     assert!(!was_disturbed(&profile(Some(0.8), 1000), 1000 + DISTURBED_FOR_S));
     assert!(was_disturbed(&profile(Some(0.8), 1000), 1001 + DISTURBED_FOR_S));

@@ -44,7 +44,7 @@ impl KvRows {
 
     /// Gives every sequence a context of at least `wanted` tokens, as far as memory is free. When llama.cpp
     /// refuses, all stays as it is. Sequences whose state cannot be kept or put back are computed again. What
-    /// was promised for it is to be dropped when [`Self::held_bytes`] was told to whoever counts.
+    /// was promised for it is to be dropped when [`Self::held_bytes`] was reported to the budget.
     pub fn grow(&mut self, wanted: usize) -> Option<Reserved> {
         let facts = self.context_facts();
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);

@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::load::{LoadSettings, prepare};
     use crate::source::ModelSource;
-    use hypura_core::plan::{CacheSize, Choice, KvType};
+    use hypura_core::plan::{CacheSize, KvType, Residency};
 
     #[test]
     fn a_state_of_other_bits_is_not_recalled() {
@@ -111,13 +111,13 @@ mod tests {
             let settings = settings.with_context(256);
             fingerprint(&prepare(ModelSource::open(&path).unwrap(), settings).unwrap()).unwrap()
         };
-        let resident = || LoadSettings::default().with_choice(Choice::Resident).with_ubatch(24);
+        let resident = || LoadSettings::default().with_choice(Residency::Resident).with_ubatch(24);
         let base = of(resident());
         assert_eq!(of(resident().with_threads(2).with_sequences(3)), base);
         let cache = Some(CacheSize::Percent(40.0));
-        let streamed = resident().with_choice(Choice::Stream).with_cache(cache);
+        let streamed = resident().with_choice(Residency::Stream).with_cache(cache);
         assert_eq!(of(streamed), base, "streamed weights have the bits of resident ones");
-        assert_ne!(of(resident().with_choice(Choice::Auto)), base, "other kernels");
+        assert_ne!(of(resident().with_choice(Residency::Auto)), base, "other kernels");
         assert_ne!(of(resident().with_ubatch(32)), base, "other tiles");
         assert_ne!(of(resident().with_kv(KvType::Q8_0)), base, "other numbers");
     }

@@ -148,7 +148,7 @@ impl KvRows {
     }
 
     /// Whether llama.cpp has exactly the positions of these tokens in a row. A sliding window may have dropped some; of recurrent
-    /// state, which stands for all that came before, only the last position is told.
+    /// state, which stands for all that came before, only the last position is reported.
     pub(super) fn holds(&self, row: usize, tokens: &[Token]) -> bool {
         match self.loaded.context.positions(index(row)) {
             None => tokens.is_empty(),

@@ -1,6 +1,6 @@
 //! Throwaway cells for slices that have no slot: each is read into, used once and given to the next.
 
-use hypura_ggml::SlabBinding;
+use hypura_ggml::SlotBinding;
 use hypura_storage::{Arena, ArenaError, HugePages, ReadError};
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::POISON;
 
 /// Throwaway cells for slices that have no slot: each is read, used once and given to the next.
-pub(crate) struct Cells {
+pub(crate) struct ScratchRing {
     memory: Arc<Arena>,
     cell_bytes: usize,
     states: Vec<CellState>,
@@ -22,14 +22,14 @@ enum CellState {
     Free,
     Reading,
     /// A read is out that nobody waits for any more.
-    Forsaken,
+    Orphaned,
     /// The read failed.
     Failed,
     /// Where the slice begins in the cell.
     Ready(usize),
 }
 
-impl Cells {
+impl ScratchRing {
     /// `count` cells of `cell_bytes`, both at least 1.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Cells {
 
     /// The read of a cell is no longer out.
     fn settle(&mut self, cell: usize, wanted: CellState) -> bool {
-        let is_wanted = self.states[cell] != CellState::Forsaken;
+        let is_wanted = self.states[cell] != CellState::Orphaned;
         self.states[cell] = wanted;
         if !is_wanted {
             self.free(cell);
@@ -111,15 +111,15 @@ impl Cells {
     }
 
     /// The slice in a cell, once it landed.
-    pub fn slice(&self, cell: usize, bytes: usize) -> Option<SlabBinding<'_>> {
+    pub fn slice(&self, cell: usize, bytes: usize) -> Option<SlotBinding<'_>> {
         let memory = self.memory.cells().get(self.place(cell, bytes)?)?;
-        Some(SlabBinding { memory: memory.into(), stride: bytes, slots: 1 })
+        Some(SlotBinding { memory: memory.into(), stride: bytes, slots: 1 })
     }
 
     /// Gives a cell back. One that is being read into is free once the read has ended.
     pub fn free(&mut self, cell: usize) {
-        if matches!(self.states[cell], CellState::Reading | CellState::Forsaken) {
-            self.states[cell] = CellState::Forsaken;
+        if matches!(self.states[cell], CellState::Reading | CellState::Orphaned) {
+            self.states[cell] = CellState::Orphaned;
             return;
         }
         if self.poison {

@@ -9,7 +9,7 @@
 //! done with them).
 
 use hypura_core::plan::{ExpertLayout, PartLayout, PartRead};
-use hypura_ggml::{Device, DeviceBuffer, ExecError, GraphRun, HostMemory, SlabBinding, Uploader};
+use hypura_ggml::{Device, DeviceBuffer, ExecError, GraphRun, HostMemory, SlotBinding, Uploader};
 use hypura_storage::Arena;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -128,11 +128,11 @@ impl SlotMemory for DeviceSlots {
         self.uploads.lock().fence(run);
     }
 
-    fn binding(&self, slots: usize, part: usize, layout: &PartLayout) -> Option<SlabBinding<'_>> {
+    fn binding(&self, slots: usize, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
         let (bank, stride) = *self.banks.get(part)?;
         let end = bank + slots.checked_sub(1)? * stride + layout.slice_bytes;
         let region = self.buffer.region(bank..end)?;
-        Some(SlabBinding { memory: region.into(), stride, slots })
+        Some(SlotBinding { memory: region.into(), stride, slots })
     }
 
     fn host_slice(&self, slot: usize, layout: &PartLayout) -> Range<usize> {

@@ -1,7 +1,7 @@
 //! Slots in the host's memory: a read lands where it is computed with.
 
 use hypura_core::plan::{PartLayout, PartRead};
-use hypura_ggml::{ExecError, GraphRun, SlabBinding};
+use hypura_ggml::{ExecError, GraphRun, SlotBinding};
 use hypura_storage::Arena;
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,11 +55,11 @@ impl SlotMemory for HostSlots {
 
     fn fence(&self, _: &mut GraphRun<'_>) {}
 
-    fn binding(&self, slots: usize, _: usize, layout: &PartLayout) -> Option<SlabBinding<'_>> {
+    fn binding(&self, slots: usize, _: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
         let start = self.base + layout.data_at();
         let end = start + slots.checked_sub(1)? * self.slot_bytes + layout.slice_bytes;
         let memory = self.memory.cells().get(start..end)?;
-        Some(SlabBinding { memory: memory.into(), stride: self.slot_bytes, slots })
+        Some(SlotBinding { memory: memory.into(), stride: self.slot_bytes, slots })
     }
 
     fn host_slice(&self, slot: usize, layout: &PartLayout) -> Range<usize> {

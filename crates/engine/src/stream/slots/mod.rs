@@ -13,13 +13,13 @@ pub(crate) mod host;
 pub(crate) mod pool;
 
 use hypura_core::plan::{PartLayout, PartRead};
-use hypura_ggml::{ExecError, GraphRun, SlabBinding};
+use hypura_ggml::{ExecError, GraphRun, SlotBinding};
 use hypura_storage::Arena;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use cells::Cells;
-pub(crate) use pool::{Slab, SlotBank, make_slabs};
+pub(crate) use cells::ScratchRing;
+pub(crate) use pool::{SlotBank, SlotPool, make_pools};
 
 /// A byte pattern that decodes to NaN or huge values in every quantisation, so that stale bytes cannot go
 /// unnoticed.
@@ -51,7 +51,7 @@ pub(crate) trait SlotMemory: Send + Sync {
     fn fence(&self, run: &mut GraphRun<'_>);
 
     /// The first `slots` slots as kernels see one part of them; `None` without slots.
-    fn binding(&self, slots: usize, part: usize, layout: &PartLayout) -> Option<SlabBinding<'_>>;
+    fn binding(&self, slots: usize, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>>;
 
     /// The bytes of one part of one slot in the host's memory, where they landed.
     fn host_slice(&self, slot: usize, layout: &PartLayout) -> Range<usize>;

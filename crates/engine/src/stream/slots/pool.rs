@@ -5,7 +5,7 @@
 
 use hypura_core::cache::{EvictionPolicy, ExpertCache, SlotId};
 use hypura_core::plan::{ExpertLayout, PartLayout, PartRead};
-use hypura_ggml::{ExecError, SlabBinding};
+use hypura_ggml::{ExecError, SlotBinding};
 use hypura_storage::{Arena, HugePages, ReadError};
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ enum Failure {
 }
 
 /// The slots of one size class.
-pub(crate) struct Slab {
+pub(crate) struct SlotPool {
     memory: Option<Arc<dyn SlotMemory>>,
     slot_bytes: usize,
     reads: Vec<SlotReads>,
@@ -48,7 +48,7 @@ pub(crate) struct SlotBank {
 
 impl SlotBank {
     /// The slots as kernels see one part of them.
-    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlabBinding<'_>> {
+    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
         self.memory.binding(self.slots, part, layout)
     }
 
@@ -63,18 +63,18 @@ impl SlotBank {
 ///
 /// # Errors
 /// [`LoadError`] when the memory is refused.
-pub(crate) fn make_slabs(
+pub(crate) fn make_pools(
     layout: &ExpertLayout,
     slots: &[u32],
     policy: impl Fn(u32) -> Box<dyn EvictionPolicy + Send>,
     poison: bool,
     uploads: Option<&Uploads>,
-) -> Result<Vec<Slab>, LoadError> {
+) -> Result<Vec<SlotPool>, LoadError> {
     let bytes: usize =
         layout.classes.iter().zip(slots).map(|(class, slots)| class.slot_bytes * *slots as usize).sum();
     let memory = if bytes == 0 { None } else { Some(Arena::new(bytes, HugePages::Try)?) };
     let mut base = 0;
-    let mut slabs = Vec::with_capacity(slots.len());
+    let mut pools = Vec::with_capacity(slots.len());
     for (index, (class, slots)) in layout.classes.iter().zip(slots).enumerate() {
         let count = *slots as usize;
         let memory: Option<Arc<dyn SlotMemory>> = match memory.as_ref().filter(|_| count > 0) {
@@ -87,7 +87,7 @@ pub(crate) fn make_slabs(
                 })
             }
         };
-        slabs.push(Slab {
+        pools.push(SlotPool {
             memory,
             slot_bytes: class.slot_bytes,
             reads: vec![SlotReads::default(); count],
@@ -96,10 +96,10 @@ pub(crate) fn make_slabs(
         });
         base += class.slot_bytes * count;
     }
-    Ok(slabs)
+    Ok(pools)
 }
 
-impl Slab {
+impl SlotPool {
     /// Slots.
     pub fn slots(&self) -> u32 {
         u32::try_from(self.reads.len()).unwrap_or(u32::MAX)
@@ -133,15 +133,15 @@ impl Slab {
     }
 
     /// The slots as kernels see one part of them; `None` without slots.
-    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlabBinding<'_>> {
+    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
         self.memory.as_ref()?.binding(self.reads.len(), part, layout)
     }
 
     /// The bytes of one part of one slot in the host's memory.
-    pub fn host_slice(&self, slot: SlotId, layout: &PartLayout) -> Option<SlabBinding<'_>> {
+    pub fn host_slice(&self, slot: SlotId, layout: &PartLayout) -> Option<SlotBinding<'_>> {
         let memory = self.memory.as_ref()?;
         let bytes = memory.arena().cells().get(memory.host_slice(slot.index(), layout))?;
-        Some(SlabBinding { memory: bytes.into(), stride: layout.slice_bytes, slots: 1 })
+        Some(SlotBinding { memory: bytes.into(), stride: layout.slice_bytes, slots: 1 })
     }
 
     /// Where the read of a part of a slot goes.

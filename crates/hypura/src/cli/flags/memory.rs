@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use hypura_core::plan::Choice;
+use hypura_core::plan::Residency;
 use hypura_engine::ReaderKind;
 use hypura_engine::load::PolicyKind;
 
@@ -13,7 +13,7 @@ use super::size::CacheSizeArg;
 pub struct MemoryFlags {
     /// Keep all weights in memory, stream them, or decide by the memory
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Memory")]
-    pub residency: Residency,
+    pub residency: ResidencyFlag,
 
     /// How much of the weights that can be streamed stays in memory: 6GiB, 33% [default: what the memory allows]
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
@@ -30,7 +30,7 @@ pub struct MemoryFlags {
 
 /// `--residency`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Residency {
+pub enum ResidencyFlag {
     /// In memory if it fits, otherwise streamed
     #[default]
     Auto,
@@ -69,12 +69,12 @@ pub const fn policy_about(kind: PolicyKind) -> &'static str {
     }
 }
 
-impl From<Residency> for Choice {
-    fn from(residency: Residency) -> Self {
+impl From<ResidencyFlag> for Residency {
+    fn from(residency: ResidencyFlag) -> Self {
         match residency {
-            Residency::Auto => Self::Auto,
-            Residency::Resident => Self::Resident,
-            Residency::Stream => Self::Stream,
+            ResidencyFlag::Auto => Self::Auto,
+            ResidencyFlag::Resident => Self::Resident,
+            ResidencyFlag::Stream => Self::Stream,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::environment::Env;
 use super::load::{KvArg, LoadFlags};
-use super::memory::Residency;
+use super::memory::ResidencyFlag;
 use super::size::MemorySize;
 use crate::cli::failure::UsageError;
 
@@ -36,7 +36,7 @@ pub struct Flags<'a> {
 pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
     let Flags { memory, context, projector, load } = flags;
     let weights = &load.memory;
-    if weights.residency == Residency::Resident && weights.stream_cache.is_some() {
+    if weights.residency == ResidencyFlag::Resident && weights.stream_cache.is_some() {
         let why = "--stream-cache says how much is kept of what streams, but with --residency resident nothing does: \
                    leave one of them out";
         return Err(UsageError(why.to_owned()).into());
@@ -45,7 +45,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
     Ok(LoadSettings {
         model: ModelOptions {
             budget_bytes: budget_bytes(*memory, env)?,
-            choice: weights.residency.into(),
+            residency: weights.residency.into(),
             cache: weights.stream_cache.map(|size| size.0),
             context: context.unwrap_or(DEFAULT_CONTEXT),
             ubatch: load.ubatch.unwrap_or(SMALL_UBATCH),
@@ -86,7 +86,7 @@ fn budget_bytes(memory: Option<MemorySize>, env: &Env) -> anyhow::Result<u64> {
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use hypura_core::plan::{CacheSize, Choice};
+    use hypura_core::plan::{CacheSize, Residency};
     use hypura_engine::load::PolicyKind;
     use hypura_engine::{KvType, ReaderKind};
 
@@ -108,7 +108,7 @@ mod tests {
     fn without_flags_the_machine_decides() {
         let LoadSettings { model, tuning, .. } = resolved(&[]).unwrap();
         assert_eq!(model.budget_bytes, 38 << 30, "40 GiB are free, 5% of them are headroom");
-        assert_eq!((model.choice, model.cache, model.context), (Choice::Auto, None, 4096));
+        assert_eq!((model.residency, model.cache, model.context), (Residency::Auto, None, 4096));
         assert_eq!((model.ubatch, model.ubatch_may_grow), (512, true));
         assert_eq!((model.kv, model.kv_may_shrink), (KvType::F16, true));
         assert_eq!((tuning.threads, tuning.policy), (2, PolicyKind::Lfru));
@@ -130,7 +130,7 @@ mod tests {
         ];
         let LoadSettings { model, tuning, hooks } = resolved(&flags).unwrap();
         assert_eq!(model.budget_bytes, 32 << 30);
-        assert_eq!((model.choice, model.cache), (Choice::Stream, Some(CacheSize::Percent(33.0))));
+        assert_eq!((model.residency, model.cache), (Residency::Stream, Some(CacheSize::Percent(33.0))));
         assert_eq!((model.ubatch, model.ubatch_may_grow), (64, false));
         assert_eq!((model.kv, model.kv_may_shrink), (KvType::Q8_0, false));
         assert_eq!((tuning.threads, tuning.policy), (7, PolicyKind::S3Fifo));

@@ -27,13 +27,13 @@ pub struct SamplingFlags {
     #[arg(long, value_name = "X", value_parser = above_zero, help_heading = "Sampling")]
     repeat_penalty: Option<f32>,
 
-    /// The same seed makes the same choices [default: random, told by --verbose]
+    /// The same seed makes the same choices [default: random, shown by --verbose]
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     seed: Option<u32>,
 }
 
 impl SamplingFlags {
-    /// The flags, then what the model's maker set, then the defaults.
+    /// The flags, then the model's own, then the defaults.
     #[must_use]
     pub fn options(&self, parameters: &Map<String, Value>) -> SamplerOptions {
         let default = SamplerOptions::default();

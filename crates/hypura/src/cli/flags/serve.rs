@@ -273,7 +273,7 @@ fn some_bytes(text: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use hypura_core::plan::{CacheSize, Choice};
+    use hypura_core::plan::{CacheSize, Residency};
     use hypura_engine::load::PolicyKind;
     use hypura_engine::{KvType, ReaderKind};
 
@@ -394,7 +394,7 @@ mod tests {
         let found = serving(&flags, &[]).unwrap();
         assert_eq!(found.manager.budget_bytes, 1 << 30);
         let LoadSettings { model, tuning, .. } = found.load;
-        assert_eq!((model.choice, model.cache), (Choice::Stream, Some(CacheSize::Bytes(2 << 30))));
+        assert_eq!((model.residency, model.cache), (Residency::Stream, Some(CacheSize::Bytes(2 << 30))));
         assert_eq!((model.kv, model.kv_may_shrink, model.ubatch), (KvType::Q8_0, false, 64));
         assert_eq!((tuning.policy, tuning.threads), (PolicyKind::Lru, 3));
         assert!(matches!(tuning.reader, ReaderKind::Pread));

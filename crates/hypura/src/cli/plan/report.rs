@@ -59,7 +59,7 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
         |name: &str, bytes: u64, note: &str| writeln!(out, "{name:<11} {:>11}  {note}", human_bytes(bytes));
     line("resident", plan.resident_bytes(), "weights that stay in memory")?;
     if plan.slot_bytes() > 0 {
-        line("slabs", plan.slot_bytes(), &slots(advice))?;
+        line("slots", plan.slot_bytes(), &slots(advice))?;
     }
     if plan.buffer_bytes() > 0 {
         let ring_cells = plan.dense.as_ref().map_or(0, |dense| dense.cells);

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use hypura_engine::machine;
-use hypura_engine::media::{MediaFile, MediaPrompt, SeeError, Senses, tagged};
+use hypura_engine::media::{MediaFile, MediaPrompt, MediaPromptError, Modalities, tagged};
 use hypura_engine::request::Outcome;
 use hypura_engine::session::{GenerateOptions, Session};
 use serde_json::Value;
@@ -42,12 +42,13 @@ impl Answerer {
     /// # Errors
     /// When the prompt does not fit, decoding fails or the output is closed; the session can go on.
     pub fn answer(&mut self, prompt: &Prompt) -> anyhow::Result<Answer> {
-        let (tokens, stops) = self.tokens(prompt).map_err(|error| match error.downcast::<SeeError>() {
-            Ok(error) => {
-                anyhow::Error::new(error).context("the images and sounds cannot be shown to the model")
-            }
-            Err(error) => error,
-        })?;
+        let (tokens, stops) =
+            self.tokens(prompt).map_err(|error| match error.downcast::<MediaPromptError>() {
+                Ok(error) => {
+                    anyhow::Error::new(error).context("the images and sounds cannot be shown to the model")
+                }
+                Err(error) => error,
+            })?;
         let stops = self.options.stops.iter().cloned().chain(stops).collect();
         let options = GenerateOptions { stops, ..self.options.clone() };
         let abort = Arc::clone(&self.session.loaded().abort);
@@ -76,12 +77,12 @@ impl Answerer {
                 let media: Vec<MediaFile> = all().flat_map(|message| message.media.clone()).collect();
                 let rendered = self.session.render(&serde_json::to_string(&json)?)?;
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-                (self.session.see(&rendered, &media)?, rendered.stops)
+                (self.session.tokenize_with_media(&rendered, &media)?, rendered.stops)
             }
             Prompt::Raw(text, media) => {
                 let (text, media) = tagged(text, media);
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-                (self.session.see_text(&text, &media)?, Vec::new())
+                (self.session.tokenize_text_with_media(&text, &media)?, Vec::new())
             }
         })
     }
@@ -144,8 +145,8 @@ impl Speaker for Answerer {
         self.session.clear();
     }
 
-    fn senses(&self) -> Senses {
-        self.session.senses()
+    fn modalities(&self) -> Modalities {
+        self.session.modalities()
     }
 }
 

@@ -1,14 +1,14 @@
 //! Flags of `hypura run`, and what they ask of the engine.
 
-use hypura_engine::media::{MediaFile, MediaKind, Senses};
+use hypura_engine::media::{MediaFile, MediaKind, Modalities};
 use hypura_engine::request::REPEAT_LIMIT;
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::stream::RouteSettings;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::maker::Maker;
 use super::media;
+use super::model_defaults::ModelDefaults;
 use crate::bench::read_trace;
 use crate::cli::flags::{ModelFlags, SamplingFlags};
 
@@ -77,12 +77,12 @@ impl Args {
     }
 
     /// The pictures and sounds that flags name.
-    pub(super) fn media(&self, senses: Senses) -> anyhow::Result<Vec<MediaFile>> {
+    pub(super) fn media(&self, modalities: Modalities) -> anyhow::Result<Vec<MediaFile>> {
         for (kind, paths, lacks) in [
             (MediaKind::Picture, &self.image, "sees no images"),
             (MediaKind::Sound, &self.audio, "hears no audio"),
         ] {
-            if !senses.has(kind) && !paths.is_empty() {
+            if !modalities.has(kind) && !paths.is_empty() {
                 anyhow::bail!(
                     "this model {lacks}: it has no projector for them, or none that can be found (--mmproj FILE names one)"
                 );
@@ -98,12 +98,12 @@ impl Args {
         Ok(RouteSettings { forced, forced_from: self.routes.clone(), log: None })
     }
 
-    pub(super) fn generate_options(&self, maker: &Maker) -> GenerateOptions {
-        let max_tokens = self.max_tokens.or(maker.max_tokens);
+    pub(super) fn generate_options(&self, defaults: &ModelDefaults) -> GenerateOptions {
+        let max_tokens = self.max_tokens.or(defaults.max_tokens);
         GenerateOptions {
             max_tokens,
-            sampler: self.sampling.options(&maker.parameters),
-            stops: maker.stops.clone(),
+            sampler: self.sampling.options(&defaults.parameters),
+            stops: defaults.stops.clone(),
             hash_logits: self.logits_hash,
             ignore_end: self.ignore_eos,
             repeat_limit: max_tokens.is_none().then_some(REPEAT_LIMIT),

@@ -2,7 +2,7 @@
 //!
 //! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
 
-use hypura_engine::media::{MediaFile, Senses};
+use hypura_engine::media::{MediaFile, Modalities};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
@@ -25,8 +25,8 @@ const HISTORY_LINES: usize = 1000;
 /// Begins and ends a prompt of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// The prompt that a text alone makes, with its media: those that were named beside it, and those that it names itself, as far
-/// as the model has the senses for them.
+/// The prompt that a text alone makes, with its media: those that were named beside it, and those that it names itself, as far as the model takes their
+/// modality.
 ///
 /// # Errors
 /// When a file that it names is not what its name says.
@@ -34,9 +34,9 @@ pub(super) fn first(
     raw: bool,
     text: String,
     media: Vec<MediaFile>,
-    senses: Senses,
+    modalities: Modalities,
 ) -> anyhow::Result<Prompt> {
-    let (text, media) = with_named(text, media, senses)?;
+    let (text, media) = with_named(text, media, modalities)?;
     Ok(Prompt::empty(raw).with(text, media))
 }
 
@@ -44,9 +44,9 @@ pub(super) fn first(
 fn with_named(
     text: String,
     mut media: Vec<MediaFile>,
-    senses: Senses,
+    modalities: Modalities,
 ) -> anyhow::Result<(String, Vec<MediaFile>)> {
-    let (text, paths) = media::named_in(&text, senses);
+    let (text, paths) = media::named_in(&text, modalities);
     for (path, kind) in paths {
         media.push(media::read(&path, kind)?);
         eprintln!("{}", Style::of_stderr().dim(&format!("Added {} {}", kind.name(), path.display())));
@@ -65,9 +65,9 @@ enum Typed {
     Text(String),
 }
 
-/// Whoever answers: a model that is loaded here, or a server.
+/// What answers: a model loaded in this process, or a server.
 pub(super) trait Speaker {
-    /// What the person is told first.
+    /// The greeting.
     fn greeting(&self) -> String;
 
     /// Answers on standard output, tells what that cost, and gives the text.
@@ -80,7 +80,7 @@ pub(super) trait Speaker {
     fn forget(&mut self);
 
     /// Which media can be shown.
-    fn senses(&self) -> Senses;
+    fn modalities(&self) -> Modalities;
 }
 
 /// Talks until the person leaves. `media` are shown with the first thing that is said.
@@ -110,7 +110,7 @@ pub(super) fn talk(
                 eprintln!("{}", style.dim("A new conversation."));
             }
             Typed::Text(text) => {
-                let said = with_named(text, media.clone(), speaker.senses()).and_then(|(text, media)| {
+                let said = with_named(text, media.clone(), speaker.modalities()).and_then(|(text, media)| {
                     let next = conversation.with(text, media);
                     Ok((speaker.say(&next)?, next))
                 });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The error of whoever asks one for an answer.
+/// The error of asking one for an answer.
 pub(super) fn refused(model: impl fmt::Display) -> anyhow::Error {
     anyhow::anyhow!(
         "{model} is a model for embeddings: it turns texts into vectors and cannot answer. Serve it with `hypura serve` and \

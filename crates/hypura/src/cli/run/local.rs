@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::machine;
-use hypura_engine::media::{PlannedProjector, Senses};
+use hypura_engine::media::{Modalities, PlannedProjector};
 use hypura_engine::request::Finish;
 use hypura_engine::session::{Session, open};
 use hypura_engine::source::ModelSource;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use super::answer::Answerer;
 use super::args::Args;
-use super::maker::Maker;
+use super::model_defaults::ModelDefaults;
 use super::prompt::{self, Input};
 use super::stats::Start;
 use super::stats_file::StatsFile;
@@ -35,25 +35,25 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     settings.tuning.routes = RouteSettings { log, ..args.forced_routes()? };
     let named = args.model.find()?;
     settings.model.projector = named.projector;
-    let (path, maker) = (named.path, Maker::of(named.entry));
+    let (path, defaults) = (named.path, ModelDefaults::of(named.entry));
     let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
     // A model that is not there, or cannot answer, is said before anything is asked of the person.
     let source = ModelSource::open(&path)?;
     if source.is_for_embeddings() {
         return Err(embedder::refused(path.display()));
     }
-    let media = args.media(senses_of(settings.model.projector.as_deref(), args)?)?;
+    let media = args.media(modalities_of(settings.model.projector.as_deref(), args)?)?;
     if args.model.ctx.is_none() {
-        settings.model.context = maker.context.unwrap_or(settings.model.context);
+        settings.model.context = defaults.context.unwrap_or(settings.model.context);
     }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
     let (mut session, start) = load(args, source, settings, start)?;
-    if let Some(template) = &maker.template {
+    if let Some(template) = &defaults.template {
         session.use_template(template)?;
     }
     interrupt.also_raise(&session.loaded().abort)?;
-    let options = args.generate_options(&maker);
+    let options = args.generate_options(&defaults);
     if args.verbose {
         eprintln!("{}", Style::of_stderr().dim(&report::loaded_text(&session, options.sampler.seed)));
     }
@@ -64,11 +64,11 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
         start,
         verbose: args.verbose,
         stats_file,
-        beginning: maker.beginning,
+        beginning: defaults.beginning,
     };
     match input {
         Input::Text(text) => {
-            let prompt = chat::first(args.raw, text, media, answerer.session.senses());
+            let prompt = chat::first(args.raw, text, media, answerer.session.modalities());
             let outcome = answerer.answer(&prompt?)?;
             answerer.report(&outcome)?;
             let stopped = outcome.outcome.finish == Finish::Stopped;
@@ -79,12 +79,12 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
 }
 
 /// What a model with this projector can be shown; looked for only where something is to be shown.
-fn senses_of(projector: Option<&Path>, args: &Args) -> anyhow::Result<Senses> {
+fn modalities_of(projector: Option<&Path>, args: &Args) -> anyhow::Result<Modalities> {
     match projector {
         Some(projector) if !(args.image.is_empty() && args.audio.is_empty()) => {
-            Ok(PlannedProjector::of(projector, 1)?.senses)
+            Ok(PlannedProjector::of(projector, 1)?.modalities)
         }
-        _ => Ok(Senses::default()),
+        _ => Ok(Modalities::default()),
     }
 }
 

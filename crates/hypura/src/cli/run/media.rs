@@ -1,7 +1,7 @@
 //! Pictures and sounds in prompts: files that a flag or the prompt itself names.
 
 use anyhow::Context as _;
-use hypura_engine::media::{MediaFile, MediaKind, Senses, probe};
+use hypura_engine::media::{MediaFile, MediaKind, Modalities, probe};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const PICTURES: [&str; 6] = [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp"];
 /// How the names of sounds end.
 const SOUNDS: [&str; 3] = [".wav", ".mp3", ".flac"];
 
-/// What paths begin with, so that they are told from other words.
+/// What paths begin with, so that they can be distinguished from other words.
 const BEGINNINGS: [&str; 4] = ["/", "./", "../", "~/"];
 
 /// Reads a picture or a sound, and looks whether it is one.
@@ -44,16 +44,16 @@ pub(super) fn read(path: &Path, kind: MediaKind) -> anyhow::Result<MediaFile> {
     Ok(Arc::new(bytes))
 }
 
-/// The pictures and sounds that a prompt names, as far as the model has the senses for them, and the prompt without their names,
+/// The pictures and sounds that a prompt names, as far as the model takes their modality, and the prompt without their names,
 /// as Ollama's program has it. Only files that are there count: everything else is text. Blanks in names have a `\` before
 /// them, or the name is in quotes.
-pub(super) fn named_in(text: &str, senses: Senses) -> (String, Vec<(PathBuf, MediaKind)>) {
+pub(super) fn named_in(text: &str, modalities: Modalities) -> (String, Vec<(PathBuf, MediaKind)>) {
     let (mut rest, mut paths) = (String::with_capacity(text.len()), Vec::new());
     let mut at = 0;
     while let Some(character) = text[at..].chars().next() {
         let before = text[..at].chars().next_back();
         let begins_word = before.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '('));
-        match begins_word.then(|| path_at(&text[at..], before, senses)).flatten() {
+        match begins_word.then(|| path_at(&text[at..], before, modalities)).flatten() {
             Some((length, path, kind)) => {
                 let quote = before.filter(|c| matches!(c, '"' | '\''));
                 at += length;
@@ -76,7 +76,7 @@ pub(super) fn named_in(text: &str, senses: Senses) -> (String, Vec<(PathBuf, Med
 }
 
 /// The path of a file that a text begins with, what its name says it is, and its length there.
-fn path_at(text: &str, quote: Option<char>, senses: Senses) -> Option<(usize, PathBuf, MediaKind)> {
+fn path_at(text: &str, quote: Option<char>, modalities: Modalities) -> Option<(usize, PathBuf, MediaKind)> {
     if !BEGINNINGS.iter().any(|beginning| text.starts_with(beginning)) {
         return None;
     }
@@ -87,7 +87,7 @@ fn path_at(text: &str, quote: Option<char>, senses: Senses) -> Option<(usize, Pa
     let endings = [(MediaKind::Picture, &PICTURES[..]), (MediaKind::Sound, &SOUNDS[..])];
     let mut ends: Vec<(usize, MediaKind)> = endings
         .into_iter()
-        .filter(|(kind, _)| senses.has(*kind))
+        .filter(|(kind, _)| modalities.has(*kind))
         .flat_map(|(kind, endings)| endings.iter().map(move |ending| (kind, *ending)))
         .flat_map(|(kind, ending)| {
             lower.match_indices(ending).map(move |(at, ending)| (at + ending.len(), kind))
@@ -117,7 +117,7 @@ mod tests {
         };
         let (one, two) = (file("one.PNG"), file("two words.jpeg"));
         let told = |text: &str| {
-            let (text, paths) = named_in(text, Senses { pictures: true, sounds: true });
+            let (text, paths) = named_in(text, Modalities { pictures: true, sounds: true });
             (text, paths.iter().map(|(path, _)| path.display().to_string()).collect::<Vec<_>>())
         };
         assert_eq!(told(&format!("what is {one}?")), ("what is ?".to_owned(), vec![one.clone()]));
@@ -131,7 +131,8 @@ mod tests {
         assert_eq!(told(&missing), (missing.clone(), vec![]));
         let song = file("song.Wav");
         assert_eq!(told(&format!("hear {song} {one}")), ("hear".to_owned(), vec![song.clone(), one.clone()]));
-        let (text, paths) = named_in(&format!("hear {song} {one}"), Senses { pictures: false, sounds: true });
+        let (text, paths) =
+            named_in(&format!("hear {song} {one}"), Modalities { pictures: false, sounds: true });
         assert_eq!(text, format!("hear  {one}"));
         assert_eq!(paths, [(PathBuf::from(song), MediaKind::Sound)]);
         assert_eq!(told("http://x/y.png"), ("http://x/y.png".to_owned(), vec![]));

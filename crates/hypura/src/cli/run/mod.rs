@@ -8,7 +8,7 @@
 //! - `local`: a model that is loaded here
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
-//! - `maker`: what the maker of a stored model said: system prompt, parameters, messages
+//! - `model_defaults`: defaults of a stored model: system prompt, parameters, messages
 //! - `remote`: the same over a running server
 //! - `stats`, `stats_file`: what it cost, for programs
 //! - `report`: what it cost, for people
@@ -19,8 +19,8 @@ mod chat;
 mod conversation;
 mod embedder;
 mod local;
-mod maker;
 mod media;
+mod model_defaults;
 mod prompt;
 mod remote;
 mod report;

@@ -6,7 +6,7 @@
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hypura_engine::media::{MediaFile, Senses};
+use hypura_engine::media::{MediaFile, Modalities};
 use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub(super) struct Remote {
     client: Client,
     model: String,
     /// What it can be shown there.
-    senses: Senses,
+    modalities: Modalities,
 }
 
 /// Finds the server to use, if there is one to use.
@@ -45,8 +45,8 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
     if !can("completion") && can("embedding") {
         return Err(embedder::refused(model));
     }
-    let senses = Senses { pictures: can("vision"), sounds: can("audio") };
-    Ok(Some(Remote { client, model, senses }))
+    let modalities = Modalities { pictures: can("vision"), sounds: can("audio") };
+    Ok(Some(Remote { client, model, modalities }))
 }
 
 fn suits(args: &Args) -> bool {
@@ -84,7 +84,7 @@ fn served(client: &Client, args: &Args) -> anyhow::Result<Option<(String, Value)
 pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let interrupt = Interrupt::install()?;
     let input = prompt::input(args.prompt.as_deref())?;
-    let media = args.media(remote.senses)?;
+    let media = args.media(remote.modalities)?;
     let mut options = args.sampling.api_options();
     for (key, value) in [("num_predict", args.max_tokens), ("num_ctx", args.model.ctx)] {
         if let Some(value) = value {
@@ -94,7 +94,7 @@ pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
     let mut speaker = Talker { remote, interrupt, options, verbose: args.verbose, stopped: false };
     match input {
         Input::Text(text) => {
-            let prompt = first(args.raw, text, media, speaker.senses())?;
+            let prompt = first(args.raw, text, media, speaker.modalities())?;
             speaker.say(&prompt)?;
             Ok(if speaker.stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
@@ -157,8 +157,8 @@ impl Speaker for Talker {
     /// The whole conversation goes with every request.
     fn forget(&mut self) {}
 
-    fn senses(&self) -> Senses {
-        self.remote.senses
+    fn modalities(&self) -> Modalities {
+        self.remote.modalities
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::stats::Stats;
 
-/// Where `--stats-json` goes; opened before anything long begins, so that a wrong path is told at once.
+/// Where `--stats-json` goes; opened before anything long begins, so that a wrong path is reported at once.
 #[derive(Debug)]
 pub(super) enum StatsFile {
     Stdout,

@@ -121,7 +121,7 @@ impl Drop for OutFiles {
             return;
         }
         for file in &self.files {
-            // What cannot be removed now can be removed by whoever finds it: its name says what it is.
+            // What cannot be removed now can be removed by its finder: the name says what it is.
             let _ = fs::remove_file(&file.partial);
         }
     }

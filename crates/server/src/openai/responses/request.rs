@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_10_5_items_become_messages() {
+    fn responses_items_become_messages() {
         let job = with(
             "input",
             json!([
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_10_5_fields() {
+    fn responses_fields() {
         let options = with("max_output_tokens", json!(4)).unwrap().base.options;
         assert_eq!(
             (options.num_predict, options.temperature, options.top_p),
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_10_5_wrong_fields_are_400() {
+    fn responses_wrong_fields_are_400() {
         for (field, value) in [
             ("model", json!("")),
             ("input", json!(null)),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn responses_10_5_codings() {
+    fn responses_codings() {
         let coded = |coding: &'static str, bytes: &'static [u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
@@ -285,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn responses_10_5_any_body_is_judged_without_a_panic(
+        fn responses_any_body_is_judged_without_a_panic(
             field in prop::sample::select(vec!["input", "tools", "text", "reasoning", "tool_choice", "instructions"]),
             text in "[\\[\\]{}\",:a-z0-9.-]{0,40}",
             bytes in prop::collection::vec(any::<u8>(), 0..64),

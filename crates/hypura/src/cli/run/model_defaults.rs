@@ -1,13 +1,13 @@
-//! What the maker of a stored model said about its use, for a model that is loaded here. A server does the same itself.
+//! What a stored model sets as defaults, for a model that is loaded here. A server does the same itself.
 
 use serde_json::{Map, Value};
 
 use super::conversation::Message;
 use hypura_store::ModelEntry;
 
-/// What was said. Nothing, for plain files.
+/// The defaults. None, for plain files.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Maker {
+pub(super) struct ModelDefaults {
     /// Options of the sampler, in the words of the API.
     pub parameters: Map<String, Value>,
     /// `num_ctx`
@@ -23,7 +23,7 @@ pub(super) struct Maker {
     pub template: Option<String>,
 }
 
-impl Maker {
+impl ModelDefaults {
     pub fn of(entry: Option<ModelEntry>) -> Self {
         let Some(entry) = entry else { return Self::default() };
         let whole = |key: &str| {

@@ -13,9 +13,9 @@ const CELLS: usize = 3;
 /// Smaller weights stay resident, in bytes: a streamed one is a call of its own and a read of its own.
 const SMALLEST: u64 = 4 * PAGE as u64;
 
-/// What may stream of a model's trunk.
+/// What may stream of a model's dense weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Trunk {
+pub(super) struct DenseWeights {
     /// Indices into [`ModelShape::tensors`], in file order, which is the order of use.
     pub weights: Vec<usize>,
     /// Bytes of them together.
@@ -24,7 +24,7 @@ pub(super) struct Trunk {
     pub cell_bytes: usize,
 }
 
-impl Trunk {
+impl DenseWeights {
     /// Cells of the ring.
     pub const CELLS: usize = CELLS;
 

@@ -3,12 +3,12 @@
 //! The hidden state changes little from layer to layer, so a later router applied to the state of today names
 //! most of its experts. Routers are asked where a layer begins: all that its own router will see beyond that
 //! is its attention. Only decode steps look ahead, only for experts that are absent, and only into idle disk
-//! time; whether at all is decided by token times ([`Controllers`]), and how much by what came true
-//! ([`Foresight`]).
+//! time; whether at all is decided by token times ([`Controllers`]), and how much by how accurate predictions were
+//! ([`PredictionStats`]).
 
 use hypura_core::cache::DECODE_TOKENS;
 use hypura_core::plan::{ExpertLayout, LayerLayout};
-use hypura_core::prefetch::{Controllers, Foresight, HORIZON, Width, top_experts};
+use hypura_core::prefetch::{Controllers, HORIZON, PredictionStats, PrefetchDepth, top_experts};
 use hypura_core::random::SplitMix64;
 use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, WeightId};
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ pub enum Prefetch {
 /// With forced routes, how many in a hundred choices of a router are right, by distance and by quarter of its
 /// ranks: what the routers of the demo model, which was trained on text, reach on text (docs/experiments.md,
 /// "Asked where a layer begins").
-const FORESEEN_PERCENT: [[u32; 4]; HORIZON] =
+const ROUTER_ACCURACY_PERCENT: [[u32; 4]; HORIZON] =
     [[98, 88, 72, 52], [78, 61, 52, 40], [64, 49, 40, 33], [54, 44, 38, 30]];
 
 /// An expert that will probably be used.
@@ -59,7 +59,7 @@ pub(crate) struct Choices {
 
 /// A matrix of an expert layer: its router, or any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Landmark {
+struct LayerNode {
     layer: usize,
     router: bool,
 }
@@ -90,22 +90,22 @@ impl View {
     }
 }
 
-pub(crate) struct Ahead {
+pub(crate) struct Prefetcher {
     kind: Prefetch,
     selections: Vec<Selection>,
     controllers: Controllers,
     /// What a matrix is to us, as far as asked.
-    known: HashMap<WeightId, Option<Landmark>>,
+    known: HashMap<WeightId, Option<LayerNode>>,
     /// The nodes of the graph in progress that matter, by expert layer.
     of_layer: Vec<Nodes>,
-    foresight: Foresight,
+    predictions: PredictionStats,
     /// Choices for layers that have not come yet, by expert layer.
     pending: Vec<Vec<Choices>>,
     random: SplitMix64,
-    width: Width,
+    depth: PrefetchDepth,
 }
 
-impl Ahead {
+impl Prefetcher {
     /// `selections`: of each expert layer.
     pub fn new(kind: Prefetch, selections: Vec<Selection>) -> Self {
         let random = SplitMix64::new(if let Prefetch::Random(seed) = kind { seed } else { 0 });
@@ -115,20 +115,20 @@ impl Ahead {
             controllers: Controllers::default(),
             known: HashMap::new(),
             of_layer: Vec::new(),
-            foresight: Foresight::default(),
+            predictions: PredictionStats::default(),
             pending: Vec::new(),
             random,
-            width: Width::Off,
+            depth: PrefetchDepth::Off,
         }
     }
 
     /// A pass over the layers begins, of so many tokens.
     pub fn begin_pass(&mut self, layout: &ExpertLayout, tokens: usize) {
-        self.width = match self.kind {
-            _ if tokens > DECODE_TOKENS as usize => Width::Off,
-            Prefetch::Auto => self.controllers.width(tokens),
-            Prefetch::Router | Prefetch::Random(_) => Width::Likely,
-            Prefetch::Off => Width::Off,
+        self.depth = match self.kind {
+            _ if tokens > DECODE_TOKENS as usize => PrefetchDepth::Off,
+            Prefetch::Auto => self.controllers.depth(tokens),
+            Prefetch::Router | Prefetch::Random(_) => PrefetchDepth::Likely,
+            Prefetch::Off => PrefetchDepth::Off,
         };
         self.pending.iter_mut().for_each(Vec::clear);
         self.pending.resize(layout.layers.len(), Vec::new());
@@ -138,14 +138,14 @@ impl Ahead {
     pub fn begin_graph(&mut self, run: &GraphRun<'_>, layout: &ExpertLayout) {
         self.of_layer.clear();
         // Routers are asked where their inputs can be read.
-        if !run.is_host() || self.width == Width::Off || matches!(self.kind, Prefetch::Random(_)) {
+        if !run.is_host() || self.depth == PrefetchDepth::Off || matches!(self.kind, Prefetch::Random(_)) {
             return;
         }
         self.of_layer.resize(layout.layers.len(), Nodes::default());
         for matmul in run.matmuls() {
             let known = self.known.entry(matmul.weight);
-            let Some(Landmark { layer, router }) =
-                *known.or_insert_with(|| landmark(&run.matrix_name(matmul), layout))
+            let Some(LayerNode { layer, router }) =
+                *known.or_insert_with(|| layer_node(&run.matrix_name(matmul), layout))
             else {
                 continue;
             };
@@ -163,7 +163,7 @@ impl Ahead {
     /// The entries of expert layers, in the order of the graph: nodes before which guesses know most, because
     /// all layers before have been computed.
     pub fn entries(&self) -> Vec<(usize, View)> {
-        if self.width == Width::Off {
+        if self.depth == PrefetchDepth::Off {
             return Vec::new();
         }
         let entry = |(first, nodes): (usize, &Nodes)| {
@@ -172,15 +172,15 @@ impl Ahead {
         self.of_layer.iter().enumerate().filter_map(entry).collect()
     }
 
-    /// What [`Ahead::predict`] asks when the ids of `layer` are known: the router of that layer, for layers
+    /// What [`Prefetcher::predict`] asks when the ids of `layer` are known: the router of that layer, for layers
     /// whose entry it cannot use.
     pub fn after_router(&self, layer: usize) -> Option<View> {
-        if matches!(self.kind, Prefetch::Random(_)) && self.width != Width::Off {
+        if matches!(self.kind, Prefetch::Random(_)) && self.depth != PrefetchDepth::Off {
             return Some(View::at_random(layer + 1));
         }
         let unknown = self.of_layer.get(layer + 1).is_some_and(|next| next.entry.is_none());
         let router = self.of_layer.get(layer)?.router.filter(|_| unknown)?;
-        (self.width != Width::Off).then_some(View { from: Some(router), first: layer + 1 })
+        (self.depth != PrefetchDepth::Off).then_some(View { from: Some(router), first: layer + 1 })
     }
 
     /// What the routers of the next layers choose for the hidden state of today, nearest layer first.
@@ -191,7 +191,7 @@ impl Ahead {
         view: View,
     ) -> Result<Vec<Choices>, ExecError> {
         let View { from, first } = view;
-        let later = first..layout.layers.len().min(first + self.width.layers() as usize);
+        let later = first..layout.layers.len().min(first + self.depth.layers() as usize);
         let Some(from) = from else {
             return Ok(later.map(|layer| self.random_choices(layout, layer, layer - first + 1)).collect());
         };
@@ -212,7 +212,7 @@ impl Ahead {
             let (distance, used) = (ahead - first + 1, used as usize);
             let tokens = scores.len() / (experts as usize).max(1);
             // Of several tokens, as many of each as are read: their ranks tell nothing.
-            let count = if tokens > 1 { self.foresight.worth(distance, used, self.width) } else { used };
+            let count = if tokens > 1 { self.predictions.worth(distance, used, self.depth) } else { used };
             choices.push(Choices {
                 layer: ahead,
                 distance,
@@ -225,7 +225,7 @@ impl Ahead {
 
     /// With forced routes the model's own routers know nothing: their choices are replaced by what the trace
     /// says, as often right as routers are.
-    pub fn foresee(
+    pub fn predict_from_trace(
         &mut self,
         choices: &mut [Choices],
         layout: &ExpertLayout,
@@ -237,7 +237,8 @@ impl Ahead {
         for Choices { layer, distance, ranked, .. } in choices {
             let LayerLayout { layer: number, experts, .. } = layout.layers[*layer];
             let Some(truth) = upcoming(number) else { return };
-            let (of_distance, count) = (FORESEEN_PERCENT[(*distance - 1).min(HORIZON - 1)], ranked.len());
+            let (of_distance, count) =
+                (ROUTER_ACCURACY_PERCENT[(*distance - 1).min(HORIZON - 1)], ranked.len());
             for (rank, expert) in ranked.iter_mut().enumerate() {
                 let right = self.draw(100) < of_distance[rank * of_distance.len() / count];
                 let truth = truth.get(rank).filter(|_| right).copied();
@@ -246,13 +247,13 @@ impl Ahead {
         }
     }
 
-    /// Which choices to read: as many of each layer as come true often enough. They are remembered until the
+    /// Which choices to read: as many of each layer as are right often enough. They are remembered until the
     /// layer comes.
     pub fn choose(&mut self, choices: Vec<Choices>) -> Vec<Guess> {
         let mut guesses = Vec::new();
         for choice in choices {
             let Choices { layer, distance, ranked, single } = &choice;
-            let worth = self.foresight.worth(*distance, ranked.len(), self.width);
+            let worth = self.predictions.worth(*distance, ranked.len(), self.depth);
             let count = if *single { worth } else { ranked.len() };
             guesses.extend(ranked.iter().take(count).map(|expert| Guess { layer: *layer, expert: *expert }));
             if let Some(pending) = self.pending.get_mut(*layer).filter(|_| *single) {
@@ -263,11 +264,11 @@ impl Ahead {
     }
 
     /// A layer uses these experts.
-    pub fn came(&mut self, layer: usize, ids: &MoeIds) {
+    pub fn record_used(&mut self, layer: usize, ids: &MoeIds) {
         let Some(pending) = self.pending.get_mut(layer) else { return };
         for Choices { distance, ranked, .. } in pending.drain(..) {
             let used = |expert: u32| ids.experts.iter().any(|id| u32::try_from(*id) == Ok(expert));
-            self.foresight.learn(distance, &ranked, used);
+            self.predictions.learn(distance, &ranked, used);
         }
     }
 
@@ -295,11 +296,11 @@ impl Ahead {
 }
 
 /// `blk.N.ffn_gate_inp.weight`, or another matrix, of an expert layer.
-fn landmark(name: &str, layout: &ExpertLayout) -> Option<Landmark> {
+fn layer_node(name: &str, layout: &ExpertLayout) -> Option<LayerNode> {
     let (number, rest) = name.strip_prefix("blk.")?.split_once('.')?;
     let number = number.parse::<u32>().ok()?;
     let layer = layout.layers.iter().position(|known| known.layer == number)?;
-    Some(Landmark { layer, router: rest == "ffn_gate_inp.weight" })
+    Some(LayerNode { layer, router: rest == "ffn_gate_inp.weight" })
 }
 
 #[cfg(test)]
@@ -310,35 +311,35 @@ mod tests {
         Choices { layer, distance, ranked: vec![3, 1, 4, 5], single }
     }
 
-    fn guessed(ahead: &mut Ahead, distance: usize, single: bool) -> Vec<u32> {
-        let guesses = ahead.choose(vec![choices(distance, distance, single)]);
+    fn guessed(prefetcher: &mut Prefetcher, distance: usize, single: bool) -> Vec<u32> {
+        let guesses = prefetcher.choose(vec![choices(distance, distance, single)]);
         guesses.into_iter().map(|guess| guess.expert).collect()
     }
 
     #[test]
     fn of_later_layers_what_came_true_is_read() {
-        let mut ahead = Ahead::new(Prefetch::Router, Vec::new());
-        ahead.width = Width::Likely;
-        ahead.pending.resize(4, Vec::new());
-        assert_eq!(guessed(&mut ahead, 1, true), [3, 1, 4, 5], "of the nearest layer all");
-        assert!(guessed(&mut ahead, 2, true).is_empty(), "nobody knows yet");
+        let mut prefetcher = Prefetcher::new(Prefetch::Router, Vec::new());
+        prefetcher.depth = PrefetchDepth::Likely;
+        prefetcher.pending.resize(4, Vec::new());
+        assert_eq!(guessed(&mut prefetcher, 1, true), [3, 1, 4, 5], "of the nearest layer all");
+        assert!(guessed(&mut prefetcher, 2, true).is_empty(), "nobody knows yet");
         for _ in 0..200 {
-            let _ = guessed(&mut ahead, 2, true);
-            ahead.came(2, &MoeIds { used: 2, tokens: 1, experts: vec![1, 3] });
+            let _ = guessed(&mut prefetcher, 2, true);
+            prefetcher.record_used(2, &MoeIds { used: 2, tokens: 1, experts: vec![1, 3] });
         }
-        assert_eq!(guessed(&mut ahead, 2, true), [3, 1]);
-        assert_eq!(guessed(&mut ahead, 2, false), [3, 1, 4, 5], "of several tokens, what was asked for");
+        assert_eq!(guessed(&mut prefetcher, 2, true), [3, 1]);
+        assert_eq!(guessed(&mut prefetcher, 2, false), [3, 1, 4, 5], "of several tokens, what was asked for");
     }
 
     #[test]
     fn what_was_said_of_several_tokens_teaches_nothing() {
-        let mut ahead = Ahead::new(Prefetch::Router, Vec::new());
-        ahead.width = Width::Likely;
-        ahead.pending.resize(4, Vec::new());
+        let mut prefetcher = Prefetcher::new(Prefetch::Router, Vec::new());
+        prefetcher.depth = PrefetchDepth::Likely;
+        prefetcher.pending.resize(4, Vec::new());
         for _ in 0..200 {
-            let _ = guessed(&mut ahead, 2, false);
-            ahead.came(2, &MoeIds { used: 4, tokens: 1, experts: vec![1, 3, 4, 5] });
+            let _ = guessed(&mut prefetcher, 2, false);
+            prefetcher.record_used(2, &MoeIds { used: 4, tokens: 1, experts: vec![1, 3, 4, 5] });
         }
-        assert!(guessed(&mut ahead, 2, true).is_empty());
+        assert!(guessed(&mut prefetcher, 2, true).is_empty());
     }
 }

@@ -5,37 +5,42 @@ use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_storage::Priority;
 
 use super::experts::Target;
-use super::io::{Io, Wish};
-use super::slots::{Cells, Slab};
+use super::io::{Io, TargetedRead};
+use super::slots::{ScratchRing, SlotPool};
 use super::step::{Place, Step};
 
 /// Reads of all misses that have slots: the parts needed first, of all of them, come first.
-pub(super) fn slot_wishes(
+pub(super) fn slot_reads(
     layer: &LayerLayout,
     index: usize,
-    slab: &Slab,
+    pool: &SlotPool,
     loads: &[(u32, SlotId)],
     parts: &[usize],
     priority: Priority,
-) -> Vec<Wish<Target>> {
-    let mut wishes = Vec::with_capacity(loads.len() * parts.len());
+) -> Vec<TargetedRead<Target>> {
+    let mut reads = Vec::with_capacity(loads.len() * parts.len());
     for part in parts {
         let layout = &layer.parts[*part];
         for (expert, slot) in loads {
-            if let Some((memory, at)) = slab.destination(*slot, layout) {
+            if let Some((memory, at)) = pool.destination(*slot, layout) {
                 let target = Target::Slot { layer: index, expert: *expert, slot: *slot, part: *part };
                 let read = layout.read(*expert);
-                wishes.push(Wish { target, shard: layout.shard, read, memory, at, priority });
+                reads.push(TargetedRead { target, shard: layout.shard, read, memory, at, priority });
             }
         }
     }
-    wishes
+    reads
 }
 
 /// Starts reads into free cells, as many as there are.
-pub(super) fn feed_cells(io: &mut Io<Target>, layout: &ExpertLayout, cells: &mut Cells, step: &mut Step) {
+pub(super) fn fill_scratch_ring(
+    io: &mut Io<Target>,
+    layout: &ExpertLayout,
+    cells: &mut ScratchRing,
+    step: &mut Step,
+) {
     let layer = &layout.layers[step.layer];
-    let mut wishes = Vec::new();
+    let mut reads = Vec::new();
     while let Some((part, want)) = step.queue.front().copied() {
         let Some((cell, memory, at)) = cells.take() else { break };
         step.queue.pop_front();
@@ -49,7 +54,14 @@ pub(super) fn feed_cells(io: &mut Io<Target>, layout: &ExpertLayout, cells: &mut
             list[part] = Some(cell);
         }
         let target = Target::Cell { cell, shift };
-        wishes.push(Wish { target, shard: part_layout.shard, read, memory, at, priority: Priority::Demand });
+        reads.push(TargetedRead {
+            target,
+            shard: part_layout.shard,
+            read,
+            memory,
+            at,
+            priority: Priority::Demand,
+        });
     }
-    io.submit(wishes);
+    io.submit(reads);
 }
