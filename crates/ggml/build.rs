@@ -1,6 +1,6 @@
-//! Generates Rust bindings of ggml's backend interface (`ggml-backend-impl.h`) and graph layout (`ggml-impl.h`)
-//! from the headers of the very source that `llama-cpp-sys-4` compiled, so that they cannot drift from what is linked; and
-//! compiles its mtmd library and the C border to it.
+//! Generates Rust bindings of ggml's backend interface (`ggml-backend-impl.h`) and graph layout
+//! (`ggml-impl.h`) from the headers of the very source that `llama-cpp-sys-4` compiled, so that they cannot
+//! drift from what is linked; and compiles its mtmd library and the C border to it.
 
 #![expect(clippy::expect_used, reason = "a build script has no caller: a panic is its error message")]
 
@@ -68,10 +68,12 @@ fn build_without_amx(llama: &Path) {
     build.cpp(true).std("c++17").file(SOURCE).include(llama.join("ggml/include")).compile("hypura_amx");
 }
 
-/// llama.cpp's mtmd library, and our C border to it (`src/media/shim.cpp`): its interface is C++ in part, and throws.
+/// llama.cpp's mtmd library, and our C border to it (`src/media/shim.cpp`): its interface is C++ in part, and
+/// throws.
 ///
-/// Compiled here and not by the sys crate, whose feature for it builds all of llama.cpp's programs too, and helpers that hand
-/// what they cannot read to an ffmpeg of the system. Pictures are decoded in Rust (`engine::media`).
+/// Compiled here and not by the sys crate, whose feature for it builds all of llama.cpp's programs too, and
+/// helpers that hand what they cannot read to an ffmpeg of the system. Pictures are decoded in Rust
+/// (`engine::media`).
 fn build_media(llama: &Path) {
     const SHIM: &str = "src/media/shim.cpp";
     println!("cargo:rerun-if-changed={SHIM}");
@@ -98,8 +100,8 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The llama.cpp that was compiled: the source folder in the CMake cache of the sys crate's build, whose place cargo
-/// hands us because that crate has `links = "llama"`.
+/// The llama.cpp that was compiled: the source folder in the CMake cache of the sys crate's build, whose
+/// place cargo hands us because that crate has `links = "llama"`.
 fn llama_source() -> PathBuf {
     let root = env::var_os("DEP_LLAMA_ROOT").expect("llama-cpp-sys-4 tells cargo where it built llama.cpp");
     let cache = Path::new(&root).join("build/CMakeCache.txt");

@@ -1,7 +1,8 @@
-//! Feeds arbitrary bytes to the GGUF reader and to what is built on it. Its twin that every test run includes is
-//! `crates/core/tests/gguf_mutations.rs`.
+//! Feeds arbitrary bytes to the GGUF reader and to what is built on it. Its twin that every test run includes
+//! is `crates/core/tests/gguf_mutations.rs`.
 //!
-//! `cargo +nightly fuzz run gguf_header -- -rss_limit_mb=512`: the limit makes a length that is trusted too early a find.
+//! `cargo +nightly fuzz run gguf_header -- -rss_limit_mb=512`: the limit makes a length that is trusted too
+//! early a find.
 #![no_main]
 
 use hypura_core::gguf::{merge, read_header};

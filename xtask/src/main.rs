@@ -1,6 +1,6 @@
-//! Chores of the repository, run as `cargo xtask CHORE`: `tidy`, the rules that compilers and clippy do not know;
-//! `metrics`, figures of the code; and `wrap`, which fills text that is too wide. Owns no product code; nothing depends
-//! on it.
+//! Chores of the repository, run as `cargo xtask CHORE`: `tidy`, the rules that compilers and clippy do not
+//! know; `metrics`, figures of the code; and `wrap`, which fills text that is too wide. Owns no product code;
+//! nothing depends on it.
 #![forbid(unsafe_code)]
 
 mod metrics;

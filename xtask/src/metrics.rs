@@ -1,10 +1,10 @@
-//! Figures of the code (`cargo xtask metrics`): one table that can be compared from commit to commit, and with other code
-//! bases. They judge nothing; what must hold is `tidy`'s business.
+//! Figures of the code (`cargo xtask metrics`): one table that can be compared from commit to commit, and
+//! with other code bases. They judge nothing; what must hold is `tidy`'s business.
 //!
-//! Everything is counted over `crates/*/src` without tests: files, modules and items that exist under `#[cfg(test)]` are
-//! left out. A function has the lines from `fn` to its closing brace; an import cycle is a set of modules that can all
-//! reach each other over `use crate::…`, `super::…` and such paths in code, where a path leads to the module that
-//! defines what it names, and re-exports do not count.
+//! Everything is counted over `crates/*/src` without tests: files, modules and items that exist under
+//! `#[cfg(test)]` are left out. A function has the lines from `fn` to its closing brace; an import cycle is a
+//! set of modules that can all reach each other over `use crate::…`, `super::…` and such paths in code, where
+//! a path leads to the module that defines what it names, and re-exports do not count.
 
 mod counts;
 mod cycles;

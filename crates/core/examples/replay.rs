@@ -1,8 +1,8 @@
 //! Hit rates of the eviction policies on recorded routing traces.
 //!
-//! `cargo run --release -p hypura-core --example replay -- [--ubatch N] TRACE.jsonl...` prints, for each trace and cache
-//! size (share of all experts), the hit rate over the whole trace and over its generated tokens. Traces are plain
-//! JSON lines; decompress them first, for example `replay <(zcat trace.jsonl.gz)`.
+//! `cargo run --release -p hypura-core --example replay -- [--ubatch N] TRACE.jsonl...` prints, for each
+//! trace and cache size (share of all experts), the hit rate over the whole trace and over its generated
+//! tokens. Traces are plain JSON lines; decompress them first, for example `replay <(zcat trace.jsonl.gz)`.
 
 use std::error::Error;
 use std::fs::File;

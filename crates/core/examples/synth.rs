@@ -1,4 +1,5 @@
-//! Writes a synthetic model: `cargo run -p hypura-core --release --example synth -- SHAPE QUANT OUT [SHARDS [LAYERS [UNIQUE]]]`.
+//! Writes a synthetic model: `cargo run -p hypura-core --release --example synth -- SHAPE QUANT OUT [SHARDS
+//! [LAYERS [UNIQUE]]]`.
 //!
 //! The plain form of `hypura synth`: one thread, no progress, no shared extents.
 

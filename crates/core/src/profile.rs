@@ -1,13 +1,14 @@
 //! What was measured of a machine: capacities and rates, as plain data.
 //!
-//! Invariant: nothing here is invented. What was not measured, or cannot be known, is `None` or absent, and code that needs
-//! it must say what it assumed instead. Rates are bytes or operations per second, sizes are bytes.
+//! Invariant: nothing here is invented. What was not measured, or cannot be known, is `None` or absent, and
+//! code that needs it must say what it assumed instead. Rates are bytes or operations per second, sizes are
+//! bytes.
 
 use crate::gguf::GgmlType;
 use serde::{Deserialize, Serialize};
 
-/// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another format is
-/// measured again.
+/// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another
+/// format is measured again.
 pub const PROFILE_FORMAT: u32 = 4;
 
 /// The reader that the program chooses where the system has it.
@@ -80,15 +81,16 @@ pub struct MatmulRate {
     pub decode_bytes_per_s: Option<f64>,
     /// The same for one token's experts out of a stack (`MUL_MAT_ID`).
     pub expert_bytes_per_s: Option<f64>,
-    /// Operations per second (a multiplication and an addition are two) with many tokens: what bounds prefill.
+    /// Operations per second (a multiplication and an addition are two) with many tokens: what bounds
+    /// prefill.
     pub prefill_flops_per_s: Option<f64>,
     /// The same for experts, each with a share of the tokens (`MUL_MAT_ID`).
     #[serde(default)]
     pub expert_prefill_flops_per_s: Option<f64>,
 }
 
-/// How fast attention goes over keys and values in f16, scores and weighted values together, in operations per second (a
-/// multiplication and an addition are two).
+/// How fast attention goes over keys and values in f16, scores and weighted values together, in operations
+/// per second (a multiplication and an addition are two).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttentionRate {
     /// One token.
@@ -122,7 +124,8 @@ pub struct Memory {
     pub room_bytes: Option<u64>,
     /// Reading bandwidth with all threads.
     pub read_bytes_per_s: Option<f64>,
-    /// How fast the system gives memory at the first touch, one thread: what a first read into memory pays for.
+    /// How fast the system gives memory at the first touch, one thread: what a first read into memory pays
+    /// for.
     #[serde(default)]
     pub touch_bytes_per_s: Option<f64>,
     /// Bytes that the system had at hand, so that their first touch took next to no time.
@@ -229,9 +232,10 @@ impl Storage {
         rated.max_by(|a, b| a.rate().total_cmp(&b.rate()))
     }
 
-    /// Bandwidth of reads of `request_bytes` with `depth` of them at the device, from the two nearest measurements in
-    /// each direction (linear in the logarithms of size and depth; never beyond the measured range). Takes io_uring
-    /// where it was measured, as the program does. `None` when this pattern was not measured.
+    /// Bandwidth of reads of `request_bytes` with `depth` of them at the device, from the two nearest
+    /// measurements in each direction (linear in the logarithms of size and depth; never beyond the measured
+    /// range). Takes io_uring where it was measured, as the program does. `None` when this pattern was not
+    /// measured.
     #[must_use]
     pub fn rate(&self, pattern: Pattern, request_bytes: u64, depth: f64) -> Option<f64> {
         let mut sizes: Vec<u64> = self.measured(pattern).map(|read| read.request_bytes).collect();

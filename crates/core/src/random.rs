@@ -1,7 +1,7 @@
 //! Pseudorandom numbers that are the same for the same seed on every machine. Nothing here is for security.
 //!
-//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014): any element of a sequence
-//! can be had without those before it.
+//! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014): any
+//! element of a sequence can be had without those before it.
 
 /// The increment: 2^64 divided by the golden ratio, odd.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn it_is_splitmix64() {
-        // The first outputs for seed 1234567, as published with the reference implementation (Vigna, splitmix64.c).
+        // The first outputs for seed 1234567, as published with the reference implementation (Vigna,
+        // splitmix64.c).
         let mut random = SplitMix64::new(1_234_567);
         for (index, expected) in
             [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]

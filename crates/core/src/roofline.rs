@@ -1,10 +1,12 @@
-//! What a machine allows at most, and what binds: the one model behind `run`, `bench`, `plan` and the simulator.
+//! What a machine allows at most, and what binds: the one model behind `run`, `bench`, `plan` and the
+//! simulator.
 //!
-//! Reading overlaps with computing, so with perfect overlap the slower of the two decides (Williams, Waterman, Patterson:
-//! "Roofline", 2009): `tokens/s ≤ 1 / max(C, R / B)`, with *C* the computing seconds of a token, *R* its bytes from the disk
-//! ([`Reads`]) and *B* the bytes that the disk delivers a second.
+//! Reading overlaps with computing, so with perfect overlap the slower of the two decides (Williams,
+//! Waterman, Patterson: "Roofline", 2009): `tokens/s ≤ 1 / max(C, R / B)`, with *C* the computing seconds of
+//! a token, *R* its bytes from the disk ([`Reads`]) and *B* the bytes that the disk delivers a second.
 //!
-//! Invariants: pure; one rule for measured and for predicted times, so that two reports of one run name the same cause.
+//! Invariants: pure; one rule for measured and for predicted times, so that two reports of one run name the
+//! same cause.
 
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,8 @@ impl BoundBy {
     }
 }
 
-/// How long disk and processor work on something, a token or a prompt, in seconds. Reading overlaps with the others.
+/// How long disk and processor work on something, a token or a prompt, in seconds. Reading overlaps with the
+/// others.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Times {
     /// The disk has something to read.
@@ -50,8 +53,8 @@ impl Times {
         self.read_s.max(self.compute_s + self.sync_s)
     }
 
-    /// The disk where it works longer than the processor, otherwise what the processor spends more time on. Of work that took
-    /// a known time this says the same as: whichever of the two waited less for the other.
+    /// The disk where it works longer than the processor, otherwise what the processor spends more time on.
+    /// Of work that took a known time this says the same as: whichever of the two waited less for the other.
     #[must_use]
     pub fn bound_by(&self) -> BoundBy {
         if self.read_s > self.compute_s + self.sync_s {
@@ -63,8 +66,8 @@ impl Times {
         }
     }
 
-    /// From a measurement: `wall_s` seconds in all, of which the disk was busy for `read_s`, and the processor multiplied for
-    /// `compute_s` and had nothing to do but wait for the disk for `stall_s`.
+    /// From a measurement: `wall_s` seconds in all, of which the disk was busy for `read_s`, and the
+    /// processor multiplied for `compute_s` and had nothing to do but wait for the disk for `stall_s`.
     #[must_use]
     pub const fn measured(wall_s: f64, read_s: f64, compute_s: f64, stall_s: f64) -> Self {
         // Two streams that read at the same time are each counted.

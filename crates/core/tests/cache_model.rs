@@ -1,7 +1,8 @@
 //! The expert cache against a naive model, by random sequences of calls.
 //!
-//! The model knows everything but whom a policy evicts; it learns that by looking which expert vanished, and checks
-//! that the cache was allowed to evict it. A second cache is driven by the same calls and must answer the same.
+//! The model knows everything but whom a policy evicts; it learns that by looking which expert vanished, and
+//! checks that the cache was allowed to evict it. A second cache is driven by the same calls and must answer
+//! the same.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -114,8 +115,8 @@ impl Model {
         slots
     }
 
-    /// Takes out the experts that `cache` no longer knows, which must be `expected` many Resident, unpinned ones that
-    /// `may_go` allows.
+    /// Takes out the experts that `cache` no longer knows, which must be `expected` many Resident, unpinned
+    /// ones that `may_go` allows.
     fn notice_evictions(&mut self, cache: &ExpertCache, expected: usize, may_go: impl Fn(&Cell) -> bool) {
         let gone: Vec<ExpertKey> =
             self.cells.keys().copied().filter(|key| cache.peek(*key) == Residency::Absent).collect();

@@ -35,8 +35,8 @@ struct Shape {
 
 const SHAPE: Shape = Shape { layers: 8, experts: 32, used: 4, prefill: 16, decode: 200 };
 
-/// Routes that look like a real router's: each layer has favourites, a token often repeats the last one's choice, and
-/// the rest is chance.
+/// Routes that look like a real router's: each layer has favourites, a token often repeats the last one's
+/// choice, and the rest is chance.
 fn synthetic(seed: u64, shape: &Shape) -> Trace {
     let mut random = Random(seed | 1);
     let header = TraceHeader::new("synthetic", shape.layers, shape.experts, shape.used, 1000);

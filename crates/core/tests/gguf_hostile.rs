@@ -1,5 +1,6 @@
-//! Headers that lie: every count, length, type and offset, one at a time. The reader must return the right error, and
-//! must not allocate what the file merely claims to hold: a claim of 2^40 elements would abort the test if it did.
+//! Headers that lie: every count, length, type and offset, one at a time. The reader must return the right
+//! error, and must not allocate what the file merely claims to hold: a claim of 2^40 elements would abort the
+//! test if it did.
 #![expect(clippy::expect_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::io::{self, Read};
@@ -118,7 +119,8 @@ fn claims_are_not_allocated_even_if_the_file_size_is_wrong() {
 
 #[test]
 fn arrays_of_small_things_are_limited_in_number() {
-    // An empty string takes 8 bytes of the file but 24 of memory: here the number is bounded, not only the bytes.
+    // An empty string takes 8 bytes of the file but 24 of memory: here the number is bounded, not only the
+    // bytes.
     for element in [STRING, ARRAY] {
         let array = Raw::start(0, 1).str(b"k").u32(ARRAY).u32(element).u64((1 << 22) + 1);
         let endless = array.0.as_slice().chain(io::repeat(0));
@@ -139,7 +141,8 @@ fn arrays_nest_only_so_deep() {
     };
     assert!(nested(MAX_ARRAY_DEPTH).is_ok());
     assert_error!(nested(MAX_ARRAY_DEPTH + 1).unwrap_err(), GgufError::NestedTooDeep { .. });
-    // By hand, as the writer refuses: each level is an array of one array. Unbounded, this would exhaust the stack.
+    // By hand, as the writer refuses: each level is an array of one array. Unbounded, this would exhaust the
+    // stack.
     let mut raw = Raw::start(0, 1).str(b"k").u32(ARRAY);
     for _ in 0..1_000_000 {
         raw = raw.u32(ARRAY).u64(1);

@@ -1,5 +1,5 @@
-//! The twin of the fuzz target `gguf_header`, for every test run: valid headers with bytes changed, cut or repeated, and
-//! plain noise. Nothing may panic, and what is accepted must keep the reader's promises.
+//! The twin of the fuzz target `gguf_header`, for every test run: valid headers with bytes changed, cut or
+//! repeated, and plain noise. Nothing may panic, and what is accepted must keep the reader's promises.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::collections::HashSet;

@@ -1,5 +1,5 @@
-//! What the writer writes, the reader reads back the same, whatever it is; and the reader does not need a buffered,
-//! obliging source for it.
+//! What the writer writes, the reader reads back the same, whatever it is; and the reader does not need a
+//! buffered, obliging source for it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::io::{self, Read};

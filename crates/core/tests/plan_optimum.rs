@@ -1,5 +1,5 @@
-//! The planner's choice of what is in memory against the optimum that an integer programme finds, on models that are
-//! small enough for one.
+//! The planner's choice of what is in memory against the optimum that an integer programme finds, on models
+//! that are small enough for one.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod plan_common;
@@ -32,8 +32,8 @@ fn saved(shape: &ModelShape, layout: &ExpertLayout, class: usize, slots: u64, ro
         .sum()
 }
 
-/// What can be saved at most with `room` bytes for experts and for weights that every token passes, and how much of the
-/// latter is then in memory. Each class has one binary variable for each number of slots.
+/// What can be saved at most with `room` bytes for experts and for weights that every token passes, and how
+/// much of the latter is then in memory. Each class has one binary variable for each number of slots.
 fn optimum(
     shape: &ModelShape,
     layout: &ExpertLayout,
@@ -80,7 +80,8 @@ fn experts_of_several_sizes_share_memory_as_well_as_any_division_could() {
             for routing in [Routing::Uniform, Routing::Traced] {
                 let dense = always - plan.streamed_dense_bytes(&shape);
                 let (best, best_dense) = optimum(&shape, &layout, dense + plan.slot_bytes(), always, routing);
-                // Slots are whole: the optimum may give up a little of the dense weights for one more of them.
+                // Slots are whole: the optimum may give up a little of the dense weights for one more of
+                // them.
                 let most_slot = layout.classes.iter().map(|class| class.slot_bytes).max().unwrap() as f64;
                 assert!(best_dense > dense as f64 - most_slot, "what every token passes comes first");
                 let ours: f64 = plan

@@ -1,4 +1,5 @@
-//! Bytes of synthetic models: the same however they are cut, different where they must be, and readable as a file.
+//! Bytes of synthetic models: the same however they are cut, different where they must be, and readable as a
+//! file.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use std::collections::HashSet;
@@ -43,7 +44,8 @@ fn the_same_options_give_the_same_bytes_and_another_seed_others() {
 
 #[test]
 fn bytes_have_not_changed_since_they_were_pinned() {
-    // FNV-1a over the file. Someone who changes this changes every file that was ever made: bench results no longer compare.
+    // FNV-1a over the file. Someone who changes this changes every file that was ever made: bench results no
+    // longer compare.
     let hash = |bytes: &[u8]| {
         bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
     };

@@ -1,4 +1,5 @@
-//! What this machine has and what this process has used: the numbers behind the default budget and the reports.
+//! What this machine has and what this process has used: the numbers behind the default budget and the
+//! reports.
 
 pub use hypura_storage::disk::{clone_range, free_bytes};
 pub use hypura_storage::memory::{Memory, MemoryLimit, memory_available};
@@ -9,8 +10,8 @@ const LEAST_HEADROOM: u64 = 512 << 20;
 /// Headroom as a share of the room, as one part in this many.
 const HEADROOM_SHARE: u64 = 20;
 
-/// The budget of a process that may still take `room_bytes`: all of it less headroom for others, which is 5% and at least
-/// 512 MiB, but never more than half (tiny machines).
+/// The budget of a process that may still take `room_bytes`: all of it less headroom for others, which is 5%
+/// and at least 512 MiB, but never more than half (tiny machines).
 #[must_use]
 pub fn default_budget_bytes(room_bytes: u64) -> u64 {
     let headroom = (room_bytes / HEADROOM_SHARE).max(LEAST_HEADROOM).min(room_bytes / 2);

@@ -2,7 +2,8 @@
 
 use hypura_ggml::{ChatPrompt, Token, Vocab};
 
-/// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.
+/// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user
+/// typed.
 pub(crate) fn tokenize_chat(vocab: &Vocab, prompt: &ChatPrompt) -> Vec<Token> {
     if prompt.parts.is_empty() {
         return vocab.tokenize(&prompt.text, true, true);
@@ -22,7 +23,8 @@ pub(crate) fn tokenize_parts<'a>(vocab: &Vocab, parts: impl Iterator<Item = (&'a
     tokens
 }
 
-/// Whether a prompt has BOS twice: once from the vocabulary, and once from a template that spells it out itself.
+/// Whether a prompt has BOS twice: once from the vocabulary, and once from a template that spells it out
+/// itself.
 pub(crate) fn begins_twice(vocab: &Vocab, tokens: &[Token]) -> bool {
     vocab.bos().is_some_and(|bos| tokens.starts_with(&[bos, bos]))
 }

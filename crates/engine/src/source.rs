@@ -66,7 +66,8 @@ impl ModelSource {
         !self.shape.is_causal || self.pooling_type().is_some_and(|kind| kind > 0)
     }
 
-    /// How the embedding of a text is made, in llama.cpp's numbers; `None` where the model says nothing about that.
+    /// How the embedding of a text is made, in llama.cpp's numbers; `None` where the model says nothing about
+    /// that.
     pub(crate) fn pooling_type(&self) -> Option<u32> {
         let key = format!("{}.pooling_type", self.shape.architecture);
         self.metadata.u32(&key).ok().flatten()

@@ -1,4 +1,5 @@
-//! llama.cpp alone gives what Hypura gives when a model fits, and is not to be had in a process whose device is ours.
+//! llama.cpp alone gives what Hypura gives when a model fits, and is not to be had in a process whose device
+//! is ours.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -69,8 +69,8 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
     1.0 - dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Embeds with every number of sequences in all combinations that a server may ask for; each must give what one sequence
-/// gives.
+/// Embeds with every number of sequences in all combinations that a server may ask for; each must give what
+/// one sequence gives.
 fn same_for_all_sequences(path: &Path, ubatches: &[u32], inputs: &[Vec<Token>], what: &str) {
     let base = settings(Residency::Resident).with_context(128);
     for ubatch in ubatches {
@@ -106,7 +106,8 @@ const EMBEDDING: u64 = 32;
 const LAYERS: u64 = 2;
 const CONTEXT: u64 = 100;
 
-/// A tiny encoder that has no memory, with the demo's vocabulary and random weights. Its context divides by few numbers.
+/// A tiny encoder that has no memory, with the demo's vocabulary and random weights. Its context divides by
+/// few numbers.
 fn bert(folder: &Path, pooling: Option<u32>) -> std::path::PathBuf {
     let demo = ModelSource::open(&demo_path()).unwrap();
     let mut header = HeaderBuilder::new();

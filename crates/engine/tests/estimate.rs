@@ -1,6 +1,7 @@
 //! What `plan` estimates from a header, against what llama.cpp says it will take.
 //!
-//! llama.cpp builds model and context without memory, so files may be of any size: they hold a header and a hole.
+//! llama.cpp builds model and context without memory, so files may be of any size: they hold a header and a
+//! hole.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 use hypura_core::plan::{ContextShape, Ledger, Purpose, estimate_needs};

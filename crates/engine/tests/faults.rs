@@ -1,5 +1,5 @@
-//! Disks that fail: a fault ends the generation with an error that names the read, and the session continues afterwards
-//! with the right bits. Nothing stale is ever computed.
+//! Disks that fail: a fault ends the generation with an error that names the read, and the session continues
+//! afterwards with the right bits. Nothing stale is ever computed.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -67,7 +67,8 @@ fn disorder_with_random_prefetches_changes_no_bit() {
 
 #[test]
 fn a_failed_prefetch_of_an_expert_that_nobody_wants_is_no_failure() {
-    // Every prefetch fails, at once, so that no lookup finds one under way: whoever wants the expert reads it anew.
+    // Every prefetch fails, at once, so that no lookup finds one under way: whoever wants the expert reads it
+    // anew.
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let resident = hash(&model.path, settings(Residency::Resident));
     for prefetch in [Prefetch::Random(1), Prefetch::Random(2), Prefetch::Router] {
@@ -92,7 +93,8 @@ fn a_failed_read_ahead_fails_the_decode_that_needs_the_weight_and_no_other() {
         let outcome = forced_run(&mut session, 40, 8).unwrap();
         outcome.prefill_stats.dense_weights + outcome.decode_stats.dense_weights
     };
-    // One call for each weight. The first that the run does not use is read ahead of a token that never comes.
+    // One call for each weight. The first that the run does not use is read ahead of a token that never
+    // comes.
     for ahead in 0..2 {
         let latency = Latency::Fixed(Duration::ZERO);
         let sim = SimConfig { eio: Eio::OnceAt(used + ahead), latency, ..SimConfig::default() };
@@ -183,7 +185,8 @@ fn a_failed_read_in_any_wave_of_a_prompt_leaves_nothing_behind() {
     }
 }
 
-/// Stops generations at random moments of a slow disk; returns how many of them were in the middle of something.
+/// Stops generations at random moments of a slow disk; returns how many of them were in the middle of
+/// something.
 fn stop_at_random(model: &TinyModel, settings: LoadSettings, resident: &str, rounds: u64) -> usize {
     let mut session = session(&model.path, settings);
     let stats = session.loaded().stats.clone();
@@ -263,8 +266,8 @@ fn a_disk_that_is_gone_fails_every_generation_without_hanging() {
 
 #[test]
 fn a_disk_that_goes_while_tokens_are_decoded_with_guesses_in_flight_leaves_nothing_behind() {
-    // Reads that a guess started and a lookup joined fail like any other; how many reads come before depends on nothing
-    // but the seed.
+    // Reads that a guess started and a lookup joined fail like any other; how many reads come before depends
+    // on nothing but the seed.
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let resident = hash(&model.path, settings(Residency::Resident));
     let (mut failed, mut joined) = (0, 0);
@@ -288,7 +291,8 @@ fn a_disk_that_goes_while_tokens_are_decoded_with_guesses_in_flight_leaves_nothi
 
 #[test]
 fn a_flipped_bit_is_computed_with_because_a_gguf_has_no_checksums() {
-    // The limit of what can be promised, written down: this test fails on the day that somebody adds checksums.
+    // The limit of what can be promised, written down: this test fails on the day that somebody adds
+    // checksums.
     for shape in [Shape::TinyQwen3Moe, Shape::TinyLlama] {
         let model = tiny(shape, Quant::Q8_0, 1);
         let resident = hash(&model.path, settings(Residency::Resident));
@@ -322,8 +326,8 @@ fn a_stop_in_the_middle_gives_everything_back() {
         .unwrap();
     assert_eq!(outcome.finish, hypura_engine::request::Finish::Stopped);
     session.clear();
-    // A leaked pin would trip the executor's own assertion (debug builds) or change what is evicted; stale bytes would
-    // change the hash.
+    // A leaked pin would trip the executor's own assertion (debug builds) or change what is evicted; stale
+    // bytes would change the hash.
     let outcome = forced_run(&mut session, 40, 8).unwrap();
     assert_eq!(outcome.logits_hash.unwrap().to_string(), resident);
 }

@@ -1,4 +1,5 @@
-//! What the plan makes of too little memory, before anything is loaded; and that it is the same wherever it is made.
+//! What the plan makes of too little memory, before anything is loaded; and that it is the same wherever it
+//! is made.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! What a prompt reads: every weight that it touches and that is not in memory once per ubatch, and no more. Bytes are
-//! counted, nothing is timed.
+//! What a prompt reads: every weight that it touches and that is not in memory once per ubatch, and no more.
+//! Bytes are counted, nothing is timed.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

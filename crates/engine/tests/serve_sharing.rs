@@ -19,8 +19,8 @@ fn wide(settings: LoadSettings) -> LoadSettings {
     settings.with_context(512)
 }
 
-/// Submits requests so that they join in the same steps in every run: the scheduler is held in the first one's sink until all
-/// are there.
+/// Submits requests so that they join in the same steps in every run: the scheduler is held in the first
+/// one's sink until all are there.
 fn together(runner: &Runner, prompts: Vec<Vec<Token>>, options: &Options) -> Vec<Vec<Event>> {
     let (hold, held) = channel::<()>();
     let (begin, begun) = channel::<()>();
@@ -39,7 +39,8 @@ fn together(runner: &Runner, prompts: Vec<Vec<Token>>, options: &Options) -> Vec
         let request = Request { prompt: prompt.into(), options: options.clone() };
         running.push((runner.submit(request, Box::new(sink)).unwrap(), receiver));
         if at == 0 {
-            // Before the others come: otherwise a scheduler that wakes late takes several into its first step.
+            // Before the others come: otherwise a scheduler that wakes late takes several into its first
+            // step.
             begun.recv_timeout(PATIENCE).unwrap();
         }
     }

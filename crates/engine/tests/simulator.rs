@@ -1,5 +1,6 @@
-//! The simulator tells the truth: `hypura_core::sim::replay` and the engine count the same hits and misses for the same
-//! routes, slots and policy. And routes that were recorded can be forced: the same routes and the same bits again.
+//! The simulator tells the truth: `hypura_core::sim::replay` and the engine count the same hits and misses
+//! for the same routes, slots and policy. And routes that were recorded can be forced: the same routes and
+//! the same bits again.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
 mod common;
@@ -75,8 +76,9 @@ impl Random {
     }
 }
 
-/// Routes of a prompt and an answer. Each layer has favourites, and a token often repeats a choice of the one before. The
-/// last layer has routes for the last token of the prompt only: the others are not computed there.
+/// Routes of a prompt and an answer. Each layer has favourites, and a token often repeats a choice of the one
+/// before. The last layer has routes for the last token of the prompt only: the others are not computed
+/// there.
 fn generated(header: &TraceHeader, layers: &[u32], prompt: usize, decode: usize, seed: u64) -> Trace {
     let mut random = Random(seed);
     let (experts, used) = (header.experts as usize, header.used as usize);

@@ -4,7 +4,8 @@ use crate::media::RowPlaces;
 use crate::sys;
 use crate::vocab::Token;
 
-/// Tokens with their positions and sequences, or rows of embeddings of one sequence. Reused from step to step.
+/// Tokens with their positions and sequences, or rows of embeddings of one sequence. Reused from step to
+/// step.
 pub struct Batch {
     raw: sys::llama_batch,
     capacity: usize,
@@ -92,8 +93,8 @@ impl Batch {
         Some(self.raw.n_tokens - 1)
     }
 
-    /// Puts rows of a picture in place of everything; returns the index of the last one, or `None` when there are none, more
-    /// than there is room for, or not as many numbers and positions as they need.
+    /// Puts rows of a picture in place of everything; returns the index of the last one, or `None` when there
+    /// are none, more than there is room for, or not as many numbers and positions as they need.
     pub fn set_rows(&mut self, part: &RowsPart<'_>) -> Option<i32> {
         self.clear();
         let RowsPart { from, rows, .. } = *part;
@@ -136,8 +137,8 @@ impl Batch {
     }
 
     fn describe(&mut self, at: usize, sequence: i32, logits: bool) {
-        // SAFETY: the callers checked that `at` is below the capacity the arrays were allocated with; each entry has one
-        // sequence id.
+        // SAFETY: the callers checked that `at` is below the capacity the arrays were allocated with; each
+        // entry has one sequence id.
         unsafe {
             *self.raw.n_seq_id.add(at) = 1;
             **self.raw.seq_id.add(at) = sequence;

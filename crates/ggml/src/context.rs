@@ -105,9 +105,9 @@ impl ContextOptions {
         params
     }
 
-    /// So many tokens, or the few more of them that divide evenly among all sequences, where embeddings are pooled. llama.cpp
-    /// reserves a graph of a whole ubatch with all sequences in equal parts, rounds its tokens up and not its outputs, and
-    /// aborts the program where pooling multiplies the two.
+    /// So many tokens, or the few more of them that divide evenly among all sequences, where embeddings are
+    /// pooled. llama.cpp reserves a graph of a whole ubatch with all sequences in equal parts, rounds its
+    /// tokens up and not its outputs, and aborts the program where pooling multiplies the two.
     fn whole_parts(&self, tokens: u32) -> u32 {
         if self.pooling.is_none() { tokens } else { tokens.next_multiple_of(self.sequences.max(1)) }
     }
@@ -131,7 +131,8 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// Creates a context. Graphs of a device with an executor go through it; the model is then a decorated one.
+    /// Creates a context. Graphs of a device with an executor go through it; the model is then a decorated
+    /// one.
     ///
     /// # Errors
     /// [`LoadError::Context`] with llama.cpp's reason.

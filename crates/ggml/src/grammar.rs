@@ -1,11 +1,13 @@
 //! Grammars: what a text may look like, in llama.cpp's GBNF.
 //!
-//! A grammar is plain data until a [`Sampler`](crate::Sampler) is built with it; that is where a bad one is refused.
+//! A grammar is plain data until a [`Sampler`](crate::Sampler) is built with it; that is where a bad one is
+//! refused.
 
 use crate::vocab::Token;
 use serde::{Deserialize, Serialize};
 
-/// Where a grammar comes from, which decides whether it begins at the answer or at what the chat template already wrote.
+/// Where a grammar comes from, which decides whether it begins at the answer or at what the chat template
+/// already wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum GrammarKind {
     /// Given by a user: begins with the first generated token.
@@ -39,8 +41,8 @@ pub struct Grammar {
     pub kind: GrammarKind,
     /// Only applies once a trigger was met.
     pub lazy: bool,
-    /// Begins with the first generated token that is not reasoning, where the model was not asked whether it wants to: a call
-    /// that must come.
+    /// Begins with the first generated token that is not reasoning, where the model was not asked whether it
+    /// wants to: a call that must come.
     pub forced: bool,
     /// What wakes it, when lazy.
     pub triggers: Vec<GrammarTrigger>,

@@ -1,4 +1,5 @@
-//! What a context uses of which memory, as llama.cpp accounts it: by buffer type, of which only the name is told.
+//! What a context uses of which memory, as llama.cpp accounts it: by buffer type, of which only the name is
+//! told.
 
 use crate::{sys, system};
 use std::ffi::CStr;

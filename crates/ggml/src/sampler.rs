@@ -1,7 +1,7 @@
 //! Choosing the next token: a chain of llama.cpp's samplers over one row of logits, and a grammar beside it.
 //!
-//! The grammar is asked about the chosen token first and applied to the whole row only when it says no: that is many times
-//! cheaper, and gives the same distribution as long as the first choice is allowed.
+//! The grammar is asked about the chosen token first and applied to the whole row only when it says no: that
+//! is many times cheaper, and gives the same distribution as long as the first choice is allowed.
 
 use crate::grammar::{Grammar, GrammarKind, patterns_and_tokens};
 use crate::sys;
@@ -90,7 +90,8 @@ struct GrammarState {
 }
 
 impl Sampler {
-    /// Builds the chain: penalties, then either greedy, or top-k → typical → top-p → min-p → temperature → draw.
+    /// Builds the chain: penalties, then either greedy, or top-k → typical → top-p → min-p → temperature →
+    /// draw.
     #[must_use]
     pub fn new(vocab: &Vocab, options: &SamplerOptions) -> Self {
         Self { chain: chain(vocab, options), grammar: None, candidates: Vec::new() }
@@ -109,8 +110,9 @@ impl Sampler {
         Ok(Self { grammar: Some(state), ..Self::new(vocab, options) })
     }
 
-    /// Chooses a token from a row of logits, one per token of the vocabulary. It is not remembered: penalties and the grammar
-    /// go on from it once it is [accepted](Self::accept). Where tokens are drawn, the next random number is used up.
+    /// Chooses a token from a row of logits, one per token of the vocabulary. It is not remembered: penalties
+    /// and the grammar go on from it once it is [accepted](Self::accept). Where tokens are drawn, the next
+    /// random number is used up.
     ///
     /// # Errors
     /// [`SampleError::Stuck`] when the grammar allows nothing.
@@ -157,8 +159,8 @@ impl Sampler {
                 return Err(SampleError::Stuck);
             }
         }
-        // SAFETY: chain and array are alive; samplers sort and shrink the array within its memory or move `data` to memory of
-        // their own that lives until their next call.
+        // SAFETY: chain and array are alive; samplers sort and shrink the array within its memory or move
+        // `data` to memory of their own that lives until their next call.
         let chosen = unsafe {
             sys::llama_sampler_apply(self.chain.0, &raw mut array);
             let at = usize::try_from(array.selected).ok().filter(|at| *at < array.size);
@@ -218,8 +220,8 @@ impl GrammarState {
         let patterns = patterns.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(nul)?;
         check(vocab, &text, grammar.lazy, &patterns)?;
         let mut pointers: Vec<*const c_char> = patterns.iter().map(|pattern| pattern.as_ptr()).collect();
-        // SAFETY: every string is NUL-terminated and every array passed with its length; `check` saw that llama.cpp throws on
-        // none of them.
+        // SAFETY: every string is NUL-terminated and every array passed with its length; `check` saw that
+        // llama.cpp throws on none of them.
         let rules = unsafe {
             if grammar.lazy {
                 sys::llama_sampler_init_grammar_lazy_patterns(
@@ -296,7 +298,8 @@ impl GrammarState {
     }
 }
 
-/// Has llama.cpp read a grammar behind a guard: its own constructors throw, and an exception must not cross into Rust.
+/// Has llama.cpp read a grammar behind a guard: its own constructors throw, and an exception must not cross
+/// into Rust.
 fn check(vocab: &Vocab, text: &CStr, lazy: bool, patterns: &[CString]) -> Result<(), SampleError> {
     const PATTERN: i32 = 2;
     crate::log::clear();
@@ -328,8 +331,8 @@ fn check(vocab: &Vocab, text: &CStr, lazy: bool, patterns: &[CString]) -> Result
     Ok(())
 }
 
-/// The tokens of what the template wrote at the beginning of the answer. Tokenizers that put a blank before the first token
-/// would give one that nobody wrote.
+/// The tokens of what the template wrote at the beginning of the answer. Tokenizers that put a blank before
+/// the first token would give one that nobody wrote.
 fn written_tokens(vocab: &Vocab, prompt: &str) -> Vec<Token> {
     let mut tokens = if prompt.is_empty() { Vec::new() } else { vocab.tokenize(prompt, false, true) };
     if let Some(first) = tokens.first()

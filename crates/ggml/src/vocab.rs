@@ -45,8 +45,8 @@ impl Vocab {
         self.len() == 0
     }
 
-    /// Splits text into tokens. `special` adds BOS/EOS where the model wants them; `parse` reads control tokens in the
-    /// text (never do that with what a user typed).
+    /// Splits text into tokens. `special` adds BOS/EOS where the model wants them; `parse` reads control
+    /// tokens in the text (never do that with what a user typed).
     #[must_use]
     pub fn tokenize(&self, text: &str, special: bool, parse: bool) -> Vec<Token> {
         let Ok(length) = i32::try_from(text.len()) else { return Vec::new() };
@@ -65,7 +65,8 @@ impl Vocab {
                 )
             }
         };
-        // A token covers at least one byte, except BOS and EOS. A negative result is the size that was needed.
+        // A token covers at least one byte, except BOS and EOS. A negative result is the size that was
+        // needed.
         let mut tokens = vec![0; text.len() + 2];
         let mut count = call(&mut tokens);
         if count < 0 {
@@ -76,7 +77,8 @@ impl Vocab {
         tokens
     }
 
-    /// The bytes of a token; control tokens give nothing unless `special`. A character may span several tokens.
+    /// The bytes of a token; control tokens give nothing unless `special`. A character may span several
+    /// tokens.
     #[must_use]
     pub fn piece(&self, token: Token, special: bool) -> Vec<u8> {
         if usize::try_from(token).is_ok_and(|token| token >= self.len()) || token < 0 {
@@ -128,8 +130,8 @@ impl Vocab {
         Some(unsafe { sys::llama_vocab_eos(self.raw()) }).filter(|token| *token >= 0)
     }
 
-    /// The tokens around a gap that the model was trained to fill: before the beginning, before the end, before the middle.
-    /// `None` where the vocabulary has no such tokens.
+    /// The tokens around a gap that the model was trained to fill: before the beginning, before the end,
+    /// before the middle. `None` where the vocabulary has no such tokens.
     #[must_use]
     pub fn infill(&self) -> Option<(Token, Token, Token)> {
         // SAFETY: the vocabulary is alive; −1 means none.

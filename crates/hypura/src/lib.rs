@@ -1,4 +1,5 @@
-//! The program. The engine and the server do the work; here are flags, words for people, and numbers for programs.
+//! The program. The engine and the server do the work; here are flags, words for people, and numbers for
+//! programs.
 //!
 //! - [`mod@bench`]: the same work in several ways, in turns
 //! - [`cli`]: the command line

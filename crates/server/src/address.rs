@@ -64,7 +64,8 @@ impl Address {
         Self { https, host, port, names_port, warning }
     }
 
-    /// The address that a client on this machine connects to: the loopback where the server listens everywhere.
+    /// The address that a client on this machine connects to: the loopback where the server listens
+    /// everywhere.
     #[must_use]
     pub fn for_clients(&self) -> Self {
         let host = match self.host.parse::<IpAddr>() {

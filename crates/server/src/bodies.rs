@@ -1,7 +1,7 @@
 //! Bodies of requests in memory: how much all of them together may take, and how long one may stand still.
 //!
-//! A body counts from its first chunk until its handler answers. What is on its way to the disk ([`TO_DISK`]) is not counted: its
-//! chunks do not stay.
+//! A body counts from its first chunk until its handler answers. What is on its way to the disk ([`TO_DISK`])
+//! is not counted: its chunks do not stay.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

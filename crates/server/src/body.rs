@@ -1,7 +1,7 @@
 //! A request's body, read as JSON whatever its Content-Type says.
 //!
-//! `curl -d` calls its JSON a form, so no extractor looks at the header. Keys match whatever their case, null is
-//! absent, unknown keys are ignored, of two equal keys the last one counts.
+//! `curl -d` calls its JSON a form, so no extractor looks at the header. Keys match whatever their case, null
+//! is absent, unknown keys are ignored, of two equal keys the last one counts.
 
 use axum::extract::{FromRequest, Request};
 use axum::response::Response;
@@ -15,8 +15,8 @@ use super::{Failure, refusal};
 /// Most bytes of a JSON body: long histories with pictures, but no more than a machine can hold.
 pub const MOST_BYTES: usize = 128 << 20;
 
-/// The whole body of a request. One that is too large, or that breaks off, is answered in the protocol of its path, which
-/// the framework's own answers are not.
+/// The whole body of a request. One that is too large, or that breaks off, is answered in the protocol of its
+/// path, which the framework's own answers are not.
 pub struct Whole(pub Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Whole {
@@ -63,8 +63,8 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
     }
 }
 
-/// The text of a body in which bytes that are not UTF-8, and halves of surrogate pairs, have become U+FFFD, as Go's reader has
-/// them; `None` where there are none.
+/// The text of a body in which bytes that are not UTF-8, and halves of surrogate pairs, have become U+FFFD,
+/// as Go's reader has them; `None` where there are none.
 fn mended(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(body);
     let mut out = String::with_capacity(text.len());

@@ -17,7 +17,8 @@ pub struct Failure {
     pub cause: Cause,
 }
 
-/// A cause that protocols tell in words and codes of their own, by which clients find out what to do about it.
+/// A cause that protocols tell in words and codes of their own, by which clients find out what to do about
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cause {
     /// The message says it all.
@@ -39,7 +40,8 @@ impl Failure {
         Self { status, message: message.into(), cause: Cause::Other }
     }
 
-    /// 400: the prompt is longer than a context of `context` tokens, which has to hold a token of the answer too.
+    /// 400: the prompt is longer than a context of `context` tokens, which has to hold a token of the answer
+    /// too.
     #[must_use]
     pub fn prompt_too_long(tokens: usize, context: usize, advice: &str) -> Self {
         let message =
@@ -90,12 +92,13 @@ impl Failure {
     }
 }
 
-/// `text` without the folders of paths: what the engine says of a file is for the log of this machine, a client gets the
-/// file's name.
+/// `text` without the folders of paths: what the engine says of a file is for the log of this machine, a
+/// client gets the file's name.
 ///
-/// A path begins with a slash that follows no letter or digit. It ends where messages end them: at a colon and a blank,
-/// at the end of a line, at the quote that it began with; not at a blank, because folders have blanks in their names
-/// (`Application Support`). Everything up to the last slash before that end goes, rather too much than too little.
+/// A path begins with a slash that follows no letter or digit. It ends where messages end them: at a colon
+/// and a blank, at the end of a line, at the quote that it began with; not at a blank, because folders have
+/// blanks in their names (`Application Support`). Everything up to the last slash before that end goes,
+/// rather too much than too little.
 #[must_use]
 pub fn without_paths(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -1,5 +1,5 @@
-//! Who may call: the API key, and the guard against pages that reach a loopback address by a name of their own
-//! (DNS rebinding).
+//! Who may call: the API key, and the guard against pages that reach a loopback address by a name of their
+//! own (DNS rebinding).
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The router: every protocol's routes, the guards around them, and the answers to what no route knows.
 //!
-//! A protocol adds its routes in [`router`] with one `merge`. Handlers take the body as bytes and read it with
-//! [`super::body`]; no extractor that looks at the Content-Type.
+//! A protocol adds its routes in [`router`] with one `merge`. Handlers take the body as bytes and read it
+//! with [`super::body`]; no extractor that looks at the Content-Type.
 
 use std::any::Any;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! What a front end asks for and what it gets back, in no protocol's words.
 //!
-//! A front end (native, OpenAI's, Anthropic's) turns a body into a [`ChatJob`] or [`GenerateJob`], hands it to
-//! [`super::jobs`], and writes the [`Piece`]s that come back in its own format. Pieces come in this order: `Started`
-//! once (the request is valid, its model is loaded, it waits for its turn), then any number of `Progress`, `Text` and
-//! `ToolCall`, then `Done` or `Failed` as the last one. `Failed` may come at any time, also first.
+//! A front end (native, OpenAI's, Anthropic's) turns a body into a [`ChatJob`] or [`GenerateJob`], hands it
+//! to [`super::jobs`], and writes the [`Piece`]s that come back in its own format. Pieces come in this order:
+//! `Started` once (the request is valid, its model is loaded, it waits for its turn), then any number of
+//! `Progress`, `Text` and `ToolCall`, then `Done` or `Failed` as the last one. `Failed` may come at any time,
+//! also first.
 
 pub use hypura_engine::ToolChoice;
 use hypura_engine::media::{MediaFile, marker_part};
@@ -179,8 +180,8 @@ pub struct JobBase {
     pub progress: bool,
     /// Whether an answer that fills the context continues without a part of it.
     pub shift: bool,
-    /// Whether the context grows for the prompt and the answer that is asked for, in which case neither is ever cut: a prompt
-    /// that is too long even so is refused.
+    /// Whether the context grows for the prompt and the answer that is asked for, in which case neither is
+    /// ever cut: a prompt that is too long even so is refused.
     pub grows: bool,
     /// When the request came.
     pub received: Instant,

@@ -12,8 +12,8 @@
 //!   [`anthropic`]: Anthropic's
 //! - [`metrics`]: health and numbers, some of them of [`counters`]
 //!
-//! Invariants: a request that only wants to know something never waits for a model; a client that disconnects takes its
-//! work with it; nothing that a client reads names a path of this machine.
+//! Invariants: a request that only wants to know something never waits for a model; a client that disconnects
+//! takes its work with it; nothing that a client reads names a path of this machine.
 #![deny(unsafe_code)]
 
 pub mod address;

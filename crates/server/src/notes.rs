@@ -1,5 +1,6 @@
-//! Parts of conversations that have no place in a chat template (documents, results of tools that other servers ran, items of
-//! protocols to come): the text that they hold is taken, the rest becomes a short note, and the conversation continues.
+//! Parts of conversations that have no place in a chat template (documents, results of tools that other
+//! servers ran, items of protocols to come): the text that they hold is taken, the rest becomes a short note,
+//! and the conversation continues.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! `options` of a request and `PARAMETER`s of a model file: one table, read leniently, merged request over model file.
+//! `options` of a request and `PARAMETER`s of a model file: one table, read leniently, merged request over
+//! model file.
 
 use serde_json::{Map, Value};
 

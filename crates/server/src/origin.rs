@@ -1,7 +1,7 @@
 //! The guard against foreign web pages.
 //!
-//! A request without `Origin` comes from no page and is let through. One with a foreign origin is refused with 403,
-//! also when it is no preflight: a page that cannot read the answer could still start the work.
+//! A request without `Origin` comes from no page and is let through. One with a foreign origin is refused
+//! with 403, also when it is no preflight: a page that cannot read the answer could still start the work.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Recent answers, so that a request may refer to them instead of sending them again (`previous_response_id`, items of type
-//! `item_reference`). In memory only, and bounded: the oldest leave.
+//! Recent answers, so that a request may refer to them instead of sending them again (`previous_response_id`,
+//! items of type `item_reference`). In memory only, and bounded: the oldest leave.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -39,8 +39,8 @@ impl Recent {
         }
     }
 
-    /// The items of a request with those in front that it refers to by `previous`, and in the places of references what they
-    /// refer to.
+    /// The items of a request with those in front that it refers to by `previous`, and in the places of
+    /// references what they refer to.
     ///
     /// # Errors
     /// 400 for an answer that is not remembered, 404 for an item that is not.

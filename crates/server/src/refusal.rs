@@ -1,4 +1,5 @@
-//! Failures in the shapes of the protocols, and which protocol a path belongs to: middleware refuses what no handler sees.
+//! Failures in the shapes of the protocols, and which protocol a path belongs to: middleware refuses what no
+//! handler sees.
 
 use axum::response::Response;
 use serde_json::{Value, json};
@@ -29,7 +30,8 @@ pub fn openai(failure: &Failure) -> Response {
     respond::json(failure.status, &json!({"error": openai_error(failure)}))
 }
 
-/// OpenAI's code of a prompt that does not fit: by it clients know that they have to say less, and agents sum up what was said.
+/// OpenAI's code of a prompt that does not fit: by it clients know that they have to say less, and agents sum
+/// up what was said.
 pub const TOO_LONG: &str = "context_length_exceeded";
 
 /// OpenAI's error object, also in the middle of a stream.

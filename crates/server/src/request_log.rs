@@ -1,7 +1,8 @@
 //! One line in the log for each request that reaches a model.
 //!
-//! A [`RequestLine`] that is dropped without an end is a client that disconnected: status 499, which nobody is sent. That line is
-//! written when the engine has let go of the request too, because only then it is known what it took.
+//! A [`RequestLine`] that is dropped without an end is a client that disconnected: status 499, which nobody
+//! is sent. That line is written when the engine has let go of the request too, because only then it is known
+//! what it took.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

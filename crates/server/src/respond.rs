@@ -1,8 +1,9 @@
-//! Answers on the wire: JSON, errors in the shape of each protocol, and streams that are flushed piece by piece.
+//! Answers on the wire: JSON, errors in the shape of each protocol, and streams that are flushed piece by
+//! piece.
 //!
-//! A stream never goes silent: when it has sent nothing for a while it sends its protocol's heartbeat. Headers go
-//! out as soon as the request is known to be good, so that a bad one still gets its real status; but after
-//! `headers_after` they go out in any case, because clients give up on a server that says nothing.
+//! A stream never goes silent: when it has sent nothing for a while it sends its protocol's heartbeat.
+//! Headers go out as soon as the request is known to be good, so that a bad one still gets its real status;
+//! but after `headers_after` they go out in any case, because clients give up on a server that says nothing.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -102,8 +103,9 @@ pub async fn whole(
 }
 
 /// An answer in one JSON body that may take long: a model has to be loaded for it, or much computed. After
-/// `headers_after` its headers go out and white space keeps the connection alive, which JSON allows before its first
-/// character; a failure after that is an error body under status 200. Dropping the response cancels the work.
+/// `headers_after` its headers go out and white space keeps the connection alive, which JSON allows before
+/// its first character; a failure after that is an error body under status 200. Dropping the response cancels
+/// the work.
 pub async fn patient(
     server: &Arc<Server>,
     work: impl Future<Output = Response> + Send + 'static,
@@ -209,7 +211,8 @@ mod tests {
         Piece::Content { text: "text".to_owned(), logprobs: Vec::new() }
     }
 
-    /// What a stream sends when these pieces come after so many seconds each, and how many seconds after the headers.
+    /// What a stream sends when these pieces come after so many seconds each, and how many seconds after the
+    /// headers.
     async fn sent(pieces: Vec<(u64, Piece)>) -> Vec<(u64, String)> {
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {

@@ -98,7 +98,8 @@ fn owner_of(address: &Address) -> Option<Owner> {
     answer.contains("ollama is running").then_some(Owner::Ollama)
 }
 
-/// Serves until `stop` becomes true, then lets what runs come to its end, for as long as the settings say, and frees the models.
+/// Serves until `stop` becomes true, then lets what runs come to its end, for as long as the settings say,
+/// and frees the models.
 ///
 /// # Errors
 /// When the models cannot be freed.
@@ -180,7 +181,8 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Allows as many open files as the system lets us have: each connection is one, and the usual limit is a thousand.
+/// Allows as many open files as the system lets us have: each connection is one, and the usual limit is a
+/// thousand.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum

@@ -26,7 +26,8 @@ pub struct HttpSettings {
     pub most_body_bytes: usize,
     /// A body that brings nothing for so long is given up.
     pub body_standstill: Duration,
-    /// A connection that asks for nothing more, or takes longer over the head of a request, is closed after so long.
+    /// A connection that asks for nothing more, or takes longer over the head of a request, is closed after
+    /// so long.
     pub head_limit: Duration,
     /// How long running answers may take after a shutdown was requested.
     pub drain_limit: Duration,

@@ -11,7 +11,8 @@ pub fn now_utc() -> String {
     Timestamp::now().to_string()
 }
 
-/// A time with the offset of this machine: `modified_at`, `expires_at`. Times that no calendar holds give its end.
+/// A time with the offset of this machine: `modified_at`, `expires_at`. Times that no calendar holds give its
+/// end.
 #[must_use]
 pub fn local(time: SystemTime) -> String {
     let timestamp = Timestamp::try_from(time).unwrap_or(Timestamp::MAX);

@@ -1,7 +1,9 @@
-//! Do registered buffers help io_uring here? `cargo bench -p hypura-storage --bench registered_buffers [FILE]`.
+//! Do registered buffers help io_uring here? `cargo bench -p hypura-storage --bench registered_buffers
+//! [FILE]`.
 //!
-//! Reads a file (or a scratch file of 1 GiB) directly at random places, once with plain and once with registered
-//! buffers (`IORING_OP_READ_FIXED`), in interleaved pairs ABBA, and prints bandwidth and CPU time a GiB: medians.
+//! Reads a file (or a scratch file of 1 GiB) directly at random places, once with plain and once with
+//! registered buffers (`IORING_OP_READ_FIXED`), in interleaved pairs ABBA, and prints bandwidth and CPU time
+//! a GiB: medians.
 //!
 //! Seen on 2 cores of a virtual machine with a disk of 2 GB/s, Linux 6.18, an arena of huge pages:
 //!
@@ -12,8 +14,8 @@
 //! | 1024 | 64 | 1960 | 1916 | 9.6 | 5.6 |
 //! | 4096 | 16 | 1799 | 1914 | 5.4 | 3.2 |
 //!
-//! No bandwidth, and at chunks of 1 MiB less than 1% of a core at 2 GB/s: the reader does not register its buffers, which
-//! would count whole arenas against the limit of locked memory.
+//! No bandwidth, and at chunks of 1 MiB less than 1% of a core at 2 GB/s: the reader does not register its
+//! buffers, which would count whole arenas against the limit of locked memory.
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -126,7 +128,8 @@ mod linux {
         };
         let (started, cpu) = (Instant::now(), cpu_time());
         let bytes = read_round(&mut ring, size, depth, started, &mut push).unwrap_or_else(|error| {
-            // Reads may still be at the device, so the arena must not be freed: nothing but the end of the process.
+            // Reads may still be at the device, so the arena must not be freed: nothing but the end of the
+            // process.
             eprintln!("the bench failed: {error}");
             std::process::abort()
         });

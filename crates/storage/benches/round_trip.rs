@@ -1,11 +1,12 @@
 //! What does a read cost besides the disk? `cargo bench -p hypura-storage --bench round_trip [FILE]`.
 //!
-//! For each reader, in turns ABBA: the time from `submit` of three reads of 864 KiB (an expert) at random places until the
-//! last is there, the part of it that is `submit`, the processor time of the process for each such group, and the
-//! bandwidth of 64 reads of 1 MiB kept in flight. Medians over all groups and rounds.
+//! For each reader, in turns ABBA: the time from `submit` of three reads of 864 KiB (an expert) at random
+//! places until the last is there, the part of it that is `submit`, the processor time of the process for
+//! each such group, and the bandwidth of 64 reads of 1 MiB kept in flight. Medians over all groups and
+//! rounds.
 //!
-//! Seen on 2 busy cores of a virtual machine, Linux 6.18, medians of 8 interleaved runs of 2000 groups, of the io_uring
-//! reader and of what it might have been:
+//! Seen on 2 busy cores of a virtual machine, Linux 6.18, medians of 8 interleaved runs of 2000 groups, of
+//! the io_uring reader and of what it might have been:
 //!
 //! | | group µs | submit µs | CPU µs | MiB/s | CPU ms/GiB |
 //! |---|---|---|---|---|---|

@@ -1,9 +1,9 @@
 //! [`Arena`]: the one allocation of this crate. It owns page-aligned anonymous memory that three parties share: the
 //! engine (which plans), the readers (which write) and ggml (which reads).
 //!
-//! Invariants: the memory never moves, is zero until written, and is unmapped only when the last `Arc` is gone. It is
-//! handed out as `&[AtomicU8]`, never as `&[u8]`, because the kernel may write to it at any time; which bytes are
-//! *meaningful* is for the waiter of completions to know.
+//! Invariants: the memory never moves, is zero until written, and is unmapped only when the last `Arc` is
+//! gone. It is handed out as `&[AtomicU8]`, never as `&[u8]`, because the kernel may write to it at any time;
+//! which bytes are *meaningful* is for the waiter of completions to know.
 
 use std::ops::Range;
 use std::ptr::NonNull;
@@ -22,8 +22,8 @@ pub enum HugePages {
     /// Ordinary pages.
     #[default]
     No,
-    /// Ask for transparent huge pages where the system has them (Linux) and the arena holds at least one; the system
-    /// may decline, which is no error.
+    /// Ask for transparent huge pages where the system has them (Linux) and the arena holds at least one; the
+    /// system may decline, which is no error.
     Try,
 }
 
@@ -45,15 +45,16 @@ enum Backing {
     Borrowed,
 }
 
-// SAFETY: the arena owns its memory (or borrows it under the contract of `Arena::borrowed`); a pointer to it may be
-// moved to and used from any thread, and every access from safe code goes through atomics or an opaque memmove.
+// SAFETY: the arena owns its memory (or borrows it under the contract of `Arena::borrowed`); a pointer to it
+// may be moved to and used from any thread, and every access from safe code goes through atomics or an opaque
+// memmove.
 unsafe impl Send for Arena {}
 // SAFETY: as above; no method hands out a non-atomic reference into the memory.
 unsafe impl Sync for Arena {}
 
 impl Arena {
-    /// Allocates at least `bytes` bytes, rounded up to a multiple of [`PAGE`]. Arenas that ask for huge pages and
-    /// hold at least one are aligned to 2 MiB. Pages are taken from the system when first written.
+    /// Allocates at least `bytes` bytes, rounded up to a multiple of [`PAGE`]. Arenas that ask for huge pages
+    /// and hold at least one are aligned to 2 MiB. Pages are taken from the system when first written.
     pub fn new(bytes: usize, huge: HugePages) -> Result<Arc<Arena>, ArenaError> {
         if bytes == 0 {
             return Err(ArenaError::Empty);
@@ -68,8 +69,9 @@ impl Arena {
         let start =
             platform::map_anonymous(mapped).map_err(|source| ArenaError::Refused { bytes, source })?;
         let skip = start.as_ptr().align_offset(align);
-        // SAFETY: `skip < align`, and the mapping is `align` bytes longer than `len` whenever align > PAGE (mappings
-        // are page-aligned, so skip is 0 otherwise): the result points into the mapping with `len` bytes behind it.
+        // SAFETY: `skip < align`, and the mapping is `align` bytes longer than `len` whenever align > PAGE
+        // (mappings are page-aligned, so skip is 0 otherwise): the result points into the mapping with `len`
+        // bytes behind it.
         let base = unsafe { start.add(skip) };
         if huge == HugePages::Try && len >= HUGE_PAGE {
             platform::advise_huge_pages(base, len);
@@ -82,8 +84,8 @@ impl Arena {
         }))
     }
 
-    /// Has the system back the arena with pages now: the first touch of memory can cost as much as reading from a fast
-    /// disk, and reads into it would wait for that. Ends early where the system cannot do it.
+    /// Has the system back the arena with pages now: the first touch of memory can cost as much as reading
+    /// from a fast disk, and reads into it would wait for that. Ends early where the system cannot do it.
     pub fn populate(&self) {
         let mut at = 0;
         while self.populate_at(at) {
@@ -112,9 +114,9 @@ impl Arena {
         }
     }
 
-    /// Gives the whole pages of a range back to the system. What was in them is lost: a later write gets new pages, and a read before that gets zeros or what was
-    /// there. Ends [`Self::populate_behind`], which would
-    /// take them again.
+    /// Gives the whole pages of a range back to the system. What was in them is lost: a later write gets new
+    /// pages, and a read before that gets zeros or what was there. Ends [`Self::populate_behind`], which
+    /// would take them again.
     pub fn discard(&self, range: Range<usize>) {
         self.populating.store(false, Ordering::Relaxed);
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.len) / PAGE * PAGE);
@@ -139,7 +141,8 @@ impl Arena {
     /// An arena over memory of someone else, so that readers can write to it.
     ///
     /// # Safety
-    /// `base..base + len` must stay valid for reads and writes until the returned `Arc` and all its clones are gone.
+    /// `base..base + len` must stay valid for reads and writes until the returned `Arc` and all its clones
+    /// are gone.
     pub(crate) unsafe fn borrowed(base: NonNull<u8>, len: usize) -> Arc<Arena> {
         Arc::new(Arena { base, len, backing: Backing::Borrowed, populating: AtomicBool::new(false) })
     }
@@ -150,10 +153,11 @@ impl Arena {
         self.len
     }
 
-    /// The memory. `AtomicU8` is what lets crates without unsafe code pass it around while the kernel writes to it.
+    /// The memory. `AtomicU8` is what lets crates without unsafe code pass it around while the kernel writes
+    /// to it.
     pub fn cells(&self) -> &[AtomicU8] {
-        // SAFETY: base..base+len is valid for as long as self; AtomicU8 has the layout of u8, any byte is a valid
-        // value, and it allows the memory to change behind a shared reference.
+        // SAFETY: base..base+len is valid for as long as self; AtomicU8 has the layout of u8, any byte is a
+        // valid value, and it allows the memory to change behind a shared reference.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast::<AtomicU8>(), self.len) }
     }
 
@@ -162,15 +166,15 @@ impl Arena {
         self.base
     }
 
-    /// Copies `out.len()` bytes, starting at byte `at`, out of the arena. Bytes that a read is writing at the same
-    /// time come out old or new; wait for the completion first.
+    /// Copies `out.len()` bytes, starting at byte `at`, out of the arena. Bytes that a read is writing at the
+    /// same time come out old or new; wait for the completion first.
     ///
     /// # Panics
     /// If the range is not inside the arena.
     pub fn copy_out(&self, at: usize, out: &mut [u8]) {
         self.check(at, out.len());
-        // SAFETY: the source range was checked; `out` is exclusively ours, so the two cannot overlap (no `&mut [u8]`
-        // into an arena is ever handed out).
+        // SAFETY: the source range was checked; `out` is exclusively ours, so the two cannot overlap (no
+        // `&mut [u8]` into an arena is ever handed out).
         unsafe { opaque_move(self.base.as_ptr().add(at), out.as_mut_ptr(), out.len()) }
     }
 
@@ -229,8 +233,9 @@ impl Arena {
     }
 }
 
-/// Copies bytes in C, so that the compiler knows nothing about them: a kernel that writes the same bytes meanwhile
-/// can mix old and new ones, which is all that can happen, because they are never seen as anything but bytes.
+/// Copies bytes in C, so that the compiler knows nothing about them: a kernel that writes the same bytes
+/// meanwhile can mix old and new ones, which is all that can happen, because they are never seen as anything
+/// but bytes.
 ///
 /// # Safety
 /// Both ranges must be valid for `len` bytes.
@@ -244,8 +249,8 @@ unsafe fn opaque_move(from: *const u8, to: *mut u8, len: usize) {
 impl Drop for Arena {
     fn drop(&mut self) {
         if let Backing::Mapped { start, len } = self.backing {
-            // SAFETY: start..start+len is exactly the mapping made in `new`; being dropped, no reference to it is left,
-            // and readers keep an `Arc` for as long as the kernel may write.
+            // SAFETY: start..start+len is exactly the mapping made in `new`; being dropped, no reference to
+            // it is left, and readers keep an `Arc` for as long as the kernel may write.
             let outcome = unsafe { platform::unmap(start, len) };
             debug_assert!(outcome.is_ok(), "munmap of an arena: {outcome:?}");
         }

@@ -16,15 +16,15 @@ pub struct FileSystem {
     pub kind: Option<String>,
     /// The block device under it, if there is exactly one that the system names.
     pub device: Option<BlockDevice>,
-    /// What was mounted, as the system names it: a partition, `server:/export`, the image behind a loop device. Tells
-    /// mounts of one kind apart; two machines may name theirs alike.
+    /// What was mounted, as the system names it: a partition, `server:/export`, the image behind a loop
+    /// device. Tells mounts of one kind apart; two machines may name theirs alike.
     pub source: Option<String>,
     /// The file system's own number (`f_fsid`), where it has one.
     pub id: Option<u64>,
 }
 
-/// Beginnings of the names of file systems that are elsewhere. Their reads are answered by another machine (or by the
-/// host of a virtual one), from its memory or its disk, nobody here can tell which.
+/// Beginnings of the names of file systems that are elsewhere. Their reads are answered by another machine
+/// (or by the host of a virtual one), from its memory or its disk, nobody here can tell which.
 const REMOTE: [&str; 14] = [
     "nfs",
     "cifs",
@@ -71,7 +71,8 @@ pub struct BlockDevice {
     pub name: String,
     /// Whether it is a spinning disk.
     pub rotational: Option<bool>,
-    /// How far the kernel reads ahead of page faults and buffered reads, in KiB. It matters to mmap, not to us.
+    /// How far the kernel reads ahead of page faults and buffered reads, in KiB. It matters to mmap, not to
+    /// us.
     pub read_ahead_kb: Option<u64>,
 }
 
@@ -92,8 +93,9 @@ pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(u64::from(answer.f_bavail).saturating_mul(answer.f_frsize))
 }
 
-/// Lets `len` bytes of `dst` share the blocks of `src`, where the file system can (XFS, btrfs, bcachefs). Offsets and
-/// length must be multiples of its block size. Fails with `Unsupported` where the system has no such call.
+/// Lets `len` bytes of `dst` share the blocks of `src`, where the file system can (XFS, btrfs, bcachefs).
+/// Offsets and length must be multiples of its block size. Fails with `Unsupported` where the system has no
+/// such call.
 pub fn clone_range(src: &File, src_offset: u64, dst: &File, dst_offset: u64, len: u64) -> io::Result<()> {
     platform::clone_range(src, src_offset, dst, dst_offset, len)
 }
@@ -106,8 +108,8 @@ pub struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// Sets the read-ahead of a [`BlockDevice`] by name. Needs the right to write to `/sys`; other systems than Linux
-    /// have no such setting.
+    /// Sets the read-ahead of a [`BlockDevice`] by name. Needs the right to write to `/sys`; other systems
+    /// than Linux have no such setting.
     pub fn set(device: &str, kb: u64) -> io::Result<ReadAhead> {
         let before_kb = platform::read_ahead_kb(device)?;
         platform::set_read_ahead_kb(device, kb)?;

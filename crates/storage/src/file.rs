@@ -59,7 +59,8 @@ impl SourceFile {
     pub fn open_as(path: impl AsRef<Path>, mode: OpenMode) -> Result<Arc<SourceFile>, OpenError> {
         let path = path.as_ref();
         let named = |source| OpenError { path: path.to_owned(), source };
-        // The buffered descriptor comes first: its errors (no such file, no permission) are those of the file itself.
+        // The buffered descriptor comes first: its errors (no such file, no permission) are those of the file
+        // itself.
         let buffered = File::open(path).map_err(named)?;
         let metadata = buffered.metadata().map_err(named)?;
         if !metadata.is_file() {

@@ -2,8 +2,8 @@
 //! facts about the disks and the memory of this machine. It knows nothing of models.
 //!
 //! Invariants of this crate:
-//! * A destination outlives every read into it. Readers hold an [`Arc<Arena>`](Arena) for each request until the
-//!   kernel is done with it, also when the reader is dropped or forgotten.
+//! * A destination outlives every read into it. Readers hold an [`Arc<Arena>`](Arena) for each request until
+//!   the kernel is done with it, also when the reader is dropped or forgotten.
 //! * A request completes exactly once, and only when all its required bytes are in memory or none can follow.
 //! * Errors name the file, the offset, the length and the cause; nothing is replaced by a default value.
 //! * No fact is invented: what was not measured or cannot be known is `None` or carries its reason.

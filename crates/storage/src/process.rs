@@ -4,13 +4,14 @@ use std::io;
 
 use crate::platform;
 
-/// Bytes that this process made the storage deliver (`read_bytes` of `/proc/self/io`; `ri_diskio_bytesread` on macOS).
-/// Reads that the page cache answered are not in it.
+/// Bytes that this process made the storage deliver (`read_bytes` of `/proc/self/io`; `ri_diskio_bytesread`
+/// on macOS). Reads that the page cache answered are not in it.
 pub fn storage_read_bytes() -> io::Result<u64> {
     platform::storage_read_bytes()
 }
 
-/// The largest resident set of this process so far, in bytes (`VmHWM` of `/proc/self/status`; `ru_maxrss` on macOS).
+/// The largest resident set of this process so far, in bytes (`VmHWM` of `/proc/self/status`; `ru_maxrss` on
+/// macOS).
 pub fn peak_rss_bytes() -> io::Result<u64> {
     platform::peak_rss_bytes()
 }

@@ -1,6 +1,6 @@
-//! What a machine must have for some tests. They are skipped where it is missing, unless `HYPURA_REQUIRE` lists it
-//! (`io_uring`, `tmpfs`, separated by commas): then that is a failure, so that a continuous integration which lost one of
-//! them says so.
+//! What a machine must have for some tests. They are skipped where it is missing, unless `HYPURA_REQUIRE`
+//! lists it (`io_uring`, `tmpfs`, separated by commas): then that is a failure, so that a continuous
+//! integration which lost one of them says so.
 
 use std::fmt::Display;
 

@@ -1,4 +1,5 @@
-//! Blobs coming in: streamed to a temporary file, hashed on the way, and given their name only when they are whole.
+//! Blobs coming in: streamed to a temporary file, hashed on the way, and given their name only when they are
+//! whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -112,8 +113,8 @@ pub(super) fn store_bytes(layout: &Layout, bytes: &[u8]) -> Result<(Digest, Stor
     Ok((digest, Stored::Created))
 }
 
-/// Makes a file a blob of the layout: by a hard link, so that it stays when the other name goes; across file systems, or
-/// where the system forbids such links, by a symbolic one.
+/// Makes a file a blob of the layout: by a hard link, so that it stays when the other name goes; across file
+/// systems, or where the system forbids such links, by a symbolic one.
 pub(super) fn link_blob(
     layout: &Layout,
     path: &Path,

@@ -1,5 +1,5 @@
-//! Facts of model files, remembered by path, size and time of change: in memory, and in one small file, so that a list
-//! of a hundred models opens none of them.
+//! Facts of model files, remembered by path, size and time of change: in memory, and in one small file, so
+//! that a list of a hundred models opens none of them.
 //!
 //! The file is a convenience: when it cannot be read or written, headers are read again.
 

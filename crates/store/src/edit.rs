@@ -15,8 +15,8 @@ use super::unusable::Unusable;
 use super::{Origin, Store, StoreError};
 
 impl Store {
-    /// Gives a model a second name, in our own store. No weights are copied: blobs are shared, and files of other stores
-    /// are linked.
+    /// Gives a model a second name, in our own store. No weights are copied: blobs are shared, and files of
+    /// other stores are linked.
     ///
     /// # Errors
     /// [`StoreError::BadRequest`] for names that are none, [`StoreError::NotFound`], or what the system says.
@@ -60,8 +60,8 @@ impl Store {
     /// Deletes a model of our own store, and the blobs that no other model shares.
     ///
     /// # Errors
-    /// [`StoreError::InvalidName`] (`name "x" is invalid`), [`StoreError::NotFound`], and [`StoreError::Foreign`] for
-    /// models of other programs.
+    /// [`StoreError::InvalidName`] (`name "x" is invalid`), [`StoreError::NotFound`], and
+    /// [`StoreError::Foreign`] for models of other programs.
     pub fn delete(&self, text: &str) -> Result<(), StoreError> {
         let invalid = |_| StoreError::BadRequest(format!("name \"{text}\" is invalid"));
         let name = ModelName::parse(text).map_err(invalid)?;

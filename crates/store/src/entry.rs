@@ -61,8 +61,8 @@ pub struct ModelEntry {
     pub projector: Option<PathBuf>,
     /// What its header says; `None` where it cannot be read.
     pub projector_facts: Option<Arc<Facts>>,
-    /// Place, size and time of the files of weights: two models with the same text have the same ones, and what is loaded
-    /// for one serves the other.
+    /// Place, size and time of the files of weights: two models with the same text have the same ones, and
+    /// what is loaded for one serves the other.
     pub weights: String,
     /// 64 hexadecimal digits: of the manifest, or of headers and sizes ([`Facts::digest`]).
     pub digest: String,
@@ -94,8 +94,8 @@ impl ModelEntry {
         }
     }
 
-    /// What it can do, without loading it: as the template says that will be used, so that nothing is promised that
-    /// only a template in another language could do.
+    /// What it can do, without loading it: as the template says that will be used, so that nothing is
+    /// promised that only a template in another language could do.
     #[must_use]
     pub fn capabilities(&self) -> Vec<Capability> {
         let mut all = self.facts.capabilities.clone();
@@ -127,8 +127,8 @@ impl ModelEntry {
         template.filter(|template| template_language(template) == TemplateLanguage::Jinja)
     }
 
-    /// The template that conversations are written with: its own one in Jinja, or that of the GGUF. `None`: neither is
-    /// there, and llama.cpp assumes `ChatML`.
+    /// The template that conversations are written with: its own one in Jinja, or that of the GGUF. `None`:
+    /// neither is there, and llama.cpp assumes `ChatML`.
     #[must_use]
     pub fn used_template(&self) -> Option<&str> {
         self.own_jinja().or(self.facts.template.as_deref())
@@ -249,7 +249,8 @@ fn model_files(layout: &Layout, manifest: &Manifest) -> Result<Vec<PathBuf>, Unu
     models.into_iter().map(|layer| layout.layer_file(layer)).collect()
 }
 
-/// Which language a template is written in: Go's names begin with a dot or are keywords, Jinja has statements.
+/// Which language a template is written in: Go's names begin with a dot or are keywords, Jinja has
+/// statements.
 #[must_use]
 pub fn template_language(template: &str) -> TemplateLanguage {
     let is_go = template.split("{{").skip(1).any(|inner| {

@@ -1,4 +1,5 @@
-//! What can go wrong in the store, with the HTTP status that it means and a text that may be sent to strangers.
+//! What can go wrong in the store, with the HTTP status that it means and a text that may be sent to
+//! strangers.
 
 use std::io;
 use std::path::PathBuf;

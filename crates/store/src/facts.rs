@@ -1,6 +1,7 @@
 //! What the header of a model says about it: everything that lists and `show` tell without loading the model.
 //!
-//! Made once from the headers of all shards and then remembered (`cache`), so nothing here is as large as a vocabulary.
+//! Made once from the headers of all shards and then remembered (`cache`), so nothing here is as large as a
+//! vocabulary.
 
 use hypura_core::gguf::{Array, GgufSet, Metadata, Value};
 use serde::{Deserialize, Serialize};
@@ -68,7 +69,8 @@ pub struct TensorRow {
 }
 
 impl Facts {
-    /// Gathers them. A key of an unexpected type counts as absent: the model may be odd, the list of models must not fail.
+    /// Gathers them. A key of an unexpected type counts as absent: the model may be odd, the list of models
+    /// must not fail.
     pub(super) fn of(gguf: &GgufSet, digest: String) -> Self {
         let metadata = &gguf.metadata;
         let architecture = text(metadata, "general.architecture").unwrap_or("unknown").to_owned();
@@ -96,8 +98,8 @@ impl Facts {
         self.is_projector && says("clip.has_vision_encoder").unwrap_or(false)
     }
 
-    /// Whether a projector takes sounds in prompts. Some encoders of sounds are for a stream beside the text, or for the voice that
-    /// is to be spoken with.
+    /// Whether a projector takes sounds in prompts. Some encoders of sounds are for a stream beside the text,
+    /// or for the voice that is to be spoken with.
     #[must_use]
     pub fn takes_sounds(&self) -> bool {
         const OTHERS: [&str; 3] = ["voxtral_rt", "qwen3tts_spkenc", "pockettts_spkenc"];
@@ -172,7 +174,8 @@ fn count_parameters(gguf: &GgufSet) -> u64 {
     gguf.tensors.iter().fold(0_u64, |sum, tensor| sum.saturating_add(elements(&tensor.shape)))
 }
 
-/// What the file says of itself (`general.file_type`, `enum llama_ftype`), or else the encoding of most bytes.
+/// What the file says of itself (`general.file_type`, `enum llama_ftype`), or else the encoding of most
+/// bytes.
 fn quantization(gguf: &GgufSet) -> String {
     let said = gguf.metadata.u64("general.file_type").ok().flatten().and_then(file_type_name);
     if let Some(name) = said {

@@ -159,8 +159,8 @@ impl Gathered {
         }
     }
 
-    /// The models among the GGUF files of one repository. The tag is the quantisation; where two files have the same one,
-    /// the name of the file.
+    /// The models among the GGUF files of one repository. The tag is the quantisation; where two files have
+    /// the same one, the name of the file.
     fn repository(&mut self, origin: Origin, files: Vec<PathBuf>, host: &str, owner: &str, repo: &str) {
         let mut by_tag: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         // Projectors are parts of models: of all models of their repository.

@@ -1,5 +1,5 @@
-//! The layout of Ollama's store, which is also that of ours: `manifests/HOST/NAMESPACE/MODEL/TAG` are small JSON files
-//! that name `blobs/sha256-HEX` by digest and kind.
+//! The layout of Ollama's store, which is also that of ours: `manifests/HOST/NAMESPACE/MODEL/TAG` are small
+//! JSON files that name `blobs/sha256-HEX` by digest and kind.
 //!
 //! Reads under bounds and follows digests only, so nothing that a manifest says can lead out of `blobs`.
 

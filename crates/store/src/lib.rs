@@ -11,14 +11,15 @@
 //! - `entry`, `show`: what is reported about a model; `unusable`: why one cannot be used
 //! - `modelfile`: reading and writing Modelfiles
 //! - `settings`: what a Modelfile sets beside the weights
-//! - `blobs`, `create`, `edit`: changes, all of them in our own store, in order by its `lock`; `naming`: which blobs
-//!   manifests name
+//! - `blobs`, `create`, `edit`: changes, all of them in our own store, in order by its `lock`; `naming`:
+//!   which blobs manifests name
 //! - [`fetch`]: headers of models that are elsewhere
 //!
-//! Invariants: no other program's folder is ever written to; nothing that a manifest, a request or a link says leads a
-//! write out of our folder; a broken model is skipped with a reason and stops nobody else's; nothing here loads a model,
-//! so every call is quick (the exceptions, hashing a file and `verbose`, say so). All calls block: from async code use a
-//! blocking task. `Store` is `Sync` and holds no lock while it reads files.
+//! Invariants: no other program's folder is ever written to; nothing that a manifest, a request or a link
+//! says leads a write out of our folder; a broken model is skipped with a reason and stops nobody else's;
+//! nothing here loads a model, so every call is quick (the exceptions, hashing a file and `verbose`, say so).
+//! All calls block: from async code use a blocking task. `Store` is `Sync` and holds no lock while it reads
+//! files.
 #![deny(unsafe_code)]
 
 mod blobs;

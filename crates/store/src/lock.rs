@@ -1,8 +1,9 @@
 //! The lock of our own store, which several processes may change at once.
 //!
-//! A blob is safe once a manifest names it. Whoever finds a blob present and is going to name it holds the lock from the
-//! one to the other, and whoever removes blobs holds it while looking at the manifests and removing: otherwise a model
-//! could be deleted between the two and take a shared blob along. Everything slow (hashing, receiving) is done before.
+//! A blob is safe once a manifest names it. Whoever finds a blob present and is going to name it holds the
+//! lock from the one to the other, and whoever removes blobs holds it while looking at the manifests and
+//! removing: otherwise a model could be deleted between the two and take a shared blob along. Everything slow
+//! (hashing, receiving) is done before.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,4 +1,5 @@
-//! Modelfiles: `FROM`, `PARAMETER`, `TEMPLATE`, `SYSTEM`, `MESSAGE`, `LICENSE`, with values of several lines in `"""`.
+//! Modelfiles: `FROM`, `PARAMETER`, `TEMPLATE`, `SYSTEM`, `MESSAGE`, `LICENSE`, with values of several lines
+//! in `"""`.
 
 use serde_json::{Map, Number, Value as Json};
 use std::fmt::Write as _;
@@ -28,8 +29,8 @@ pub struct ModelfileError {
 }
 
 impl Modelfile {
-    /// The text of a Modelfile: UTF-8, or UTF-16 where a byte order mark says so, as editors and shells of Windows write it.
-    /// What is not text in it becomes U+FFFD, as in Ollama.
+    /// The text of a Modelfile: UTF-8, or UTF-16 where a byte order mark says so, as editors and shells of
+    /// Windows write it. What is not text in it becomes U+FFFD, as in Ollama.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> String {
         let wide = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! Names of models: `[host/][namespace/]model[:tag]`, as Ollama reads and shows them.
 //!
-//! A [`ModelName`] is always valid and complete; what was left out is the default. Equality ignores case, because
-//! names become files and some file systems do not know case.
+//! A [`ModelName`] is always valid and complete; what was left out is the default. Equality ignores case,
+//! because names become files and some file systems do not know case.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -80,8 +80,8 @@ impl ModelName {
         Ok((Self::parse(base)?, locality))
     }
 
-    /// Puts a name together from parts that come from elsewhere (folder and file names): what a name cannot hold becomes
-    /// `-`, and what is too long is cut.
+    /// Puts a name together from parts that come from elsewhere (folder and file names): what a name cannot
+    /// hold becomes `-`, and what is too long is cut.
     pub(super) fn from_foreign(host: &str, namespace: &str, model: &str, tag: &str) -> Option<Self> {
         let name = Self {
             host: tidied(host, Part::Host),

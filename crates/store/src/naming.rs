@@ -33,7 +33,8 @@ fn digests(manifest: &Manifest) -> impl Iterator<Item = Digest> {
     layers.filter_map(|layer: &Layer| Digest::parse(&layer.digest).ok())
 }
 
-/// Removes those blobs of a manifest that no manifest names any more. What cannot be removed stays: it is only space.
+/// Removes those blobs of a manifest that no manifest names any more. What cannot be removed stays: it is
+/// only space.
 pub(super) fn remove_unused(layout: &Layout, _lock: &StoreLock, removed: &Manifest) {
     let mut used = HashSet::new();
     for (_, path) in layout.manifests().into_iter().flatten() {

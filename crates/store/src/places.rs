@@ -1,5 +1,5 @@
-//! Where models are: the folders of Hypura, Ollama, Hugging Face and LM Studio, as the environment names them, and the
-//! demo model.
+//! Where models are: the folders of Hypura, Ollama, Hugging Face and LM Studio, as the environment names
+//! them, and the demo model.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -130,8 +130,8 @@ impl Places {
     }
 }
 
-/// Where the demo model may be: where `HYPURA_DEMO` says and nowhere else, or beside an installed program, or in the
-/// repository that the program was built from.
+/// Where the demo model may be: where `HYPURA_DEMO` says and nowhere else, or beside an installed program, or
+/// in the repository that the program was built from.
 #[must_use]
 pub fn demo_candidates() -> Vec<PathBuf> {
     if let Some(place) = std::env::var_os("HYPURA_DEMO").filter(|place| !place.is_empty()) {

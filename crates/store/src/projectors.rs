@@ -1,10 +1,11 @@
 //! Which projector belongs to a model, by names of files alone.
 //!
-//! In a repository of Hugging Face or LM Studio projectors belong to all its models. In other folders a projector belongs to a
-//! model when its name says so (`gemma-3-4b-it-mmproj-F16.gguf`, `mmproj-gemma-3-4b-it.gguf`), or when it names no model
-//! (`mmproj-F16.gguf`, `mmproj-model-f16.gguf`) and there is only one model in the folder. Of several encodings of one projector
-//! F16 is taken before BF16, Q8_0 and F32: pictures are encoded on the CPU, which has no fast way for BF16, and less than 8 bits
-//! can be seen in the answers.
+//! In a repository of Hugging Face or LM Studio projectors belong to all its models. In other folders a
+//! projector belongs to a model when its name says so (`gemma-3-4b-it-mmproj-F16.gguf`,
+//! `mmproj-gemma-3-4b-it.gguf`), or when it names no model (`mmproj-F16.gguf`, `mmproj-model-f16.gguf`) and
+//! there is only one model in the folder. Of several encodings of one projector F16 is taken before BF16,
+//! Q8_0 and F32: pictures are encoded on the CPU, which has no fast way for BF16, and less than 8 bits can be
+//! seen in the answers.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

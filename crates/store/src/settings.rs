@@ -38,7 +38,8 @@ pub struct ModelSettings {
 }
 
 impl ModelSettings {
-    /// What the layers and the config of a manifest say. Kinds of layers that newer programs may add say nothing to us.
+    /// What the layers and the config of a manifest say. Kinds of layers that newer programs may add say
+    /// nothing to us.
     pub(super) fn of_layers(layout: &Layout, layers: &[Layer], config: Config) -> Result<Self, Unusable> {
         let Config { renderer, parser, requires, .. } = config;
         let mut settings = Self { renderer, parser, requires, ..Self::default() };

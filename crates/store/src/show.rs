@@ -10,7 +10,8 @@ use super::facts::{Capability, TensorRow, model_info, tensor_rows};
 use super::settings::Message;
 use super::{StoreError, entry, modelfile};
 
-/// The answer, in the shape and order of the API. `modified_at` is left to the caller, which formats times: see [`Self::modified`].
+/// The answer, in the shape and order of the API. `modified_at` is left to the caller, which formats times:
+/// see [`Self::modified`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Show {
     /// All licences.

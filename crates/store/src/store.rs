@@ -44,7 +44,8 @@ impl Store {
         Self { places, given: Vec::new(), given_projector: None, cache }
     }
 
-    /// Also knows these files, under the names of the files (`/models/Mixtral.gguf` is `Mixtral:latest`), before all others.
+    /// Also knows these files, under the names of the files (`/models/Mixtral.gguf` is `Mixtral:latest`),
+    /// before all others.
     #[must_use]
     pub fn with_files(mut self, files: impl IntoIterator<Item = PathBuf>) -> Self {
         self.given.extend(files);
@@ -93,11 +94,12 @@ impl Store {
         listing
     }
 
-    /// The model that a request names, in whatever case. Of `hf.co/org/repo` without a quantisation it is Q4_K_M, or the
-    /// first there is.
+    /// The model that a request names, in whatever case. Of `hf.co/org/repo` without a quantisation it is
+    /// Q4_K_M, or the first there is.
     ///
     /// # Errors
-    /// [`StoreError::InvalidName`], [`StoreError::NotFound`] (with the name as given), [`StoreError::Broken`].
+    /// [`StoreError::InvalidName`], [`StoreError::NotFound`] (with the name as given),
+    /// [`StoreError::Broken`].
     pub fn resolve(&self, text: &str) -> Result<ModelEntry, StoreError> {
         let (name, locality) = ModelName::parse_request(text)?;
         if locality == Locality::Cloud {
@@ -119,7 +121,8 @@ impl Store {
         Ok(entry)
     }
 
-    /// What `show` tells of a model. `verbose` reads its header again, which takes a while for large vocabularies.
+    /// What `show` tells of a model. `verbose` reads its header again, which takes a while for large
+    /// vocabularies.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -139,8 +142,8 @@ impl Store {
         Ok(facts.digest.clone())
     }
 
-    /// The file to load a model from. Its other shards lie beside it under their usual names, which for shards that are
-    /// blobs takes a folder of links in our store.
+    /// The file to load a model from. Its other shards lie beside it under their usual names, which for
+    /// shards that are blobs takes a folder of links in our store.
     ///
     /// # Errors
     /// When those links cannot be made.

@@ -1,5 +1,5 @@
-//! Import cycles: modules that can all reach each other over their imports, found by Tarjan's algorithm (R. Tarjan,
-//! "Depth-first search and linear graph algorithms", 1972).
+//! Import cycles: modules that can all reach each other over their imports, found by Tarjan's algorithm (R.
+//! Tarjan, "Depth-first search and linear graph algorithms", 1972).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,8 @@ fn graph(of: &Crate) -> Graph {
 fn paths_in(module: &Module) -> Vec<Vec<String>> {
     let mut paths = Paths { found: Vec::new() };
     for import in module.imports.iter().filter(|import| !import.is_reexport) {
-        // All of a module counts as the module itself where it has no name; its parent's prelude is not a use.
+        // All of a module counts as the module itself where it has no name; its parent's prelude is not a
+        // use.
         paths.found.push(import.target.clone());
     }
     for item in &module.items {

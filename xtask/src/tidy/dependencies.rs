@@ -1,7 +1,7 @@
 //! Crates depend on each other in these directions only: `hypura → {server, store, engine, core}`,
-//! `server → {store, engine, core}`, `store → core`, `engine → {core, storage, ggml}`. The three leaves do not
-//! know each other. Some libraries belong to some crates only: above all, llama.cpp is named by `crates/ggml`
-//! alone.
+//! `server → {store, engine, core}`, `store → core`, `engine → {core, storage, ggml}`. The three leaves do
+//! not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
+//! `crates/ggml` alone.
 //!
 //! Build- and dev-dependencies follow the same directions, with one exception: the tests of `storage` and
 //! `ggml` may use `core`, whose synthetic models are their fixtures.

@@ -13,9 +13,9 @@
 //! | [`links`] | links between Markdown files lead somewhere |
 //! | [`weights`] | no file above 64 MB |
 //!
-//! What was larger when its rule came is listed in `xtask/ratchet.toml`; a number there may only fall. That it
-//! should follow what has become smaller fails with `--strict` alone, which `make tidy` uses. [`advice`] is
-//! printed and fails nothing: files above 500 lines.
+//! What was larger when its rule came is listed in `xtask/ratchet.toml`; a number there may only fall. That
+//! it should follow what has become smaller fails with `--strict` alone, which `make tidy` uses. [`advice`]
+//! is printed and fails nothing: files above 500 lines.
 //!
 //! `unwrap` and `expect` outside of tests are clippy's business (`[workspace.lints.clippy]`).
 

@@ -1,14 +1,16 @@
 //! What an expert cache counts.
 //!
 //! One lookup is one expert in one step of one layer, however many graph nodes or tokens of the step use it.
-//! Invariant: `lookups() == hits + joined + loads + streamed`; every load, prefetch and streamed lookup is one read.
+//! Invariant: `lookups() == hits + joined + loads + streamed`; every load, prefetch and streamed lookup is
+//! one read.
 
 /// Counts since the cache was made; only ever increasing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Lookups that found the expert Resident.
     pub hits: u64,
-    /// Lookups that found a read of the expert under way (a prefetch, or a load that another sequence asked for).
+    /// Lookups that found a read of the expert under way (a prefetch, or a load that another sequence asked
+    /// for).
     pub joined: u64,
     /// Misses that were given a slot to load into.
     pub loads: u64,
@@ -37,7 +39,8 @@ impl Counters {
         self.loads + self.streamed
     }
 
-    /// Experts read from storage: misses and prefetches. Times the bytes of an expert, this is what the disk did.
+    /// Experts read from storage: misses and prefetches. Times the bytes of an expert, this is what the disk
+    /// did.
     pub const fn reads(&self) -> u64 {
         self.misses() + self.prefetches
     }

@@ -1,7 +1,7 @@
 //! The residency state machine of one size class.
 //!
-//! Owns the map from expert to slot, the state and pins of every slot, the free list and the counters. It reads no
-//! bytes: it says what to read, and the result of the read is reported back.
+//! Owns the map from expert to slot, the state and pins of every slot, the free list and the counters. It
+//! reads no bytes: it says what to read, and the result of the read is reported back.
 //!
 //! Invariants (checked by `debug_check` and by `tests/cache_model.rs` against a naive model):
 //! * an expert is in at most one slot, and a slot holds at most one expert;
@@ -44,7 +44,8 @@ pub struct Demand {
 pub enum Grant {
     /// Resident: compute now.
     Hit(SlotId),
-    /// The slot is now Loading and the caller must read the expert into it, then call [`ExpertCache::complete`].
+    /// The slot is now Loading and the caller must read the expert into it, then call
+    /// [`ExpertCache::complete`].
     Load(SlotId),
     /// A read that was asked for earlier is under way: wait for it.
     Joined(SlotId),
@@ -68,8 +69,8 @@ pub enum Admission {
     /// Every one, as long as there is a slot that may be evicted.
     #[default]
     Always,
-    /// Those worth more than the victim; the others are `NoRoom`, though a slot could have been found. Reads as much
-    /// and keeps better company: it pays while the cache is smaller than one token's working set.
+    /// Those worth more than the victim; the others are `NoRoom`, though a slot could have been found. Reads
+    /// as much and keeps better company: it pays while the cache is smaller than one token's working set.
     IfWorth,
 }
 
@@ -145,8 +146,9 @@ impl ExpertCache {
         Self { admission, ..self }
     }
 
-    /// Looks up what one layer needs of `tokens` tokens that are computed together: [`Self::acquire`] for a decode step,
-    /// [`Self::acquire_batch`] for a prefill ubatch. The engine and the simulator both ask this way.
+    /// Looks up what one layer needs of `tokens` tokens that are computed together: [`Self::acquire`] for a
+    /// decode step, [`Self::acquire_batch`] for a prefill ubatch. The engine and the simulator both ask this
+    /// way.
     pub fn acquire_step(&mut self, demands: &[Demand], now: TokenClock, tokens: u32) -> Vec<Grant> {
         if tokens <= DECODE_TOKENS {
             self.acquire(demands, now)
@@ -155,9 +157,9 @@ impl ExpertCache {
         }
     }
 
-    /// Looks up what one layer needs in one decode step, and pins it. The answers are in the order of `demands`,
-    /// whose keys must be unique. Hits are pinned before any victim is sought, so the step never evicts what it is
-    /// about to use.
+    /// Looks up what one layer needs in one decode step, and pins it. The answers are in the order of
+    /// `demands`, whose keys must be unique. Hits are pinned before any victim is sought, so the step never
+    /// evicts what it is about to use.
     pub fn acquire(&mut self, demands: &[Demand], now: TokenClock) -> Vec<Grant> {
         let mut grants: Vec<Grant> = demands.iter().map(|demand| self.find(*demand, now, 1)).collect();
         for (demand, grant) in demands.iter().zip(&mut grants) {
@@ -172,10 +174,10 @@ impl ExpertCache {
         grants
     }
 
-    /// Looks up what one layer needs in one prefill ubatch, and pins what is here. A missing expert gets a slot only
-    /// if it is worth more than the victim (hottest first), so that the hottest experts are left resident for decode
-    /// and the rest of the weights streams past. Answers and uniqueness as in [`Self::acquire`]; `now` is the clock
-    /// after the batch.
+    /// Looks up what one layer needs in one prefill ubatch, and pins what is here. A missing expert gets a
+    /// slot only if it is worth more than the victim (hottest first), so that the hottest experts are left
+    /// resident for decode and the rest of the weights streams past. Answers and uniqueness as in
+    /// [`Self::acquire`]; `now` is the clock after the batch.
     pub fn acquire_batch(&mut self, demands: &[Demand], now: TokenClock, batch: Batch) -> Vec<Grant> {
         let span = batch.span_tokens.max(1);
         let mut grants: Vec<Grant> = demands.iter().map(|demand| self.find(*demand, now, span)).collect();
@@ -191,7 +193,8 @@ impl ExpertCache {
         grants
     }
 
-    /// Records the lookup, and pins the expert's slot where it has one. `NoRoom` is provisional: not placed yet.
+    /// Records the lookup, and pins the expert's slot where it has one. `NoRoom` is provisional: not placed
+    /// yet.
     fn find(&mut self, demand: Demand, now: TokenClock, span_tokens: u32) -> Grant {
         let usage = Use { now, weight: demand.tokens.max(1), span_tokens };
         let slot = self.of_key.get(&demand.key).copied();
@@ -249,8 +252,8 @@ impl ExpertCache {
         Grant::Load(slot)
     }
 
-    /// Frees the slot of the policy's victim; the caller fills it at once. Experts prefetched in this token and not
-    /// used yet go last: they are about to be needed.
+    /// Frees the slot of the policy's victim; the caller fills it at once. Experts prefetched in this token
+    /// and not used yet go last: they are about to be needed.
     fn evict_for(
         &mut self,
         key: ExpertKey,
@@ -342,8 +345,8 @@ impl ExpertCache {
         }
     }
 
-    /// Takes back a Loading slot whose read was never started or was cancelled; nothing may write to it any more.
-    /// Refused (`false`) while the slot is pinned or is not Loading.
+    /// Takes back a Loading slot whose read was never started or was cancelled; nothing may write to it any
+    /// more. Refused (`false`) while the slot is pinned or is not Loading.
     pub fn release_loading(&mut self, slot: SlotId) -> bool {
         let cell = &self.slots[slot.index()];
         match cell.state {
@@ -363,10 +366,10 @@ impl ExpertCache {
         self.free.push(slot);
     }
 
-    /// Asks for a slot for a predicted expert. `Some`: the slot is now Loading, not pinned, and the caller must read
-    /// into it and call [`Self::complete`]. It takes a free slot, or that of a victim which no lookup and no
-    /// prefetch of this token touched and which the policy values less than `key` used now. `None` otherwise, and
-    /// where the expert already has a slot.
+    /// Asks for a slot for a predicted expert. `Some`: the slot is now Loading, not pinned, and the caller
+    /// must read into it and call [`Self::complete`]. It takes a free slot, or that of a victim which no
+    /// lookup and no prefetch of this token touched and which the policy values less than `key` used now.
+    /// `None` otherwise, and where the expert already has a slot.
     pub fn prefetch(&mut self, key: ExpertKey, now: TokenClock) -> Option<SlotId> {
         if self.of_key.contains_key(&key) {
             return None;
@@ -394,8 +397,8 @@ impl ExpertCache {
         Some(slot)
     }
 
-    /// Gives up all slots but the first `keep`, with the experts in them. Refused (`false`), and nothing changed, while one of
-    /// them is pinned or Loading.
+    /// Gives up all slots but the first `keep`, with the experts in them. Refused (`false`), and nothing
+    /// changed, while one of them is pinned or Loading.
     pub fn shrink(&mut self, keep: u32) -> bool {
         let keep = (keep as usize).min(self.slots.len());
         let in_use = |cell: &Slot| cell.pins > 0 || matches!(cell.state, State::Loading(_));
@@ -467,8 +470,8 @@ impl ExpertCache {
         self.policy.name()
     }
 
-    /// Checks the invariants that a single look can see. Costs a pass over the slots, so only small caches in debug
-    /// builds.
+    /// Checks the invariants that a single look can see. Costs a pass over the slots, so only small caches in
+    /// debug builds.
     fn debug_check(&self) {
         if cfg!(debug_assertions) && self.slots.len() <= DEBUG_CHECK_SLOTS {
             let count = |wanted: fn(&Slot) -> bool| self.slots.iter().filter(|cell| wanted(cell)).count();

@@ -1,13 +1,14 @@
 //! The names of things in an expert cache: which expert (the model's [`ExpertKey`]), which slot, which token.
 //!
-//! Owns nothing and decides nothing; every other file of the cache, the simulator and the engine speaks in these.
+//! Owns nothing and decides nothing; every other file of the cache, the simulator and the engine speaks in
+//! these.
 
 use std::fmt;
 
 use crate::model::ExpertKey;
 
-/// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one token. More is
-/// a prefill ubatch.
+/// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one
+/// token. More is a prefill ubatch.
 pub const DECODE_TOKENS: u32 = 16;
 
 impl ExpertKey {
@@ -37,8 +38,8 @@ impl SlotId {
 /// How many tokens have been computed: the only time a policy knows. It never goes back.
 ///
 /// All layers of one step share one value. A decode step advances it by 1, whatever the number of parallel
-/// sequences (it counts chances to be used, and the weights of a [`super::Demand`] count the sequences); a prefill
-/// ubatch of `n` tokens advances it by `n`.
+/// sequences (it counts chances to be used, and the weights of a [`super::Demand`] count the sequences); a
+/// prefill ubatch of `n` tokens advances it by `n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenClock(pub u64);
 

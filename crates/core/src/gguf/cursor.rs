@@ -1,8 +1,8 @@
 //! Reads little-endian fields under two bounds: the size of the file and [`MAX_HEADER_BYTES`].
 //!
-//! Invariant: no length that the file claims is allocated before it was found to fit what is left of the file, and
-//! large ones are allocated piece by piece as their bytes arrive. So memory is bounded by what was truly read, whatever
-//! a damaged file claims and even if the caller's `file_bytes` is wrong.
+//! Invariant: no length that the file claims is allocated before it was found to fit what is left of the
+//! file, and large ones are allocated piece by piece as their bytes arrive. So memory is bounded by what was
+//! truly read, whatever a damaged file claims and even if the caller's `file_bytes` is wrong.
 
 use std::fmt;
 use std::io::{BufReader, Read};
@@ -109,8 +109,9 @@ impl<R: Read> Cursor<R> {
         String::from_utf8(bytes).map_err(|_| GgufError::NotUtf8 { what: what.to_string() })
     }
 
-    /// A string value. Vocabularies of byte-level tokenisers hold tokens that are no UTF-8 in some files; what is not
-    /// becomes U+FFFD. (Text is made by llama.cpp's tokeniser from the file itself, never from these strings.)
+    /// A string value. Vocabularies of byte-level tokenisers hold tokens that are no UTF-8 in some files;
+    /// what is not becomes U+FFFD. (Text is made by llama.cpp's tokeniser from the file itself, never from
+    /// these strings.)
     pub fn text(&mut self, what: What<'_>) -> Result<String, GgufError> {
         let bytes = self.string_bytes(what)?;
         Ok(String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))

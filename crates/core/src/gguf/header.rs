@@ -1,12 +1,13 @@
-//! What a GGUF header says: metadata and where each tensor lies. Also the rules that both the reader and the writer
-//! hold tensors and alignment to, so that what one writes the other accepts.
+//! What a GGUF header says: metadata and where each tensor lies. Also the rules that both the reader and the
+//! writer hold tensors and alignment to, so that what one writes the other accepts.
 
 use super::{GgmlType, GgufError, Metadata};
 
 /// The alignment of tensor data where `general.alignment` is absent (`GGUF_DEFAULT_ALIGNMENT`).
 pub const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// The largest alignment accepted. Far above any in use (32 to 4096); it keeps padding arithmetic from overflowing.
+/// The largest alignment accepted. Far above any in use (32 to 4096); it keeps padding arithmetic from
+/// overflowing.
 pub const MAX_ALIGNMENT: u64 = 1 << 30;
 
 /// The longest tensor name in bytes: ggml keeps names in 64 bytes with a terminator (`GGML_MAX_NAME`).

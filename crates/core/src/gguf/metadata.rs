@@ -1,7 +1,7 @@
 //! The key-value part of a GGUF: ordered as in the file, looked up by key.
 //!
-//! Getters tell "absent" (`Ok(None)`) from "present but of another type" (an error that names the key): a value of the
-//! wrong type is never taken for a default.
+//! Getters tell "absent" (`Ok(None)`) from "present but of another type" (an error that names the key): a
+//! value of the wrong type is never taken for a default.
 
 use std::collections::HashMap;
 

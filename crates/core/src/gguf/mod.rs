@@ -1,4 +1,5 @@
-//! GGUF, the model file format of ggml: a bounded reader, shards, and a writer. No I/O but on what the caller passes in.
+//! GGUF, the model file format of ggml: a bounded reader, shards, and a writer. No I/O but on what the caller
+//! passes in.
 //!
 //! * `types`: tensor encodings and their block geometry
 //! * `value`, `metadata`: key-value pairs

@@ -1,8 +1,8 @@
 //! Reads a GGUF header, version 2 or 3, little endian, from files that nobody vouches for.
 //!
-//! A header that is returned holds these invariants, so that no later code needs to check them: keys and tensor names
-//! are unique and not empty, shapes are valid for their types, and tensors lie aligned, inside the file, without overlap.
-//! Order of fields: llama.cpp's `gguf.h`.
+//! A header that is returned holds these invariants, so that no later code needs to check them: keys and
+//! tensor names are unique and not empty, shapes are valid for their types, and tensors lie aligned, inside
+//! the file, without overlap. Order of fields: llama.cpp's `gguf.h`.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -12,8 +12,8 @@ use super::header::{align_up, alignment_of, check_tensor_name, tensor_bytes};
 use super::value::id;
 use super::{Array, GgmlType, GgufError, Header, MAX_ARRAY_DEPTH, Metadata, TensorInfo, Value};
 
-/// Most keys and most tensors of one file: far above real ones (hundreds of keys; 70,000 tensors before experts were
-/// stacked), so that a count alone cannot fill the memory.
+/// Most keys and most tensors of one file: far above real ones (hundreds of keys; 70,000 tensors before
+/// experts were stacked), so that a count alone cannot fill the memory.
 const MAX_ENTRIES: u64 = 1 << 20;
 
 /// Smallest key in a file: its length, one letter, its type, one byte of value.
@@ -22,8 +22,8 @@ const MIN_KEY_BYTES: u64 = 8 + 1 + 4 + 1;
 /// Smallest tensor in a file: its length, one letter, no dimension, type, offset.
 const MIN_TENSOR_BYTES: u64 = 8 + 1 + 4 + 4 + 8;
 
-/// Most strings or arrays in an array: what is small in the file is larger in memory. Real vocabularies have 600,000
-/// merges at most.
+/// Most strings or arrays in an array: what is small in the file is larger in memory. Real vocabularies have
+/// 600,000 merges at most.
 const MAX_ITEMS: u64 = 1 << 22;
 
 /// Smallest array inside an array: its type and its length.
@@ -31,8 +31,9 @@ const MIN_ARRAY_BYTES: u64 = 4 + 8;
 
 /// Reads the header of a file of `file_bytes` bytes from its start.
 ///
-/// `reader` needs no buffering of its own, is read in steps of 64 KiB and is left somewhere behind the header. Memory
-/// and time are bounded by the header's true size, which may be [`super::MAX_HEADER_BYTES`] at most.
+/// `reader` needs no buffering of its own, is read in steps of 64 KiB and is left somewhere behind the
+/// header. Memory and time are bounded by the header's true size, which may be [`super::MAX_HEADER_BYTES`] at
+/// most.
 pub fn read_header(reader: impl Read, file_bytes: u64) -> Result<Header, GgufError> {
     let mut cursor = Cursor::new(reader, file_bytes);
     let version = read_version(&mut cursor)?;

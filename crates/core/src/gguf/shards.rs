@@ -127,7 +127,8 @@ fn check_numbers(headers: &[Header]) -> Result<u64, GgufError> {
         header.metadata.u64(SPLIT_NO_KEY)?.ok_or_else(missing)
     };
     let numbers = headers.iter().enumerate().map(number).collect::<Result<Vec<u64>, _>>()?;
-    // Bounded by the shards given, not by what the file claims: the first gap is found within them or right after.
+    // Bounded by the shards given, not by what the file claims: the first gap is found within them or right
+    // after.
     if let Some(missing) = (0..count.min(given + 1)).find(|index| !numbers.contains(index)) {
         return Err(GgufError::MissingShard { missing: missing + 1, count });
     }

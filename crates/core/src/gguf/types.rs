@@ -1,7 +1,8 @@
 //! The tensor types of ggml: ids as stored in a GGUF, names as llama.cpp prints them, and block geometry.
 //!
-//! Facts are those of `ggml.h` (`enum ggml_type`), `ggml-common.h` (block layouts) and the `type_traits` table of
-//! `ggml.c` in the llama.cpp that `llama-cpp-sys-4` 0.11.0 carries. Ids that ggml has retired are not types here.
+//! Facts are those of `ggml.h` (`enum ggml_type`), `ggml-common.h` (block layouts) and the `type_traits`
+//! table of `ggml.c` in the llama.cpp that `llama-cpp-sys-4` 0.11.0 carries. Ids that ggml has retired are
+//! not types here.
 
 use std::fmt;
 

@@ -58,7 +58,8 @@ pub(super) mod id {
 }
 
 impl Value {
-    /// The value as a number without sign, from any integer type; `None` for other types and negative numbers.
+    /// The value as a number without sign, from any integer type; `None` for other types and negative
+    /// numbers.
     pub fn as_u64(&self) -> Option<u64> {
         match *self {
             Self::U8(v) => Some(v.into()),
@@ -136,8 +137,9 @@ impl Array {
         self.len() == 0
     }
 
-    /// The elements as numbers without sign, from any integer type; booleans count as 0 and 1, because llama.cpp's
-    /// converters write per-layer switches in either way. `None` for other types and for negative elements.
+    /// The elements as numbers without sign, from any integer type; booleans count as 0 and 1, because
+    /// llama.cpp's converters write per-layer switches in either way. `None` for other types and for negative
+    /// elements.
     pub fn to_u64s(&self) -> Option<Vec<u64>> {
         fn widen<T: Copy + TryInto<u64>>(values: &[T]) -> Option<Vec<u64>> {
             values.iter().map(|&v| v.try_into().ok()).collect()

@@ -1,7 +1,8 @@
-//! Writes GGUF v3 headers: plan the tensors, learn where each goes, write the header, then write the data yourself.
+//! Writes GGUF v3 headers: plan the tensors, learn where each goes, write the header, then write the data
+//! yourself.
 //!
-//! The data of all tensors follow the header in the order in which they were planned, each padded with zeros to the
-//! alignment, the last one too ([`Layout::padding_after`]). A shard is written by a builder of its own
+//! The data of all tensors follow the header in the order in which they were planned, each padded with zeros
+//! to the alignment, the last one too ([`Layout::padding_after`]). A shard is written by a builder of its own
 //! ([`HeaderBuilder::set_split`]).
 
 use std::collections::HashSet;
@@ -69,7 +70,8 @@ impl HeaderBuilder {
         self.set(ALIGNMENT_KEY, alignment)
     }
 
-    /// Marks the file as shard `index` (counted from 0) of `count`, which together hold `total_tensors` tensors.
+    /// Marks the file as shard `index` (counted from 0) of `count`, which together hold `total_tensors`
+    /// tensors.
     pub fn set_split(&mut self, index: u16, count: u16, total_tensors: i32) -> &mut Self {
         self.set(SPLIT_NO_KEY, index).set(SPLIT_COUNT_KEY, count).set(SPLIT_TENSORS_KEY, total_tensors)
     }
@@ -92,7 +94,8 @@ impl HeaderBuilder {
         Ok(layout)
     }
 
-    /// The header's bytes (padding included) and the layout. Headers are some megabytes at most: one buffer is simplest.
+    /// The header's bytes (padding included) and the layout. Headers are some megabytes at most: one buffer
+    /// is simplest.
     fn encode(&self) -> Result<(Vec<u8>, Layout), GgufError> {
         let alignment = alignment_of(&self.metadata)?;
         let mut seen = HashSet::new();

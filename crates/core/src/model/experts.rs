@@ -1,8 +1,8 @@
 //! Where the bytes of each routed expert lie.
 //!
-//! A stacked tensor has the shape [input, output, experts] and is contiguous, so expert `e` is the `e`-th of equal
-//! slices. Invariant, checked here: all parts of a layer stack the same number of experts, and there is an up (or
-//! gate_up) and a down part; `down` is last, because it is needed last.
+//! A stacked tensor has the shape [input, output, experts] and is contiguous, so expert `e` is the `e`-th of
+//! equal slices. Invariant, checked here: all parts of a layer stack the same number of experts, and there is
+//! an up (or gate_up) and a down part; `down` is last, because it is needed last.
 
 use std::collections::BTreeMap;
 
@@ -141,8 +141,8 @@ pub(super) fn size_classes(layers: &[ExpertLayer]) -> Vec<SizeClass> {
     classes
 }
 
-/// Finds the expert layers among the tensors of a model of `model_layers` layers. `used` tells how many experts a token
-/// uses in a layer.
+/// Finds the expert layers among the tensors of a model of `model_layers` layers. `used` tells how many
+/// experts a token uses in a layer.
 pub(super) fn find_layers(
     tensors: &[ModelTensor],
     model_layers: u32,

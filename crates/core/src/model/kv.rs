@@ -1,10 +1,11 @@
 //! The size of the KV cache: the only formula for it in this program.
 //!
-//! It follows `llama_kv_cache` and `llama_kv_cache_iswa` of llama.cpp: one row of keys and one of values for each cell
-//! and layer; layers with a window have a smaller cache; latent attention caches no values; recurrent layers keep a state
-//! of fixed size for each sequence. Best effort, and not below llama.cpp's size, for architectures with rules of their
-//! own in its code (layers without windows are assumed where it is not known which have them). Assumes flash attention:
-//! without it llama.cpp pads the values of all layers to the widest layer's.
+//! It follows `llama_kv_cache` and `llama_kv_cache_iswa` of llama.cpp: one row of keys and one of values for
+//! each cell and layer; layers with a window have a smaller cache; latent attention caches no values;
+//! recurrent layers keep a state of fixed size for each sequence. Best effort, and not below llama.cpp's
+//! size, for architectures with rules of their own in its code (layers without windows are assumed where it
+//! is not known which have them). Assumes flash attention: without it llama.cpp pads the values of all layers
+//! to the widest layer's.
 
 use super::{LayerShape, ModelError, ModelShape};
 use crate::gguf::GgmlType;
@@ -77,7 +78,8 @@ impl LayerShape {
 }
 
 impl ModelShape {
-    /// Bytes of the KV cache and of recurrent states, all layers together (without those of multi-token prediction).
+    /// Bytes of the KV cache and of recurrent states, all layers together (without those of multi-token
+    /// prediction).
     pub fn kv_bytes(&self, request: &KvRequest) -> Result<u64, ModelError> {
         let mut total = 0_u64;
         for (layer, shape) in (0..self.layers).zip(&self.layer_shapes) {

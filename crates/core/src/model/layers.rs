@@ -31,9 +31,10 @@ pub struct LayerShape {
     pub recurrent_bytes: u64,
 }
 
-/// Windowed layers where no `attention.sliding_window_pattern` says which: all but one of every `period` layers, the
-/// first or the last of them. From the calls of `load_swa_pattern` that depend on nothing but a window being given. For
-/// architectures that are not listed, all layers count as unwindowed: too much cache is planned rather than too little.
+/// Windowed layers where no `attention.sliding_window_pattern` says which: all but one of every `period`
+/// layers, the first or the last of them. From the calls of `load_swa_pattern` that depend on nothing but a
+/// window being given. For architectures that are not listed, all layers count as unwindowed: too much cache
+/// is planned rather than too little.
 const WINDOW_PATTERNS: &[(&str, u64, FullLayer)] = &[
     ("afmoe", 4, FullLayer::Last),
     ("cohere2", 4, FullLayer::Last),
@@ -140,9 +141,10 @@ struct Held {
     indexer: bool,
 }
 
-/// Which layers cache keys and which keep a recurrent state. The tensors tell this for every architecture; metadata tell
-/// it in a different way for each. Linear attention may have a fused `attn_qkv` beside its state (Qwen3-Next), and then
-/// caches no keys; a layer with an `attn_k` beside its state is a hybrid that does (Falcon-H1).
+/// Which layers cache keys and which keep a recurrent state. The tensors tell this for every architecture;
+/// metadata tell it in a different way for each. Linear attention may have a fused `attn_qkv` beside its
+/// state (Qwen3-Next), and then caches no keys; a layer with an `attn_k` beside its state is a hybrid that
+/// does (Falcon-H1).
 fn held_by_layer(tensors: &[TensorInfo], layers: u32) -> Vec<Held> {
     let mut held = vec![Held::default(); layers as usize];
     let mut fused = vec![false; layers as usize];
@@ -190,8 +192,8 @@ fn windows(keys: &ArchKeys<'_>, layers: u32) -> Result<Vec<Option<u64>>, ModelEr
     Ok(windowed.into_iter().map(|windowed| window.filter(|_| windowed)).collect())
 }
 
-/// Bytes of one layer's recurrent state for one sequence: `n_embd_r() + n_embd_s()` of `llama-hparams.cpp`, in f32.
-/// Best effort: linear attention of other kinds (MiniMax-Text-01's) counts as none.
+/// Bytes of one layer's recurrent state for one sequence: `n_embd_r() + n_embd_s()` of `llama-hparams.cpp`,
+/// in f32. Best effort: linear attention of other kinds (MiniMax-Text-01's) counts as none.
 fn recurrent_bytes(keys: &ArchKeys<'_>, embedding: u64, heads: u64) -> Result<u64, ModelError> {
     let get = |name| keys.u64(name).map(|value| value.unwrap_or(0));
     let conv = get("ssm.conv_kernel")?;

@@ -1,7 +1,8 @@
 //! What a model is made of, read from its GGUF: tensors and their roles, expert geometry, sizes, KV cache.
 //!
-//! Everything follows from metadata and from the names that llama.cpp gives tensors (`llama-arch.cpp`), not from a list
-//! of architectures; the few per-architecture defaults that llama.cpp keeps in code are in `layers`.
+//! Everything follows from metadata and from the names that llama.cpp gives tensors (`llama-arch.cpp`), not
+//! from a list of architectures; the few per-architecture defaults that llama.cpp keeps in code are in
+//! `layers`.
 //!
 //! * `roles`: tensor name → role, layer, how it may be streamed
 //! * `experts`: where the bytes of each routed expert lie

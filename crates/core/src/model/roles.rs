@@ -1,16 +1,17 @@
 //! From a tensor's name to what it is for.
 //!
-//! The names are those of `LLM_TENSOR_NAMES`, and which operation uses a weight is that of `LLM_TENSOR_INFOS`, in
-//! llama.cpp's `llama-arch.cpp`. Names that are not known there get a role that keeps them resident: to stream a tensor
-//! is only safe when the operation that reads it is known.
+//! The names are those of `LLM_TENSOR_NAMES`, and which operation uses a weight is that of
+//! `LLM_TENSOR_INFOS`, in llama.cpp's `llama-arch.cpp`. Names that are not known there get a role that keeps
+//! them resident: to stream a tensor is only safe when the operation that reads it is known.
 
 use std::fmt;
 
 /// What a tensor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TensorRole {
-    /// What every token passes in a layer besides norms and feed-forward: attention, state space, convolutions. Also
-    /// the rare expert stacks that are not routed by the layer's router (`*_chexps`, `attn_v_exps`).
+    /// What every token passes in a layer besides norms and feed-forward: attention, state space,
+    /// convolutions. Also the rare expert stacks that are not routed by the layer's router (`*_chexps`,
+    /// `attn_v_exps`).
     Dense,
     /// Normalisation weights, in layers and outside.
     Norm,
@@ -201,7 +202,8 @@ impl<'a> NameParts<'a> {
     }
 }
 
-/// `attn_norm`, `post_ffw_norm_1`, `ffn_norm_exps`, `nextn.enorm`, …, but not `ffn_norm_ada_up`, which is a matrix.
+/// `attn_norm`, `post_ffw_norm_1`, `ffn_norm_exps`, `nextn.enorm`, …, but not `ffn_norm_ada_up`, which is a
+/// matrix.
 fn is_norm(base: &str) -> bool {
     base.ends_with("norm") || ["_norm_1", "_norm_2", "_norm_exps"].iter().any(|end| base.ends_with(end))
 }

@@ -1,7 +1,7 @@
 //! A model as a whole: what the planner and the engine ask about it.
 //!
-//! Invariants: tensors are in file order and their roles follow from their names; `layer_shapes` has one entry for each
-//! layer of the file; expert layers ascend.
+//! Invariants: tensors are in file order and their roles follow from their names; `layer_shapes` has one
+//! entry for each layer of the file; expert layers ascend.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -168,8 +168,9 @@ impl ModelShape {
         self.expert_layers.iter().map(of_layer).fold(0, u64::saturating_add)
     }
 
-    /// Bytes of weights that computing one token touches: everything but unused experts, multi-token prediction, and
-    /// embedding tables, of which it reads a row (unless the table is the output projection too).
+    /// Bytes of weights that computing one token touches: everything but unused experts, multi-token
+    /// prediction, and embedding tables, of which it reads a row (unless the table is the output projection
+    /// too).
     pub fn active_bytes_per_token(&self) -> u64 {
         let has_output = self.tensors.iter().any(|tensor| tensor.role == TensorRole::Output);
         let touched = |tensor: &&ModelTensor| match tensor.role {

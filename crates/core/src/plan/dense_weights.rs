@@ -1,8 +1,9 @@
 //! Which of the weights that every token passes may stream, and which of them do.
 //!
-//! A forward pass uses them all, in the same order every time, so each byte of them that is in memory saves one byte
-//! of reading for each token, whichever it is. They go through a ring of cells that are as large as the largest of
-//! them: a weight so large that cells for it would take more memory than it gives back stays resident.
+//! A forward pass uses them all, in the same order every time, so each byte of them that is in memory saves
+//! one byte of reading for each token, whichever it is. They go through a ring of cells that are as large as
+//! the largest of them: a weight so large that cells for it would take more memory than it gives back stays
+//! resident.
 
 use super::homes::Homes;
 use super::{PAGE, PoolId};
@@ -56,8 +57,8 @@ impl DenseWeights {
         ring_bytes(self.cell_bytes)
     }
 
-    /// Chooses weights of at least `stream_bytes` together, feed-forward ones first, evenly over the layers, so that
-    /// the disk has the same work in each of them.
+    /// Chooses weights of at least `stream_bytes` together, feed-forward ones first, evenly over the layers,
+    /// so that the disk has the same work in each of them.
     pub fn stream(&self, shape: &ModelShape, stream_bytes: u64) -> Vec<usize> {
         let is_ffn = |index: &usize| {
             matches!(shape.tensors[*index].role, TensorRole::DenseFfn(_) | TensorRole::SharedExpert)
@@ -71,11 +72,12 @@ impl DenseWeights {
     }
 }
 
-/// Takes weights of at least `stream_bytes` together, spread over the list, and such that a larger `stream_bytes` takes
-/// the same ones and more: so more memory never streams more.
+/// Takes weights of at least `stream_bytes` together, spread over the list, and such that a larger
+/// `stream_bytes` takes the same ones and more: so more memory never streams more.
 ///
-/// The order of taking is that of the multiples of the golden ratio, modulo 1: any prefix of it is spread over the list
-/// with at most three different gaps (V. T. Sós, "On the distribution mod 1 of the sequence nα", 1958).
+/// The order of taking is that of the multiples of the golden ratio, modulo 1: any prefix of it is spread
+/// over the list with at most three different gaps (V. T. Sós, "On the distribution mod 1 of the sequence
+/// nα", 1958).
 fn evenly(shape: &ModelShape, weights: &[usize], stream_bytes: u64) -> Vec<usize> {
     /// The golden ratio's fraction in units of 2⁻⁶⁴.
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -1,9 +1,11 @@
-//! Share of expert lookups that find their expert in memory, as a function of how many experts there is room for.
+//! Share of expert lookups that find their expert in memory, as a function of how many experts there is room
+//! for.
 //!
-//! With independent, uniform routing the share is the share of experts in memory, and no policy can do better. Routers of
-//! real models are skewed and repeat themselves, so a cache does much better, and how much depends on its size
-//! in *tokens' worth*: room for every expert that one token uses in every layer is 1. In that unit the traces of models
-//! with very different numbers of experts fall close together (which as a function of the plain share they do not).
+//! With independent, uniform routing the share is the share of experts in memory, and no policy can do
+//! better. Routers of real models are skewed and repeat themselves, so a cache does much better, and how much
+//! depends on its size in *tokens' worth*: room for every expert that one token uses in every layer is 1. In
+//! that unit the traces of models with very different numbers of experts fall close together (which as a
+//! function of the plain share they do not).
 
 use crate::model::ModelShape;
 use crate::profile::interpolate;
@@ -12,7 +14,8 @@ use crate::synth::SYNTHETIC_NAME;
 /// What is assumed of the model's router.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Routing {
-    /// Like the routers whose traces were replayed: [`TRACED`], with [`TRACED_LOW`] and [`TRACED_HIGH`] as the band.
+    /// Like the routers whose traces were replayed: [`TRACED`], with [`TRACED_LOW`] and [`TRACED_HIGH`] as
+    /// the band.
     #[default]
     Traced,
     /// Like the random routers of `hypura synth`: [`SYNTHETIC`].
@@ -34,10 +37,11 @@ pub struct HitRate {
     pub high: f64,
 }
 
-/// (tokens' worth, hit rate) of LFRU over the generated tokens of recorded traces: Qwen3-30B-A3B (48 layers, 6 of 128
-/// experts, 156 tokens) and OLMoE 1B-7B (16 layers, 8 of 64, 299 tokens) from <https://github.com/Helldez/BigMoeOnEdge> and
-/// <https://github.com/sqliteai/waste>, replayed by `examples/replay.rs` at 2.5, 5, 10, 25, 50 and 75% of the experts. Points of both models, smoothed
-/// to be concave; neither is off by more than 0.05.
+/// (tokens' worth, hit rate) of LFRU over the generated tokens of recorded traces: Qwen3-30B-A3B (48 layers,
+/// 6 of 128 experts, 156 tokens) and OLMoE 1B-7B (16 layers, 8 of 64, 299 tokens)
+/// from <https://github.com/Helldez/BigMoeOnEdge> and <https://github.com/sqliteai/waste>, replayed by
+/// `examples/replay.rs` at 2.5, 5, 10, 25, 50 and 75% of the experts. Points of both models, smoothed to be
+/// concave; neither is off by more than 0.05.
 const TRACED: &[(f64, f64)] = &[
     (0.2, 0.12),
     (0.4, 0.23),
@@ -51,8 +55,8 @@ const TRACED: &[(f64, f64)] = &[
     (16.0, 0.98),
 ];
 
-/// The least of any trace: gpt-oss-120b (36 layers, 2 of 128, 149 tokens), whose few lookups a token are diverse and
-/// whose trace is short enough for first uses to count; OLMoE below 1.5 tokens' worth.
+/// The least of any trace: gpt-oss-120b (36 layers, 2 of 128, 149 tokens), whose few lookups a token are
+/// diverse and whose trace is short enough for first uses to count; OLMoE below 1.5 tokens' worth.
 const TRACED_LOW: &[(f64, f64)] =
     &[(0.2, 0.107), (0.8, 0.30), (1.6, 0.36), (3.2, 0.50), (6.4, 0.65), (16.0, 0.81), (32.0, 0.89)];
 
@@ -71,11 +75,11 @@ const TRACED_HIGH: &[(f64, f64)] = &[
 /// Shares of the experts in memory that [`SYNTHETIC`] is given for.
 const SYNTHETIC_FRACTIONS: [f64; 10] = [0.0, 0.05, 0.1, 0.2, 0.286, 0.4, 0.548, 0.7, 0.85, 1.0];
 
-/// (share of the experts that a token uses, hit rates at [`SYNTHETIC_FRACTIONS`]) of LFRU with the routers of `hypura
-/// synth`, whose rows are of different lengths, so that some experts are chosen more often than others, but token after
-/// token independently: replays of drawn routes with 2 of 8, 8 of 128, 4 of 128 and 8 of 384 experts. Two runs of the
-/// engine with 8 of 128 hit 0.523 at 0.286 and 0.819 at 0.548, 0.02 on average above the drawn ones; that line is
-/// between both.
+/// (share of the experts that a token uses, hit rates at [`SYNTHETIC_FRACTIONS`]) of LFRU with the routers of
+/// `hypura synth`, whose rows are of different lengths, so that some experts are chosen more often than
+/// others, but token after token independently: replays of drawn routes with 2 of 8, 8 of 128, 4 of 128 and 8
+/// of 384 experts. Two runs of the engine with 8 of 128 hit 0.523 at 0.286 and 0.819 at 0.548, 0.02 on
+/// average above the drawn ones; that line is between both.
 const SYNTHETIC: [(f64, [f64; 10]); 4] = [
     (8.0 / 384.0, [0.0, 0.112, 0.226, 0.426, 0.59, 0.752, 0.89, 0.96, 0.99, 1.0]),
     (4.0 / 128.0, [0.0, 0.095, 0.19, 0.374, 0.525, 0.696, 0.853, 0.95, 0.99, 1.0]),
@@ -91,8 +95,8 @@ impl Routing {
         if synthetic { Self::Synthetic } else { Self::Traced }
     }
 
-    /// The hit rate with room for `fraction` (0 to 1) of the experts, of which each token uses `used_share` (0 to 1) in
-    /// every layer. Never falls with `fraction`; 1 at 1.
+    /// The hit rate with room for `fraction` (0 to 1) of the experts, of which each token uses `used_share`
+    /// (0 to 1) in every layer. Never falls with `fraction`; 1 at 1.
     #[must_use]
     pub fn hit_rate(self, fraction: f64, used_share: f64) -> HitRate {
         let fraction = fraction.clamp(0.0, 1.0);
@@ -115,8 +119,8 @@ impl Routing {
     }
 }
 
-/// A curve at a share of experts: straight from the origin to its first point, and never below uniform routing, which
-/// carries it to 1 where everything fits.
+/// A curve at a share of experts: straight from the origin to its first point, and never below uniform
+/// routing, which carries it to 1 where everything fits.
 fn traced(curve: &[(f64, f64)], fraction: f64, used_share: f64) -> f64 {
     if fraction <= 0.0 || used_share <= 0.0 {
         return fraction;

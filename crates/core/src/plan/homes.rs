@@ -1,8 +1,8 @@
 //! In which memory each layer is at home: whose kernels compute it.
 //!
 //! A home is decided by the plan and never changes while a model is loaded, because kernels of other devices
-//! round differently. Dense weights of a layer is its attention, norms, router, shared experts and, in a dense
-//! layer, its feed-forward network; its routed experts may be at home elsewhere. The embedding table is
+//! round differently. Dense weights of a layer is its attention, norms, router, shared experts and, in a
+//! dense layer, its feed-forward network; its routed experts may be at home elsewhere. The embedding table is
 //! always the host's, as in llama.cpp; the KV cache follows the dense weights.
 
 use serde::{Deserialize, Serialize};

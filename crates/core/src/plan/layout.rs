@@ -1,9 +1,9 @@
 //! Where the bytes of an expert go: slots, their parts, and what to read to fill them.
 //!
-//! Pure arithmetic over the model's shape. A slot holds every part of one expert. Direct I/O reads whole pages, so a
-//! part lands `shift` bytes into its room. Where slices are whole pages long, the shift is the same for every expert of
-//! a tensor, and the tensor is simply addressed `shift` bytes further on; otherwise the bytes are moved to the start of
-//! the room after the read.
+//! Pure arithmetic over the model's shape. A slot holds every part of one expert. Direct I/O reads whole
+//! pages, so a part lands `shift` bytes into its room. Where slices are whole pages long, the shift is the
+//! same for every expert of a tensor, and the tensor is simply addressed `shift` bytes further on; otherwise
+//! the bytes are moved to the start of the room after the read.
 
 use std::collections::BTreeMap;
 
@@ -166,7 +166,8 @@ fn layer_of(shape: &ModelShape, layer: &ExpertLayer, class: usize) -> LayerLayou
         .iter()
         .map(|stack| {
             let info = &shape.tensors[stack.tensor].info;
-            // A slice is a part of a tensor that fits the file, and files fit the address space of a 64-bit machine.
+            // A slice is a part of a tensor that fits the file, and files fit the address space of a 64-bit
+            // machine.
             let slice_bytes = usize::try_from(stack.slice_bytes).unwrap_or(usize::MAX);
             PartLayout {
                 part: stack.part,

@@ -3,8 +3,8 @@
 //! In this order: the context is cut to what the model was trained for, the ubatch to what has to go through
 //! in one graph and then raised where that costs little; as many layers as fit go to devices; the KV cache is
 //! made smaller where nothing else works; sequences that only remember get what they cost little of; and
-//! where the caller allows it, the context is halved. Loading, predicting and serving a model all ask here, so
-//! that all of them get the same plan.
+//! where the caller allows it, the context is halved. Loading, predicting and serving a model all ask here,
+//! so that all of them get the same plan.
 
 use super::error::PlanError;
 use super::fill::{fill, on_devices};

@@ -1,7 +1,7 @@
 //! Who lives where, for people: bytes of each role and of each layer in memory and on the disk.
 //!
-//! Weights that stream are on the disk; the share of them that has room in memory is counted as cached, because which of
-//! them is there changes from token to token.
+//! Weights that stream are on the disk; the share of them that has room in memory is counted as cached,
+//! because which of them is there changes from token to token.
 
 use super::{ExpertLayout, Plan};
 use crate::model::{ModelShape, ModelTensor, TensorRole};

@@ -1,6 +1,7 @@
 //! Another machine than this one: what a plan would be with a faster disk or more memory.
 //!
-//! Also how a plan is made where something could not be measured: an assumption that the user states. Never one of ours.
+//! Also how a plan is made where something could not be measured: an assumption that the user states. Never
+//! one of ours.
 
 use crate::profile::{Pattern, Profile, ReadRate, Storage};
 
@@ -61,8 +62,9 @@ impl WhatIf {
         Ok(())
     }
 
-    /// The profile with these facts in it. A disk that was measured keeps the form of its curve: all rates are scaled
-    /// so that the best one is the stated one. One that was not gets the stated rate at every size and depth.
+    /// The profile with these facts in it. A disk that was measured keeps the form of its curve: all rates
+    /// are scaled so that the best one is the stated one. One that was not gets the stated rate at every size
+    /// and depth.
     #[must_use]
     pub fn apply(&self, profile: &Profile) -> Profile {
         let mut changed = profile.clone();

@@ -1,9 +1,10 @@
-//! How much to read ahead, decided by token times: nothing, what the next layers will probably use, or further on.
+//! How much to read ahead, decided by token times: nothing, what the next layers will probably use, or
+//! further on.
 //!
-//! Short blocks of tokens of each kind take turns, so that neither a cache that is still filling nor a machine that changes
-//! speaks for one of them; then the fastest is kept for a while, longer each time that the answer is the same. Medians,
-//! because a disturbed token must not decide. Trials cost less than 2% of the speed at stake: twelve tokens without
-//! prefetching in the first 320, and ever fewer.
+//! Short blocks of tokens of each kind take turns, so that neither a cache that is still filling nor a
+//! machine that changes speaks for one of them; then the fastest is kept for a while, longer each time that
+//! the answer is the same. Medians, because a disturbed token must not decide. Trials cost less than 2% of
+//! the speed at stake: twelve tokens without prefetching in the first 320, and ever fewer.
 
 /// How much is read ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +103,8 @@ impl Controller {
         self.switches
     }
 
-    /// A step took this long. All steps that one controller is given have equally many tokens: others are not comparable.
+    /// A step took this long. All steps that one controller is given have equally many tokens: others are not
+    /// comparable.
     pub fn observe(&mut self, token_us: u64) {
         match self.phase {
             Phase::Keep(left) if left > 1 => self.phase = Phase::Keep(left - 1),
@@ -149,8 +151,8 @@ impl Controller {
     }
 }
 
-/// A controller for each number of tokens in a step: steps of two requests, or of a request with drafts, take longer than
-/// others for reasons of their own, and can only be compared with their like.
+/// A controller for each number of tokens in a step: steps of two requests, or of a request with drafts, take
+/// longer than others for reasons of their own, and can only be compared with their like.
 #[derive(Clone, Debug, Default)]
 pub struct Controllers(Vec<Controller>);
 

@@ -1,7 +1,8 @@
 //! Prefetching experts: choosing from a router's scores, and deciding by measurement whether it pays.
 //!
-//! A prediction only moves bytes in time; it saves none, and a wrong one costs disk time and perhaps a slot. Others have
-//! measured anything from +17% to −21%, so a controller compares token times with and without, again and again.
+//! A prediction only moves bytes in time; it saves none, and a wrong one costs disk time and perhaps a slot.
+//! Others have measured anything from +17% to −21%, so a controller compares token times with and without,
+//! again and again.
 
 mod controller;
 mod prediction_stats;
@@ -10,12 +11,13 @@ pub use controller::{Controllers, PrefetchDepth};
 pub use prediction_stats::{HORIZON, PredictionStats};
 use std::time::Duration;
 
-/// Work that the disk is given beyond what is waited for: guessed experts are read while it has less to do than it does in
-/// this time. Enough that it does not run dry while a layer's attention is computed and no read is issued, little enough that a
-/// demand read does not wait long.
+/// Work that the disk is given beyond what is waited for: guessed experts are read while it has less to do
+/// than it does in this time. Enough that it does not run dry while a layer's attention is computed and no
+/// read is issued, little enough that a demand read does not wait long.
 pub const QUEUE: Duration = Duration::from_millis(2);
 
-/// The `used` best-scored experts of each row of `scores` (rows of `experts` scores), each expert once, best rows first.
+/// The `used` best-scored experts of each row of `scores` (rows of `experts` scores), each expert once, best
+/// rows first.
 #[must_use]
 pub fn top_experts(scores: &[f32], experts: usize, used: usize) -> Vec<u32> {
     let mut chosen = Vec::new();

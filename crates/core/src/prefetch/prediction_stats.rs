@@ -1,9 +1,10 @@
 //! Which choices of later routers are worth reading, decided by how often they were right.
 //!
-//! A router applied to the hidden state of an earlier layer is right about its first choices and less so about its last, and
-//! the less the further on it is. How much depends on the model: synthetic Qwen3 weights name the sixth of eight experts three
-//! layers on 77 times in 100, a small trained model the second of four 49 times (docs/experiments.md). So every choice is
-//! held against what the layer then uses, and of each layer as many are prefetched as are mostly right.
+//! A router applied to the hidden state of an earlier layer is right about its first choices and less so
+//! about its last, and the less the further on it is. How much depends on the model: synthetic Qwen3 weights
+//! name the sixth of eight experts three layers on 77 times in 100, a small trained model the second of four
+//! 49 times (docs/experiments.md). So every choice is held against what the layer then uses, and of each
+//! layer as many are prefetched as are mostly right.
 
 use super::PrefetchDepth;
 
@@ -33,7 +34,8 @@ impl Default for PredictionStats {
 }
 
 impl PredictionStats {
-    /// A layer used `truth`, and a router `distance` layers before it (1 is the nearest) had named `ranked`, likeliest first.
+    /// A layer used `truth`, and a router `distance` layers before it (1 is the nearest) had named `ranked`,
+    /// likeliest first.
     pub fn learn(&mut self, distance: usize, ranked: &[u32], truth: impl Fn(u32) -> bool) {
         let Some(shares) = distance.checked_sub(1).and_then(|at| self.shares.get_mut(at)) else { return };
         for (rank, expert) in ranked.iter().enumerate() {
@@ -42,8 +44,8 @@ impl PredictionStats {
         }
     }
 
-    /// How many of the `used` first choices for a layer `distance` ahead to read: all of the nearest, since nobody will know
-    /// better before it needs them.
+    /// How many of the `used` first choices for a layer `distance` ahead to read: all of the nearest, since
+    /// nobody will know better before it needs them.
     #[must_use]
     pub fn worth(&self, distance: usize, used: usize, depth: PrefetchDepth) -> usize {
         let least = match depth {

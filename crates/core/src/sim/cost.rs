@@ -1,7 +1,7 @@
 //! From counted reads to tokens per second, by [`crate::roofline`].
 //!
-//! To the reading time is added one latency for each layer that reads anything: its reads go out together, and the next
-//! layer's cannot be known before.
+//! To the reading time is added one latency for each layer that reads anything: its reads go out together,
+//! and the next layer's cannot be known before.
 
 use crate::roofline::{BoundBy, Times};
 
@@ -28,7 +28,8 @@ pub struct Prediction {
 }
 
 impl Machine {
-    /// The speed at which tokens come that read `bytes_per_token` in `reading_layers_per_token` layers, on average.
+    /// The speed at which tokens come that read `bytes_per_token` in `reading_layers_per_token` layers, on
+    /// average.
     pub fn predict(&self, bytes_per_token: f64, reading_layers_per_token: f64) -> Prediction {
         let disk_s = bytes_per_token / self.disk_bytes_per_s + reading_layers_per_token * self.disk_latency_s;
         let times = Times { read_s: disk_s, compute_s: self.compute_s, sync_s: 0.0 };

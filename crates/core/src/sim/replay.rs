@@ -1,13 +1,13 @@
 //! Replays a trace against a cache.
 //!
-//! What a lookup is: one expert, once a token (or once a ubatch, when prefill is batched). A token visits its layers in
-//! order; all experts of a layer are acquired at once, in ascending order (that of the file), their reads complete, and
-//! they are unpinned before the next layer. A layer counts the tokens that have routes in it: the last one usually
-//! computes only the token whose logits are wanted. One cache serves all layers; for a model of several size classes
-//! replay [`Trace::of_layers`] of each class on a cache of its own.
+//! What a lookup is: one expert, once a token (or once a ubatch, when prefill is batched). A token visits its
+//! layers in order; all experts of a layer are acquired at once, in ascending order (that of the file), their
+//! reads complete, and they are unpinned before the next layer. A layer counts the tokens that have routes in
+//! it: the last one usually computes only the token whose logits are wanted. One cache serves all layers; for
+//! a model of several size classes replay [`Trace::of_layers`] of each class on a cache of its own.
 //!
-//! Invariant: the engine, given the same trace, slots and policy, and without prefetching, makes the same calls of
-//! [`ExpertCache`] in the same order (the engine's `tests/simulator.rs`).
+//! Invariant: the engine, given the same trace, slots and policy, and without prefetching, makes the same
+//! calls of [`ExpertCache`] in the same order (the engine's `tests/simulator.rs`).
 
 use std::collections::BTreeMap;
 
@@ -142,7 +142,8 @@ fn steps(trace: &Trace, options: ReplayOptions) -> impl Iterator<Item = Step> + 
         .filter_map(step_of)
 }
 
-/// One step for `tokens`, which are all of one phase: their layers in order, each expert once with its token count.
+/// One step for `tokens`, which are all of one phase: their layers in order, each expert once with its token
+/// count.
 fn step_of(tokens: &[TraceToken]) -> Option<Step> {
     let phase = tokens.first()?.phase;
     let mut layers: BTreeMap<u32, (u32, BTreeMap<u32, u32>)> = BTreeMap::new();

@@ -1,10 +1,11 @@
 //! Random quant blocks, made directly rather than by quantising floats.
 //!
-//! A [`Pattern`] is a pool of 256 valid blocks of one type whose dequantised values have a given standard deviation
-//! and a mean of zero. Block number `n` of a tensor is a pool block with its quants XORed with 64 bits; both the
-//! choice and the bits come from `rng::at(tensor key, n)`. Quants are uniform, so the XOR keeps their distribution;
-//! scales are never touched. That costs little more than a copy, and since `rng::at` never repeats within a tensor,
-//! no two quantised blocks of a tensor are equal (for F16 and BF16, where fewer bits may vary, it is merely improbable).
+//! A [`Pattern`] is a pool of 256 valid blocks of one type whose dequantised values have a given standard
+//! deviation and a mean of zero. Block number `n` of a tensor is a pool block with its quants XORed with 64
+//! bits; both the choice and the bits come from `rng::at(tensor key, n)`. Quants are uniform, so the XOR
+//! keeps their distribution; scales are never touched. That costs little more than a copy, and since
+//! `rng::at` never repeats within a tensor, no two quantised blocks of a tensor are equal (for F16 and BF16,
+//! where fewer bits may vary, it is merely improbable).
 //!
 //! Layouts are those of `ggml-common.h`, the meaning of scales that of `dequantize_row_*` in `ggml-quants.c`.
 
@@ -136,7 +137,8 @@ fn scales<const N: usize>(low: u8, high: u8, stream: &mut Stream) -> ([u8; N], f
     (std::array::from_fn(|_| low + stream.below(span) as u8), (squares / count).sqrt())
 }
 
-/// Like [`scales`], half of them negative: their quants have a mean of -1/2 that must not become the weights' mean.
+/// Like [`scales`], half of them negative: their quants have a mean of -1/2 that must not become the weights'
+/// mean.
 fn signed_scales<const N: usize>(low: u8, high: u8, stream: &mut Stream) -> ([i8; N], f32) {
     let (magnitudes, rms) = scales::<N>(low, high, stream);
     (magnitudes.map(|scale| if stream.chance(0.5) { -(scale as i8) } else { scale as i8 }), rms)
@@ -194,7 +196,8 @@ fn q3_k(std: f32, stream: &mut Stream, out: &mut Vec<u8>) {
     out.extend(f16_bits(std / (uniform_std(8.0) * rms)).to_le_bytes());
 }
 
-/// The twelve bytes that hold eight 6-bit scales and the same eight numbers as 6-bit mins (`get_scale_min_k4`).
+/// The twelve bytes that hold eight 6-bit scales and the same eight numbers as 6-bit mins
+/// (`get_scale_min_k4`).
 fn packed_scales(scales: [u8; 8]) -> [u8; 12] {
     let mut packed = [0; 12];
     for at in 0..4 {

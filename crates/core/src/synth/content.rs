@@ -1,6 +1,7 @@
 //! The bytes of one tensor as a function of position.
 //!
-//! Owns the choice of generator for each tensor and, under `--unique`, the period after which its bytes repeat.
+//! Owns the choice of generator for each tensor and, under `--unique`, the period after which its bytes
+//! repeat.
 
 use super::blocks::{Pattern, fill_units};
 use super::rng;
@@ -13,8 +14,8 @@ pub(super) const PAGE_BYTES: u64 = 4096;
 /// Standard deviation of a router's logits before some experts are made hotter than others.
 const ROUTER_LOGIT_STD: f32 = 1.5;
 
-/// How far router rows are from their mean length. Longer rows reach the top k more often: the hottest of 128 experts is
-/// used about three times as often as the mean, the coldest hardly ever.
+/// How far router rows are from their mean length. Longer rows reach the top k more often: the hottest of 128
+/// experts is used about three times as often as the mean, the coldest hardly ever.
 const ROUTER_SKEW: f32 = 0.5;
 
 /// What makes a tensor's bytes.
@@ -76,8 +77,8 @@ impl Patterns {
         Some(index)
     }
 
-    /// Turns blocks into a repeating stretch of at most `unique_bytes`, if the pattern's tensors are large enough to
-    /// have one. Call it when all tensors are known.
+    /// Turns blocks into a repeating stretch of at most `unique_bytes`, if the pattern's tensors are large
+    /// enough to have one. Call it when all tensors are known.
     pub(super) fn repeat(&self, content: Content, unique_bytes: u64) -> Content {
         let Content::Blocks { pattern, key } = content else { return content };
         let Some(((_, _, made), &largest)) = self.known.get(pattern).zip(self.largest.get(pattern)) else {

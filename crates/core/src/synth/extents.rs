@@ -20,8 +20,9 @@ pub struct Extent {
 pub enum ExtentSource {
     /// To be made with [`SynthPlan::fill_file`].
     Made,
-    /// Equal to as many bytes of the file of `shard` from `offset` on, which earlier extents of this shard or those of an
-    /// earlier shard have made. All offsets and the size are multiples of 4096. It may as well be made.
+    /// Equal to as many bytes of the file of `shard` from `offset` on, which earlier extents of this shard or
+    /// those of an earlier shard have made. All offsets and the size are multiples of 4096. It may as well be
+    /// made.
     Copied {
         /// The file to copy from.
         shard: usize,

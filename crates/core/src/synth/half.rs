@@ -8,7 +8,8 @@ pub(super) fn f16_bits(value: f32) -> u16 {
         // Subnormal: multiples of 2^-24. Rounding up to 1024 gives the smallest normal number's bits.
         (magnitude * 16_777_216.0).round() as u32
     } else {
-        // The exponent's bias changes from 127 to 15; a carry out of the mantissa rightly raises the exponent.
+        // The exponent's bias changes from 127 to 15; a carry out of the mantissa rightly raises the
+        // exponent.
         (magnitude.to_bits() + 0x1000 - (112 << 23)) >> 13
     };
     sign | bits.min(0x7bff) as u16

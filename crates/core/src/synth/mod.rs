@@ -1,8 +1,8 @@
 //! Synthetic models: GGUFs of real shapes with random but well-scaled weights, for tests and benchmarks.
 //!
-//! A [`SynthPlan`] knows every byte of the files it describes and makes any range of them on demand, so the caller may
-//! write with as many threads as it likes; it does no I/O itself. The files load in llama.cpp and decode to finite
-//! logits; the text is nonsense.
+//! A [`SynthPlan`] knows every byte of the files it describes and makes any range of them on demand, so the
+//! caller may write with as many threads as it likes; it does no I/O itself. The files load in llama.cpp and
+//! decode to finite logits; the text is nonsense.
 //!
 //! * [`shape`] the models, [`tensors`] and [`metadata`] what their architectures require
 //! * [`quant`] which type each tensor gets, [`blocks`] and [`content`] the bytes

@@ -1,7 +1,7 @@
 //! The files of a synthetic model: which tensors, where, and any range of their bytes.
 //!
-//! Invariant: what [`SynthPlan::fill_file`] writes for a range depends on the options and the range alone, never on how
-//! the file is cut into ranges.
+//! Invariant: what [`SynthPlan::fill_file`] writes for a range depends on the options and the range alone,
+//! never on how the file is cut into ranges.
 
 use std::fmt;
 use std::ops::Range;
@@ -27,10 +27,10 @@ pub struct SynthOptions {
     pub layers: Option<u32>,
     /// Number of files, 1 for a plain one.
     pub shards: u32,
-    /// Makes only about this many different bytes for each kind of matrix (one type, one number of inputs) and repeats
-    /// them with that period, so that a file system that shares extents needs little disk; see
-    /// [`SynthPlan::extents`]. Tensors are then aligned to 4096 bytes. From 256 MiB on the experts of a layer still
-    /// differ from each other in every shape; experts of different layers may be equal.
+    /// Makes only about this many different bytes for each kind of matrix (one type, one number of inputs)
+    /// and repeats them with that period, so that a file system that shares extents needs little disk; see
+    /// [`SynthPlan::extents`]. Tensors are then aligned to 4096 bytes. From 256 MiB on the experts of a layer
+    /// still differ from each other in every shape; experts of different layers may be equal.
     pub unique_bytes: Option<u64>,
 }
 
@@ -173,8 +173,8 @@ impl SynthPlan {
         }
     }
 
-    /// Writes the bytes of the file of shard `shard` from `offset` on into `out`: header, tensors and padding alike. What
-    /// lies past the end of the file is zero.
+    /// Writes the bytes of the file of shard `shard` from `offset` on into `out`: header, tensors and padding
+    /// alike. What lies past the end of the file is zero.
     ///
     /// Any range may be asked for, in any order, from any thread.
     pub fn fill_file(&self, shard: usize, offset: u64, out: &mut [u8]) {

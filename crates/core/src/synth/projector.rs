@@ -1,8 +1,8 @@
-//! Synthetic projectors: files of some hundred kilobytes that llama.cpp's `mtmd` loads, one of each kind that a model may
-//! treat in its own way.
+//! Synthetic projectors: files of some hundred kilobytes that llama.cpp's `mtmd` loads, one of each kind that
+//! a model may treat in its own way.
 //!
-//! Keys and names are those of `clip-impl.h`, shapes those that the graphs in `tools/mtmd/models` want. Weights are random:
-//! different pictures and sounds give different rows, and no row means anything.
+//! Keys and names are those of `clip-impl.h`, shapes those that the graphs in `tools/mtmd/models` want.
+//! Weights are random: different pictures and sounds give different rows, and no row means anything.
 
 use std::fmt;
 
@@ -21,7 +21,8 @@ pub enum ProjectorKind {
     Gemma3,
     /// Ultravox's: sounds alone, through Whisper's encoder; 25 rows for half a minute.
     Ultravox,
-    /// Qwen2.5-Omni's: pictures as Qwen2-VL, and sounds through Whisper's encoder; 750 rows for half a minute.
+    /// Qwen2.5-Omni's: pictures as Qwen2-VL, and sounds through Whisper's encoder; 750 rows for half a
+    /// minute.
     Omni,
 }
 
@@ -41,7 +42,8 @@ const MOST_ROWS: u64 = 64;
 const BANDS: u64 = 40;
 /// Places in half a minute of sound, as Whisper has it.
 const PLACES: u64 = 1500;
-/// Places that become one row of Ultravox; one that llama.cpp rounds to the same number of rows wherever it counts them.
+/// Places that become one row of Ultravox; one that llama.cpp rounds to the same number of rows wherever it
+/// counts them.
 const STACKED: u64 = 60;
 
 struct Tensors(Vec<(String, Vec<u64>, Init)>);
@@ -327,7 +329,8 @@ pub fn picture(seed: u8, width: u32, height: u32) -> Vec<u8> {
     file
 }
 
-/// A sound file that no other `seed` makes: a WAVE of one channel in 16 bits, 16,000 samples a second, some tones.
+/// A sound file that no other `seed` makes: a WAVE of one channel in 16 bits, 16,000 samples a second, some
+/// tones.
 #[must_use]
 pub fn sound(seed: u8, seconds: f32) -> Vec<u8> {
     const RATE: u32 = 16_000;

@@ -1,8 +1,8 @@
 //! Which quantisation each tensor of a synthetic model gets.
 //!
-//! Owns the `--quant` names and the rule that turns one of them into a [`GgmlType`] for each tensor. The rules are those
-//! of llama.cpp's quantiser where they decide sizes; where it would need a type that is not generated here, the nearest
-//! smaller or equal-precision type is taken.
+//! Owns the `--quant` names and the rule that turns one of them into a [`GgmlType`] for each tensor. The
+//! rules are those of llama.cpp's quantiser where they decide sizes; where it would need a type that is not
+//! generated here, the nearest smaller or equal-precision type is taken.
 
 use std::fmt;
 use std::str::FromStr;
@@ -151,8 +151,8 @@ impl Quant {
     }
 }
 
-/// The layers that llama.cpp's `*_M` mixtures give more bits: the first and last eighth and every third between
-/// (`use_more_bits` of `llama-quant.cpp`).
+/// The layers that llama.cpp's `*_M` mixtures give more bits: the first and last eighth and every third
+/// between (`use_more_bits` of `llama-quant.cpp`).
 const fn deserves_more_bits(layer: u32, layers: u32) -> bool {
     layer < layers / 8 || layer >= 7 * layers / 8 || (layer - layers / 8) % 3 == 2
 }

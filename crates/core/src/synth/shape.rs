@@ -1,9 +1,9 @@
 //! The models that can be synthesised: names and dimensions.
 //!
-//! Dimensions are those of the published `config.json` of each model. The `tiny-*` shapes have the same architecture
-//! and the same structural features (leading dense layers, shared experts, sinks, biases, head sizes that do not follow
-//! from the embedding) at a few megabytes; their matrices are multiples of 256 wide so that K-quants work, except
-//! where the real model's are not.
+//! Dimensions are those of the published `config.json` of each model. The `tiny-*` shapes have the same
+//! architecture and the same structural features (leading dense layers, shared experts, sinks, biases, head
+//! sizes that do not follow from the embedding) at a few megabytes; their matrices are multiples of 256 wide
+//! so that K-quants work, except where the real model's are not.
 
 use std::fmt;
 use std::str::FromStr;

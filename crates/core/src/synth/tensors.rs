@@ -1,8 +1,9 @@
 //! The tensors of each architecture: llama.cpp's names and shapes, and how their values are drawn.
 //!
-//! Names and shapes are those that `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create. Weights have a
-//! standard deviation of 1/√fan-in, so that every matrix keeps the scale of a normalised input and the residual stream
-//! grows only as the square root of the number of layers.
+//! Names and shapes are those that
+//! `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create. Weights have a
+//! standard deviation of 1/√fan-in, so that every matrix keeps the scale of a normalised input and the
+//! residual stream grows only as the square root of the number of layers.
 
 use super::quant::TensorClass;
 use super::shape::{Architecture, Dims, Experts, Latent};
@@ -34,10 +35,10 @@ pub(super) struct TensorSpec {
 /// Standard deviation of logits: enough that a sample is decided by few tokens, as in trained models.
 const LOGIT_STD: f32 = 2.5;
 
-/// What attention and feed-forward networks add to the residual stream, relative to what they would with 1/√fan-in.
-/// Without it the part that all tokens of a context share (attention averages, and each layer amplifies the average)
-/// drowns the tokens themselves after some tens of layers, and routers send nearly every token to the same experts.
-/// GPT-2 scales the same matrices down, by 1/√(2 · layers).
+/// What attention and feed-forward networks add to the residual stream, relative to what they would with
+/// 1/√fan-in. Without it the part that all tokens of a context share (attention averages, and each layer
+/// amplifies the average) drowns the tokens themselves after some tens of layers, and routers send nearly
+/// every token to the same experts. GPT-2 scales the same matrices down, by 1/√(2 · layers).
 const ATTENTION_GAIN: f32 = 0.25;
 const FFN_GAIN: f32 = 0.5;
 

@@ -1,8 +1,9 @@
 //! A usable byte-level BPE vocabulary of any size.
 //!
-//! Tokens 0 to 255 are the bytes, then come a few merged pieces of English, then filler words of syllables that the
-//! tokenizer never produces but that read as words when sampled, then the special tokens at the very end. So any text
-//! can be encoded and decoded, and the vocabulary has the shape's real size, as embedding and output need it.
+//! Tokens 0 to 255 are the bytes, then come a few merged pieces of English, then filler words of syllables
+//! that the tokenizer never produces but that read as words when sampled, then the special tokens at the very
+//! end. So any text can be encoded and decoded, and the vocabulary has the shape's real size, as embedding
+//! and output need it.
 
 use super::shape::{Architecture, Dims};
 use crate::gguf::{Array, Metadata};
@@ -112,8 +113,8 @@ fn tokens(count: usize, specials: &[&str]) -> (Vec<String>, Vec<i32>) {
     (tokens, types)
 }
 
-/// The character that stands for a byte in byte-level BPE: itself if it is printable, otherwise one from U+0100 on
-/// (`bytes_to_unicode` of GPT-2's `encoder.py`).
+/// The character that stands for a byte in byte-level BPE: itself if it is printable, otherwise one from
+/// U+0100 on (`bytes_to_unicode` of GPT-2's `encoder.py`).
 fn byte_symbol(byte: u8) -> char {
     let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
     if printable(byte) {
@@ -123,8 +124,8 @@ fn byte_symbol(byte: u8) -> char {
     char::from_u32(0x100 + before).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// Word number `index` of at least two syllables, with the space before it: no two are equal, and none is a piece that
-/// the merges make.
+/// Word number `index` of at least two syllables, with the space before it: no two are equal, and none is a
+/// piece that the merges make.
 fn filler(index: usize) -> String {
     const CONSONANTS: &[u8; 16] = b"bdfghjklmnprstvz";
     const VOWELS: &[u8; 4] = b"aeio";

@@ -5,12 +5,13 @@
 //! {"format":"route-trace/1","model":"…","layers":48,"experts":128,"used":8,"expert_bytes":3059712}
 //! {"phase":"decode","layers":[[0,[49,19],[0.7,0.3]],[1,[68,55]]]}
 //! ```
-//! A layer is `[layer, [expert ids]]` or `[layer, [expert ids], [router weights]]`; layers without experts are left
-//! out. Compression is the caller's business.
+//! A layer is `[layer, [expert ids]]` or `[layer, [expert ids], [router weights]]`; layers without experts
+//! are left out. Compression is the caller's business.
 //!
-//! Invariants of what [`TraceReader`] returns and [`TraceWriter`] accepts: layers strictly increase and are below
-//! `layers`; the ids of a layer are 1 to `used` distinct numbers below `experts`; there are as many weights as ids,
-//! all finite, or none. A line is read only up to [`MAX_LINE_BYTES`], so a hostile file cannot ask for more memory.
+//! Invariants of what [`TraceReader`] returns and [`TraceWriter`] accepts: layers strictly increase and are
+//! below `layers`; the ids of a layer are 1 to `used` distinct numbers below `experts`; there are as many
+//! weights as ids, all finite, or none. A line is read only up to [`MAX_LINE_BYTES`], so a hostile file
+//! cannot ask for more memory.
 
 mod read;
 mod write;
@@ -47,8 +48,8 @@ pub struct TraceHeader {
     pub expert_bytes: u64,
 }
 
-/// What a token was computed for. A recorder that sees only graphs tells them apart by size: a token computed alone is
-/// `Decode`, tokens computed together are `Prefill`.
+/// What a token was computed for. A recorder that sees only graphs tells them apart by size: a token computed
+/// alone is `Decode`, tokens computed together are `Prefill`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {

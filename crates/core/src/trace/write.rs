@@ -6,8 +6,8 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 
 use super::{LayerRoutes, MAX_LINE_BYTES, TraceError, TraceHeader, TraceToken};
 
-/// Writes a trace, one line a token. Dropping it loses nothing that [`Self::token`] returned `Ok` for, except what
-/// `sink` itself buffers: call [`Self::finish`].
+/// Writes a trace, one line a token. Dropping it loses nothing that [`Self::token`] returned `Ok` for, except
+/// what `sink` itself buffers: call [`Self::finish`].
 #[derive(Debug)]
 pub struct TraceWriter<W> {
     sink: W,

@@ -1,7 +1,7 @@
 //! GPUs: each one that ggml found, or what keeps it from finding one that is there.
 //!
-//! ggml sees only what the build has a backend for (Cargo features `vulkan`, `cuda`, `metal`) and what that backend finds a
-//! driver for, so an absent device has one of two causes, and each has its own fix.
+//! ggml sees only what the build has a backend for (Cargo features `vulkan`, `cuda`, `metal`) and what that
+//! backend finds a driver for, so an absent device has one of two causes, and each has its own fix.
 
 use hypura_core::plan::human_bytes;
 use hypura_core::profile::Device;

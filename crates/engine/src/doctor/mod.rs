@@ -1,7 +1,7 @@
 //! What of this machine helps or hinders streaming, each with a verdict and a way out.
 //!
-//! Looks only; what the system does not tell is said to be unknown. Each part gathers facts and then judges them in a
-//! function of its own, which tests call with facts of other machines.
+//! Looks only; what the system does not tell is said to be unknown. Each part gathers facts and then judges
+//! them in a function of its own, which tests call with facts of other machines.
 
 mod compute;
 mod disk;

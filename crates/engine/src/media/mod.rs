@@ -5,9 +5,9 @@
 //! - [`prompt`]: a prompt whose tokens stand for media where they are negative
 //! - `table`: what each negative token stands for, and where rows are
 //!
-//! The rest of the engine keeps counting tokens: a picture (or a piece of a sound) of n rows is n equal negative tokens, whose
-//! number nothing else gets. So a prompt that begins as an earlier one did, with the same media, finds their rows in memory, and
-//! one with another medium does not.
+//! The rest of the engine keeps counting tokens: a picture (or a piece of a sound) of n rows is n equal
+//! negative tokens, whose number nothing else gets. So a prompt that begins as an earlier one did, with the
+//! same media, finds their rows in memory, and one with another medium does not.
 
 pub mod picture;
 pub mod projector;
@@ -32,7 +32,8 @@ pub enum MediaKind {
 }
 
 impl MediaKind {
-    /// What a file is, by its first bytes. An unknown format counts as a picture, and decoding will reject it.
+    /// What a file is, by its first bytes. An unknown format counts as a picture, and decoding will reject
+    /// it.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         if sound::is_sound(bytes) { Self::Sound } else { Self::Picture }

@@ -1,17 +1,19 @@
-//! From the bytes of a picture file to its pixels, in Rust, within bounds that are known before anything is decoded.
+//! From the bytes of a picture file to its pixels, in Rust, within bounds that are known before anything is
+//! decoded.
 //!
-//! Not by mtmd's helper: what that cannot read it hands to an ffmpeg of the system, and it inflates a PNG before it looks how
-//! large the picture is.
+//! Not by mtmd's helper: what that cannot read it hands to an ffmpeg of the system, and it inflates a PNG
+//! before it looks how large the picture is.
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use std::io::Cursor;
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes that decoding a picture may take: 64 megapixels of a JPEG. One picture is decoded at a time, and the plan of a model
-/// with a projector counts them.
+/// Bytes that decoding a picture may take: 64 megapixels of a JPEG. One picture is decoded at a time, and the
+/// plan of a model with a projector counts them.
 pub const WORK_BYTES: u64 = 192 << 20;
 
-/// Larger pictures are made smaller before the projector sees them: it keeps several copies, and scales them down further.
+/// Larger pictures are made smaller before the projector sees them: it keeps several copies, and scales them
+/// down further.
 const MOST_PIXELS: u64 = 16 << 20;
 
 /// Decoded pictures exist one at a time.
@@ -93,7 +95,8 @@ fn decoder(bytes: &[u8]) -> Result<impl ImageDecoder, PictureError> {
     if pixels == 0 {
         return Err(PictureError::Empty);
     }
-    // What is decoded, what its decoder needs, and, where that is not red, green and blue already, those beside it.
+    // What is decoded, what its decoder needs, and, where that is not red, green and blue already, those
+    // beside it.
     let decoded = decoder.total_bytes();
     let plain = decoder.color_type() == image::ColorType::Rgb8;
     let beside = working_bytes(format, bytes) + if plain { 0 } else { 3 };
@@ -136,8 +139,9 @@ fn rgb(image: DynamicImage) -> Picture {
     Picture { width, height, rgb }
 }
 
-/// Half as wide and as high: each pixel the mean of four. A last odd row or column is left out. In place: what is written lies
-/// before what is still to be read, and a copy would be memory that the plan does not know.
+/// Half as wide and as high: each pixel the mean of four. A last odd row or column is left out. In place:
+/// what is written lies before what is still to be read, and a copy would be memory that the plan does not
+/// know.
 fn halve(picture: &mut Picture) {
     let (width, height) = ((picture.width / 2).max(1), (picture.height / 2).max(1));
     let row = picture.width as usize * 3;
@@ -233,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_picture_that_would_take_too_much_is_refused_before_it_is_decoded() {
-        // A PNG header of 100000 × 100000 pixels, and one of few pixels that inflates to a gigabyte of nothing.
+        // A PNG header of 100000 × 100000 pixels, and one of few pixels that inflates to a gigabyte of
+        // nothing.
         let mut huge = encoded(ImageFormat::Png, 8, 8);
         huge[16..20].copy_from_slice(&100_000u32.to_be_bytes());
         huge[20..24].copy_from_slice(&100_000u32.to_be_bytes());

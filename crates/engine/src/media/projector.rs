@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use super::sound::MOST_SECONDS;
 use super::{Modalities, picture};
 
-/// Numbers that no projector has more of; llama.cpp takes memory for each layer before it looks for its tensors.
+/// Numbers that no projector has more of; llama.cpp takes memory for each layer before it looks for its
+/// tensors.
 const MOST: &[(&str, u64)] = &[
     ("block_count", 1024),
     ("embedding_length", 1 << 17),
@@ -59,8 +60,8 @@ pub enum ProjectorError {
 pub struct PlannedProjector {
     /// The file.
     pub path: PathBuf,
-    /// Bytes of everything: weights, compute buffers for the largest picture and the longest piece of a sound, their rows, and
-    /// what both are on their way there.
+    /// Bytes of everything: weights, compute buffers for the largest picture and the longest piece of a
+    /// sound, their rows, and what both are on their way there.
     pub bytes: u64,
     /// What it can be shown.
     pub modalities: Modalities,
@@ -80,8 +81,8 @@ impl PlannedProjector {
         MediaNeeds { bytes: self.bytes, graph_tokens: if self.non_causal { self.most_rows } else { 0 } }
     }
 
-    /// Reads the header, checks it, and has llama.cpp build its graph without memory. `sequences` may have a picture at the same
-    /// time.
+    /// Reads the header, checks it, and has llama.cpp build its graph without memory. `sequences` may have a
+    /// picture at the same time.
     ///
     /// # Errors
     /// [`ProjectorError`].
@@ -130,7 +131,8 @@ const MOST_RATE: u64 = 24_000;
 
 fn bytes(found: &ProjectorUse, weights: Weights, sequences: u32) -> u64 {
     let sequences = u64::from(sequences.max(1));
-    // Measured for a picture and a piece of sound of the size that mtmd reserves memory for; larger ones need in proportion.
+    // Measured for a picture and a piece of sound of the size that mtmd reserves memory for; larger ones need
+    // in proportion.
     let vision = grown(found.vision_bytes, weights.vision, found.probe_pixels, found.most_pixels);
     let audio = grown(found.audio_bytes, weights.audio, found.probe_steps, found.most_steps);
     // mtmd's own copy, and one for each sequence that is in the middle of a picture or a sound.
@@ -144,7 +146,8 @@ fn bytes(found: &ProjectorUse, weights: Weights, sequences: u32) -> u64 {
         all = all.saturating_add(picture::WORK_BYTES);
     }
     if found.audio {
-        // A sound on its way: its samples twice, and three times what they become. That stays with a request until it is encoded.
+        // A sound on its way: its samples twice, and three times what they become. That stays with a request
+        // until it is encoded.
         let samples = MOST_RATE * F32 * u64::from(MOST_SECONDS);
         let spectrum = found.sound_numbers.saturating_mul(F32 * u64::from(MOST_SECONDS));
         all = all.saturating_add(2 * samples).saturating_add(spectrum.saturating_mul(3 + sequences));
@@ -275,8 +278,8 @@ fn check_ears(header: &GgufSet, projector_type: &str) -> Result<(), String> {
     if !matches!(projector_type, "ultravox" | "voxtral" | "meralion") || stacked <= 1 {
         return Ok(());
     }
-    // llama.cpp counts the rows in two ways (`clip_n_output_tokens`, and `build_stack` with ggml's GGML_PAD, which is meant for
-    // powers of two) and ends the program where they differ.
+    // llama.cpp counts the rows in two ways (`clip_n_output_tokens`, and `build_stack` with ggml's GGML_PAD,
+    // which is meant for powers of two) and ends the program where they differ.
     let embedding = number("clip.audio.embedding_length").unwrap_or(0);
     let expected = COLUMNS.div_ceil(stacked) / 2 / pooled;
     let (length, stride) = (PLACES / pooled * embedding, embedding * stacked);
@@ -287,7 +290,8 @@ fn check_ears(header: &GgufSet, projector_type: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What the graphs of common projectors read although llama.cpp's loader takes its absence. Of two with `|` one will do.
+/// What the graphs of common projectors read although llama.cpp's loader takes its absence. Of two with `|`
+/// one will do.
 fn needed(prefix: &str, projector_type: &str) -> &'static [&'static str] {
     match (prefix, projector_type) {
         // The encoder of Whisper. Its convolutions, and what follows it, are looked for by the loader.
@@ -415,7 +419,8 @@ mod tests {
             bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
             planned(&bad).unwrap_err().to_string()
         };
-        // Divided by; counted in two ways that differ; more bands than a convolution takes; more layers than there are.
+        // Divided by; counted in two ways that differ; more bands than a convolution takes; more layers than
+        // there are.
         assert!(number("clip.audio.projector.stack_factor", 0).contains("cannot be"));
         assert!(number("clip.audio.projector.stack_factor", 8).contains("does not fit"));
         assert!(number("clip.audio.num_mel_bins", 80).contains("convolutions"));

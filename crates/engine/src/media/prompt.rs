@@ -1,4 +1,5 @@
-//! A prompt with pictures and sounds: tokens, of which the negative ones stand for rows that a projector makes.
+//! A prompt with pictures and sounds: tokens, of which the negative ones stand for rows that a projector
+//! makes.
 
 use hypura_ggml::{MediaChunk, MediaError, Medium, PromptPart as Uncut, PromptPiece, Token, Vocab};
 use serde_json::{Value, json};
@@ -18,8 +19,8 @@ use crate::request::{MediaFile, PromptPart};
 /// What stands in the name of a [`marker`].
 pub const MARKER_NAME: &str = "media";
 
-/// The text that stands for a medium in messages and prompts until they are cut into tokens. Different in every process, so
-/// that nobody writes one by accident or on purpose.
+/// The text that stands for a medium in messages and prompts until they are cut into tokens. Different in
+/// every process, so that nobody writes one by accident or on purpose.
 #[must_use]
 pub fn marker() -> &'static str {
     static MARKER: OnceLock<String> = OnceLock::new();
@@ -30,14 +31,16 @@ pub fn marker() -> &'static str {
     })
 }
 
-/// A part of a message's content, in OpenAI's shape, where a medium is: chat templates put a [`marker`] there.
+/// A part of a message's content, in OpenAI's shape, where a medium is: chat templates put a [`marker`]
+/// there.
 #[must_use]
 pub fn marker_part() -> Value {
     json!({"type": "media_marker", "text": marker()})
 }
 
-/// A text for which no template says where its media are, with [`marker`]s: at the tags that it has (`[img-0]`, `[img-1]` …),
-/// in front where it has none. Returns the media in the order of the markers; those without a tag are left out, as in Ollama.
+/// A text for which no template says where its media are, with [`marker`]s: at the tags that it has
+/// (`[img-0]`, `[img-1]` …), in front where it has none. Returns the media in the order of the markers; those
+/// without a tag are left out, as in Ollama.
 #[must_use]
 pub fn tagged(text: &str, media: &[MediaFile]) -> (String, Vec<MediaFile>) {
     let mut out = String::with_capacity(text.len());
@@ -222,8 +225,9 @@ pub(crate) fn decode(tools: Option<&MediaTools>, media: &[&[u8]]) -> Result<Deco
     Ok(DecodedMedia { media: decoded(tools, &kinds, media)?, _turn: turn })
 }
 
-/// Cuts a rendered prompt into tokens and rows of media. `parts` are texts and whether they came from outside, so that control
-/// tokens are not read in them; each [`marker`] in them is the next of `which` of the media.
+/// Cuts a rendered prompt into tokens and rows of media. `parts` are texts and whether they came from
+/// outside, so that control tokens are not read in them; each [`marker`] in them is the next of `which` of
+/// the media.
 ///
 /// # Errors
 /// [`MediaPromptError`].

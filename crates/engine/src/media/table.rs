@@ -71,7 +71,8 @@ impl MediaTable {
         Some(known)
     }
 
-    /// Forgets media that no request has and of which `is_held` says that no memory has them, where there are many.
+    /// Forgets media that no request has and of which `is_held` says that no memory has them, where there are
+    /// many.
     pub fn tidy(&self, is_held: impl Fn(Token) -> bool) {
         /// The two maps of the table.
         const OWN: usize = 2;

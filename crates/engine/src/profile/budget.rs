@@ -1,13 +1,14 @@
 //! What measuring may take: at most 15 seconds, however slow the machine. Nothing here looks at a clock.
 //!
-//! The disk comes first and has an end of its own, so that there is always time for the processor; what there is no time
-//! for stays unmeasured, the types of weights that are used least before the others.
+//! The disk comes first and has an end of its own, so that there is always time for the processor; what there
+//! is no time for stays unmeasured, the types of weights that are used least before the others.
 
 use std::time::Duration;
 
 /// All of it.
 pub const MOST: Duration = Duration::from_secs(15);
-/// The disk, scratch file included. A read that is out cannot be taken back: the last of them may come a little later.
+/// The disk, scratch file included. A read that is out cannot be taken back: the last of them may come a
+/// little later.
 pub(super) const DISK_END: Duration = Duration::from_secs(7);
 /// When no further type of weight is begun. Memory comes after that.
 const CPU_END: Duration = Duration::from_millis(12_500);
@@ -15,7 +16,8 @@ const CPU_END: Duration = Duration::from_millis(12_500);
 pub(super) const TOUCH: Duration = Duration::from_millis(800);
 /// When nothing is measured once more to be surer of it.
 const REPEATS_END: Duration = Duration::from_millis(13_800);
-/// The types that most models are made of are measured whatever it takes: without them nothing can be predicted.
+/// The types that most models are made of are measured whatever it takes: without them nothing can be
+/// predicted.
 const LEAST_QUANTS: usize = 3;
 
 /// What is left for the disk after `elapsed`.
@@ -23,7 +25,8 @@ pub(super) fn disk_left(elapsed: Duration) -> Duration {
     DISK_END.saturating_sub(elapsed)
 }
 
-/// Whether another type of weight is measured, when `measured` of them were, of which the slowest took `longest`.
+/// Whether another type of weight is measured, when `measured` of them were, of which the slowest took
+/// `longest`.
 pub(super) fn may_measure_quant(elapsed: Duration, measured: usize, longest: Duration) -> bool {
     measured < LEAST_QUANTS || elapsed + longest <= CPU_END
 }
@@ -37,7 +40,8 @@ pub(super) fn may_repeat(elapsed: Duration, expected: Duration) -> bool {
 mod tests {
     use super::*;
 
-    /// Types that are measured in two rounds of ten on a machine that takes `each` of them, and when that ends.
+    /// Types that are measured in two rounds of ten on a machine that takes `each` of them, and when that
+    /// ends.
     fn quants(start: Duration, each: Duration) -> (usize, Duration) {
         let (mut now, mut measured) = (start, 0);
         for _ in 0..20 {

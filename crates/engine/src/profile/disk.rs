@@ -66,8 +66,8 @@ fn first(options: &ProfileOptions, facts: Storage, limit: Duration) -> Storage {
     }
 }
 
-/// Measures again what the program reads with, and keeps the median of each cell: a disk is faster in one moment and
-/// slower in the next, and what is predicted is neither.
+/// Measures again what the program reads with, and keeps the median of each cell: a disk is faster in one
+/// moment and slower in the next, and what is predicted is neither.
 fn again(options: &ProfileOptions, mut storage: Storage, start: Instant) -> Storage {
     let config = ProbeConfig {
         patterns: vec![probe::Pattern::Random, probe::Pattern::Sequential],

@@ -211,9 +211,9 @@ fn keep_better(best: &mut MatmulRate, other: &MatmulRate) {
     better(&mut best.expert_prefill_flops_per_s, other.expert_prefill_flops_per_s);
 }
 
-/// Touches fresh memory as slots are made of, page after page. Returns the rate of the later half, and how many bytes came
-/// much faster before: the system gives what was just freed first, and a virtual machine may have to ask its host for the
-/// rest.
+/// Touches fresh memory as slots are made of, page after page. Returns the rate of the later half, and how
+/// many bytes came much faster before: the system gives what was just freed first, and a virtual machine may
+/// have to ask its host for the rest.
 fn touch_bandwidth(options: &ProfileOptions, available_bytes: Option<u64>) -> Option<(f64, u64)> {
     /// How much faster a part is that the system had at hand.
     const READY: f64 = 4.0;

@@ -1,9 +1,11 @@
-//! The profile on disk: one file for each disk of a machine and number of threads, valid for one machine, disk, version
-//! and format.
+//! The profile on disk: one file for each disk of a machine and number of threads, valid for one machine,
+//! disk, version and format.
 //!
-//! Only rates are remembered. What the system tells without measuring (free memory, limits, devices) is asked again.
+//! Only rates are remembered. What the system tells without measuring (free memory, limits, devices) is asked
+//! again.
 //!
-//! A file that cannot be read, or that is valid for something else, is measured again and replaced; it is never an error.
+//! A file that cannot be read, or that is valid for something else, is measured again and replaced; it is
+//! never an error.
 
 use hypura_core::profile::{Memory, PROFILE_FORMAT, Profile, ProfileKey, Storage};
 use sha2::{Digest as _, Sha256};
@@ -17,7 +19,8 @@ use crate::hex::hex;
 
 /// Share of the processor that others may use without spoiling a measurement.
 pub const DISTURBED_SHARE: f64 = 0.1;
-/// How long a spoilt measurement has to do, in seconds: a machine that is always busy is not measured at every question.
+/// How long a spoilt measurement has to do, in seconds: a machine that is always busy is not measured at
+/// every question.
 const DISTURBED_FOR_S: u64 = 600;
 
 /// Where a profile came from.
@@ -43,8 +46,8 @@ pub struct Remembered {
     pub origin: Origin,
 }
 
-/// Where profiles are kept: `$XDG_CACHE_HOME/hypura`, otherwise the system's place in the home directory. `None` when
-/// there is no home.
+/// Where profiles are kept: `$XDG_CACHE_HOME/hypura`, otherwise the system's place in the home directory.
+/// `None` when there is no home.
 #[must_use]
 pub fn cache_folder() -> Option<PathBuf> {
     let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -97,7 +100,8 @@ impl Need<'_> {
 /// In the place of a disk's name in profiles without one.
 const NO_DISK: &str = "no disk";
 
-/// Kind and device alone would take any network mount for any other, and any image for the one that was `loop0` before.
+/// Kind and device alone would take any network mount for any other, and any image for the one that was
+/// `loop0` before.
 fn name_of_disk(target: &Path) -> String {
     let file_system = hypura_storage::disk::file_system_of(target).unwrap_or_default();
     let kind = file_system.kind.as_deref().unwrap_or("unknown file system");
@@ -107,8 +111,8 @@ fn name_of_disk(target: &Path) -> String {
     format!("{kind} on {device}, {source}{id}")
 }
 
-/// The remembered profile if it is good enough, otherwise what `measure` returns, which is then remembered in `folder`.
-/// `measure` gets the reason.
+/// The remembered profile if it is good enough, otherwise what `measure` returns, which is then remembered in
+/// `folder`. `measure` gets the reason.
 pub fn recall(
     folder: Option<&Path>,
     need: &Need<'_>,
@@ -171,8 +175,8 @@ fn with_facts(stored: Profile, need: &Need<'_>) -> Profile {
     }
 }
 
-/// One file for each disk, so that measuring one does not forget another. The names of disks are long and have slashes:
-/// a part of it is for people, the number behind it tells it from others.
+/// One file for each disk, so that measuring one does not forget another. The names of disks are long and
+/// have slashes: a part of it is for people, the number behind it tells it from others.
 fn file_name(key: &ProfileKey) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = key.disk.chars().take(32).map(plain).collect();

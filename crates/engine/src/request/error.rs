@@ -1,4 +1,5 @@
-//! Why a request was refused, or failed while it ran: what a client is told, without what only this process can hold.
+//! Why a request was refused, or failed while it ran: what a client is told, without what only this process
+//! can hold.
 
 use hypura_ggml::Token;
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::{LogitsHash, RequestError};
 use crate::stream::StreamStats;
 
-/// Gets the events of a request, on the scheduler's thread: it must not block. False: nobody listens any more.
+/// Gets the events of a request, on the scheduler's thread: it must not block. False: nobody listens any
+/// more.
 pub type Sink = Box<dyn FnMut(Event) -> bool + Send>;
 
 /// Gets the vectors of texts, once; not scaled to any length. Not called when nobody waits any more.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// FNV-1a over the bits of every logit, in order (Fowler, Noll, Vo; 64-bit constants of the published algorithm, applied
-/// to 32-bit words).
+/// FNV-1a over the bits of every logit, in order (Fowler, Noll, Vo; 64-bit constants of the published
+/// algorithm, applied to 32-bit words).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogitsHash {
     state: u64,

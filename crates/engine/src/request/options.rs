@@ -32,11 +32,11 @@ pub struct Options {
     pub logprobs: Option<u32>,
     /// At least this many tokens of context; clamped to what the plan has room for.
     pub num_ctx: Option<u32>,
-    /// The context may grow up to so many tokens while the answer is written, instead of ending it or dropping a part of it;
-    /// `None`: it stays as it was when the answer began.
+    /// The context may grow up to so many tokens while the answer is written, instead of ending it or
+    /// dropping a part of it; `None`: it stays as it was when the answer began.
     pub num_ctx_most: Option<u32>,
-    /// Where the context is full, go on without half of what comes after so many tokens of the beginning; otherwise, and after a
-    /// prompt with media, the answer ends there.
+    /// Where the context is full, go on without half of what comes after so many tokens of the beginning;
+    /// otherwise, and after a prompt with media, the answer ends there.
     pub shift: Option<u32>,
     /// Go on after tokens that end a text.
     pub ignore_end: bool,

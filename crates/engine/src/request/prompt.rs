@@ -1,6 +1,7 @@
 //! Prompts as data: tokens, or texts and media files that the engine cuts into tokens itself.
 //!
-//! Nothing here needs a model, so that a prompt can be made where none is loaded, and be sent to where one is.
+//! Nothing here needs a model, so that a prompt can be made where none is loaded, and be sent to where one
+//! is.
 
 use hypura_ggml::Token;
 use serde::{Deserialize, Serialize};

@@ -6,8 +6,9 @@
 //! - `scheduler`: the thread that owns the model and steps it
 //! - `text_tools`: tokens, text and chat templates from any thread
 //!
-//! One thread owns the model, its context and its samplers; handles talk to it through the queue. Requests join and leave
-//! between steps ([`crate::session`] has the loop). No other thread ever waits for a step: status is a snapshot.
+//! One thread owns the model, its context and its samplers; handles talk to it through the queue. Requests
+//! join and leave between steps ([`crate::session`] has the loop). No other thread ever waits for a step:
+//! status is a snapshot.
 
 mod queue;
 mod runner;

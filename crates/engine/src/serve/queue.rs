@@ -1,4 +1,5 @@
-//! What handles and the scheduler share: the queue of waiting requests, the step in progress, and the latest status.
+//! What handles and the scheduler share: the queue of waiting requests, the step in progress, and the latest
+//! status.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -101,7 +102,8 @@ impl Queue {
         Ok(id)
     }
 
-    /// For the scheduler: the next requests, as far as there are sequences for them. Waits while `idle` and nothing is to do.
+    /// For the scheduler: the next requests, as far as there are sequences for them. Waits while `idle` and
+    /// nothing is to do.
     pub fn take(&self, running: usize, idle: bool) -> Work {
         let mut inbox = lock(&self.inbox);
         inbox.running = running;
@@ -134,8 +136,8 @@ impl Queue {
         !inbox.waiting.is_empty() || inbox.stop != Stop::No
     }
 
-    /// For the scheduler: a step of these requests and their tokens begins. False: one of them is cancelled already, or
-    /// everything is to end now.
+    /// For the scheduler: a step of these requests and their tokens begins. False: one of them is cancelled
+    /// already, or everything is to end now.
     pub fn begin_step(&self, parts: Vec<(Arc<AtomicBool>, usize)>) -> bool {
         let mut step = lock(&self.step);
         // With the step locked: a stop or a cancellation after this finds the step, and raises the flag.
@@ -154,8 +156,8 @@ impl Queue {
         self.abort.store(false, Ordering::Relaxed);
     }
 
-    /// Cancels a request. The step in progress is stopped when it is mostly for cancelled requests; otherwise it ends by
-    /// itself soon, and nobody else's work is lost.
+    /// Cancels a request. The step in progress is stopped when it is mostly for cancelled requests; otherwise
+    /// it ends by itself soon, and nobody else's work is lost.
     pub fn cancel(&self, cancelled: &AtomicBool) {
         cancelled.store(true, Ordering::Relaxed);
         let step = lock(&self.step);

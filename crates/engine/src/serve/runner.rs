@@ -44,7 +44,8 @@ impl Runner {
     /// Starts serving.
     ///
     /// # Errors
-    /// [`LoadError::Thread`] when the system gives no thread, [`LoadError::KvCache`] when the folder is of no use.
+    /// [`LoadError::Thread`] when the system gives no thread, [`LoadError::KvCache`] when the folder is of no
+    /// use.
     pub fn start(loaded: LoadedModel, settings: RunnerSettings) -> Result<Self, LoadError> {
         let sequences = loaded.planned.plan.context.sequences.max(1) as usize;
         let parallel = settings.parallel.clamp(1, sequences);
@@ -63,7 +64,8 @@ impl Runner {
         thread::Builder::new()
             .name("scheduler".to_owned())
             .spawn(move || {
-                // Dropped in this order even when the scheduler panics: then the model is freed, and nobody waits for ever.
+                // Dropped in this order even when the scheduler panics: then the model is freed, and nobody
+                // waits for ever.
                 let _freed = Freed { queue: worker_queue, text: worker_text };
                 scheduler.run();
             })
@@ -89,7 +91,8 @@ impl Runner {
         &self.0.text
     }
 
-    /// Queues a request. `sink` gets its events on the scheduler's thread. A prompt with media is decoded first, here.
+    /// Queues a request. `sink` gets its events on the scheduler's thread. A prompt with media is decoded
+    /// first, here.
     ///
     /// # Errors
     /// [`SubmitError`]; the sink is not called then.
@@ -136,8 +139,8 @@ impl Runner {
         self.queue(Task::Embed(EmbedWork::new(inputs), sink))
     }
 
-    /// Tokens of context that a request which asks for `num_ctx` gets: at least what there is, at most what memory is free
-    /// for.
+    /// Tokens of context that a request which asks for `num_ctx` gets: at least what there is, at most what
+    /// memory is free for.
     #[must_use]
     pub fn context_for(&self, num_ctx: Option<u32>) -> u32 {
         let now = self.0.queue.context();
@@ -171,8 +174,8 @@ impl Runner {
         Ok(RequestHandle { id, cancelled, queue: Some(Arc::clone(&self.0.queue)) })
     }
 
-    /// Ends it: with `drain` after everything that was accepted is done, otherwise now. Waits until the model is freed.
-    /// Not to be called from a sink.
+    /// Ends it: with `drain` after everything that was accepted is done, otherwise now. Waits until the model
+    /// is freed. Not to be called from a sink.
     pub fn stop(&self, drain: bool) {
         self.0.queue.stop(if drain { Stop::Drain } else { Stop::Now });
         self.0.queue.wait_freed();
@@ -226,8 +229,8 @@ impl Drop for Freed {
     }
 }
 
-/// Refuses prompts of no tokens, of more than `most`, or with tokens that there are not. Where a prompt has pictures, negative
-/// tokens are theirs.
+/// Refuses prompts of no tokens, of more than `most`, or with tokens that there are not. Where a prompt has
+/// pictures, negative tokens are theirs.
 fn check(
     prompt: &[Token],
     has_media: bool,

@@ -42,8 +42,8 @@ impl Listeners {
 }
 
 impl Emit for Listeners {
-    /// Passes an event on; the last one ends the request. The scheduler ends cancelled requests itself, so that each is counted
-    /// once.
+    /// Passes an event on; the last one ends the request. The scheduler ends cancelled requests itself, so
+    /// that each is counted once.
     fn event(&mut self, id: u64, event: Event) -> bool {
         let Some(running) = self.running.get_mut(&id) else { return false };
         let event = match event {
@@ -163,13 +163,14 @@ impl Scheduler {
 
     fn grow(&mut self, wanted: usize) {
         let promised = self.batcher.kv_mut().grow(wanted);
-        // What it holds now is reported before the reservation ends, so that those bytes never count as free in between.
+        // What it holds now is reported before the reservation ends, so that those bytes never count as free
+        // in between.
         self.publish();
         drop(promised);
     }
 
-    /// An answer that has filled the context gets a larger one, if it may: once, since without memory for it the answer ends
-    /// with the next token.
+    /// An answer that has filled the context gets a larger one, if it may: once, since without memory for it
+    /// the answer ends with the next token.
     fn grow_full(&mut self) {
         if let Some(wanted) = self.batcher.wanted_context() {
             self.grow(wanted);

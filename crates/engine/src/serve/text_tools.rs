@@ -1,6 +1,7 @@
 //! Tokens, text and chat templates of a loaded model, from any thread.
 //!
-//! They keep the model in memory, so a runner takes them away when it stops: afterwards every text has no tokens.
+//! They keep the model in memory, so a runner takes them away when it stops: afterwards every text has no
+//! tokens.
 
 use hypura_ggml::{
     ChatCaps, ChatError, ChatPrompt, ChatRequest, ChatTemplates, LoadError, Model, Token, Vocab,
@@ -56,8 +57,8 @@ impl TextTools {
         self.inner().map(|inner| inner.vocab.clone())
     }
 
-    /// Splits text into tokens. `special` adds BOS/EOS where the model wants them; `parse` reads control tokens in the text
-    /// (never do that with what a user typed).
+    /// Splits text into tokens. `special` adds BOS/EOS where the model wants them; `parse` reads control
+    /// tokens in the text (never do that with what a user typed).
     #[must_use]
     pub fn tokenize(&self, text: &str, special: bool, parse: bool) -> Vec<Token> {
         self.inner().map_or_else(Vec::new, |inner| inner.vocab.tokenize(text, special, parse))
@@ -69,7 +70,8 @@ impl TextTools {
         self.inner().map_or_else(Vec::new, |inner| inner.vocab.piece(token, special))
     }
 
-    /// The text of tokens, control tokens included; bytes that are no characters become replacement characters.
+    /// The text of tokens, control tokens included; bytes that are no characters become replacement
+    /// characters.
     #[must_use]
     pub fn detokenize(&self, tokens: &[Token]) -> String {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.piece(*token, true)).collect();
@@ -112,15 +114,15 @@ impl TextTools {
         templates.apply(request)
     }
 
-    /// The tokens around a gap to fill: before the beginning, before the end, before the middle; `None` where the model was not
-    /// trained for that.
+    /// The tokens around a gap to fill: before the beginning, before the end, before the middle; `None` where
+    /// the model was not trained for that.
     #[must_use]
     pub fn infill(&self) -> Option<(Token, Token, Token)> {
         self.inner()?.vocab.infill()
     }
 
-    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`, the bytes of
-    /// media files. Takes its time.
+    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`,
+    /// the bytes of media files. Takes its time.
     ///
     /// # Errors
     /// [`MediaPromptError`].
@@ -199,7 +201,8 @@ impl TextTools {
         Ok(tokenize_parts(&inner.vocab, texts).into())
     }
 
-    /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.
+    /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user
+    /// typed.
     #[must_use]
     pub fn tokenize_chat(&self, prompt: &ChatPrompt) -> Vec<Token> {
         self.inner().map_or_else(Vec::new, |inner| tokenize_chat(&inner.vocab, prompt))

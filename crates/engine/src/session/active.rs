@@ -44,8 +44,8 @@ impl Active {
         Wanted { tokens, reaches_end, drafts: self.sequence.drafts().len().min(room) }
     }
 
-    /// Puts the next tokens into a batch, and drafts after the last of all; returns the entries that get logits: none before
-    /// the last token is among them.
+    /// Puts the next tokens into a batch, and drafts after the last of all; returns the entries that get
+    /// logits: none before the last token is among them.
     pub fn fill(&self, kv: &KvRows, batch: &mut Batch, share: Share) -> Range<i32> {
         let (first, all) = (self.cached(kv), self.sequence.tokens());
         let tokens = all[first..first + share.tokens].iter();

@@ -1,9 +1,10 @@
-//! The loop itself: one step computes the next token of every running sequence, and as much of the waiting prompts as fits
-//! beside them.
+//! The loop itself: one step computes the next token of every running sequence, and as much of the waiting
+//! prompts as fits beside them.
 //!
-//! A sequence is its tokens; what of them is in memory is the KV cache's business. Whatever is missing is computed, be it a
-//! prompt, the last token, or everything again after the memory was lost. Invariant: between steps the KV cache holds exactly
-//! what its rows say ([`KvRows`]), also after a failed or stopped step, which counts as never having happened.
+//! A sequence is its tokens; what of them is in memory is the KV cache's business. Whatever is missing is
+//! computed, be it a prompt, the last token, or everything again after the memory was lost. Invariant:
+//! between steps the KV cache holds exactly what its rows say ([`KvRows`]), also after a failed or stopped
+//! step, which counts as never having happened.
 //!
 //! Media are negative tokens (`crate::media`); what is special about their steps is in `media`.
 
@@ -121,7 +122,8 @@ impl Batcher {
         Ok(())
     }
 
-    /// Writes idle conversations to disk, if anywhere, until `hurry` says that there is something better to do.
+    /// Writes idle conversations to disk, if anywhere, until `hurry` says that there is something better to
+    /// do.
     ///
     /// # Errors
     /// Why the disk refused; it is not asked again.
@@ -139,7 +141,8 @@ impl Batcher {
         self.loaded().stats.get().shared_bytes + self.saved_dense
     }
 
-    /// The context that the longest answer needs to go on, where it has filled what there is and may have more.
+    /// The context that the longest answer needs to go on, where it has filled what there is and may have
+    /// more.
     pub fn wanted_context(&self) -> Option<usize> {
         let now = self.kv.context_tokens();
         let wanted = self.running.all().iter().filter_map(|active| {
@@ -197,8 +200,8 @@ impl Batcher {
         }
     }
 
-    /// Proposes what a request's answer goes on with, for its next step. Drafts that come true save steps, and none changes
-    /// what is said.
+    /// Proposes what a request's answer goes on with, for its next step. Drafts that come true save steps,
+    /// and none changes what is said.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "what speculation stands on; its proposers are not there yet")
@@ -381,8 +384,8 @@ impl Batcher {
         self.make_room(id);
     }
 
-    /// A sequence that fills its context continues without a part of it. What stays is computed anew, because keys know their
-    /// positions, and cells may belong to other sequences too.
+    /// A sequence that fills its context continues without a part of it. What stays is computed anew, because
+    /// keys know their positions, and cells may belong to other sequences too.
     fn make_room(&mut self, id: u64) {
         let context = self.kv.context_tokens();
         if let Some(Active { row, sequence, .. }) = self.running.find_mut(id)

@@ -2,9 +2,10 @@
 
 use crate::load::Planned;
 
-/// Rows that may decode in one step: as many as can have all their experts of one layer in slots at the same time. More would
-/// push experts through cells, where they do not stay. Whether the experts of all layers fit is another matter: fewer bytes a
-/// token are read the more rows share, also when the cache is small. `slots` are those of each class now.
+/// Rows that may decode in one step: as many as can have all their experts of one layer in slots at the same
+/// time. More would push experts through cells, where they do not stay. Whether the experts of all layers fit
+/// is another matter: fewer bytes a token are read the more rows share, also when the cache is small. `slots`
+/// are those of each class now.
 pub(super) fn row_limit(planned: &Planned, slots: &[u32]) -> usize {
     if planned.plan.experts.is_none() {
         return usize::MAX;
@@ -47,9 +48,9 @@ pub(super) struct Room {
     pub rows: usize,
 }
 
-/// Divides a step: sequences that miss one token first, at most `room.rows` of them, then the prompts in equal parts,
-/// and what a short one leaves goes to the others. `turn` says who comes first. A prompt touches all experts anyway, so beside
-/// one there is no limit of rows. Drafts get what nobody else wants.
+/// Divides a step: sequences that miss one token first, at most `room.rows` of them, then the prompts in
+/// equal parts, and what a short one leaves goes to the others. `turn` says who comes first. A prompt touches
+/// all experts anyway, so beside one there is no limit of rows. Drafts get what nobody else wants.
 pub(super) fn share(wanted: &[Wanted], room: Room, turn: usize) -> Vec<Share> {
     let mut shares = vec![Share::default(); wanted.len()];
     let mut left = room.tokens;
@@ -131,7 +132,8 @@ mod tests {
         assert_eq!(drafts(&[decode, decode], Room { tokens: 6, ..all }, 1), [1, 3]);
         assert_eq!(drafts(&[decode, decode], Room { outputs: 4, ..all }, 0), [2, 0]);
         assert_eq!(drafts(&[decode, decode], Room { rows: 3, ..all }, 0), [1, 0]);
-        // Beside a prompt that takes all there is, and beside one that leaves something, where rows add no experts.
+        // Beside a prompt that takes all there is, and beside one that leaves something, where rows add no
+        // experts.
         assert_eq!(drafts(&[decode, prompt], Room { tokens: 40, ..all }, 0), [0, 0]);
         assert_eq!(drafts(&[decode, prompt], Room { rows: 2, ..all }, 0), [3, 0]);
         // A sequence of which more is to come first has no use for them.

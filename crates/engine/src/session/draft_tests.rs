@@ -1,4 +1,5 @@
-//! Drafts: whatever is proposed, a request says what it says without, and the KV cache holds what its rows say.
+//! Drafts: whatever is proposed, a request says what it says without, and the KV cache holds what its rows
+//! say.
 
 use hypura_core::plan::{CacheSize, Residency};
 use hypura_ggml::{Grammar, Sampler, SamplerOptions, Token};
@@ -177,7 +178,8 @@ fn assert_same(drafted: &Answer, plain: &Answer) {
     assert_eq!(drafted.tokens.len(), plain.tokens.len());
 }
 
-/// Steps of an answer of so many tokens when each accepts so many drafts; the prompt's last step brings the first token.
+/// Steps of an answer of so many tokens when each accepts so many drafts; the prompt's last step brings the
+/// first token.
 fn steps_with(tokens: usize, accepted: usize, prompt_steps: usize) -> usize {
     prompt_steps + (tokens - 1).div_ceil(accepted + 1)
 }
@@ -348,7 +350,8 @@ fn an_answer_ends_within_its_drafts_where_it_ends_without() {
         let mut again = batcher(1);
         let drafted = answer(&mut again, &prompt, &options, |said| next_of(&known, said, 7));
         assert_same(&drafted, &expected);
-        // What is left in memory is of use to the next turn: the prompt, and the answer but for its last token.
+        // What is left in memory is of use to the next turn: the prompt, and the answer but for its last
+        // token.
         let cached = &again.kv().rows().row(0).cached;
         let kept = prompt.len() + drafted.outcome.tokens.len().saturating_sub(1);
         assert_eq!(*cached, [prompt.as_slice(), &drafted.outcome.tokens].concat()[..kept]);

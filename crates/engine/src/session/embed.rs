@@ -78,8 +78,8 @@ impl<'a> Embedder<'a> {
         }
     }
 
-    /// Embeds the next texts, as many as fit into one graph; a longer one goes through in parts. Does nothing while all
-    /// sequences are in use. A failure leaves everything as it was.
+    /// Embeds the next texts, as many as fit into one graph; a longer one goes through in parts. Does nothing
+    /// while all sequences are in use. A failure leaves everything as it was.
     pub fn step(&mut self, work: &mut EmbedWork) -> Result<(), GenerateError> {
         let mut rows = self.kv.rows().idle_rows();
         // Conversations that may come back stay: without an empty row only the oldest one leaves.

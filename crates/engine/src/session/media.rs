@@ -1,8 +1,8 @@
 //! Steps that read a medium (a picture, or a piece of a sound): rows of embeddings in place of tokens.
 //!
-//! A medium is encoded when its sequence gets to it, on the thread that decodes: the others wait for that long. Its rows are
-//! then read in steps of their own, one sequence at a time, between the steps of the others. Rows that see each other are read
-//! in one step.
+//! A medium is encoded when its sequence gets to it, on the thread that decodes: the others wait for that
+//! long. Its rows are then read in steps of their own, one sequence at a time, between the steps of the
+//! others. Rows that see each other are read in one step.
 
 use hypura_ggml::{Batch, RowsPart};
 

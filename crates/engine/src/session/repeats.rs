@@ -1,4 +1,5 @@
-//! Answers that say one thing over and over: small models come into such loops, and talk until their context is full.
+//! Answers that say one thing over and over: small models come into such loops, and talk until their context
+//! is full.
 
 /// Counts how often the last piece came again.
 #[derive(Debug)]
@@ -14,7 +15,8 @@ impl Repeats {
         Self { limit, last: Vec::new(), count: 0 }
     }
 
-    /// The text of a token; whether that was once too often. Blanks around it do not count, as in Ollama's program.
+    /// The text of a token; whether that was once too often. Blanks around it do not count, as in Ollama's
+    /// program.
     pub fn too_often(&mut self, piece: &[u8]) -> bool {
         let piece = piece.trim_ascii();
         if piece == self.last {

@@ -1,11 +1,11 @@
 //! One request while it runs: its tokens, its sampler, its text, and what it measured.
 //!
-//! A sequence knows nothing of batches or of memory. It says which tokens it has, takes the logits of the last of them, and
-//! answers with text and either a further token or an end.
+//! A sequence knows nothing of batches or of memory. It says which tokens it has, takes the logits of the
+//! last of them, and answers with text and either a further token or an end.
 //!
-//! Somebody may propose drafts: tokens that are likely to come next. They are computed beside the last token, each gets a row
-//! of logits, and those are kept that the sequence would have chosen anyway, in order, up to the first that it would not. So
-//! drafts never change what is said.
+//! Somebody may propose drafts: tokens that are likely to come next. They are computed beside the last token,
+//! each gets a row of logits, and those are kept that the sequence would have chosen anyway, in order, up to
+//! the first that it would not. So drafts never change what is said.
 
 use hypura_ggml::{DecodeError, Sampler, Token, Vocab};
 use std::time::{Duration, Instant};
@@ -129,7 +129,8 @@ impl Sequence {
         &self.drafts
     }
 
-    /// Proposes what comes next, in place of what was proposed before. More than the request may still generate are not kept.
+    /// Proposes what comes next, in place of what was proposed before. More than the request may still
+    /// generate are not kept.
     pub fn propose(&mut self, mut drafts: Vec<Token>) {
         if let Some(limit) = self.options.max_tokens {
             // The last token of an answer is chosen and never computed.
@@ -154,8 +155,8 @@ impl Sequence {
         &self.options
     }
 
-    /// Leaves out half of what comes after the tokens that are to be kept, so that a context has room again; returns how many
-    /// tokens of the beginning stayed as they were.
+    /// Leaves out half of what comes after the tokens that are to be kept, so that a context has room again;
+    /// returns how many tokens of the beginning stayed as they were.
     pub fn shift(&mut self, context: usize) -> usize {
         let wanted = self.options.shift.map_or(0, |keep| keep as usize);
         let keep = wanted.min(self.prompt).min(context.saturating_sub(2));
@@ -190,8 +191,8 @@ impl Sequence {
         self.stats_at_decode.is_none()
     }
 
-    /// Takes the logits of the last token and of as many drafts as there are further rows. `context` is how many tokens the
-    /// sequence may have in memory. Whatever did not come true is forgotten.
+    /// Takes the logits of the last token and of as many drafts as there are further rows. `context` is how
+    /// many tokens the sequence may have in memory. Whatever did not come true is forgotten.
     pub fn advance_many(
         &mut self,
         rows: &mut dyn LogitRows,

@@ -84,7 +84,8 @@ impl Session {
         Ok(prompt)
     }
 
-    /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user typed.
+    /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user
+    /// typed.
     #[must_use]
     pub fn tokenize_chat(&self, prompt: &ChatPrompt) -> Vec<Token> {
         tokenize_chat(self.vocab(), prompt)
@@ -96,8 +97,8 @@ impl Session {
         self.loaded().media.as_ref().map(|media| media.modalities).unwrap_or_default()
     }
 
-    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`, the bytes of
-    /// media files.
+    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`,
+    /// the bytes of media files.
     ///
     /// # Errors
     /// [`MediaPromptError`].

@@ -1,5 +1,5 @@
-//! From bytes of tokens to text that may be shown: whole characters only, and nothing that may turn out to be a stop
-//! string.
+//! From bytes of tokens to text that may be shown: whole characters only, and nothing that may turn out to be
+//! a stop string.
 
 /// Collects pieces and gives out what is certain.
 #[derive(Debug, Default)]
@@ -45,14 +45,16 @@ impl TextStream {
         Shown { text, stop: None }
     }
 
-    /// The generation ended: what was held back is text after all. A piece of a character that never became whole is not.
+    /// The generation ended: what was held back is text after all. A piece of a character that never became
+    /// whole is not.
     pub fn finish(&mut self) -> String {
         self.partial.clear();
         std::mem::take(&mut self.held)
     }
 }
 
-/// Takes everything that can be decoded; bytes that can never become a character turn into replacement characters.
+/// Takes everything that can be decoded; bytes that can never become a character turn into replacement
+/// characters.
 fn take_whole(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     loop {

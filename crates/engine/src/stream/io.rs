@@ -1,7 +1,7 @@
 //! Reads in flight: what each one is for, and waiting for them.
 //!
-//! Owns the reader. Every tag handed to it is in `targets` until its completion was returned to the caller, so that a
-//! failed or aborted step can tell exactly which reads are still out.
+//! Owns the reader. Every tag handed to it is in `targets` until its completion was returned to the caller,
+//! so that a failed or aborted step can tell exactly which reads are still out.
 
 use hypura_core::plan::PartRead;
 use hypura_storage::{Arena, Completion, Priority, ReadError, ReadRequest, Reader, SourceFile};
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::StreamError;
 
-/// How long to sleep before looking whether the answer is still wanted. A disk that hangs takes a minute to say so.
+/// How long to sleep before looking whether the answer is still wanted. A disk that hangs takes a minute to
+/// say so.
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// One finished read.
@@ -124,7 +125,8 @@ impl<T: Copy> Io<T> {
     /// Waits for at least one read.
     ///
     /// # Errors
-    /// [`StreamError::Stopped`] when the abort flag is up; [`StreamError::LostRead`] when nothing is in flight.
+    /// [`StreamError::Stopped`] when the abort flag is up; [`StreamError::LostRead`] when nothing is in
+    /// flight.
     pub fn wait(&mut self) -> Result<Vec<Landed<T>>, StreamError> {
         let start = self.clock.then(Instant::now);
         let landed = self.first_landed();
@@ -152,8 +154,8 @@ impl<T: Copy> Io<T> {
         self.abort.load(Ordering::Relaxed)
     }
 
-    /// Takes back what has not started, waits for the rest, and returns both. While the abort flag is up a disk that does not
-    /// answer is not waited for: its reads stay in flight, and land later.
+    /// Takes back what has not started, waits for the rest, and returns both. While the abort flag is up a
+    /// disk that does not answer is not waited for: its reads stay in flight, and land later.
     pub fn quiesce(&mut self) -> (Vec<Landed<T>>, Vec<T>) {
         let cancelled = self.reader.cancel_queued(None);
         let taken_back = cancelled.iter().filter_map(|tag| self.targets.remove(tag)).collect();

@@ -3,8 +3,8 @@
 //! The hidden state changes little from layer to layer, so a later router applied to the state of today names
 //! most of its experts. Routers are asked where a layer begins: all that its own router will see beyond that
 //! is its attention. Only decode steps look ahead, only for experts that are absent, and only into idle disk
-//! time; whether at all is decided by token times ([`Controllers`]), and how much by how accurate predictions were
-//! ([`PredictionStats`]).
+//! time; whether at all is decided by token times ([`Controllers`]), and how much by how accurate predictions
+//! were ([`PredictionStats`]).
 
 use hypura_core::cache::DECODE_TOKENS;
 use hypura_core::plan::{ExpertLayout, LayerLayout};
@@ -172,8 +172,8 @@ impl Prefetcher {
         self.of_layer.iter().enumerate().filter_map(entry).collect()
     }
 
-    /// What [`Prefetcher::predict`] asks when the ids of `layer` are known: the router of that layer, for layers
-    /// whose entry it cannot use.
+    /// What [`Prefetcher::predict`] asks when the ids of `layer` are known: the router of that layer, for
+    /// layers whose entry it cannot use.
     pub fn after_router(&self, layer: usize) -> Option<View> {
         if matches!(self.kind, Prefetch::Random(_)) && self.depth != PrefetchDepth::Off {
             return Some(View::at_random(layer + 1));

@@ -1,5 +1,6 @@
-//! How a layer chooses experts from its router's scores, as far as it decides who comes first: biases of the scores
-//! (gpt-oss) and of the probabilities, and groups of experts of which only the best may be chosen from (both DeepSeek-V3).
+//! How a layer chooses experts from its router's scores, as far as it decides who comes first: biases of the
+//! scores (gpt-oss) and of the probabilities, and groups of experts of which only the best may be chosen from
+//! (both DeepSeek-V3).
 //!
 //! Only for guessing: what is left out here makes guesses worse and nothing wrong.
 
@@ -13,8 +14,8 @@ use crate::source::ModelSource;
 /// `expert_gating_func` of a router whose scores go through a sigmoid each (llama.cpp's number).
 const SIGMOID: u32 = 2;
 
-/// Experts that speak for their group: the sum of their probabilities is the group's (DeepSeek-V3, section 2.1.2; llama.cpp
-/// does the same).
+/// Experts that speak for their group: the sum of their probabilities is the group's (DeepSeek-V3, section
+/// 2.1.2; llama.cpp does the same).
 const GROUP_TOP: usize = 2;
 
 /// Experts are divided evenly into groups, and chosen from the best of them.
@@ -37,7 +38,8 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    /// Reads what the model says about a layer. What cannot be read is left out: guesses are worse then, and nothing else.
+    /// Reads what the model says about a layer. What cannot be read is left out: guesses are worse then, and
+    /// nothing else.
     pub fn of(source: &ModelSource, layer: &LayerLayout) -> Self {
         let vector = |name: &str| {
             let name = format!("blk.{}.{name}.bias", layer.layer);

@@ -60,7 +60,8 @@ pub fn finish(receiver: &Receiver<Event>) -> (String, Outcome) {
     }
 }
 
-/// The status once nothing runs; the last event of a request comes a moment before the status that shows its end.
+/// The status once nothing runs; the last event of a request comes a moment before the status that shows its
+/// end.
 pub fn settled(runner: &Runner) -> RunnerStatus {
     let start = Instant::now();
     loop {

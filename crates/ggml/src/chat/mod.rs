@@ -1,8 +1,9 @@
 //! Chat: from messages to a prompt, and from the text of a model back to content, reasoning and tool calls.
 //!
-//! Everything is llama.cpp's own `common` code behind the C shims of the sys crate: the Jinja engine, the analysis of a
-//! template that yields its parser, the grammars for tools and JSON schemas. The shims catch every C++ exception at the
-//! border (`guard` in `shim_support_impl.hpp`); what is called without a shim is listed where it is called.
+//! Everything is llama.cpp's own `common` code behind the C shims of the sys crate: the Jinja engine, the
+//! analysis of a template that yields its parser, the grammars for tools and JSON schemas. The shims catch
+//! every C++ exception at the border (`guard` in `shim_support_impl.hpp`); what is called without a shim is
+//! listed where it is called.
 //!
 //! - [`ChatTemplates::apply`]: [`ChatRequest`] → [`ChatPrompt`]
 //! - [`ChatParser`]: pieces of text → [`ChatDelta`]s
@@ -21,8 +22,8 @@ pub use request::{ChatRequest, ToolChoice};
 pub use schema::{check_grammar, json_schema_to_grammar};
 pub use templates::{ChatCaps, ChatTemplates};
 
-/// Why a conversation could not become a prompt, or a constraint not a grammar. The texts are meant for the client that
-/// sent the request.
+/// Why a conversation could not become a prompt, or a constraint not a grammar. The texts are meant for the
+/// client that sent the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChatError {
     /// The template refuses the messages or tools.

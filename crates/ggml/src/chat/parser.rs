@@ -1,8 +1,8 @@
 //! Reading an answer while it is written: content, reasoning and whole tool calls.
 //!
-//! llama.cpp's parser reads the whole text so far at each step; what is new against what was already given out becomes a
-//! delta. Invariants: text that was given out is never taken back; a tool call is given out once, whole, with arguments
-//! that are valid JSON; tags of the template are in no delta.
+//! llama.cpp's parser reads the whole text so far at each step; what is new against what was already given
+//! out becomes a delta. Invariants: text that was given out is never taken back; a tool call is given out
+//! once, whole, with arguments that are valid JSON; tags of the template are in no delta.
 
 use super::ChatPrompt;
 use super::prompt::ChatParserState;
@@ -105,8 +105,8 @@ impl ChatParser {
         self.advance(message)
     }
 
-    /// The answer is over. `complete`: the model ended it; otherwise it was cut (a limit, a stop string) and may hold half
-    /// a tool call.
+    /// The answer is over. `complete`: the model ended it; otherwise it was cut (a limit, a stop string) and
+    /// may hold half a tool call.
     pub fn finish(&mut self, complete: bool) -> Vec<ChatDelta> {
         let whole = if complete { self.parse(false) } else { None };
         let parsed = whole.or_else(|| self.parse(true));
@@ -171,7 +171,8 @@ impl ChatParser {
             is_partial: partial,
         };
         let json = shim::text_of(self.text.len() * 2 + 512, |buffer, length, needed| {
-            // SAFETY: strings and parser live for the call, the buffer comes with its length, the shim catches exceptions.
+            // SAFETY: strings and parser live for the call, the buffer comes with its length, the shim
+            // catches exceptions.
             unsafe { sys::chat_shim_parse(&raw const params, buffer, length, needed) }
         })
         .ok()?;

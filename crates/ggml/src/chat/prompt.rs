@@ -9,8 +9,8 @@ use std::sync::Arc;
 pub struct ChatPrompt {
     /// The text to tokenize, with control tokens spelled out.
     pub text: String,
-    /// The same text in parts: what the template wrote (`false`) and what came from messages (`true`, to be tokenized
-    /// without reading control tokens).
+    /// The same text in parts: what the template wrote (`false`) and what came from messages (`true`, to be
+    /// tokenized without reading control tokens).
     pub parts: Vec<(String, bool)>,
     /// Strings that end the answer, beside the model's own end tokens.
     pub stops: Vec<String>,
@@ -60,7 +60,8 @@ pub(crate) struct Thinking {
 /// llama.cpp's parser of one template's output.
 #[derive(Debug)]
 pub(crate) struct RawParser(*mut sys::chat_shim_parser);
-// SAFETY: an arena of parsing rules that parsing only reads (it has no mutable member; each parse has its own context).
+// SAFETY: an arena of parsing rules that parsing only reads (it has no mutable member; each parse has its own
+// context).
 unsafe impl Send for RawParser {}
 // SAFETY: as above.
 unsafe impl Sync for RawParser {}

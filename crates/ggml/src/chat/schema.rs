@@ -28,9 +28,9 @@ pub fn check_grammar(gbnf: &str) -> Result<(), ChatError> {
     }
     super::templates::quiet();
     log::clear();
-    // SAFETY: both strings are NUL-terminated; a null vocabulary is allowed as long as nothing is sampled. Nothing in here
-    // throws: the parser and the check for left recursion catch their own exceptions (llama-grammar.cpp), and there are no
-    // trigger patterns to compile.
+    // SAFETY: both strings are NUL-terminated; a null vocabulary is allowed as long as nothing is sampled.
+    // Nothing in here throws: the parser and the check for left recursion catch their own exceptions
+    // (llama-grammar.cpp), and there are no trigger patterns to compile.
     let raw = unsafe { sys::llama_sampler_init_grammar(std::ptr::null(), source.as_ptr(), c"root".as_ptr()) };
     if raw.is_null() {
         return Err(ChatError::Grammar(explain(gbnf, log::take())));
@@ -74,7 +74,8 @@ fn explain(gbnf: &str, reason: String) -> String {
 /// Translates a JSON schema to GBNF with the root rule `root`.
 ///
 /// # Errors
-/// [`ChatError::Schema`] with the reason: not JSON, nested too deeply, an unknown `$ref`, an impossible pattern.
+/// [`ChatError::Schema`] with the reason: not JSON, nested too deeply, an unknown `$ref`, an impossible
+/// pattern.
 pub fn json_schema_to_grammar(schema: &str) -> Result<String, ChatError> {
     let value = shim::checked_json(schema, false).map_err(ChatError::Schema)?;
     if !value.is_object() {
@@ -85,7 +86,8 @@ pub fn json_schema_to_grammar(schema: &str) -> Result<String, ChatError> {
     let grammar = on_deep_stack(|| {
         let text = shim::Text::new(Some(schema)).ok_or("it contains a NUL byte")?;
         shim::text_of(schema.len() * 4, |buffer, length, needed| {
-            // SAFETY: the schema is NUL-terminated and the buffer is passed with its length; the shim catches exceptions.
+            // SAFETY: the schema is NUL-terminated and the buffer is passed with its length; the shim catches
+            // exceptions.
             unsafe { sys::common_json_schema_to_grammar_c(text.as_ptr(), true, buffer, length, needed) }
         })
     })
@@ -97,8 +99,8 @@ pub fn json_schema_to_grammar(schema: &str) -> Result<String, ChatError> {
     Ok(grammar)
 }
 
-/// Runs `work` with a stack that the recursion of C++ cannot exhaust within the bounds that are checked before: an object
-/// with thousands of optional properties recurses once per property.
+/// Runs `work` with a stack that the recursion of C++ cannot exhaust within the bounds that are checked
+/// before: an object with thousands of optional properties recurses once per property.
 pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     const STACK: usize = 256 << 20; // address space only: pages that are not touched cost nothing
     std::thread::scope(|scope| {

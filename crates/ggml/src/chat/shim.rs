@@ -59,8 +59,8 @@ impl Text {
     }
 }
 
-/// Whether a JSON document can be handed to C++: valid, at most 128 levels deep (serde_json's own limit), and without NUL
-/// characters in its strings, which would cut C strings short.
+/// Whether a JSON document can be handed to C++: valid, at most 128 levels deep (serde_json's own limit), and
+/// without NUL characters in its strings, which would cut C strings short.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -73,7 +73,8 @@ pub(crate) fn checked_json(text: &str, nul_allowed: bool) -> Result<serde_json::
     Ok(value)
 }
 
-/// Most properties of one object in a schema: translating optional ones takes time with the cube of their number.
+/// Most properties of one object in a schema: translating optional ones takes time with the cube of their
+/// number.
 const MOST_PROPERTIES: usize = 256;
 
 /// Refuses schemas (or tools that hold them) that would keep the translation busy for minutes.

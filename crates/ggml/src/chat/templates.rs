@@ -80,7 +80,8 @@ impl ChatTemplates {
     #[must_use]
     pub fn source(&self) -> String {
         shim::text_of(16 << 10, |buffer, length, needed| {
-            // SAFETY: the templates are alive, a null variant is the default, the buffer comes with its length.
+            // SAFETY: the templates are alive, a null variant is the default, the buffer comes with its
+            // length.
             unsafe { sys::chat_shim_templates_source(self.raw, std::ptr::null(), buffer, length, needed) }
         })
         .unwrap_or_default()
@@ -144,8 +145,8 @@ impl ChatTemplates {
         Ok(prompt)
     }
 
-    /// llama.cpp's grammar for a call that must come lets any amount of text come first, and small models then never call. The
-    /// lazy one begins at the call.
+    /// llama.cpp's grammar for a call that must come lets any amount of text come first, and small models
+    /// then never call. The lazy one begins at the call.
     fn call_for(&self, request: &ChatRequest, messages: &str) -> Result<Applied, String> {
         if request.tool_choice == ToolChoice::Required && request.json_schema.is_none() {
             let auto = self.call(request, ToolChoice::Auto, messages)?;
@@ -194,8 +195,8 @@ impl ChatTemplates {
         let _one_at_a_time = RENDERING.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut needed = 0;
-            // SAFETY: every pointer is valid for the call, the buffer is passed with its length, and the shim catches
-            // exceptions.
+            // SAFETY: every pointer is valid for the call, the buffer is passed with its length, and the shim
+            // catches exceptions.
             let status = unsafe {
                 sys::chat_shim_templates_apply(
                     self.raw,
@@ -348,8 +349,9 @@ struct Continued {
     content: Option<String>,
 }
 
-/// Takes the final assistant message off, where the request wants it continued. The shim does not offer llama.cpp's own
-/// continuation, so the same is done here: render what comes before it, then append it behind the generation prompt.
+/// Takes the final assistant message off, where the request wants it continued. The shim does not offer
+/// llama.cpp's own continuation, so the same is done here: render what comes before it, then append it behind
+/// the generation prompt.
 fn split_continuation(request: &ChatRequest) -> Result<(String, Option<Continued>), ChatError> {
     let invalid = |error: String| ChatError::Input(format!("messages: {error}"));
     let value = shim::checked_json(&request.messages_json, true).map_err(invalid)?;

@@ -1,6 +1,6 @@
 //! Between two nodes of a graph: ggml's CPU backend then asks the thread that called it whether to go on.
-//! That question is passed to the callback that was set, and the moment is lent to the engine, which keeps its
-//! disk busy in it.
+//! That question is passed to the callback that was set, and the moment is lent to the engine, which keeps
+//! its disk busy in it.
 //!
 //! Invariant: `work` is set only inside [`BetweenNodes::during`], whose borrow of the work outlives every
 //! call of it.

@@ -1,4 +1,5 @@
-//! Operands elsewhere: weights in memory that the engine supplies, ids where the kernels of a device read them.
+//! Operands elsewhere: weights in memory that the engine supplies, ids where the kernels of a device read
+//! them.
 
 use crate::error::ExecError;
 use crate::memory::{Bytes, DeviceBuffer};

@@ -178,8 +178,8 @@ impl GraphRun<'_> {
     }
 
     /// Computes all but the last product for the rows of `upper`, and the last product for the rows of
-    /// `lower`, whose others were computed before or are in `upper`. `bindings` belongs to the streamed nodes,
-    /// in order. All rows of an expert must come together.
+    /// `lower`, whose others were computed before or are in `upper`. `bindings` belongs to the streamed
+    /// nodes, in order. All rows of an expert must come together.
     ///
     /// # Errors
     /// [`ExecError::Misuse`] on rows or slots out of range, [`ExecError::Backend`] when the backend fails.

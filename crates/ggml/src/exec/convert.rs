@@ -2,8 +2,8 @@
 //! all of a prompt's tokens: each token uses several experts, and each product would convert its rows anew.
 //! Rows in that form are also a third as long to gather.
 //!
-//! The conversion takes the flags of the node that it is for: an input that came from another device is a leaf,
-//! and ggml computes only what is marked.
+//! The conversion takes the flags of the node that it is for: an input that came from another device is a
+//! leaf, and ggml computes only what is marked.
 //!
 //! Bits do not depend on it: blocks are converted one by one and by the same function.
 

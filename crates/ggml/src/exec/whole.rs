@@ -1,5 +1,5 @@
-//! Whole nodes with their weight elsewhere: a `MUL_MAT_ID` over all slots of a pool, a `MUL_MAT` over a ring's
-//! cell.
+//! Whole nodes with their weight elsewhere: a `MUL_MAT_ID` over all slots of a pool, a `MUL_MAT` over a
+//! ring's cell.
 //!
 //! The two forms that work on any device: nothing but ids is read or written here, and those by copies where
 //! they are not host memory.
@@ -115,8 +115,8 @@ impl GraphRun<'_> {
         Ok(())
     }
 
-    /// Runs a whole `MUL_MAT_ID` over the slots of a pool; `slots` replaces [`MoeIds::experts`], entry by entry (−1 stays
-    /// −1).
+    /// Runs a whole `MUL_MAT_ID` over the slots of a pool; `slots` replaces [`MoeIds::experts`], entry by
+    /// entry (−1 stays −1).
     ///
     /// # Errors
     /// [`ExecError::Misuse`] on sizes or slots out of range or memory of another device,

@@ -50,7 +50,8 @@ pub fn measure(path: &Path) -> Result<ProjectorUse, MediaError> {
     let c_path = c_path(path)?;
     let mut reason = Reason::new();
     let mut found = ffi::Use::default();
-    // SAFETY: the path is NUL-terminated, the result and the buffer are valid for the call; the shim catches exceptions.
+    // SAFETY: the path is NUL-terminated, the result and the buffer are valid for the call; the shim catches
+    // exceptions.
     let ok =
         unsafe { ffi::hypura_media_measure(c_path.as_ptr(), &raw mut found, reason.pointer(), Reason::ROOM) };
     if !ok {

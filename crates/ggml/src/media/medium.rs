@@ -22,7 +22,8 @@ impl Medium {
         }
         let id = c_id(id)?;
         let mut reason = Reason::new();
-        // SAFETY: the bytes are as many as the picture has; mtmd copies them and the name; the shim catches exceptions.
+        // SAFETY: the bytes are as many as the picture has; mtmd copies them and the name; the shim catches
+        // exceptions.
         let bitmap = unsafe {
             ffi::hypura_media_picture(
                 width,
@@ -36,8 +37,8 @@ impl Medium {
         NonNull::new(bitmap).map(Self).ok_or_else(|| MediaError::Medium(reason.text(None)))
     }
 
-    /// A sound of one channel, of as many samples a second as the projector wants (`ProjectorFacts::sample_rate`). `id` tells it
-    /// from others.
+    /// A sound of one channel, of as many samples a second as the projector wants
+    /// (`ProjectorFacts::sample_rate`). `id` tells it from others.
     ///
     /// # Errors
     /// [`MediaError::Medium`] where there are no samples, or where one is no number.
@@ -51,7 +52,8 @@ impl Medium {
         }
         let id = c_id(id)?;
         let mut reason = Reason::new();
-        // SAFETY: mtmd copies the samples, which are as many as it is told, and the name; the shim catches exceptions.
+        // SAFETY: mtmd copies the samples, which are as many as it is told, and the name; the shim catches
+        // exceptions.
         let bitmap = unsafe {
             ffi::hypura_media_sound(
                 samples.as_ptr(),

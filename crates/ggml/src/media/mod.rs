@@ -1,11 +1,13 @@
 //! Pictures and sounds: a projector turns them into rows of embeddings that a model reads in place of tokens.
 //!
-//! Everything is llama.cpp's own `mtmd` library behind a C border of ours (`shim.cpp`), which lets no C++ exception through
-//! and turns ggml's abort into an error wherever nothing computes. Its choice of a device is made for it: the CPU's backend,
-//! which is the decorated one where it was installed, without an executor: a plain pass-through.
+//! Everything is llama.cpp's own `mtmd` library behind a C border of ours (`shim.cpp`), which lets no C++
+//! exception through and turns ggml's abort into an error wherever nothing computes. Its choice of a device
+//! is made for it: the CPU's backend, which is the decorated one where it was installed, without an executor:
+//! a plain pass-through.
 //!
 //! - [`measure()`]: what a projector file would take, without its weights being read
-//! - [`Projector`]: a loaded one: [`Projector::tokenize`] from any thread, [`Projector::encode`] one at a time
+//! - [`Projector`]: a loaded one: [`Projector::tokenize`] from any thread, [`Projector::encode`] one at a
+//!   time
 //! - [`Medium`]: a decoded picture or sound; [`MediaChunk`]: its place in a prompt
 
 mod ffi;
@@ -135,8 +137,8 @@ unsafe extern "C" fn on_progress(share: c_float, data: *mut c_void) -> bool {
 }
 
 impl Projector {
-    /// Loads a projector for this model, whose rows of embeddings must be as wide. `watch` gets the share that is there, 0 to
-    /// 1, and stops the load by answering false.
+    /// Loads a projector for this model, whose rows of embeddings must be as wide. `watch` gets the share
+    /// that is there, 0 to 1, and stops the load by answering false.
     ///
     /// # Errors
     /// [`MediaError::Projector`], [`MediaError::Stopped`].
@@ -150,8 +152,8 @@ impl Projector {
         let c_path = c_path(path)?;
         let mut reason = Reason::new();
         let mut watching = Watching { watch, stopped: false };
-        // SAFETY: the path is NUL-terminated, the model alive and kept alive; the watch is called during the call alone, on
-        // this thread; the shim catches exceptions.
+        // SAFETY: the path is NUL-terminated, the model alive and kept alive; the watch is called during the
+        // call alone, on this thread; the shim catches exceptions.
         let context = unsafe {
             ffi::hypura_media_load(
                 c_path.as_ptr(),
@@ -185,14 +187,16 @@ impl Projector {
         ProjectorFacts { vision: facts.vision, sample_rate, mrope: facts.mrope }
     }
 
-    /// Cuts a prompt into tokens and media, with the tokens that the model wants around a medium, and those that begin a text.
+    /// Cuts a prompt into tokens and media, with the tokens that the model wants around a medium, and those
+    /// that begin a text.
     ///
     /// # Errors
     /// [`MediaError::Medium`] for a medium that this projector cannot take.
     pub fn tokenize(&self, parts: &[PromptPart<'_>]) -> Result<Vec<PromptPiece>, MediaError> {
         let raw: Vec<ffi::Part> = parts.iter().map(PromptPart::raw).collect();
         let mut reason = Reason::new();
-        // SAFETY: the context is alive; texts and media of the parts outlive the call; the shim catches exceptions.
+        // SAFETY: the context is alive; texts and media of the parts outlive the call; the shim catches
+        // exceptions.
         let chunks = unsafe {
             ffi::hypura_media_tokenize(self.raw(), raw.as_ptr(), raw.len(), reason.pointer(), Reason::ROOM)
         };
@@ -221,8 +225,8 @@ impl Projector {
         let mut rows = vec![0.0f32; chunk.rows().saturating_mul(self.width())];
         let mut reason = Reason::new();
         let _one_at_a_time = self.0.encoding.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: context and chunk are alive; mtmd leaves as many numbers as the model's input width times the rows, which is
-        // the length of the buffer; the shim catches exceptions.
+        // SAFETY: context and chunk are alive; mtmd leaves as many numbers as the model's input width times
+        // the rows, which is the length of the buffer; the shim catches exceptions.
         let ok = unsafe {
             ffi::hypura_media_encode(
                 self.raw(),
@@ -350,7 +354,8 @@ impl MediaChunk {
         self.non_causal
     }
 
-    /// The positions of its rows when it begins at `first`: one, or four (time, height, width, and one more) for M-RoPE.
+    /// The positions of its rows when it begins at `first`: one, or four (time, height, width, and one more)
+    /// for M-RoPE.
     ///
     /// # Errors
     /// [`MediaError::Medium`] when mtmd cannot tell.
@@ -361,7 +366,8 @@ impl MediaChunk {
         }
         let mut places = vec![[0; 4]; rows];
         let mut reason = Reason::new();
-        // SAFETY: the chunk is alive; the buffer has room for four numbers a row; the shim catches exceptions.
+        // SAFETY: the chunk is alive; the buffer has room for four numbers a row; the shim catches
+        // exceptions.
         let ok = unsafe {
             ffi::hypura_media_chunk_places(
                 self.raw.as_ptr(),

@@ -22,7 +22,8 @@ pub enum Arm {
     Mmap,
     /// llama.cpp alone, with all weights read into memory: no device, buffer, session or thread of hypura's
     Plain,
-    /// Streamed as simply as can be: the least recently used expert goes, reads are waited for, nothing is guessed
+    /// Streamed as simply as can be: the least recently used expert goes, reads are waited for, nothing is
+    /// guessed
     Naive,
     /// Streamed without statistics, to measure what those cost
     Blind,
@@ -78,8 +79,9 @@ impl Arm {
         }
     }
 
-    /// The proof of concept that came before the engine: all misses of a matrix are read together, 32 requests at the
-    /// disk, and waited for; then it computes. The kernels, slots and reads themselves are those of `stream`.
+    /// The proof of concept that came before the engine: all misses of a matrix are read together, 32
+    /// requests at the disk, and waited for; then it computes. The kernels, slots and reads themselves are
+    /// those of `stream`.
     fn naive(asked: LoadSettings) -> LoadSettings {
         let reader_config = ReaderConfig { depth: 32, ..asked.tuning.reader_config };
         asked

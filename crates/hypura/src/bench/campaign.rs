@@ -1,6 +1,8 @@
-//! The benchmark itself: arms in turns, each in a process of its own, with the disk measured around the one that counts.
+//! The benchmark itself: arms in turns, each in a process of its own, with the disk measured around the one
+//! that counts.
 //!
-//! Whatever is changed on the machine (read-ahead, control groups) is held by guards and put back on every way out.
+//! Whatever is changed on the machine (read-ahead, control groups) is held by guards and put back on every
+//! way out.
 
 use anyhow::{Context as _, bail};
 use hypura_core::model::ModelShape;
@@ -331,7 +333,8 @@ impl<'a> Campaign<'a> {
     }
 }
 
-/// Adds what the planner says of the measured arm. The plan does not depend on the runs, so it may come after them.
+/// Adds what the planner says of the measured arm. The plan does not depend on the runs, so it may come after
+/// them.
 fn predict(predictor: &Predictor, shape: &ModelShape, measured: &mut ArmSummary) -> anyhow::Result<()> {
     let predicted = predictor.predict(shape)?;
     measured.prediction_error = Some(PredictionError::of(&predicted, measured));

@@ -1,7 +1,8 @@
-//! One arm in a process of its own: loads, computes the prompt, then forced tokens, and tells what was counted.
+//! One arm in a process of its own: loads, computes the prompt, then forced tokens, and tells what was
+//! counted.
 //!
-//! The parent holds the child's stdin: a line on it says go (by then the parent has put the child where it belongs), and
-//! its end means that the parent is gone, and the child goes, too.
+//! The parent holds the child's stdin: a line on it says go (by then the parent has put the child where it
+//! belongs), and its end means that the parent is gone, and the child goes, too.
 
 use anyhow::{Context as _, bail};
 use hypura_engine::load::{LoadSettings, prepare};
@@ -99,7 +100,8 @@ fn measure(mut session: Session, work: &Work, device: Option<&str>, run: ArmRun)
     let stats = std::sync::Arc::clone(&session.loaded().stats);
     let take = || Snapshot::take(stats.get(), device);
     let begin = take();
-    // The sink is called once for each token, after the one before was decoded: that is where the phases meet.
+    // The sink is called once for each token, after the one before was decoded: that is where the phases
+    // meet.
     let (mut shown, mut marks) = (0, Vec::new());
     let outcome = session.generate(prompt, &options, &mut |_| {
         if shown == 0 || shown == work.warmup || shown == work.warmup + work.generate {

@@ -1,7 +1,9 @@
-//! The disk under the model: what it delivers, what the page cache keeps of the model, and how far the kernel reads ahead.
+//! The disk under the model: what it delivers, what the page cache keeps of the model, and how far the kernel
+//! reads ahead.
 //!
-//! The read-ahead decides how fast a mapped model is: page faults of random experts read that much each. Linux's usual
-//! value is 128 KiB, and baselines are measured with it; it is put back when the guard is dropped.
+//! The read-ahead decides how fast a mapped model is: page faults of random experts read that much each.
+//! Linux's usual value is 128 KiB, and baselines are measured with it; it is put back when the guard is
+//! dropped.
 
 use hypura_core::model::ModelShape;
 use hypura_core::plan::ExpertLayout;
@@ -31,7 +33,8 @@ pub struct ReadShape {
 }
 
 impl ReadShape {
-    /// The reads of streaming this model with these settings. A slice larger than a chunk is read chunk by chunk.
+    /// The reads of streaming this model with these settings. A slice larger than a chunk is read chunk by
+    /// chunk.
     #[must_use]
     pub fn of(shape: &ModelShape, layout: &ExpertLayout, settings: &LoadSettings) -> Self {
         let chunk = settings.tuning.reader_config.chunk_bytes;

@@ -1,5 +1,5 @@
-//! A memory control group around one process, page cache included: how a machine with less memory is had on one with
-//! more. Makes the group, reads its peak, and removes it again.
+//! A memory control group around one process, page cache included: how a machine with less memory is had on
+//! one with more. Makes the group, reads its peak, and removes it again.
 //!
 //! Only root may do this. A group outlives nothing: dropping it removes it, after its process is gone.
 
@@ -123,7 +123,8 @@ impl Memcap {
         write(&self.folder.join("cgroup.procs"), &process.to_string(), "move a process into")
     }
 
-    /// The most that was charged to the group so far; `None` where the kernel does not say (v2 before Linux 5.19).
+    /// The most that was charged to the group so far; `None` where the kernel does not say (v2 before Linux
+    /// 5.19).
     #[must_use]
     pub fn peak_bytes(&self) -> Option<u64> {
         fs::read_to_string(self.folder.join(self.version.peak())).ok()?.trim().parse().ok()

@@ -1,10 +1,10 @@
-//! What the planner says of the measured arm before anything runs, with the profile that `hypura plan` uses; and how far
-//! from the truth that was.
+//! What the planner says of the measured arm before anything runs, with the profile that `hypura plan` uses;
+//! and how far from the truth that was.
 //!
-//! A speed depends on how often experts are found in memory, which nobody knows before. So there are two predictions: the
-//! one that `hypura plan` would give, and, afterwards, what the same planner says when it is given the hit rate that was
-//! measured. The difference between the two is what the assumption about the routers is off by, the rest is the model of
-//! the machine.
+//! A speed depends on how often experts are found in memory, which nobody knows before. So there are two
+//! predictions: the one that `hypura plan` would give, and, afterwards, what the same planner says when it is
+//! given the hit rate that was measured. The difference between the two is what the assumption about the
+//! routers is off by, the rest is the model of the machine.
 
 use hypura_core::cache::{ExpertCache, PolicyKind};
 use hypura_core::model::ModelShape;
@@ -99,8 +99,8 @@ impl Predictor {
         })
     }
 
-    /// The hit rate of the measured tokens, and the experts that a token uses, by a replay of the trace as the arm goes
-    /// through it: from its beginning, and again at its end.
+    /// The hit rate of the measured tokens, and the experts that a token uses, by a replay of the trace as
+    /// the arm goes through it: from its beginning, and again at its end.
     fn replay(&self, shape: &ModelShape, trace: &Trace, slots: u32) -> (f64, u32) {
         let options = ReplayOptions { ubatch_tokens: self.settings.model.ubatch };
         let counted = |tokens: usize| {
@@ -117,7 +117,8 @@ impl Predictor {
     }
 }
 
-/// The routes that an arm is forced to take: those of the trace, token after token, for every expert layer of the model.
+/// The routes that an arm is forced to take: those of the trace, token after token, for every expert layer of
+/// the model.
 fn walk(shape: &ModelShape, trace: &Trace, prompt: usize, decoded: usize) -> Trace {
     let token = |at: usize| {
         let routes = &trace.tokens[at % trace.tokens.len().max(1)].layers;

@@ -24,8 +24,8 @@ pub struct DiskBytes {
     pub written: u64,
 }
 
-/// The first line of `/proc/stat` (proc(5): user nice system idle iowait irq softirq steal guest guest_nice; guests are
-/// part of user).
+/// The first line of `/proc/stat` (proc(5): user nice system idle iowait irq softirq steal guest guest_nice;
+/// guests are part of user).
 #[must_use]
 pub fn parse_stat(text: &str) -> Option<MachineCpu> {
     let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
@@ -35,7 +35,8 @@ pub fn parse_stat(text: &str) -> Option<MachineCpu> {
     Some(MachineCpu { busy_s: busy as f64 / TICKS_PER_S, steal_s: steal as f64 / TICKS_PER_S })
 }
 
-/// `/sys/block/*/stat` (Documentation/block/stat.rst: the third field is sectors read, the seventh sectors written).
+/// `/sys/block/*/stat` (Documentation/block/stat.rst: the third field is sectors read, the seventh sectors
+/// written).
 #[must_use]
 pub fn parse_disk(text: &str) -> Option<DiskBytes> {
     let fields: Vec<u64> = text.split_whitespace().map_while(|word| word.parse().ok()).collect();
@@ -43,14 +44,16 @@ pub fn parse_disk(text: &str) -> Option<DiskBytes> {
     Some(DiskBytes { read: read * SECTOR_BYTES, written: written * SECTOR_BYTES })
 }
 
-/// Processor time of a thread in seconds, from its `schedstat` (nanoseconds on a processor, waiting, time slices).
+/// Processor time of a thread in seconds, from its `schedstat` (nanoseconds on a processor, waiting, time
+/// slices).
 #[must_use]
 pub fn parse_schedstat(text: &str) -> Option<f64> {
     let nanoseconds: u64 = text.split_whitespace().next()?.parse().ok()?;
     Some(nanoseconds as f64 / 1e9)
 }
 
-/// Whether a thread of this name reads from the disk: our readers, and the workers that the kernel starts for io_uring.
+/// Whether a thread of this name reads from the disk: our readers, and the workers that the kernel starts for
+/// io_uring.
 #[must_use]
 pub fn is_reader_thread(name: &str) -> bool {
     let name = name.trim();

@@ -1,5 +1,5 @@
-//! The result of a benchmark as a program reads it. benchmarks/README.md documents the fields; [`FORMAT`] changes with
-//! their meaning.
+//! The result of a benchmark as a program reads it. benchmarks/README.md documents the fields; [`FORMAT`]
+//! changes with their meaning.
 
 use hypura_core::roofline::BoundBy;
 use serde::{Deserialize, Serialize};

@@ -30,13 +30,14 @@ pub struct Roofline {
     pub limit_tps: f64,
     /// Measured tokens/s over the limit.
     pub efficiency: f64,
-    /// What sets the limit. What bound the run itself, whose overlap is not perfect, is [`super::snapshot::Phase::bound_by`].
+    /// What sets the limit. What bound the run itself, whose overlap is not perfect, is
+    /// [`super::snapshot::Phase::bound_by`].
     pub bound_by: BoundBy,
 }
 
 impl Roofline {
-    /// Compares a speed with its limit. `None` when there is no limit to compare with: no time was measured, or nothing
-    /// of a dense model has to be read.
+    /// Compares a speed with its limit. `None` when there is no limit to compare with: no time was measured,
+    /// or nothing of a dense model has to be read.
     #[must_use]
     pub fn new(
         tps: f64,

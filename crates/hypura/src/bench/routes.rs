@@ -1,4 +1,5 @@
-//! Routing traces from files, compressed or not. What a trace says and how much of it is believed is `core::trace`'s part.
+//! Routing traces from files, compressed or not. What a trace says and how much of it is believed is
+//! `core::trace`'s part.
 
 use anyhow::Context as _;
 use flate2::bufread::MultiGzDecoder;

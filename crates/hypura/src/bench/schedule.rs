@@ -1,5 +1,5 @@
-//! In which order the arms run: forwards and backwards in turn (ABBA), so that a machine that drifts slower or faster
-//! favours none of them.
+//! In which order the arms run: forwards and backwards in turn (ABBA), so that a machine that drifts slower
+//! or faster favours none of them.
 
 /// One run: which round, which arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! Counters at a moment, and what happened between two moments. Taken by the process that computes, so that its own
-//! share of the machine is known exactly.
+//! Counters at a moment, and what happened between two moments. Taken by the process that computes, so that
+//! its own share of the machine is known exactly.
 //!
 //! What a system does not count is `None`.
 
@@ -81,8 +81,8 @@ impl Snapshot {
         }
     }
 
-    /// What happened since `earlier`, in which `tokens` were computed within `wall_s` (the time that counts, which a
-    /// caller may know better than the two clocks here).
+    /// What happened since `earlier`, in which `tokens` were computed within `wall_s` (the time that counts,
+    /// which a caller may know better than the two clocks here).
     #[must_use]
     pub fn since(&self, earlier: &Self, tokens: u64, wall_s: f64) -> Phase {
         let elapsed_s = self.at.duration_since(earlier.at).as_secs_f64().max(f64::MIN_POSITIVE);

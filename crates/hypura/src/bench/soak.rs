@@ -1,5 +1,5 @@
-//! One arm for a long time: prompts of many lengths, answers of many lengths, conversations that go on and such that begin
-//! anew. What is looked at is memory, not speed.
+//! One arm for a long time: prompts of many lengths, answers of many lengths, conversations that go on and
+//! such that begin anew. What is looked at is memory, not speed.
 
 use hypura_engine::session::{GenerateOptions, Session};
 use hypura_engine::{SamplerOptions, Token, machine};

@@ -18,8 +18,8 @@ use super::work::ArmRun;
 /// How often the parent looks whether the child ended or somebody wants to stop.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Raised by Ctrl-C and its relatives. The benchmark then kills its child and returns, so that all guards put back what
-/// they changed.
+/// Raised by Ctrl-C and its relatives. The benchmark then kills its child and returns, so that all guards put
+/// back what they changed.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<AtomicBool>);
 

@@ -1,4 +1,5 @@
-//! Order statistics of small samples: medians and percentiles, never means, because one disturbed run must not decide.
+//! Order statistics of small samples: medians and percentiles, never means, because one disturbed run must
+//! not decide.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,8 @@ pub fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     values
 }
 
-/// Percentile of ascending values, interpolated between neighbours (definition 7 of Hyndman and Fan, 1996: the one of
-/// numpy and of spreadsheets).
+/// Percentile of ascending values, interpolated between neighbours (definition 7 of Hyndman and Fan, 1996:
+/// the one of numpy and of spreadsheets).
 #[must_use]
 pub fn percentile(sorted: &[f64], percent: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;

@@ -21,16 +21,16 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A: bytes of the routed experts of one token. Forced routes may name fewer experts than the model would choose, so
-    /// the lookups of the run decide.
+    /// A: bytes of the routed experts of one token. Forced routes may name fewer experts than the model would
+    /// choose, so the lookups of the run decide.
     fn routed(&self, decode: &Phase) -> Option<f64> {
         let lookups = (decode.experts_hit + decode.experts_missed) as f64 / decode.tokens as f64;
         (self.routed_experts > 0).then(|| lookups * self.routed_bytes as f64 / self.routed_experts as f64)
     }
 }
 
-/// Holds a run against disk and processor. `disk_bytes_per_s` was measured around it. `None` when nothing streamed or
-/// something was not measured.
+/// Holds a run against disk and processor. `disk_bytes_per_s` was measured around it. `None` when nothing
+/// streamed or something was not measured.
 #[must_use]
 pub fn roofline(run: &Run, limits: &Limits, disk_bytes_per_s: Option<f64>) -> Option<Roofline> {
     let decode = &run.arm.decode;

@@ -1,4 +1,5 @@
-//! `hypura bench`: the same work in several ways, in turns; and the hidden `bench-arm`, one way in a process of its own.
+//! `hypura bench`: the same work in several ways, in turns; and the hidden `bench-arm`, one way in a process
+//! of its own.
 
 use anyhow::Context as _;
 use clap::ValueEnum;
@@ -64,16 +65,18 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Benchmark")]
     memcap: Option<u64>,
 
-    /// Force the routers' choices from this trace (for tests: the text is nonsense, the reads are those of a real model)
+    /// Force the routers' choices from this trace (for tests: the text is nonsense, the reads are those of a
+    /// real model)
     #[arg(long, value_name = "TRACE", help_heading = "Benchmark")]
     routes: Option<PathBuf>,
 
-    /// Go on afterwards with prompts and answers of many lengths, for so many seconds in each run, and look at the memory
+    /// Go on afterwards with prompts and answers of many lengths, for so many seconds in each run, and look
+    /// at the memory
     #[arg(long, default_value_t = 0, value_name = "SECONDS", help_heading = "Benchmark")]
     soak: u64,
 
-    /// Have the system back the memory of slots while loading, as it does that of resident weights: the prompt then pays for
-    /// reading and computing only
+    /// Have the system back the memory of slots while loading, as it does that of resident weights: the
+    /// prompt then pays for reading and computing only
     #[arg(long, help_heading = "Benchmark")]
     populate: bool,
 

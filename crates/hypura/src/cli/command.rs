@@ -41,7 +41,8 @@ enum Command {
     /// One arm of a benchmark, started by it
     #[command(hide = true)]
     BenchArm(bench::ArmArgs),
-    /// Tell what a model will need and do on this machine, from its header alone: a file, a URL, or hf:org/repo:QUANT
+    /// Tell what a model will need and do on this machine, from its header alone: a file, a URL, or
+    /// hf:org/repo:QUANT
     #[command(alias = "inspect")]
     Plan(plan::Args),
     /// Measure this machine: processor, memory, disk

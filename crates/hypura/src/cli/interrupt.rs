@@ -1,7 +1,7 @@
 //! Ctrl-C: the first one asks for an end, the second one is the end.
 //!
-//! While nothing can be asked to end (loading, waiting for input) the first one ends the program at once; it is *armed*.
-//! The handlers only set flags or exit, which is all that a signal handler may do.
+//! While nothing can be asked to end (loading, waiting for input) the first one ends the program at once; it
+//! is *armed*. The handlers only set flags or exit, which is all that a signal handler may do.
 
 use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
@@ -21,8 +21,8 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Takes over SIGINT, armed; call it once. Also SIGXFSZ, so that a write beyond a size limit fails with an error
-    /// that can be asked to stop instead of killing the program.
+    /// Takes over SIGINT, armed; call it once. Also SIGXFSZ, so that a write beyond a size limit fails with
+    /// an error that can be asked to stop instead of killing the program.
     ///
     /// # Errors
     /// When the system refuses a handler.
@@ -51,8 +51,8 @@ impl Interrupt {
         Ok(())
     }
 
-    /// From now on the first Ctrl-C raises `abort`, too, and the second one ends the program. For as long as the program
-    /// runs: call it once for each flag.
+    /// From now on the first Ctrl-C raises `abort`, too, and the second one ends the program. For as long as
+    /// the program runs: call it once for each flag.
     ///
     /// # Errors
     /// When the system refuses a handler.
@@ -61,7 +61,8 @@ impl Interrupt {
         Ok(())
     }
 
-    /// Does `work`, which watches [`Self::raised`] or a flag given to [`Self::also_raise`], with Ctrl-C disarmed.
+    /// Does `work`, which watches [`Self::raised`] or a flag given to [`Self::also_raise`], with Ctrl-C
+    /// disarmed.
     pub fn disarmed<T>(&self, work: impl FnOnce() -> T) -> T {
         self.raised.store(false, Ordering::SeqCst);
         self.armed.store(false, Ordering::SeqCst);

@@ -1,8 +1,8 @@
 //! The command line: parse, run, exit code.
 //!
-//! A subcommand is one variant of `command::Command` and one module with its `Args` and `execute`. Flags that several commands
-//! have are in `flags`. Exit codes: 0 done, 1 a runtime error, 2 wrong usage, 130 stopped by Ctrl-C. Errors are one line on
-//! stderr: what, why, way out.
+//! A subcommand is one variant of `command::Command` and one module with its `Args` and `execute`. Flags that
+//! several commands have are in `flags`. Exit codes: 0 done, 1 a runtime error, 2 wrong usage, 130 stopped by
+//! Ctrl-C. Errors are one line on stderr: what, why, way out.
 
 mod bench;
 mod command;

@@ -85,7 +85,8 @@ pub(super) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Reme
     Ok(remembered)
 }
 
-/// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a moment.
+/// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a
+/// moment.
 pub(super) fn disk_target(path: Option<&Path>, first_file_bytes: u64) -> PathBuf {
     const LARGE: u64 = 1 << 30;
     let Some(path) = path else { return PathBuf::from(".") };

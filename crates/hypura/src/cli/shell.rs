@@ -21,7 +21,8 @@ pub struct CompletionArgs {
 /// Arguments of `hypura man`.
 #[derive(Debug, clap::Args)]
 pub struct ManArgs {
-    /// Write a page for the program and one for each command into this folder [default: the program's page on the output]
+    /// Write a page for the program and one for each command into this folder [default: the program's page on
+    /// the output]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 }

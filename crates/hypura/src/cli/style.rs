@@ -1,4 +1,5 @@
-//! How text looks: colours only for people who watch a terminal, progress bars only when there is something to wait for.
+//! How text looks: colours only for people who watch a terminal, progress bars only when there is something
+//! to wait for.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
@@ -11,7 +12,8 @@ pub struct Style {
 }
 
 impl Style {
-    /// Colours when stderr is a terminal that can show them and nobody asked for none (<https://no-color.org>).
+    /// Colours when stderr is a terminal that can show them and nobody asked for none
+    /// (<https://no-color.org>).
     #[must_use]
     pub fn of_stderr() -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())

@@ -1,5 +1,5 @@
-//! An answer that comes piece by piece: lines of JSON, read by a thread of their own so that the caller can stop
-//! waiting at any time.
+//! An answer that comes piece by piece: lines of JSON, read by a thread of their own so that the caller can
+//! stop waiting at any time.
 
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -16,7 +16,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Pieces that may wait to be shown.
 const QUEUE: usize = 64;
 
-/// The pieces of an answer. Dropped early, it closes the connection with the next piece that comes, and the server stops.
+/// The pieces of an answer. Dropped early, it closes the connection with the next piece that comes, and the
+/// server stops.
 pub struct Answer {
     lines: Receiver<Result<Value, String>>,
     address: String,

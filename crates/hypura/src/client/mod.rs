@@ -73,8 +73,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the server that `HYPURA_HOST` or `OLLAMA_HOST` name, by default the usual one on this machine. Connects
-    /// to nothing yet. `HYPURA_API_KEY` is its key.
+    /// A client of the server that `HYPURA_HOST` or `OLLAMA_HOST` name, by default the usual one on this
+    /// machine. Connects to nothing yet. `HYPURA_API_KEY` is its key.
     #[must_use]
     pub fn of_environment() -> Self {
         let named = |name: &str| std::env::var(name).ok().filter(|value| !stripped(value).is_empty());

@@ -3,9 +3,10 @@
 //! - `axis`: round numbers for ticks
 //! - `svg`: a [`Figure`] as text
 //!
-//! Written by hand rather than with a plotting crate: a figure has one kind of mark, and what matters most here, colours
-//! that follow the reader's light or dark scheme through style classes, is what such crates do not write. The figure
-//! stands on a card of its own, so that it can be read on any page. The same figure gives the same bytes everywhere.
+//! Written by hand rather than with a plotting crate: a figure has one kind of mark, and what matters most
+//! here, colours that follow the reader's light or dark scheme through style classes, is what such crates do
+//! not write. The figure stands on a card of its own, so that it can be read on any page. The same figure
+//! gives the same bytes everywhere.
 
 mod axis;
 mod svg;

@@ -18,8 +18,8 @@ const INSET: [f64; 4] = [58.0, 34.0, 14.0, 52.0];
 /// Average width of a letter of the legend.
 const LETTER: f64 = 7.2;
 
-/// Colours that can be told apart by people with any colour vision (Okabe and Ito, "Color Universal Design", 2008), and
-/// lighter ones for dark pages; `bound` is for bounds.
+/// Colours that can be told apart by people with any colour vision (Okabe and Ito, "Color Universal Design",
+/// 2008), and lighter ones for dark pages; `bound` is for bounds.
 const STYLE: &str = "
   text { font-family: system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif; font-size: 12px; fill: #57606a }
   .title { font-size: 16px; font-weight: 600; fill: #1f2328 }
@@ -124,7 +124,8 @@ impl Area {
         self.bottom - value / self.y.end() * (self.bottom - self.top)
     }
 
-    /// Where a point is drawn; `None` for one that is not finite. What is beyond the axes is drawn at their end.
+    /// Where a point is drawn; `None` for one that is not finite. What is beyond the axes is drawn at their
+    /// end.
     fn place(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
         let inside = x.is_finite() && y.is_finite();
         inside.then(|| (self.at_x(x.clamp(0.0, self.x.end())), self.at_y(y.clamp(0.0, self.y.end()))))

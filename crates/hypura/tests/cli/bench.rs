@@ -1,5 +1,5 @@
-//! `hypura bench` and `hypura iobench` from end to end, on tiny models: what is counted is right, what was changed on the
-//! machine is put back. Speeds are not looked at.
+//! `hypura bench` and `hypura iobench` from end to end, on tiny models: what is counted is right, what was
+//! changed on the machine is put back. Speeds are not looked at.
 
 use crate::kit::{finish, hypura, interrupt, model, run, wait};
 use hypura_core::synth::Shape;

@@ -1,4 +1,5 @@
-//! Bad input: one line that names the thing, the cause and the way out; 1 for runtime errors, 2 for wrong usage.
+//! Bad input: one line that names the thing, the cause and the way out; 1 for runtime errors, 2 for wrong
+//! usage.
 
 use crate::kit::{Finished, demo, finish, hypura, model, run, wait};
 use hypura_core::gguf::{HeaderBuilder, read_header};
@@ -139,7 +140,8 @@ fn a_missing_shard() {
     run_file(&first).assert_error(1, &[second.to_str().unwrap(), "No such file"]);
 }
 
-/// A file that may not be read. Root may read everything, so the program runs as nobody where the tests run as root.
+/// A file that may not be read. Root may read everything, so the program runs as nobody where the tests run
+/// as root.
 #[cfg(unix)]
 #[test]
 fn a_file_that_may_not_be_read() {

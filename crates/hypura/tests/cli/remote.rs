@@ -1,5 +1,5 @@
-//! The program over a server. The server is a scripted one, so that each of its answers can be chosen; what it was asked is
-//! checked, too.
+//! The program over a server. The server is a scripted one, so that each of its answers can be chosen; what
+//! it was asked is checked, too.
 
 use hypura_core::synth::Shape;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
-//! `hypura trace` and `hypura run --routes` as people run them: what they print, what they write, and how they refuse.
+//! `hypura trace` and `hypura run --routes` as people run them: what they print, what they write, and how
+//! they refuse.
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -74,8 +75,8 @@ fn a_replay_tells_hits_distance_and_speed() {
         let read_s = number("misses") * 1e6 / f64::from(GENERATED) / 1e9;
         assert!((number("tokens_per_s") * read_s.max(0.002) - 1.0).abs() < 1e-9, "{row}");
         assert_eq!(row["bound_by"], if read_s > 0.002 { "disk" } else { "compute" });
-        // Of 16 slots, one expert of two is still there from the last token; with room for all, the 12 that the prompt
-        // did not use are read once a layer.
+        // Of 16 slots, one expert of two is still there from the last token; with room for all, the 12 that
+        // the prompt did not use are read once a layer.
         let full = row["slots"] == 64;
         assert!(!full || row["misses"] == 12 * LAYERS, "{row}");
     }
@@ -154,7 +155,8 @@ fn wrong_flags_are_wrong_usage() {
     refused(&kit::run(["trace", "record", "demo", "hi"]), 2, &["--out"]);
 }
 
-/// Runs a streamed answer of a tiny model with `flags` before and after its arguments; returns its statistics.
+/// Runs a streamed answer of a tiny model with `flags` before and after its arguments; returns its
+/// statistics.
 fn run(command: &[&str], model: &Path, flags: &[&OsStr], stats: &Path) -> Value {
     let fixed =
         "a prompt -n 12 --ignore-eos --temperature 0 --stream-cache 30% --residency stream --logits-hash";

@@ -241,7 +241,8 @@ fn names_that_claim_shards_without_end_cost_nothing() {
         let url = server.put(&format!("/{name}"), Answer::File(Arc::clone(&bytes)));
         let began = Instant::now();
         for model in [path, url] {
-            // Where the number is one that models can have, the second shard is missed; otherwise it is a name like any.
+            // Where the number is one that models can have, the second shard is missed; otherwise it is a
+            // name like any.
             let output = home.plan(&[&model]);
             assert_eq!(output.status.code(), Some(i32::from(count == "65535")), "{output:?}");
         }

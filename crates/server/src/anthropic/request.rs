@@ -220,7 +220,8 @@ fn tool_choice(value: &Value, tools: &mut Vec<Value>) -> Result<ToolChoice, Fail
     }
 }
 
-/// Whether and how hard to think. A budget is taken, but not enforced; words that are not known say nothing, as in Ollama.
+/// Whether and how hard to think. A budget is taken, but not enforced; words that are not known say nothing,
+/// as in Ollama.
 fn think(thinking: &Value, config: &Value) -> Option<Think> {
     let on = match thinking["type"].as_str() {
         Some("enabled" | "adaptive") => Some(true),

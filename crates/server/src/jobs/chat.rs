@@ -96,7 +96,8 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
     })
 }
 
-/// The model's system message first unless the request begins with one, then the model's messages, then the request's.
+/// The model's system message first unless the request begins with one, then the model's messages, then the
+/// request's.
 fn with_the_models_own(entry: &ModelEntry, messages: &[Message]) -> Vec<Message> {
     let has_system = messages.first().is_some_and(|message| message.role == "system");
     let system = entry.settings.system.as_deref().filter(|text| !has_system && !text.is_empty());

@@ -1,4 +1,5 @@
-//! A prompt and its context: how much context to ask for, and what to leave out of a prompt that does not fit.
+//! A prompt and its context: how much context to ask for, and what to leave out of a prompt that does not
+//! fit.
 
 use super::lookup::Found;
 use super::shorten;
@@ -30,8 +31,8 @@ enum Overflow {
     Cut { keep_tokens: usize },
     /// 400.
     Refuse,
-    /// The vendors' way: the context grows for the prompt and for an answer of so many tokens; where it cannot, 400. Nothing
-    /// is ever cut.
+    /// The vendors' way: the context grows for the prompt and for an answer of so many tokens; where it
+    /// cannot, 400. Nothing is ever cut.
     Grow { answer_tokens: u32 },
 }
 
@@ -84,8 +85,9 @@ impl Fit {
     }
 }
 
-/// The prompt of a conversation and its context, without its oldest messages where all do not fit and some may go. System
-/// messages and the last message always stay; if they alone are too long, the beginning of what they make is cut.
+/// The prompt of a conversation and its context, without its oldest messages where all do not fit and some
+/// may go. System messages and the last message always stay; if they alone are too long, the beginning of
+/// what they make is cut.
 ///
 /// # Errors
 /// 400 when nothing may be left out and it does not fit; what the template says.

@@ -59,7 +59,8 @@ enum Form {
     Text { text: String, media: Vec<MediaFile>, format: Format, context: Vec<Token> },
     /// Two texts with a gap.
     Gap { before: String, after: String, format: Format },
-    /// A message in a conversation; with a template that the request brought, whose failures are the request's.
+    /// A message in a conversation; with a template that the request brought, whose failures are the
+    /// request's.
     Chat { input: ChatInput, context: Vec<Token>, own_template: bool },
 }
 

@@ -1,8 +1,8 @@
 //! The simple forms of Ollama's prompt templates: fields, `if`/`else`/`end`, trimmed blanks.
 //!
-//! That is what people put into a request's `template`. Anything else (`range`, functions, variables) is refused with
-//! a reason, never ignored: a prompt in the wrong shape would only look like a bad model. Jinja, the language of the
-//! templates in GGUF files, goes to llama.cpp instead.
+//! That is what people put into a request's `template`. Anything else (`range`, functions, variables) is
+//! refused with a reason, never ignored: a prompt in the wrong shape would only look like a bad model. Jinja,
+//! the language of the templates in GGUF files, goes to llama.cpp instead.
 
 /// What a template can name.
 #[derive(Clone, Copy, Debug)]

@@ -99,8 +99,8 @@ pub(super) fn require_completion(entry: &ModelEntry, name: &str, what: &str) -> 
     Err(Failure::bad_request(format!("\"{name}\" does not support {what}")))
 }
 
-/// Pictures and sounds need a projector for them, and must look like what they are: what their beginnings tell is known before a
-/// model is loaded.
+/// Pictures and sounds need a projector for them, and must look like what they are: what their beginnings
+/// tell is known before a model is loaded.
 pub(super) fn require_modalities<'a>(
     entry: &ModelEntry,
     media: impl IntoIterator<Item = &'a MediaFile>,

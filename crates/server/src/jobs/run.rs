@@ -1,4 +1,5 @@
-//! What all jobs share once there is a prompt: the wait for the model, the submission, the pieces, the line in the log.
+//! What all jobs share once there is a prompt: the wait for the model, the submission, the pieces, the line
+//! in the log.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -64,7 +65,8 @@ pub(super) struct Checked {
     pub make: MakePrompt,
 }
 
-/// Checks a job and starts it; its pieces come from the stream. The log has a line of it, whatever becomes of it.
+/// Checks a job and starts it; its pieces come from the stream. The log has a line of it, whatever becomes of
+/// it.
 ///
 /// # Errors
 /// What `check` says.
@@ -102,7 +104,8 @@ impl Work {
                     drop(gone.send(Piece::Failed(failure)));
                 }
             },
-            // Everything that the other branch held is dropped with it: the place in the queue, the ticket, the lease.
+            // Everything that the other branch held is dropped with it: the place in the queue, the ticket,
+            // the lease.
             () = gone.closed() => {}
         }
     }
@@ -260,11 +263,12 @@ fn reason_of(outcome: &Outcome) -> DoneReason {
     }
 }
 
-/// From so many bytes of an answer on a parser, which reads it all again for each piece, takes long enough to be in the way.
+/// From so many bytes of an answer on a parser, which reads it all again for each piece, takes long enough to
+/// be in the way.
 const SLOW_BYTES: usize = 2048;
 
-/// Adds what came meanwhile to a text: a parser that is slower than the model reads more at once, and never falls behind. Returns
-/// the first event that is no text.
+/// Adds what came meanwhile to a text: a parser that is slower than the model reads more at once, and never
+/// falls behind. Returns the first event that is no text.
 fn gather(
     events: &mut mpsc::UnboundedReceiver<Event>,
     text: &mut String,
@@ -403,7 +407,8 @@ fn random_seed() -> u32 {
     (RandomState::new().build_hasher().finish() as u32).min(u32::MAX - 1)
 }
 
-/// 32 bits of a seed that all of its bits have a part in. llama.cpp draws a seed of its own where all 32 are set.
+/// 32 bits of a seed that all of its bits have a part in. llama.cpp draws a seed of its own where all 32 are
+/// set.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

@@ -1,18 +1,21 @@
 //! Conversations that are longer than the context: which of the oldest messages to leave out.
 //!
-//! How many tokens a message takes is known only when a template has rendered it, so the search begins where the lengths
-//! of the messages say, and renders two or three conversations as a rule. Media are decoded once for all of them.
+//! How many tokens a message takes is known only when a template has rendered it, so the search begins where
+//! the lengths of the messages say, and renders two or three conversations as a rule. Media are decoded once
+//! for all of them.
 
 use serde_json::Value;
 
 use crate::Failure;
 use crate::models::backend::{ChatInput, Prompt, RenderError, Renderer};
 
-/// The prompt of a conversation without as few of its oldest messages as make it fit into `room` tokens. System messages
-/// and the last message always stay, so the prompt may still be too long. `whole` is the prompt of all messages.
+/// The prompt of a conversation without as few of its oldest messages as make it fit into `room` tokens.
+/// System messages and the last message always stay, so the prompt may still be too long. `whole` is the
+/// prompt of all messages.
 ///
 /// # Errors
-/// What the template says of the conversation without all that may go; what is wrong with the request or its media.
+/// What the template says of the conversation without all that may go; what is wrong with the request or its
+/// media.
 pub(super) fn without_oldest(
     renderer: &dyn Renderer,
     input: &ChatInput,

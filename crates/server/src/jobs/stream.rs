@@ -1,6 +1,7 @@
 //! The pieces of an answer on their way from the engine to a front end.
 //!
-//! Dropping a [`PieceStream`] cancels the job, wherever it is: waiting for its model, queued, or being worked on.
+//! Dropping a [`PieceStream`] cancels the job, wherever it is: waiting for its model, queued, or being worked
+//! on.
 
 use tokio::sync::mpsc;
 

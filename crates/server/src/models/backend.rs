@@ -1,9 +1,10 @@
-//! What the server needs of an engine: small traits in the engine's own words, so that every HTTP test also runs against
-//! a scripted one.
+//! What the server needs of an engine: small traits in the engine's own words, so that every HTTP test also
+//! runs against a scripted one.
 //!
-//! [`Backend`] plans and loads; [`Engine`] is one loaded model that answers many requests at once. Nothing here knows
-//! tokio: `submit` returns at once and its sink is called on a thread of the engine. All other calls are quick and may be
-//! made while the model works, except [`Backend::plan`], [`Plan::load`] and [`Engine::stop`], which block.
+//! [`Backend`] plans and loads; [`Engine`] is one loaded model that answers many requests at once. Nothing
+//! here knows tokio: `submit` returns at once and its sink is called on a thread of the engine. All other
+//! calls are quick and may be made while the model works, except [`Backend::plan`], [`Plan::load`] and
+//! [`Engine::stop`], which block.
 
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::media::{MediaFile, MediaPrompt};
@@ -202,10 +203,11 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// 400 or 500 with the template's or grammar's words.
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure>;
-    /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens in it.
+    /// Tokens of a text. `begin` adds what the model wants at the beginning; `control` reads control tokens
+    /// in it.
     fn tokenize(&self, text: &str, begin: bool, control: bool) -> Vec<Token>;
-    /// Tokens of a text with media, as by [`Engine::tokenize`] with both flags: each `hypura_engine::media::marker` in it is the
-    /// next of `media`. Decodes them.
+    /// Tokens of a text with media, as by [`Engine::tokenize`] with both flags: each
+    /// `hypura_engine::media::marker` in it is the next of `media`. Decodes them.
     ///
     /// # Errors
     /// 400 for media that cannot be used, and where the model lacks the sense.

@@ -24,8 +24,8 @@ use super::store_catalog::failure_of_store;
 use crate::job::{Format, Think};
 use crate::{Failure, without_paths};
 
-/// Conversations that a model remembers beyond those that run. They live in the cells that running ones leave, so that they
-/// take nothing, and the oldest leaves when cells run out.
+/// Conversations that a model remembers beyond those that run. They live in the cells that running ones
+/// leave, so that they take nothing, and the oldest leaves when cells run out.
 const REMEMBERED: u32 = 7;
 
 /// Loads models with the engine.
@@ -77,8 +77,8 @@ impl Backend for EngineBackend {
 }
 
 impl EngineBackend {
-    /// Sequences with a context each. A model that only embeds needs one: texts go through one graph after another, several in
-    /// each, whoever asked for them.
+    /// Sequences with a context each. A model that only embeds needs one: texts go through one graph after
+    /// another, several in each, whoever asked for them.
     fn sequences(&self, model: &ModelEntry) -> u32 {
         if !model.can(Capability::Completion) {
             return 1;
@@ -299,7 +299,8 @@ fn with_tags(text: &str) -> String {
     pieces.enumerate().fold(first, |text, (at, piece)| format!("{text}[img-{at}]{piece}"))
 }
 
-/// What a template or a schema says: a template that fails is a 500, as in Ollama; everything else is the request's fault.
+/// What a template or a schema says: a template that fails is a 500, as in Ollama; everything else is the
+/// request's fault.
 fn chat_failure(error: &ChatError) -> Failure {
     let message = without_paths(&error.to_string());
     match error {

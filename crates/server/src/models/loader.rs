@@ -1,7 +1,8 @@
-//! The thread that loads: takes the oldest load request, makes room, loads, and serves everybody who waits for that model.
+//! The thread that loads: takes the oldest load request, makes room, loads, and serves everybody who waits
+//! for that model.
 //!
-//! There is one such thread, so there are never two loads at once. It never holds the table's lock while it plans or
-//! loads, so nobody waits for it who does not want a model.
+//! There is one such thread, so there are never two loads at once. It never holds the table's lock while it
+//! plans or loads, so nobody waits for it who does not want a model.
 
 use hypura_engine::budget::SharedMemory;
 use std::sync::{Arc, MutexGuard};
@@ -23,7 +24,8 @@ pub(super) struct Loader {
 /// How often to check whether a waiting request was cancelled: a dropped request sends no notification.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A model that streams anyway gets on with this share of the budget, in quarters, before idle models must leave for it.
+/// A model that streams anyway gets on with this share of the budget, in quarters, before idle models must
+/// leave for it.
 const ENOUGH_TO_STREAM_QUARTERS: u64 = 3;
 
 impl Loader {
@@ -78,7 +80,8 @@ impl Loader {
         }
         state.loading = None;
         state.load_bytes = 0;
-        // In one step with the leases, so that a model that nobody keeps does not leave before its first request.
+        // In one step with the leases, so that a model that nobody keeps does not leave before its first
+        // request.
         let failure = match loaded {
             Ok(engine) => {
                 self.table.insert(&mut state, Arc::clone(entry), engine, load_time);
@@ -110,7 +113,8 @@ impl Loader {
         self.table.ring();
     }
 
-    /// A plan for the model, after idle models left for it as far as needed. Its memory is promised to it from here on.
+    /// A plan for the model, after idle models left for it as far as needed. Its memory is promised to it
+    /// from here on.
     fn plan(&self, entry: &Arc<ModelEntry>, load_request: LoadRequest) -> Result<Box<dyn Plan>, Failure> {
         self.retire_older_versions(entry);
         loop {
@@ -150,7 +154,8 @@ impl Loader {
         }
     }
 
-    /// Somebody's model is in the way and at work: waits for a change, or for all who want the new one to go away.
+    /// Somebody's model is in the way and at work: waits for a change, or for all who want the new one to go
+    /// away.
     fn wait_for_room(&self, mut state: MutexGuard<'_, State>, entry: &ModelEntry) -> Result<(), Failure> {
         state.waits_for_room = true;
         loop {

@@ -165,8 +165,8 @@ impl ModelManager {
         self.settings.budget_bytes
     }
 
-    /// Takes no more requests and frees all models: after their requests (`drain`) or at once. A load in progress is stopped.
-    /// Blocks.
+    /// Takes no more requests and frees all models: after their requests (`drain`) or at once. A load in
+    /// progress is stopped. Blocks.
     pub fn close(&self, drain: bool) {
         let slots = {
             let mut state = self.table.lock();

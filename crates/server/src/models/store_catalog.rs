@@ -11,8 +11,8 @@ use crate::Failure;
 /// All models of this machine.
 pub struct StoreCatalog {
     store: Arc<Store>,
-    /// The tensors of models that were asked for, by their weights: clients ask again and again, and reading the header
-    /// of a large vocabulary takes longer than they should wait.
+    /// The tensors of models that were asked for, by their weights: clients ask again and again, and reading
+    /// the header of a large vocabulary takes longer than they should wait.
     tensors: Mutex<HashMap<String, Arc<Vec<TensorRow>>>>,
 }
 

@@ -1,8 +1,8 @@
 //! What is loaded, who uses it and what is asked for: one lock, held for moments only.
 //!
-//! Invariants: an engine leaves the table before it is stopped, and nobody takes a lease on one that left or died. `stopping`
-//! counts engines whose memory is not free yet. What engines hold, what leaves, and what was promised (to the load in progress,
-//! to contexts that grow) is never more than the budget.
+//! Invariants: an engine leaves the table before it is stopped, and nobody takes a lease on one that left or
+//! died. `stopping` counts engines whose memory is not free yet. What engines hold, what leaves, and what was
+//! promised (to the load in progress, to contexts that grow) is never more than the budget.
 
 use hypura_engine::budget::SharedMemory;
 use std::collections::VecDeque;

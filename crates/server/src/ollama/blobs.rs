@@ -63,8 +63,8 @@ async fn receive_all(server: &Arc<Server>, digest: String, body: Body) -> Result
         while let Some(chunk) = body.next().await {
             let Ok(chunk) = chunk else { return };
             if sender.send(Some(chunk)).await.is_err() {
-                // The writer ended early and says why; the rest of the body is read and dropped, so that the client
-                // hears the answer.
+                // The writer ended early and says why; the rest of the body is read and dropped, so that the
+                // client hears the answer.
                 while body.next().await.is_some_and(|chunk| chunk.is_ok()) {}
                 return;
             }

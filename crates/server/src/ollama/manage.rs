@@ -1,4 +1,5 @@
-//! Changes of the store that are done at once: delete, copy, and what pull and push can answer without a network.
+//! Changes of the store that are done at once: delete, copy, and what pull and push can answer without a
+//! network.
 
 use std::sync::Arc;
 

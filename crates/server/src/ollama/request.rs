@@ -111,7 +111,8 @@ pub(super) fn media(encoded: &[String]) -> Result<Vec<MediaFile>, Failure> {
     encoded.iter().map(decode).collect()
 }
 
-/// Loads a model, or has it leave with `keep_alive` 0; `rest` is what the answer has beside the common fields.
+/// Loads a model, or has it leave with `keep_alive` 0; `rest` is what the answer has beside the common
+/// fields.
 pub(super) async fn load_or_unload(server: &Arc<Server>, base: JobBase, rest: Value) -> Response {
     let work = Arc::clone(server);
     respond::patient(server, async move { loaded_or_unloaded(&work, &base, rest).await }).await

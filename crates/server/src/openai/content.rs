@@ -87,7 +87,8 @@ fn content(value: &Value, message: &mut Message) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds one part of a content: text, a picture or a sound, in the words of chat and of responses; a note of anything else.
+/// Adds one part of a content: text, a picture or a sound, in the words of chat and of responses; a note of
+/// anything else.
 pub(crate) fn part(part: &Value, message: &mut Message) -> Result<(), Failure> {
     let kind = part["type"].as_str().unwrap_or_default();
     match kind {
@@ -113,7 +114,8 @@ fn picture(url: &str) -> Result<Vec<u8>, Failure> {
     STANDARD.decode(data.trim()).ok().filter(|bytes| !bytes.is_empty()).ok_or_else(wrong)
 }
 
-/// A sound: base64, or a data URL of it. Its bytes say what it is; a format that they contradict is an error all the same.
+/// A sound: base64, or a data URL of it. Its bytes say what it is; a format that they contradict is an error
+/// all the same.
 fn sound(audio: &Value) -> Result<Vec<u8>, Failure> {
     let wrong = || bad("invalid audio input: input_audio with base64 data of a wav, mp3 or flac is wanted");
     if let Some(format) = audio["format"].as_str()
@@ -156,8 +158,8 @@ pub fn arguments(value: &Value) -> Result<Value, Failure> {
     if object.is_object() { Ok(object) } else { Err(bad("tool call arguments must be a JSON object")) }
 }
 
-/// Tools of a chat request: functions, with the schema of no parameters where they have none. A custom tool, which takes any
-/// text, is a function of one string; tools that other servers run are left out.
+/// Tools of a chat request: functions, with the schema of no parameters where they have none. A custom tool,
+/// which takes any text, is a function of one string; tools that other servers run are left out.
 pub(super) fn tools(values: Vec<Value>) -> Result<Vec<Value>, Failure> {
     values.into_iter().filter_map(|tool| function(tool).transpose()).collect()
 }
@@ -185,7 +187,8 @@ fn function(mut tool: Value) -> Result<Option<Value>, Failure> {
 
 const FORM: &str = "a tool must have the form {\"type\":\"function\",\"function\":{\"name\":…}}";
 
-/// `tool_choice`; one that names functions leaves only those in `tools`. A choice of a kind that is not known is the model's.
+/// `tool_choice`; one that names functions leaves only those in `tools`. A choice of a kind that is not known
+/// is the model's.
 pub(crate) fn tool_choice(value: &Value, tools: &mut Vec<Value>) -> Result<ToolChoice, Failure> {
     let word = |value: &Value| match value.as_str() {
         Some("none") => ToolChoice::None,

@@ -1,7 +1,7 @@
 //! llama-server's small endpoints on the same port: tokenize, detokenize, apply-template, props, slots.
 //!
-//! llama-server has one model, we have several: `model` in the body or the query says which; without it the loaded one,
-//! or the only one that is installed.
+//! llama-server has one model, we have several: `model` in the body or the query says which; without it the
+//! loaded one, or the only one that is installed.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -170,8 +170,8 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
     }))
 }
 
-/// One entry for each request that a loaded model can work on: what it works on first, then the conversations that it remembers
-/// most of.
+/// One entry for each request that a loaded model can work on: what it works on first, then the conversations
+/// that it remembers most of.
 async fn slots(State(server): State<Arc<Server>>) -> Response {
     let mut all = Vec::new();
     for running in server.models.running() {

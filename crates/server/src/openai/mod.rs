@@ -6,8 +6,8 @@
 //! - [`responses`]: the newer conversation, with its own items and events
 //! - [`llama`]: tokenize, detokenize, apply-template, props, slots
 //!
-//! Requests are read leniently (unknown keys ignored, null is absent), answered strictly (every field that a client's
-//! types want is there).
+//! Requests are read leniently (unknown keys ignored, null is absent), answered strictly (every field that a
+//! client's types want is there).
 
 mod chat;
 mod completions;

@@ -1,4 +1,5 @@
-//! Prompts of agents: the context grows for them, and what does not fit is refused in the vendors' words, never cut.
+//! Prompts of agents: the context grows for them, and what does not fit is refused in the vendors' words,
+//! never cut.
 
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! The shapes of all answers, key by key and in their order, against files in `snapshots/`. What differs from run to run
-//! (ids, times) is replaced first; everything else of the scripted engine is always the same.
+//! The shapes of all answers, key by key and in their order, against files in `snapshots/`. What differs from
+//! run to run (ids, times) is replaced first; everything else of the scripted engine is always the same.
 //!
 //! `INSTA_UPDATE=always` writes the files anew; the difference is then to be read like any other change.
 

@@ -1,4 +1,5 @@
-//! Requests with anything in any field: no answer is a panic, and what is wrong is the client's fault, never ours.
+//! Requests with anything in any field: no answer is a panic, and what is wrong is the client's fault, never
+//! ours.
 
 use std::sync::Arc;
 

@@ -35,7 +35,8 @@ fn url(bytes: &[u8]) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(bytes))
 }
 
-/// The same request to every front end, with these pictures, after and before words where the protocol has an order.
+/// The same request to every front end, with these pictures, after and before words where the protocol has an
+/// order.
 fn requests(model: &str, pictures: &[Vec<u8>]) -> Vec<(&'static str, Value)> {
     let plain: Vec<String> = pictures.iter().map(|bytes| STANDARD.encode(bytes)).collect();
     let parts = |text: &str, picture: &dyn Fn(&Vec<u8>) -> Value| {
@@ -209,7 +210,8 @@ pub(crate) async fn send(router: &axum::Router, path: &str, body: Value) -> Answ
     read(router.clone().oneshot(post(path, body)).await.unwrap()).await
 }
 
-/// Waits until the only model has reused so many tokens more than `before`: an answer may be complete before it is counted.
+/// Waits until the only model has reused so many tokens more than `before`: an answer may be complete before
+/// it is counted.
 pub(crate) async fn reuses(server: &Server, before: u64, least: u64) {
     let reused = || server.models.running()[0].status.totals.reused_tokens - before;
     for _ in 0..100 {

@@ -1,4 +1,5 @@
-//! The HTTP server against a scripted engine: a test for each line of the checklist of Ollama's API, named after it.
+//! The HTTP server against a scripted engine: a test for each line of the checklist of Ollama's API, named
+//! after it.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![expect(
     clippy::cast_sign_loss,

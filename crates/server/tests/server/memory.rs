@@ -1,4 +1,5 @@
-//! One memory for all models: who was promised what, and what becomes of models that die, wait or are no longer wanted.
+//! One memory for all models: who was promised what, and what becomes of models that die, wait or are no
+//! longer wanted.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,5 @@
-//! Sounds through every front end that has a word for them: with the scripted engine what reaches it, with the real one an answer.
+//! Sounds through every front end that has a word for them: with the scripted engine what reaches it, with
+//! the real one an answer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,7 +30,8 @@ fn hearing() -> Kit {
     Setup { models, steps: vec![Step::Text("a bell")], ..Setup::default() }.start()
 }
 
-/// The same request to every front end, with these sounds, after and before words where the protocol has an order.
+/// The same request to every front end, with these sounds, after and before words where the protocol has an
+/// order.
 fn requests(model: &str, sounds: &[Vec<u8>]) -> Vec<(&'static str, Value)> {
     let plain: Vec<String> = sounds.iter().map(|bytes| STANDARD.encode(bytes)).collect();
     let parts = |text: &str| {

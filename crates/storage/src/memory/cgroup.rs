@@ -1,6 +1,6 @@
-//! Memory limits of control groups, v1 and v2: parses `/proc/self/cgroup` and `/proc/self/mountinfo` to find the folders of
-//! this process' group and all groups around it, and reads the limit of each. Pure: files are read through a function
-//! that tests replace.
+//! Memory limits of control groups, v1 and v2: parses `/proc/self/cgroup` and `/proc/self/mountinfo` to find
+//! the folders of this process' group and all groups around it, and reads the limit of each. Pure: files are
+//! read through a function that tests replace.
 
 use std::path::{Path, PathBuf};
 
@@ -41,7 +41,8 @@ fn hierarchy(mount: &str, cgroup: &str) -> Option<(Version, Vec<PathBuf>)> {
         _ => return None,
     };
     let group = group_path(cgroup, version)?;
-    // In a container the mount may show only a part of the tree, or the group may lie outside of it ("/../…").
+    // In a container the mount may show only a part of the tree, or the group may lie outside of it
+    // ("/../…").
     let below = Path::new(group).strip_prefix(root).unwrap_or(Path::new(""));
     let inside = if group.contains("..") { Path::new("") } else { below };
     let point = Path::new(point);

@@ -1,4 +1,5 @@
-//! How much memory there is, truthfully: the machine's, and what the control groups around this process leave of it.
+//! How much memory there is, truthfully: the machine's, and what the control groups around this process leave
+//! of it.
 //!
 //! | file | job |
 //! |---|---|
@@ -20,8 +21,8 @@ use crate::platform;
 pub struct Memory {
     /// RAM of the machine, in bytes.
     pub total_bytes: u64,
-    /// What can be had without swapping, in bytes: `MemAvailable` on Linux; free, file-backed and purgeable pages on
-    /// macOS.
+    /// What can be had without swapping, in bytes: `MemAvailable` on Linux; free, file-backed and purgeable
+    /// pages on macOS.
     pub available_bytes: u64,
     /// The control group that leaves least room, if any has a limit.
     pub limit: Option<MemoryLimit>,
@@ -46,7 +47,8 @@ impl MemoryLimit {
 }
 
 impl Memory {
-    /// What this process can still take, in bytes: the smaller of what the machine has and what its limits leave.
+    /// What this process can still take, in bytes: the smaller of what the machine has and what its limits
+    /// leave.
     pub fn room_bytes(&self) -> u64 {
         let room = self.limit.as_ref().map_or(u64::MAX, MemoryLimit::room_bytes);
         self.available_bytes.min(room)

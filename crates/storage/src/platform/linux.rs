@@ -27,8 +27,8 @@ pub(crate) fn advise_huge_pages(base: NonNull<u8>, len: usize) {
     }
 }
 
-/// Has the system back a range with pages now, as if it was written to (`MADV_POPULATE_WRITE`, Linux 5.14 and later). False
-/// when it will not.
+/// Has the system back a range with pages now, as if it was written to (`MADV_POPULATE_WRITE`, Linux 5.14 and
+/// later). False when it will not.
 pub(crate) fn populate(base: NonNull<u8>, len: usize) -> bool {
     // SAFETY: the range is a mapping of ours and this changes none of its contents.
     unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_POPULATE_WRITE) == 0 }
@@ -211,8 +211,8 @@ fn block_device(number: u64) -> Option<BlockDevice> {
     })
 }
 
-/// Whether a disk spins, as far as the kernel's word is worth something: of disks of virtual machines it says yes when it
-/// does not know.
+/// Whether a disk spins, as far as the kernel's word is worth something: of disks of virtual machines it says
+/// yes when it does not know.
 fn spins(device: &str, said: bool) -> Option<bool> {
     let is_virtual = ["vd", "xvd"].iter().any(|prefix| device.starts_with(prefix));
     (!(is_virtual && said)).then_some(said)

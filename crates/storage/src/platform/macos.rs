@@ -13,8 +13,8 @@ use super::{DirectIo, check_call};
 use crate::disk::{BlockDevice, FileSystem};
 use crate::memory::Memory;
 
-/// Opens a file for reading past the unified buffer cache. `F_NOCACHE` asks for no alignment, but reads that are
-/// not page-aligned go through the cache.
+/// Opens a file for reading past the unified buffer cache. `F_NOCACHE` asks for no alignment, but reads that
+/// are not page-aligned go through the cache.
 pub(crate) fn open_direct(path: &Path) -> io::Result<File> {
     let file = File::open(path)?;
     // SAFETY: sets a flag of a descriptor that we own.
@@ -105,7 +105,8 @@ pub(crate) fn set_read_ahead_kb(_device: &str, _kb: u64) -> io::Result<()> {
     Err(unsupported("read-ahead setting of a device"))
 }
 
-/// Memory of the machine. What can be had without swapping is what is free, what files back and what is purgeable.
+/// Memory of the machine. What can be had without swapping is what is free, what files back and what is
+/// purgeable.
 pub(crate) fn memory() -> io::Result<Memory> {
     let page = sysctl_number(c"hw.pagesize")?;
     let mut pages = 0;

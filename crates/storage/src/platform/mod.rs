@@ -1,5 +1,5 @@
-//! The system calls of this crate, one small function each. Everything that differs between Linux and macOS is in
-//! [`linux`](self) or `macos` under the same name; what is common to both is here.
+//! The system calls of this crate, one small function each. Everything that differs between Linux and macOS
+//! is in [`linux`](self) or `macos` under the same name; what is common to both is here.
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]

@@ -54,8 +54,8 @@ pub enum ProbeError {
     },
 }
 
-/// Measures `target`: an existing file, or a folder, in which a scratch file of [`ProbeConfig::scratch_bytes`] random
-/// bytes is written first and deleted afterwards.
+/// Measures `target`: an existing file, or a folder, in which a scratch file of
+/// [`ProbeConfig::scratch_bytes`] random bytes is written first and deleted afterwards.
 pub fn measure(target: &Path, config: &ProbeConfig) -> Result<ProbeReport, ProbeError> {
     let started = Instant::now();
     let failed = |what| move |source| ProbeError::Target { what, path: target.to_owned(), source };
@@ -66,7 +66,8 @@ pub fn measure(target: &Path, config: &ProbeConfig) -> Result<ProbeReport, Probe
     let obstacle = obstacle(&file, &file_system).map_err(failed("look at"))?;
     let mut places = Places { random: SplitMix64(config.seed), next: 0 };
     let mut cells = Vec::new();
-    // Row by row, each from few reads at once to many; one reader first, so that what there is no time for is the other.
+    // Row by row, each from few reads at once to many; one reader first, so that what there is no time for is
+    // the other.
     for (kind, pattern, bytes) in rows(config) {
         let request_bytes = bytes.clamp(1, 1 << 30).next_multiple_of(PAGE);
         let mut reached = None;
@@ -142,7 +143,8 @@ fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<NamedTempFile, P
             file.write_all(&block[..len as usize]).map_err(failed)?;
             left -= len;
         }
-        // Without this, the page cache would take it all at once and the disk's speed be unknown until the end.
+        // Without this, the page cache would take it all at once and the disk's speed be unknown until the
+        // end.
         file.as_file().sync_all().map_err(failed)?;
     }
 }

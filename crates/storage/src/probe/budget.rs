@@ -1,9 +1,11 @@
-//! How much of its time a probe may spend on what, decided from what it saw so far. Nothing here looks at a clock.
+//! How much of its time a probe may spend on what, decided from what it saw so far. Nothing here looks at a
+//! clock.
 
 use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
-/// The first part of a scratch file, small because nobody knows yet how fast the disk writes, and the largest.
+/// The first part of a scratch file, small because nobody knows yet how fast the disk writes, and the
+/// largest.
 const FIRST_STEP: u64 = 4 * MIB;
 const LARGEST_STEP: u64 = 16 * MIB;
 /// A smaller scratch file would be read from a drive's own cache.
@@ -20,7 +22,8 @@ pub(super) enum Step {
     TooSlow,
 }
 
-/// The next step of a scratch file of `wanted` bytes, of which `written` took `took`, when all may take `allowed`.
+/// The next step of a scratch file of `wanted` bytes, of which `written` took `took`, when all may take
+/// `allowed`.
 pub(super) fn next_step(written: u64, wanted: u64, took: Duration, allowed: Option<Duration>) -> Step {
     if written >= wanted {
         return Step::Enough;
@@ -35,8 +38,9 @@ pub(super) fn next_step(written: u64, wanted: u64, took: Duration, allowed: Opti
     Step::Write(step)
 }
 
-/// Whether there is time for a cell that reads for `cell` and then waits for the `in_flight_bytes` that are still out.
-/// `bytes_per_s` is what the same reads reached with fewer of them at once; unknown for the first of a row.
+/// Whether there is time for a cell that reads for `cell` and then waits for the `in_flight_bytes` that are
+/// still out. `bytes_per_s` is what the same reads reached with fewer of them at once; unknown for the first
+/// of a row.
 pub(super) fn has_time(
     left: Option<Duration>,
     cell: Duration,

@@ -32,13 +32,14 @@ pub struct ProbeConfig {
     pub scratch_bytes: u64,
     /// Seed of the random places and of the scratch data.
     pub seed: u64,
-    /// How long all of it may take, half of it for the scratch file: what there is no time for is not measured, and a
-    /// scratch file becomes smaller. `None` for as long as it takes.
+    /// How long all of it may take, half of it for the scratch file: what there is no time for is not
+    /// measured, and a scratch file becomes smaller. `None` for as long as it takes.
     pub limit: Option<Duration>,
 }
 
 impl Default for ProbeConfig {
-    /// Both patterns with the default reader, 64 KiB to 4 MiB at depths 1, 8 and 32, half a second each, 1 GiB.
+    /// Both patterns with the default reader, 64 KiB to 4 MiB at depths 1, 8 and 32, half a second each, 1
+    /// GiB.
     fn default() -> Self {
         ProbeConfig {
             patterns: vec![Pattern::Sequential, Pattern::Random],

@@ -1,5 +1,6 @@
 //! [`Chunk`]: the part of a request that is one read at the device, continued until its required bytes are there. It
-//! owns the `Arc`s of file and arena that keep both alive while the kernel works, and decides what follows a read.
+//! owns the `Arc`s of file and arena that keep both alive while the kernel works, and decides what follows a
+//! read.
 
 use std::io;
 use std::ptr::NonNull;
@@ -122,8 +123,8 @@ impl Chunk {
 
     /// One read call of at most `limit` bytes, on this thread.
     pub(super) fn read_once(&self, limit: usize) -> io::Result<usize> {
-        // SAFETY: `address()` is valid for `remaining()` bytes while self lives, and the arena allows writes from
-        // anyone at any time.
+        // SAFETY: `address()` is valid for `remaining()` bytes while self lives, and the arena allows writes
+        // from anyone at any time.
         unsafe { self.file.read_once(self.address(), self.remaining().min(limit), self.position()) }
     }
 
@@ -141,8 +142,8 @@ impl Chunk {
         }
     }
 
-    /// Digests what a read call returned. Short reads are normal and continued. A direct read transfers whole blocks
-    /// except at the end of the file, so one that does not even complete a block has found the end.
+    /// Digests what a read call returned. Short reads are normal and continued. A direct read transfers whole
+    /// blocks except at the end of the file, so one that does not even complete a block has found the end.
     pub(super) fn advance(&mut self, outcome: io::Result<usize>) -> Step {
         self.counts.reads += 1;
         let got = match outcome {

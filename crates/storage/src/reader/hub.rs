@@ -1,8 +1,8 @@
-//! The hub between the owner of a reader and its worker threads: the schedule behind a lock, and [`ThreadedReader`], the
-//! owner's side. What the workers do with their chunks is the business of `pread`.
+//! The hub between the owner of a reader and its worker threads: the schedule behind a lock, and
+//! [`ThreadedReader`], the owner's side. What the workers do with their chunks is the business of `pread`.
 //!
-//! Invariants: nobody does I/O or waits for I/O while holding the lock; workers end only when nothing is at the device;
-//! dropping the reader joins them.
+//! Invariants: nobody does I/O or waits for I/O while holding the lock; workers end only when nothing is at
+//! the device; dropping the reader joins them.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,8 @@ impl Hub {
         })
     }
 
-    /// The lock survives a panic of another holder: every change of the state is complete before anything can panic.
+    /// The lock survives a panic of another holder: every change of the state is complete before anything can
+    /// panic.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,8 +51,8 @@ impl Hub {
         self.opened.elapsed()
     }
 
-    /// For a worker: sleeps until there is a chunk to read; `None` when the reader closes. Each worker that finds
-    /// more than it takes wakes the next, so that a lone request does not wake them all.
+    /// For a worker: sleeps until there is a chunk to read; `None` when the reader closes. Each worker that
+    /// finds more than it takes wakes the next, so that a lone request does not wake them all.
     pub(super) fn next_chunk(&self) -> Option<Chunk> {
         let mut state = self.lock();
         loop {
@@ -169,7 +170,8 @@ impl Drop for ThreadedReader {
         drop(state);
         self.hub.wake_worker();
         for worker in self.workers.drain(..) {
-            // A worker that panicked has nothing at the device any more; its panic was reported by its thread.
+            // A worker that panicked has nothing at the device any more; its panic was reported by its
+            // thread.
             let _ = worker.join();
         }
     }

@@ -72,7 +72,8 @@ impl fmt::Debug for OpenedReader {
     }
 }
 
-/// Opens a reader. [`ReaderKind::Auto`] falls back to `pread` when io_uring is refused and says why in the note.
+/// Opens a reader. [`ReaderKind::Auto`] falls back to `pread` when io_uring is refused and says why in the
+/// note.
 pub fn open_reader(kind: &ReaderKind, config: &ReaderConfig) -> Result<OpenedReader, OpenReaderError> {
     let plain = |reader| OpenedReader { reader, note: None };
     match kind {

@@ -1,5 +1,5 @@
-//! The `pread` reader: worker threads, each with one read at the device. The only reader on macOS, and the way out where
-//! io_uring is refused. Workers sleep on a condition variable; nothing spins.
+//! The `pread` reader: worker threads, each with one read at the device. The only reader on macOS, and the
+//! way out where io_uring is refused. Workers sleep on a condition variable; nothing spins.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

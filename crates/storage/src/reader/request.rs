@@ -16,8 +16,8 @@ pub enum Priority {
 
 /// One range of a file to read into an arena.
 ///
-/// `offset`, `len` and the address of the destination must be multiples of the [`Alignment`](crate::Alignment) of the
-/// file; multiples of [`PAGE`] always are.
+/// `offset`, `len` and the address of the destination must be multiples of the
+/// [`Alignment`](crate::Alignment) of the file; multiples of [`PAGE`] always are.
 #[derive(Clone, Debug)]
 pub struct ReadRequest {
     /// Comes back in the completion; meaningless to the reader. Tags in flight should differ.
@@ -28,8 +28,8 @@ pub struct ReadRequest {
     pub offset: u64,
     /// How many bytes to ask for.
     pub len: usize,
-    /// How many of them must be there, at most `len`. What lies behind them is read if convenient and unspecified
-    /// otherwise: it may be beyond the end of the file.
+    /// How many of them must be there, at most `len`. What lies behind them is read if convenient and
+    /// unspecified otherwise: it may be beyond the end of the file.
     pub required: usize,
     /// Memory to read into; kept until the completion.
     pub dst: Arc<Arena>,
@@ -115,7 +115,7 @@ pub struct ReaderStats {
     pub short_reads: u64,
     /// Read calls repeated after EINTR or EAGAIN.
     pub retries: u64,
-    /// Time during which at least one chunk was at the device (virtual time for `sim`). Io_uring sees the end of a chunk
-    /// when its owner calls, so time between the calls counts until then.
+    /// Time during which at least one chunk was at the device (virtual time for `sim`). Io_uring sees the end
+    /// of a chunk when its owner calls, so time between the calls counts until then.
     pub busy: Duration,
 }

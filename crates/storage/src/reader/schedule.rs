@@ -1,8 +1,9 @@
-//! The schedule of a reader: which chunk goes to the device next and when a request is complete. Pure: no I/O, threads
-//! or clock (the time is passed in), so that all readers behave alike and this can be tested exhaustively.
+//! The schedule of a reader: which chunk goes to the device next and when a request is complete. Pure: no
+//! I/O, threads or clock (the time is passed in), so that all readers behave alike and this can be tested
+//! exhaustively.
 //!
-//! Invariants: demand chunks leave before prefetch chunks, otherwise first come, first served; a request is answered
-//! once, after its last chunk came back; its `Arc`s are dropped before its completion can be seen.
+//! Invariants: demand chunks leave before prefetch chunks, otherwise first come, first served; a request is
+//! answered once, after its last chunk came back; its `Arc`s are dropped before its completion can be seen.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;

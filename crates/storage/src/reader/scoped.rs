@@ -1,8 +1,9 @@
 //! [`read_scoped`]: blocking reads of arbitrary ranges into borrowed memory. Used to load resident weights.
 //!
-//! Whatever is aligned goes straight to its place; unaligned edges, and ranges too small or too crooked, go through a
-//! staging arena. Invariant: the function does not return or unwind before the reader has given up every borrowed range;
-//! should a reader break its promise, the process ends rather than let it write to memory that was given back.
+//! Whatever is aligned goes straight to its place; unaligned edges, and ranges too small or too crooked, go
+//! through a staging arena. Invariant: the function does not return or unwind before the reader has given up
+//! every borrowed range; should a reader break its promise, the process ends rather than let it write to
+//! memory that was given back.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
@@ -34,11 +35,11 @@ const DIRECT_MAX: usize = 16 << 20;
 /// Requests handed to the reader at the same time.
 const MAX_IN_FLIGHT: usize = 256;
 
-/// Reads all ranges, many in parallel, and returns when every byte is there, or with the first error. `progress` is
-/// called with the number of bytes that arrived since the last call.
+/// Reads all ranges, many in parallel, and returns when every byte is there, or with the first error.
+/// `progress` is called with the number of bytes that arrived since the last call.
 ///
-/// The reader must be idle. It must drop its handle of a destination before it completes a request, as [`Reader`]
-/// demands; otherwise the process aborts.
+/// The reader must be idle. It must drop its handle of a destination before it completes a request, as
+/// [`Reader`] demands; otherwise the process aborts.
 pub fn read_scoped(
     reader: &mut dyn Reader,
     reads: &[ScopedRead<'_>],
@@ -92,8 +93,8 @@ impl<'r, 's> Load<'r, 's> {
         for (index, read) in reads.iter().enumerate() {
             cut(index, read, &mut waiting);
             let base = NonNull::from(read.dst).cast::<u8>();
-            // SAFETY: `reads` borrows the memory until `read_scoped` is over, and `Settle` does not let that happen
-            // before this arena is gone. Cells of atomics may be written through a shared borrow.
+            // SAFETY: `reads` borrows the memory until `read_scoped` is over, and `Settle` does not let that
+            // happen before this arena is gone. Cells of atomics may be written through a shared borrow.
             settle.borrowed.push(unsafe { Arena::borrowed(base, read.dst.len()) });
         }
         let staging = if waiting.iter().any(|piece| piece.staged) {
@@ -231,7 +232,8 @@ impl Drop for Settle<'_> {
     }
 }
 
-/// Ends the process when dropped: by a reader that panics while it is waited for, or that keeps borrowed memory.
+/// Ends the process when dropped: by a reader that panics while it is waited for, or that keeps borrowed
+/// memory.
 struct AbortOnDrop;
 
 impl Drop for AbortOnDrop {

@@ -1,9 +1,9 @@
-//! The simulated reader: real bytes, invented time. It runs the same schedule as the others on a virtual clock, with
-//! latencies, disorder and faults drawn from a seed, so that everything above a reader can be tested with a disk
-//! that misbehaves on command.
+//! The simulated reader: real bytes, invented time. It runs the same schedule as the others on a virtual
+//! clock, with latencies, disorder and faults drawn from a seed, so that everything above a reader can be
+//! tested with a disk that misbehaves on command.
 //!
-//! Invariants: the same seed and the same calls give the same completions in the same order; the destination holds
-//! the bytes only from the moment at which the simulated read ends.
+//! Invariants: the same seed and the same calls give the same completions in the same order; the destination
+//! holds the bytes only from the moment at which the simulated read ends.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -99,7 +99,8 @@ impl Default for SimConfig {
     }
 }
 
-/// Faults that a [`SimReader`] really injected, so that a test can tell a survived fault from one that never happened.
+/// Faults that a [`SimReader`] really injected, so that a test can tell a survived fault from one that never
+/// happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Injected {
     /// Calls that failed with EIO.

@@ -1,11 +1,12 @@
 //! The io_uring reader: no thread of its own. Its owner hands chunks to the kernel in `submit`, collects and
-//! refills in `poll`, and sleeps in the kernel in `wait`, because each change of threads would cost more than the
-//! system call (0.1 to 0.3 ms a wake-up on small virtual machines, several times a token). The other side of the bargain: between two
-//! calls the disk works on what it has (64 chunks of 1 MiB by default) and gets nothing new.
+//! refills in `poll`, and sleeps in the kernel in `wait`, because each change of threads would cost more than
+//! the system call (0.1 to 0.3 ms a wake-up on small virtual machines, several times a token). The other side
+//! of the bargain: between two calls the disk works on what it has (64 chunks of 1 MiB by default) and gets
+//! nothing new.
 //!
-//! Invariants: every chunk that the schedule counts at the device is in the ring; the reader does not end while the ring
-//! has one; after an error of the ring itself nothing enters it any more. No SQPOLL: a polling kernel thread costs a
-//! core that the machine needs for computing. No registered buffers: they were measured
+//! Invariants: every chunk that the schedule counts at the device is in the ring; the reader does not end
+//! while the ring has one; after an error of the ring itself nothing enters it any more. No SQPOLL: a polling
+//! kernel thread costs a core that the machine needs for computing. No registered buffers: they were measured
 //! (`benches/registered_buffers.rs`) and bring no bandwidth.
 
 use std::fmt;
@@ -20,8 +21,8 @@ use crate::ReadError;
 
 const NAME: &str = "uring";
 
-/// Opens a reader over io_uring. Fails where the kernel lacks it, a sandbox forbids it or memory limits refuse it;
-/// [`open_reader`](super::open_reader) then falls back to `pread`.
+/// Opens a reader over io_uring. Fails where the kernel lacks it, a sandbox forbids it or memory limits
+/// refuse it; [`open_reader`](super::open_reader) then falls back to `pread`.
 pub fn open_uring(config: &ReaderConfig) -> Result<UringReader, OpenReaderError> {
     let config = config.in_range();
     let refused = |what| move |source| OpenReaderError::UringRefused { what, source };
@@ -34,8 +35,9 @@ pub fn open_uring(config: &ReaderConfig) -> Result<UringReader, OpenReaderError>
 
 /// A reader over io_uring that works inside the calls of its owner; opened by [`open_uring`].
 ///
-/// It may move between threads with reads in flight. The kernel ends a read in the thread that submitted it, whenever
-/// that thread next enters the kernel (a tick of the clock is enough), so another thread may learn of it a little later.
+/// It may move between threads with reads in flight. The kernel ends a read in the thread that submitted it,
+/// whenever that thread next enters the kernel (a tick of the clock is enough), so another thread may learn
+/// of it a little later.
 pub struct UringReader {
     ring: Ring,
     schedule: Schedule,

@@ -1,7 +1,8 @@
-//! Registered files of a ring: the kernel then looks a file up once instead of for every read. It owns the table; when the
-//! table is full or the kernel has none, reads use plain descriptors.
+//! Registered files of a ring: the kernel then looks a file up once instead of for every read. It owns the
+//! table; when the table is full or the kernel has none, reads use plain descriptors.
 //!
-//! Invariant: an entry is replaced only when its `SourceFile` is gone, and thus no read of it is at the device.
+//! Invariant: an entry is replaced only when its `SourceFile` is gone, and thus no read of it is at the
+//! device.
 
 use std::collections::HashMap;
 use std::os::fd::AsRawFd as _;
@@ -43,8 +44,8 @@ impl FileTable {
         index
     }
 
-    /// Gives up entries whose files are closed, so that deleted files do not keep their disk space. Call it only when
-    /// no read is at the device.
+    /// Gives up entries whose files are closed, so that deleted files do not keep their disk space. Call it
+    /// only when no read is at the device.
     pub(super) fn forget_closed(&mut self, ring: &IoUring) {
         let mut changed = false;
         for (index, entry) in self.entries.iter_mut().enumerate() {

@@ -1,12 +1,14 @@
 //! [`Ring`]: an io_uring and the chunks that it reads. It owns both, pushes entries, enters the kernel and digests
 //! completions; what to read next, and what a completion means to a request, is the business of `uring`.
 //!
-//! Invariants: a chunk stays in `slots`, and with it its arena and file, from before its SQE is pushed until its CQE was
-//! seen; a ring that is forgotten leaks its chunks, and one that would be dropped before it is idle ends the process.
+//! Invariants: a chunk stays in `slots`, and with it its arena and file, from before its SQE is pushed until
+//! its CQE was seen; a ring that is forgotten leaks its chunks, and one that would be dropped before it is
+//! idle ends the process.
 //!
-//! Kernel flags: COOP_TASKRUN, so that ended reads do not interrupt the computing thread, and TASKRUN_FLAG, which shows in
-//! shared memory that there are some. Not SINGLE_ISSUER and DEFER_TASKRUN: they bind the ring to one thread, and
-//! reads in flight of a thread that does not come back to the ring would never end for another one.
+//! Kernel flags: COOP_TASKRUN, so that ended reads do not interrupt the computing thread, and TASKRUN_FLAG,
+//! which shows in shared memory that there are some. Not SINGLE_ISSUER and DEFER_TASKRUN: they bind the ring
+//! to one thread, and reads in flight of a thread that does not come back to the ring would never end for
+//! another one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -63,8 +65,8 @@ impl Ring {
         self.free.len() == self.slots.len()
     }
 
-    /// Pushes the read of the next chunk, if there is a slot and a chunk for it, and says whether there was. The kernel
-    /// takes it with the next [`flush`](Self::flush) or [`sleep`](Self::sleep).
+    /// Pushes the read of the next chunk, if there is a slot and a chunk for it, and says whether there was.
+    /// The kernel takes it with the next [`flush`](Self::flush) or [`sleep`](Self::sleep).
     pub(super) fn start(&mut self, next: impl FnOnce() -> Option<Chunk>) -> io::Result<bool> {
         if self.free.is_empty() {
             return Ok(false);
@@ -84,8 +86,9 @@ impl Ring {
         });
         self.slots[slot] = Some(chunk);
         self.unsubmitted.push(slot);
-        // SAFETY: the read writes to the arena and uses the file of the chunk in `slots[slot]`, which stays there, and
-        // keeps both alive, until the CQE of this entry is reaped, or until `give_up` found that the kernel never took it.
+        // SAFETY: the read writes to the arena and uses the file of the chunk in `slots[slot]`, which stays
+        // there, and keeps both alive, until the CQE of this entry is reaped, or until `give_up` found that
+        // the kernel never took it.
         unsafe { self.ring.submission().push(&entry.user_data(slot as u64)) }
             .map_err(|_| io::Error::other("the submission queue is full"))
     }
@@ -98,8 +101,8 @@ impl Ring {
             Some(index) => opcode::Read::new(types::Fixed(index), to, len).offset(offset).build(),
             None => opcode::Read::new(types::Fd(chunk.file().as_raw_fd()), to, len).offset(offset).build(),
         };
-        // A buffered read would copy out of the page cache inside our system call, and wait for each read-ahead window
-        // with our help; workers of the kernel do both without us.
+        // A buffered read would copy out of the page cache inside our system call, and wait for each
+        // read-ahead window with our help; workers of the kernel do both without us.
         let flags = if chunk.file().is_direct() { squeue::Flags::empty() } else { squeue::Flags::ASYNC };
         entry.flags(flags)
     }
@@ -119,7 +122,8 @@ impl Ring {
         if self.unsubmitted.is_empty() { Ok(()) } else { self.enter(0, None).map(drop) }
     }
 
-    /// Hands what was pushed to the kernel and sleeps there until there is a completion, a signal, or `patience` is over.
+    /// Hands what was pushed to the kernel and sleeps there until there is a completion, a signal, or
+    /// `patience` is over.
     pub(super) fn sleep(&mut self, patience: Option<Duration>) -> io::Result<()> {
         if self.enter(1, patience)? == Entered::NotNow {
             thread::sleep(PAUSE);
@@ -202,8 +206,8 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if !self.is_idle() {
-            // Closing a ring does not stop its reads. Memory that they write to must not be freed, and its owners
-            // must not believe that they may use it.
+            // Closing a ring does not stop its reads. Memory that they write to must not be freed, and its
+            // owners must not believe that they may use it.
             eprintln!("hypura: the io_uring reader ended with reads at the device; aborting");
             std::process::abort();
         }
@@ -220,8 +224,8 @@ enum Entered {
 /// The error of a negative completion, which is a negated error number.
 fn error_of(result: i32) -> io::Error {
     io::Error::from_raw_os_error(match -result {
-        // We cancel nothing: the thread that submitted the read ended before a worker of the kernel got to it. It is
-        // interrupted, not failed.
+        // We cancel nothing: the thread that submitted the read ended before a worker of the kernel got to
+        // it. It is interrupted, not failed.
         libc::ECANCELED => libc::EINTR,
         errno => errno,
     })

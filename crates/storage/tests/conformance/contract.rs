@@ -116,7 +116,8 @@ fn a_file_that_shrinks_under_the_reader_is_noticed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_error_of_the_system_names_file_place_and_cause() {
-    // The memory of this process is a file whose first pages cannot be read (EIO): nothing is ever mapped there.
+    // The memory of this process is a file whose first pages cannot be read (EIO): nothing is ever mapped
+    // there.
     let file = SourceFile::open("/proc/self/mem").unwrap();
     assert!(!file.is_direct());
     for mut reader in readers(&small_chunks()) {

@@ -1,5 +1,5 @@
-//! The contract of [`hypura_storage::Reader`], run over every reader of this machine: `pread`, `sim` and, where the
-//! system allows it, io_uring.
+//! The contract of [`hypura_storage::Reader`], run over every reader of this machine: `pread`, `sim` and,
+//! where the system allows it, io_uring.
 
 #[cfg(test)]
 mod contract;

@@ -146,7 +146,8 @@ fn after_a_drop_in_any_thread_nothing_writes_any_more() {
                 }
                 assert_eq!(Arc::strong_count(&memory), 1, "{name} kept memory");
                 memory.fill(0..bytes.len(), 0x11);
-                // As much again, through the same disk and page cache, so that late writes would have had their time.
+                // As much again, through the same disk and page cache, so that late writes would have had
+                // their time.
                 for mut other in readers(&little_room()) {
                     let memory = arena(bytes.len());
                     load(other.as_mut(), file, &memory);

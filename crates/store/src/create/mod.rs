@@ -1,5 +1,5 @@
-//! New models of our own store: from a model of any store, from blobs, or from a file. Weights are linked, not copied,
-//! wherever the file system can do that.
+//! New models of our own store: from a model of any store, from blobs, or from a file. Weights are linked,
+//! not copied, wherever the file system can do that.
 //!
 //! - `request`: what is asked for
 //! - `parts`: what a model is made of, before it has a manifest
@@ -41,7 +41,8 @@ impl Progress {
 pub(super) type Watch<'a> = &'a mut dyn FnMut(Progress);
 
 impl Store {
-    /// Makes a model. Hashes its file when that came from outside of any store, which takes as long as reading it.
+    /// Makes a model. Hashes its file when that came from outside of any store, which takes as long as
+    /// reading it.
     ///
     /// # Errors
     /// [`StoreError::BadRequest`] and its like for requests that make no sense, with Ollama's words.

@@ -57,7 +57,8 @@ pub struct CreateRequest {
     pub info: Option<Map<String, Json>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
-    /// A GGUF file to use instead of `from` and `files`. Only for callers on this machine: it is no part of the body.
+    /// A GGUF file to use instead of `from` and `files`. Only for callers on this machine: it is no part of
+    /// the body.
     #[serde(skip)]
     pub file: Option<PathBuf>,
 }

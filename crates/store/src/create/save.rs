@@ -1,7 +1,7 @@
 //! From what a model is made of to blobs, and the manifest that names them.
 //!
-//! The manifest is written last: until then there is no new model. From the first look for a blob to the manifest the
-//! store's lock is held, so that nobody deletes what was found.
+//! The manifest is written last: until then there is no new model. From the first look for a blob to the
+//! manifest the store's lock is held, so that nobody deletes what was found.
 
 use serde_json::json;
 use std::fs;

@@ -146,7 +146,8 @@ impl RangeReader<'_> {
         }
         let expected = to - from + 1;
         let mut part = Vec::new();
-        // A body that breaks off is an error of the reader or a short one, depending on what the server promised.
+        // A body that breaks off is an error of the reader or a short one, depending on what the server
+        // promised.
         let _ = response.body_mut().as_reader().take(expected).read_to_end(&mut part);
         let got = part.len() as u64;
         if got < expected {

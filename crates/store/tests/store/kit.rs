@@ -166,7 +166,8 @@ impl Machine {
         link
     }
 
-    /// All files below a folder with their contents, the store's lock left out: to see that nothing was changed.
+    /// All files below a folder with their contents, the store's lock left out: to see that nothing was
+    /// changed.
     pub fn contents(&self, folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut all = Vec::new();
         let mut folders = vec![self.at(folder)];

@@ -16,7 +16,8 @@ fn from_blob(name: &str, digest: &str) -> CreateRequest {
     serde_json::from_value(json!({"model": name, "files": {"m.gguf": digest}})).unwrap()
 }
 
-/// Runs `race` on a thread as soon as the creation of `new` has found its weights present, and gives it some time.
+/// Runs `race` on a thread as soon as the creation of `new` has found its weights present, and gives it some
+/// time.
 fn while_naming(machine: &Machine, request: &CreateRequest, race: impl FnOnce() + Send) {
     thread::scope(|scope| {
         let mut race = Some(race);

@@ -23,8 +23,8 @@ pub struct Belady {
 }
 
 impl Belady {
-    /// A policy for slots `0..slots`. `steps` are the coming lookups, in order: the experts of one layer of one step
-    /// together.
+    /// A policy for slots `0..slots`. `steps` are the coming lookups, in order: the experts of one layer of
+    /// one step together.
     pub fn new<'a>(slots: u32, steps: impl IntoIterator<Item = &'a [ExpertKey]>) -> Self {
         let mut future: HashMap<ExpertKey, VecDeque<u64>> = HashMap::new();
         for (position, keys) in (0..).zip(steps) {

@@ -2,24 +2,25 @@
 //!
 //! `value = frequency / ((1 + missed) · ahead)`, where
 //! * *frequency* counts the uses of the expert, each halved every 64 passes of its layer since;
-//! * *missed* is how many times its layer has been passed since its last use: chances it had and did not take;
-//! * *ahead* is how many layers the forward pass has to go until the expert's layer (1 for the next layer, the number
-//!   of layers for the one just computed). While a prefill ubatch runs it counts as 1 for all: nearly every expert
-//!   of a layer is used then, so only the frequency tells them apart.
+//! * *missed* is how many times its layer has been passed since its last use: chances it had and did not
+//!   take;
+//! * *ahead* is how many layers the forward pass has to go until the expert's layer (1 for the next layer,
+//!   the number of layers for the one just computed). While a prefill ubatch runs it counts as 1 for all:
+//!   nearly every expert of a layer is used then, so only the frequency tells them apart.
 //!
 //! History of evicted experts is kept ("ghosts"), so an expert that returns is not taken for a new one.
 //!
-//! Source: LFRU without *ahead* is the mixture of recency and frequency of Lee et al., "LRFU", IEEE Transactions on
-//! Computers 50(12), 2001, in a form that needs no tuning; *ahead* is what Belady's rule says about a cyclic scan:
-//! of two experts equally likely to be used at their next chance, drop the one whose chance is later.
-//! Weakness: it knows nothing of the text. When the topic changes, old favourites stay for some tokens; and
-//! routers whose choices do not depend on their past leave it nothing to learn.
+//! Source: LFRU without *ahead* is the mixture of recency and frequency of Lee et al., "LRFU", IEEE
+//! Transactions on Computers 50(12), 2001, in a form that needs no tuning; *ahead* is what Belady's rule says
+//! about a cyclic scan: of two experts equally likely to be used at their next chance, drop the one whose
+//! chance is later. Weakness: it knows nothing of the text. When the topic changes, old favourites stay for
+//! some tokens; and routers whose choices do not depend on their past leave it nothing to learn.
 //!
-//! Cost: no scan over all slots for each victim. Until its layer is passed again, the order of the experts *within* a
-//! layer does not change (*ahead* is common to them), so each layer keeps a heap, rebuilt at most once a pass and
-//! only if a victim is sought; a victim is the best of the layers' heads. The choice is exact: the least value, and
-//! of equal ones the lowest layer, then the least value before *ahead*, then the lowest slot. Sums, products and
-//! quotients only, no transcendental functions: every platform decides alike.
+//! Cost: no scan over all slots for each victim. Until its layer is passed again, the order of the experts
+//! *within* a layer does not change (*ahead* is common to them), so each layer keeps a heap, rebuilt at most
+//! once a pass and only if a victim is sought; a victim is the best of the layers' heads. The choice is
+//! exact: the least value, and of equal ones the lowest layer, then the least value before *ahead*, then the
+//! lowest slot. Sums, products and quotients only, no transcendental functions: every platform decides alike.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -27,7 +28,8 @@ use std::collections::{BinaryHeap, HashMap};
 use super::{EvictionPolicy, Use};
 use crate::cache::{ExpertKey, SlotId, TokenClock};
 
-/// The half-life of a use is 2^6 = 64 passes. On the traces measured, 16 to 128 differ by less than one point.
+/// The half-life of a use is 2^6 = 64 passes. On the traces measured, 16 to 128 differ by less than one
+/// point.
 const HALF_LIFE_LOG2: u32 = 6;
 /// Uses older than this many passes (64 half-lives) count nothing.
 const DECAY_STEPS: usize = 64 << HALF_LIFE_LOG2;
@@ -124,7 +126,8 @@ impl Fading {
         history.frequency * Self::at(&self.standing, passed.since(history.last))
     }
 
-    /// The use of `weight` tokens spread evenly over the span of tokens that ends now, each decayed by its age.
+    /// The use of `weight` tokens spread evenly over the span of tokens that ends now, each decayed by its
+    /// age.
     #[expect(clippy::cast_precision_loss, reason = "a number of tokens")]
     fn weight(&self, usage: Use) -> f64 {
         let weight = f64::from(usage.weight);
@@ -139,7 +142,8 @@ impl Fading {
 }
 
 impl Lfru {
-    /// A policy for slots `0..slots` of a model of `layers` layers (all of them, with routed experts or without).
+    /// A policy for slots `0..slots` of a model of `layers` layers (all of them, with routed experts or
+    /// without).
     pub fn new(slots: u32, layers: u32) -> Self {
         let mut policy = Self {
             layers: Vec::new(),

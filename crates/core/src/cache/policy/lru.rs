@@ -1,7 +1,7 @@
 //! Least recently used. The baseline that every other policy is compared with.
 //!
-//! Weakness: a forward pass scans the layers in a cycle, so a cache that is a layer short of the working set of one token
-//! evicts each expert just before it is needed again and hits exactly 0%.
+//! Weakness: a forward pass scans the layers in a cycle, so a cache that is a layer short of the working set
+//! of one token evicts each expert just before it is needed again and hits exactly 0%.
 //!
 //! Every operation is O(1), except that a victim search walks past slots that may not be evicted.
 

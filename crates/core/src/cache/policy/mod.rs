@@ -1,5 +1,5 @@
-//! Who is evicted. A policy is a pure decision: no clock, thread or randomness of its own, so that a replay of the
-//! same calls gives the same victims.
+//! Who is evicted. A policy is a pure decision: no clock, thread or randomness of its own, so that a replay
+//! of the same calls gives the same victims.
 //!
 //! * `lfru`: decayed frequency, recency and layer distance; the default
 //! * `lru`: least recently used; the baseline
@@ -7,9 +7,9 @@
 //! * `belady`: the optimum with a known future; for the simulator
 //! * `slot_list`: the queue that the simple ones share
 //!
-//! The cache tells a policy three things in a fixed order: every demand lookup is `record`ed (hit or miss, so that
-//! history of absent experts can count); then a miss may ask for a `victim`, `remove` it and `insert` the new
-//! expert. Prefetches `insert` without a `record`.
+//! The cache tells a policy three things in a fixed order: every demand lookup is `record`ed (hit or miss, so
+//! that history of absent experts can count); then a miss may ask for a `victim`, `remove` it and `insert`
+//! the new expert. Prefetches `insert` without a `record`.
 
 mod belady;
 mod lfru;
@@ -53,12 +53,12 @@ pub trait EvictionPolicy {
     /// The choice is not an eviction: the cache calls `remove` if it goes through with it.
     fn victim(&mut self, now: TokenClock, evictable: &dyn Fn(SlotId) -> bool) -> Option<SlotId>;
 
-    /// What keeping the expert in `slot` is worth at `now`: larger is worth more. Comparable only with values and
-    /// prospects of the same policy between two `record`s.
+    /// What keeping the expert in `slot` is worth at `now`: larger is worth more. Comparable only with values
+    /// and prospects of the same policy between two `record`s.
     fn value(&self, slot: SlotId, now: TokenClock) -> f64;
 
-    /// What keeping the absent `key` would be worth at `now` if it were used `expected_uses` more times at once:
-    /// compared with the value of a victim to decide whether `key` deserves that slot.
+    /// What keeping the absent `key` would be worth at `now` if it were used `expected_uses` more times at
+    /// once: compared with the value of a victim to decide whether `key` deserves that slot.
     fn prospect(&self, key: ExpertKey, now: TokenClock, expected_uses: u32) -> f64;
 }
 

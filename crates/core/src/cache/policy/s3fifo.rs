@@ -1,12 +1,14 @@
-//! S3-FIFO: three first-in-first-out queues. Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache
-//! eviction", SOSP 2023.
+//! S3-FIFO: three first-in-first-out queues. Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need
+//! for cache eviction", SOSP 2023.
 //!
-//! New experts enter a small queue (10% of the slots). Those used more than once before they reach its end move to the
-//! main queue; the others are evicted and remembered as ghosts, and enter the main queue at once if they come back
-//! while remembered. The main queue gives each expert as many more rounds as it was used, at most 3.
+//! New experts enter a small queue (10% of the slots). Those used more than once before they reach its end
+//! move to the main queue; the others are evicted and remembered as ghosts, and enter the main queue at once
+//! if they come back while remembered. The main queue gives each expert as many more rounds as it was used,
+//! at most 3.
 //!
-//! Weakness: it is made for streams in which most objects are used once. Experts are nearly all used again, so the
-//! small queue mostly delays, and use counts of 0 to 3 say less about an expert than a decayed frequency does.
+//! Weakness: it is made for streams in which most objects are used once. Experts are nearly all used again,
+//! so the small queue mostly delays, and use counts of 0 to 3 say less about an expert than a decayed
+//! frequency does.
 //!
 //! Every operation is O(1) amortised, except that a victim search walks past slots that may not be evicted.
 
@@ -28,7 +30,8 @@ pub struct S3Fifo {
     main: SlotList,
     uses: Vec<u8>,
     small_target: usize,
-    /// Evicted from the small queue, oldest first, with the serial number that makes an entry the current one.
+    /// Evicted from the small queue, oldest first, with the serial number that makes an entry the current
+    /// one.
     ghosts: VecDeque<(ExpertKey, u64)>,
     ghost_serial: HashMap<ExpertKey, u64>,
     serial: u64,
@@ -61,7 +64,8 @@ impl S3Fifo {
         }
     }
 
-    /// The oldest evictable slot of the small queue that was used at most once; those used more go to the main queue.
+    /// The oldest evictable slot of the small queue that was used at most once; those used more go to the
+    /// main queue.
     fn victim_of_small(&mut self, evictable: &dyn Fn(SlotId) -> bool) -> Option<SlotId> {
         let mut next = self.small.oldest();
         while let Some(slot) = next {
@@ -78,12 +82,14 @@ impl S3Fifo {
         None
     }
 
-    /// The oldest evictable slot of the main queue without uses left; those with uses go another round for one.
+    /// The oldest evictable slot of the main queue without uses left; those with uses go another round for
+    /// one.
     fn victim_of_main(&mut self, evictable: &dyn Fn(SlotId) -> bool) -> Option<SlotId> {
         for _round in 0..=MAX_USES {
             let mut next = self.main.oldest();
             for _ in 0..self.main.len() {
-                // Re-queued slots go behind all that this round still has to see, so there is always a next one.
+                // Re-queued slots go behind all that this round still has to see, so there is always a next
+                // one.
                 let slot = next?;
                 next = self.main.newer_than(slot);
                 if !evictable(slot) {

@@ -1,6 +1,7 @@
 //! A first-in-first-out list of slots with O(1) removal from the middle, shared by the queue-like policies.
 //!
-//! Owns one node a slot. Invariant: a slot is in the list at most once; `push` and `remove` say so in debug builds.
+//! Owns one node a slot. Invariant: a slot is in the list at most once; `push` and `remove` say so in debug
+//! builds.
 
 use crate::cache::SlotId;
 

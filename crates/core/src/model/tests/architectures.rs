@@ -174,7 +174,8 @@ fn the_demo_model_is_what_its_readme_says() {
     assert_eq!(shape.kv_bytes(&KvRequest::single(1024)).unwrap(), 6 * 1024 * 2 * (2 * 64) * 2);
 }
 
-/// Three layers, the first dense, and one of multi-token prediction; latent attention as converters write it since 2025.
+/// Three layers, the first dense, and one of multi-token prediction; latent attention as converters write it
+/// since 2025.
 pub(super) fn deepseek2() -> HeaderBuilder {
     const ARCH: &str = "deepseek2";
     let mut builder = model(ARCH, 256);

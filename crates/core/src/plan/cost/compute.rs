@@ -39,8 +39,8 @@ pub(super) struct TokenCompute {
 }
 
 impl Rates {
-    /// Rates for the weights of `shape`; `None` when nothing at all was measured. Types that were not measured take the
-    /// slowest rate that was, in bytes, and the fact is noted.
+    /// Rates for the weights of `shape`; `None` when nothing at all was measured. Types that were not
+    /// measured take the slowest rate that was, in bytes, and the fact is noted.
     pub fn of(shape: &ModelShape, profile: &Profile) -> Option<Self> {
         let slowest = |pick: fn(&MatmulRate) -> Option<f64>| {
             let rates = profile.matmul.iter().filter_map(pick).filter(|rate| *rate > 0.0);
@@ -184,8 +184,8 @@ fn attention_flops(shape: &ModelShape) -> f64 {
     layers.map(|layer| 2.0 * layer.heads as f64 * (layer.key_len as f64 + layer.value_len as f64)).sum()
 }
 
-/// Nodes of a graph that are dispatched to threads (views are not), by a rule of thumb: two for each tensor of a layer,
-/// and for routing eight and one for each expert used.
+/// Nodes of a graph that are dispatched to threads (views are not), by a rule of thumb: two for each tensor
+/// of a layer, and for routing eight and one for each expert used.
 pub(super) fn nodes(shape: &ModelShape) -> f64 {
     let in_model = |tensor: &&ModelTensor| tensor.layer.is_none_or(|layer| layer < shape.layers);
     let of_tensors = 2 * shape.tensors.iter().filter(in_model).count();

@@ -84,13 +84,15 @@ struct Pass {
     read_bytes: f64,
 }
 
-/// How many layers together the disk has time for their reads: the one that computes and those that guesses reach.
+/// How many layers together the disk has time for their reads: the one that computes and those that guesses
+/// reach.
 const WINDOW: u32 = 1 + PrefetchDepth::Likely.layers();
 
 /// What it takes a computing thread to start a read: an order of magnitude, not measured on this machine.
 const START_S: f64 = 20e-6;
 
-/// Layer by layer; what streams of the dense weights is read whenever the disk has nothing else to do, from the same disk.
+/// Layer by layer; what streams of the dense weights is read whenever the disk has nothing else to do, from
+/// the same disk.
 fn experts(
     input: &CostInput<'_>,
     rates: &Rates,
@@ -197,8 +199,8 @@ struct LayerWork<'a> {
 }
 
 impl LayerWork<'_> {
-    /// Without guesses, on average over how many experts are missing: their reads go out together, the hits are computed
-    /// meanwhile, and the last part of the missing ones after they landed.
+    /// Without guesses, on average over how many experts are missing: their reads go out together, the hits
+    /// are computed meanwhile, and the last part of the missing ones after they landed.
     fn alone(&self, hit: f64, disk: &Disk<'_>) -> Option<Pass> {
         self.waiting(hit, 0.0, disk)
     }
@@ -225,15 +227,17 @@ impl LayerWork<'_> {
         Some(pass)
     }
 
-    /// Seconds to read that many experts or fewer: more requests never take less time, whatever the noise of two measurements.
+    /// Seconds to read that many experts or fewer: more requests never take less time, whatever the noise of
+    /// two measurements.
     fn most_read_s(&self, missing: f64, disk: &Disk<'_>) -> Option<f64> {
         let most = missing.ceil().max(1.0) as u32;
         (1..=most).try_fold(0.0_f64, |most, count| Some(most.max(self.read_s(f64::from(count), disk)?)))
     }
 
-    /// With guesses: only the share of the missing experts that was not guessed is waited for, and the disk has the time of
-    /// several layers for the reads of as many. Whichever of both takes longer decides, on average over how many are
-    /// missing in those layers together, which is how far one layer's idle disk can make up for another's misses.
+    /// With guesses: only the share of the missing experts that was not guessed is waited for, and the disk
+    /// has the time of several layers for the reads of as many. Whichever of both takes longer decides, on
+    /// average over how many are missing in those layers together, which is how far one layer's idle disk can
+    /// make up for another's misses.
     fn ahead(&self, hit: f64, lookahead: f64, disk: &Disk<'_>) -> Option<Pass> {
         let layer = self.layer;
         let missing = f64::from(layer.used) * (1.0 - hit);
@@ -270,8 +274,8 @@ impl LayerWork<'_> {
     }
 }
 
-/// Probabilities of 0 to `n` successes. Empty tails are dropped, so that a disk that was not measured is not asked for
-/// reads that never happen.
+/// Probabilities of 0 to `n` successes. Empty tails are dropped, so that a disk that was not measured is not
+/// asked for reads that never happen.
 fn binomial(n: u32, p: f64) -> Vec<f64> {
     if p <= 0.0 {
         return vec![1.0];

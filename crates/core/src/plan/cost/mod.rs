@@ -1,12 +1,12 @@
 //! From a plan and a measured machine to seconds: the pipeline model.
 //!
-//! What is modelled is what the engine does. Decoding with experts: layer by layer, reads of a layer start when its router
-//! has answered and overlap with computing its hits (`decode`). Dense streaming: one ring, the slower of disk and
-//! processor decides. Prefill: each ubatch touches nearly every weight once (`prefill`). Arithmetic at rates that were
-//! measured for the types of the weights (`compute`).
+//! What is modelled is what the engine does. Decoding with experts: layer by layer, reads of a layer start
+//! when its router has answered and overlap with computing its hits (`decode`). Dense streaming: one ring,
+//! the slower of disk and processor decides. Prefill: each ubatch touches nearly every weight once
+//! (`prefill`). Arithmetic at rates that were measured for the types of the weights (`compute`).
 //!
-//! Invariants: pure; a prediction that would need a number that nobody measured is absent, and [`Prediction::missing`]
-//! names the number; more memory never predicts slower.
+//! Invariants: pure; a prediction that would need a number that nobody measured is absent, and
+//! [`Prediction::missing`] names the number; more memory never predicts slower.
 
 mod compute;
 mod decode;
@@ -18,16 +18,17 @@ use crate::model::ModelShape;
 use crate::profile::{Pattern, Profile, Storage};
 use crate::roofline::BoundBy;
 
-/// Requests larger than this go to the device in pieces of it (the readers' default chunk, which the engine checks).
+/// Requests larger than this go to the device in pieces of it (the readers' default chunk, which the engine
+/// checks).
 pub const CHUNK_BYTES: u64 = 1 << 20;
 /// Most pieces at the device at the same time (the readers' default depth, which the engine checks).
 pub const READER_DEPTH: f64 = 64.0;
-/// Share by which a prediction is taken to be off on a machine that does nothing else: an assumption about how much disk
-/// and processor differ from minute to minute, not a measurement of predictions.
+/// Share by which a prediction is taken to be off on a machine that does nothing else: an assumption about
+/// how much disk and processor differ from minute to minute, not a measurement of predictions.
 const NOISE: f64 = 0.15;
 
-/// Share of missing experts that the next layers' routers name in time. Routers applied to an earlier hidden state name
-/// 70 to 89% of the experts in the reports of others; some of them come too late.
+/// Share of missing experts that the next layers' routers name in time. Routers applied to an earlier hidden
+/// state name 70 to 89% of the experts in the reports of others; some of them come too late.
 const LOOKAHEAD: f64 = 0.7;
 
 /// What is asked of the model.
@@ -177,8 +178,9 @@ pub fn predict(input: &CostInput<'_>) -> Prediction {
 
 /// Loading reads the resident weights in file order, and builds the vocabulary.
 fn load(input: &CostInput<'_>, storage: &Storage) -> Option<Estimate> {
-    /// Starting, reading headers and building the graph's buffers; and per token of vocabulary: its tables in llama.cpp.
-    /// Orders of magnitude, not calibrated: they matter for models that load in a fraction of a second.
+    /// Starting, reading headers and building the graph's buffers; and per token of vocabulary: its tables in
+    /// llama.cpp. Orders of magnitude, not calibrated: they matter for models that load in a fraction of a
+    /// second.
     const BASE_S: f64 = 0.1;
     const PER_TOKEN_S: f64 = 2e-6;
     let fixed_s = BASE_S + input.shape.vocab as f64 * PER_TOKEN_S;

@@ -53,8 +53,8 @@ fn step(
     let ring_bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
     let expert_read_s = disk.seconds(Pattern::Sequential, expert_bytes, READER_DEPTH)?;
     let read_s = expert_read_s + disk.seconds(Pattern::Sequential, ring_bytes, READER_DEPTH)?;
-    // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile. The ring
-    // reads all the time, from the same disk.
+    // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile.
+    // The ring reads all the time, from the same disk.
     let touch_s = touch_s(input, expert_bytes, total.read_bytes);
     total.time_s += (dense_s + experts_s.max(expert_read_s)).max(read_s).max(touch_s);
     total.compute_s += compute_s;
@@ -63,16 +63,17 @@ fn step(
     Some(())
 }
 
-/// What is read goes to slots that nobody has touched, as long as there are some. The system gives the memory while other
-/// reads are under way.
+/// What is read goes to slots that nobody has touched, as long as there are some. The system gives the memory
+/// while other reads are under way.
 fn touch_s(input: &CostInput<'_>, bytes: f64, before: f64) -> f64 {
     let untouched = (input.plan.slot_bytes() as f64 - before).max(0.0);
     let touched = input.plan.resident_bytes() as f64 + before;
     input.profile.memory.touch_s(touched, bytes.min(untouched))
 }
 
-/// Experts that a ubatch touches, less those in memory. Of many tokens nearly all experts are touched, so that the hit
-/// rate is the share of experts in memory; the skew of routers is left out, which errs on the slow side.
+/// Experts that a ubatch touches, less those in memory. Of many tokens nearly all experts are touched, so
+/// that the hit rate is the share of experts in memory; the skew of routers is left out, which errs on the
+/// slow side.
 fn missing_bytes(input: &CostInput<'_>, tokens: u32) -> f64 {
     let fraction = input.plan.expert_fraction(input.layout);
     let touched = |layer: &ExpertLayer| {

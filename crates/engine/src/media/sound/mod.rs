@@ -1,12 +1,13 @@
 //! From the bytes of a sound file to its samples, in Rust, within bounds.
 //!
-//! - `wav`: a header and numbers, read here: every length in it is held against the file before anything is allocated
+//! - `wav`: a header and numbers, read here: every length in it is held against the file before anything is
+//!   allocated
 //! - `packed`: mp3 and flac
 //! - `resample`: to as many samples a second as a projector wants
 //!
-//! A sound is mixed to one channel and resampled piece by piece while it is decoded: what exists as a whole is the file, and the
-//! samples that the projector gets. Where a file says how long it is, that is held against the limit before it is decoded; what
-//! is decoded is counted in any case.
+//! A sound is mixed to one channel and resampled piece by piece while it is decoded: what exists as a whole
+//! is the file, and the samples that the projector gets. Where a file says how long it is, that is held
+//! against the limit before it is decoded; what is decoded is counted in any case.
 
 mod packed;
 mod resample;
@@ -98,8 +99,8 @@ pub fn probe(bytes: &[u8]) -> Result<(), SoundError> {
     }
 }
 
-/// The samples of a sound, in one channel and `rate` a second. At most `most_seconds` (and a little more: encoders of mp3 add some
-/// silence), at least half a second.
+/// The samples of a sound, in one channel and `rate` a second. At most `most_seconds` (and a little more:
+/// encoders of mp3 add some silence), at least half a second.
 ///
 /// # Errors
 /// [`SoundError`].

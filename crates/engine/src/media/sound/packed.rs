@@ -1,7 +1,8 @@
 //! mp3 and flac, by symphonia.
 //!
-//! It gets the frames alone: tags, pictures and tables of contents, whose lengths it would allocate as a file says them, are
-//! left out before. It may panic where a file is damaged in a way that nobody thought of: that becomes an error.
+//! It gets the frames alone: tags, pictures and tables of contents, whose lengths it would allocate as a file
+//! says them, are left out before. It may panic where a file is damaged in a way that nobody thought of: that
+//! becomes an error.
 
 use std::io::{Cursor, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,8 +1,8 @@
 //! Resampling by a windowed sinc, piece by piece, in memory that does not depend on the sound's length.
 //!
-//! Written here because what the crates for it bring (FFTs, adapters for buffers of all kinds) is more than this one use of it.
-//! The kernel has 16 zero crossings on each side under a Blackman window; frequencies that the slower of the two rates cannot
-//! hold are cut at 95% of its half.
+//! Written here because what the crates for it bring (FFTs, adapters for buffers of all kinds) is more than
+//! this one use of it. The kernel has 16 zero crossings on each side under a Blackman window; frequencies
+//! that the slower of the two rates cannot hold are cut at 95% of its half.
 
 use std::f64::consts::PI;
 

@@ -1,9 +1,9 @@
 //! KV caches of idle conversations on disk, off unless asked for.
 //!
-//! One file holds one sequence: its tokens and llama.cpp's state of them. Its name is a hash chained over blocks of the tokens,
-//! beginning with a fingerprint of model and settings, so that equal conversations are one file and a state can never reach
-//! another model. Files appear by rename and end with a checksum: a torn, damaged or foreign one is passed over. The least
-//! recently used ones leave when the quota is reached.
+//! One file holds one sequence: its tokens and llama.cpp's state of them. Its name is a hash chained over
+//! blocks of the tokens, beginning with a fingerprint of model and settings, so that equal conversations are
+//! one file and a state can never reach another model. Files appear by rename and end with a checksum: a
+//! torn, damaged or foreign one is passed over. The least recently used ones leave when the quota is reached.
 
 use hypura_ggml::Token;
 use sha2::{Digest, Sha256};
@@ -58,8 +58,8 @@ impl KvDisk {
         Ok(Self { dir: dir.to_owned(), quota, fingerprint, entries })
     }
 
-    /// The tokens and the state that have most in common with a prompt, when that is at least `least` tokens. Without
-    /// `rewinds` the prompt must continue all of them. Files that turn out to be damaged are removed.
+    /// The tokens and the state that have most in common with a prompt, when that is at least `least` tokens.
+    /// Without `rewinds` the prompt must continue all of them. Files that turn out to be damaged are removed.
     pub fn find(
         &mut self,
         prompt: &[Token],
@@ -103,8 +103,8 @@ impl KvDisk {
         self.entries.iter().any(|entry| entry.tokens.starts_with(tokens))
     }
 
-    /// Keeps a state. What it continues is dropped once it is there, and before that what was unused for longest, until the
-    /// quota holds.
+    /// Keeps a state. What it continues is dropped once it is there, and before that what was unused for
+    /// longest, until the quota holds.
     ///
     /// # Errors
     /// When it cannot be written; nothing new is kept then, and what it continues stays.

@@ -15,9 +15,9 @@ use crate::load::Planned;
 const SAMPLES: u64 = 32;
 const SAMPLE_BYTES: usize = 4096;
 
-/// Everything that must be equal for a saved state to mean the same, bit for bit: the files (length and samples spread over
-/// each, the header's first), the type of the KV cache, the kernels and the ubatch that computed it, and the versions of this
-/// program and of llama.cpp.
+/// Everything that must be equal for a saved state to mean the same, bit for bit: the files (length and
+/// samples spread over each, the header's first), the type of the KV cache, the kernels and the ubatch that
+/// computed it, and the versions of this program and of llama.cpp.
 ///
 /// # Errors
 /// When a file cannot be read.
@@ -70,8 +70,8 @@ impl Recall {
         kv.restore(row, &tokens, &state);
     }
 
-    /// Writes idle conversations that are not on disk yet, until `hurry` says that there is something better to do. A disk that
-    /// refuses is not asked again.
+    /// Writes idle conversations that are not on disk yet, until `hurry` says that there is something better
+    /// to do. A disk that refuses is not asked again.
     ///
     /// # Errors
     /// Why it refused.

@@ -1,7 +1,7 @@
 //! Which tokens each sequence of the context has in memory, and which of them a new prompt can use.
 //!
-//! Pure bookkeeping: it decides, the batcher acts. Invariant: `cached` of a cell row is what llama.cpp holds for that
-//! sequence id, position by position, also after a failure.
+//! Pure bookkeeping: it decides, the batcher acts. Invariant: `cached` of a cell row is what llama.cpp holds
+//! for that sequence id, position by position, also after a failure.
 
 use hypura_ggml::Token;
 
@@ -52,11 +52,13 @@ impl RowTable {
         &mut self.rows[row].cached
     }
 
-    /// Chooses a row for a prompt among those that nobody uses; `None` when there is none. `rewinds` says that tokens can be
-    /// dropped from the end of a row and given to others; without that only a row that the prompt continues is of use.
+    /// Chooses a row for a prompt among those that nobody uses; `None` when there is none. `rewinds` says
+    /// that tokens can be dropped from the end of a row and given to others; without that only a row that the
+    /// prompt continues is of use.
     ///
-    /// A row is taken over when most of it is of use; otherwise its conversation may come back, and the beginning is copied
-    /// to the row that nobody missed for longest. `whole` shortens a number of tokens so that it cuts no medium in two.
+    /// A row is taken over when most of it is of use; otherwise its conversation may come back, and the
+    /// beginning is copied to the row that nobody missed for longest. `whole` shortens a number of tokens so
+    /// that it cuts no medium in two.
     pub fn choose(
         &self,
         prompt: &[Token],

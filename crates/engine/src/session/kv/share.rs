@@ -63,13 +63,14 @@ impl KvRows {
         (self.loaded.context.capacity() / self.loaded.planned.plan.context.sequences.max(1)) as usize
     }
 
-    /// Whether the context is gone: it could not be made anew, nor as it had been. Nothing can be computed any more.
+    /// Whether the context is gone: it could not be made anew, nor as it had been. Nothing can be computed
+    /// any more.
     pub fn is_lost(&self) -> bool {
         self.loaded.context.capacity() == 0
     }
 
-    /// Whether tokens can be dropped from the end of a row and shared with others. Not where a state stands for all that came
-    /// before (recurrent and hybrid models).
+    /// Whether tokens can be dropped from the end of a row and shared with others. Not where a state stands
+    /// for all that came before (recurrent and hybrid models).
     pub fn rewinds(&self) -> bool {
         !self.loaded.model.is_recurrent()
     }
@@ -79,7 +80,8 @@ impl KvRows {
         index(self.places.position(tokens, at))
     }
 
-    /// Gives a request a row, with as much of its prompt in it as some row has; `None` when all rows are in use.
+    /// Gives a request a row, with as much of its prompt in it as some row has; `None` when all rows are in
+    /// use.
     pub fn admit(&mut self, id: u64, prompt: &[Token]) -> Option<Admitted> {
         let RowChoice { row, common, from } = self.choose(prompt)?;
         self.rows.take(row, id);
@@ -115,8 +117,8 @@ impl KvRows {
         Ok(())
     }
 
-    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. A medium of which something
-    /// is to go goes as a whole. Returns what is left.
+    /// Drops what a row has beyond `length` tokens; everything, where the memory cannot drop a part. A medium
+    /// of which something is to go goes as a whole. Returns what is left.
     pub fn truncate(&mut self, row: usize, length: usize) -> usize {
         let mut tokens = std::mem::take(self.rows.cached_mut(row));
         let length = self.places.whole(&tokens, length);
@@ -147,8 +149,9 @@ impl KvRows {
         self.rows.choose(prompt, self.rewinds(), |length| self.places.whole(prompt, length))
     }
 
-    /// Whether llama.cpp has exactly the positions of these tokens in a row. A sliding window may have dropped some; of recurrent
-    /// state, which stands for all that came before, only the last position is reported.
+    /// Whether llama.cpp has exactly the positions of these tokens in a row. A sliding window may have
+    /// dropped some; of recurrent state, which stands for all that came before, only the last position is
+    /// reported.
     pub(super) fn holds(&self, row: usize, tokens: &[Token]) -> bool {
         match self.loaded.context.positions(index(row)) {
             None => tokens.is_empty(),
@@ -158,7 +161,8 @@ impl KvRows {
         }
     }
 
-    /// Puts a saved state of these tokens into an empty row. False where that does not work; the row is empty then.
+    /// Puts a saved state of these tokens into an empty row. False where that does not work; the row is empty
+    /// then.
     pub(super) fn restore(&mut self, row: usize, tokens: &[Token], state: &[u8]) -> bool {
         let restored =
             !tokens.is_empty() && self.loaded.context.restore(index(row), state) && self.holds(row, tokens);

@@ -11,8 +11,8 @@ pub struct LoadFlags {
     #[command(flatten)]
     pub(super) memory: MemoryFlags,
 
-    /// Tokens of the prompt that are computed at once [default: 512; where one model is loaded and streams, up to 4096 if
-    /// that takes little memory]
+    /// Tokens of the prompt that are computed at once [default: 512; where one model is loaded and streams,
+    /// up to 4096 if that takes little memory]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
     pub(super) ubatch: Option<u32>,
 

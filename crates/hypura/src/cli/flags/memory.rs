@@ -15,7 +15,8 @@ pub struct MemoryFlags {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Memory")]
     pub residency: ResidencyFlag,
 
-    /// How much of the weights that can be streamed stays in memory: 6GiB, 33% [default: what the memory allows]
+    /// How much of the weights that can be streamed stays in memory: 6GiB, 33% [default: what the memory
+    /// allows]
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     pub stream_cache: Option<CacheSizeArg>,
 

@@ -1,4 +1,5 @@
-//! Flags: parsed low, as they were typed, and resolved high, once, into what the engine and the server are told.
+//! Flags: parsed low, as they were typed, and resolved high, once, into what the engine and the server are
+//! told.
 //!
 //! - `size`: sizes and rates as people write them
 //! - `environment`: variables and facts of the machine that flags depend on

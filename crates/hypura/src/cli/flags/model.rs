@@ -31,7 +31,8 @@ pub struct ModelFlags {
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
 
-    /// Memory that may be used in all: 8GiB, 512MiB, 60% of the machine [default: what is free, less headroom]
+    /// Memory that may be used in all: 8GiB, 512MiB, 60% of the machine [default: what is free, less
+    /// headroom]
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<MemorySize>,
 
@@ -39,7 +40,8 @@ pub struct ModelFlags {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
     pub ctx: Option<u32>,
 
-    /// Projector with which the model sees images and hears sounds [default: the model's own, or the one beside its file]
+    /// Projector with which the model sees images and hears sounds [default: the model's own, or the one
+    /// beside its file]
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub mmproj: Option<PathBuf>,
 
@@ -96,7 +98,8 @@ impl ModelFlags {
         Ok(self.find()?.path)
     }
 
-    /// Whether nothing is asked for that only a model of one's own can give: then one that a server has loaded will do.
+    /// Whether nothing is asked for that only a model of one's own can give: then one that a server has
+    /// loaded will do.
     pub(in crate::cli) fn suits_a_server(&self) -> bool {
         self.memory.is_none() && self.mmproj.is_none() && self.load == LoadFlags::default()
     }

@@ -1,5 +1,5 @@
-//! From flags to what the engine is told. The one place where flags meet defaults and the machine, for `run`, `serve`, `plan`,
-//! `bench` and `trace` alike.
+//! From flags to what the engine is told. The one place where flags meet defaults and the machine, for `run`,
+//! `serve`, `plan`, `bench` and `trace` alike.
 
 use anyhow::Context as _;
 use hypura_core::plan::SMALL_UBATCH;
@@ -32,7 +32,8 @@ pub struct Flags<'a> {
 /// How to load. Looks at the memory of the machine when the budget depends on it.
 ///
 /// # Errors
-/// [`UsageError`] for flags that contradict each other; an error when the memory of the machine cannot be found out.
+/// [`UsageError`] for flags that contradict each other; an error when the memory of the machine cannot be
+/// found out.
 pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
     let Flags { memory, context, projector, load } = flags;
     let weights = &load.memory;

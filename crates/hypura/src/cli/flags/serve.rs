@@ -1,7 +1,8 @@
-//! What a server takes: flags, and what a flag does not say Ollama's variables, so that service files written for Ollama work.
+//! What a server takes: flags, and what a flag does not say Ollama's variables, so that service files written
+//! for Ollama work.
 //!
-//! A flag that makes no sense is an error; a variable that makes none is ignored with a warning, as in Ollama, because it may
-//! be meant for that.
+//! A flag that makes no sense is an error; a variable that makes none is ignored with a warning, as in
+//! Ollama, because it may be meant for that.
 
 use hypura_engine::load::LoadSettings;
 use hypura_engine::serve::RunnerSettings;
@@ -61,7 +62,8 @@ pub struct ServeFlags {
     #[arg(long, value_name = "N")]
     max_loaded: Option<usize>,
 
-    /// How long a model stays after its last request: 5m, 300, -1 for ever [env: OLLAMA_KEEP_ALIVE] [default: 5m]
+    /// How long a model stays after its last request: 5m, 300, -1 for ever [env: OLLAMA_KEEP_ALIVE] [default:
+    /// 5m]
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = keep_alive)]
     keep_alive: Option<KeepAlive>,
 
@@ -85,7 +87,8 @@ pub struct ServeFlags {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
     ctx: Option<u32>,
 
-    /// Projector with which the GGUF file that is served sees images and hears sounds [default: the one beside it]
+    /// Projector with which the GGUF file that is served sees images and hears sounds [default: the one
+    /// beside it]
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub mmproj: Option<PathBuf>,
 

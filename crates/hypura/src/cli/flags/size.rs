@@ -51,8 +51,8 @@ impl FromStr for CacheSizeArg {
     }
 }
 
-/// Reads a number of bytes with an optional unit. Units are powers of 1024, with or without `iB` or `B`; that is what
-/// memory is counted in.
+/// Reads a number of bytes with an optional unit. Units are powers of 1024, with or without `iB` or `B`; that
+/// is what memory is counted in.
 ///
 /// # Errors
 /// What would have been right.
@@ -79,8 +79,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes < u64::MAX as f64 { Ok(bytes as u64) } else { Err(wrong()) }
 }
 
-/// Bytes per second as disks are sold: in powers of 1000, so `GB/s` is one; `GiB/s` is a power of 1024. What follows the number
-/// is `unit` of them, with or without its `B`, or nothing for bytes. `None` for what is no such rate, or none at all.
+/// Bytes per second as disks are sold: in powers of 1000, so `GB/s` is one; `GiB/s` is a power of 1024. What
+/// follows the number is `unit` of them, with or without its `B`, or nothing for bytes. `None` for what is no
+/// such rate, or none at all.
 pub fn decimal_rate(text: &str) -> Option<f64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -1,6 +1,7 @@
 //! `hypura create`: a new model from a Modelfile.
 //!
-//! A file that `FROM` names is linked into the store of this machine. A server that has another store gets the file sent.
+//! A file that `FROM` names is linked into the store of this machine. A server that has another store gets
+//! the file sent.
 
 use anyhow::{Context as _, bail};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Commands over models by name: over the server when one of ours runs, so that it is the one truth; otherwise directly on
-//! the store.
+//! Commands over models by name: over the server when one of ours runs, so that it is the one truth;
+//! otherwise directly on the store.
 //!
 //! - `list`, `show`: what there is
 //! - `running`: `ps` and `stop`

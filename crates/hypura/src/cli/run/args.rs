@@ -21,13 +21,13 @@ pub struct Args {
     /// What to answer [default: standard input; on a terminal, a chat]
     pub(super) prompt: Option<String>,
 
-    /// Image to show with the prompt, for models with a projector; several times for several. Files that the prompt itself names
-    /// are shown too (./cat.png)
+    /// Image to show with the prompt, for models with a projector; several times for several. Files that the
+    /// prompt itself names are shown too (./cat.png)
     #[arg(long, value_name = "FILE")]
     pub(super) image: Vec<PathBuf>,
 
-    /// Sound to play to the model with the prompt, for models with a projector for sounds: wav, mp3 or flac; several times for several.
-    /// Sounds come after images
+    /// Sound to play to the model with the prompt, for models with a projector for sounds: wav, mp3 or flac;
+    /// several times for several. Sounds come after images
     #[arg(long, value_name = "FILE")]
     pub(super) audio: Vec<PathBuf>,
 
@@ -62,7 +62,8 @@ pub struct Args {
     #[arg(long)]
     pub(super) logits_hash: bool,
 
-    /// Force the routers' choices from this trace (for tests: the text is nonsense, the reads are those of a real model)
+    /// Force the routers' choices from this trace (for tests: the text is nonsense, the reads are those of a
+    /// real model)
     #[arg(long, value_name = "TRACE")]
     pub(super) routes: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! A conversation on a terminal.
 //!
-//! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation either.
+//! Ctrl-C stops the answer and comes back to the prompt; an error of one answer does not end the conversation
+//! either.
 
 use hypura_engine::media::{MediaFile, Modalities};
 use rustyline::error::ReadlineError;
@@ -25,8 +26,8 @@ const HISTORY_LINES: usize = 1000;
 /// Begins and ends a prompt of several lines.
 const FENCE: &str = "\"\"\"";
 
-/// The prompt that a text alone makes, with its media: those that were named beside it, and those that it names itself, as far as the model takes their
-/// modality.
+/// The prompt that a text alone makes, with its media: those that were named beside it, and those that it
+/// names itself, as far as the model takes their modality.
 ///
 /// # Errors
 /// When a file that it names is not what its name says.

@@ -29,8 +29,8 @@ impl Message {
 pub(super) enum Prompt {
     /// Messages for the model's chat template.
     Chat(Vec<Message>),
-    /// Text to continue, and its media at `[img-0]`, `[img-1]` …; control tokens in it are read as such, because whoever
-    /// says `--raw` writes the template.
+    /// Text to continue, and its media at `[img-0]`, `[img-1]` …; control tokens in it are read as such,
+    /// because whoever says `--raw` writes the template.
     Raw(String, Vec<MediaFile>),
 }
 

@@ -44,9 +44,9 @@ pub(super) fn read(path: &Path, kind: MediaKind) -> anyhow::Result<MediaFile> {
     Ok(Arc::new(bytes))
 }
 
-/// The pictures and sounds that a prompt names, as far as the model takes their modality, and the prompt without their names,
-/// as Ollama's program has it. Only files that are there count: everything else is text. Blanks in names have a `\` before
-/// them, or the name is in quotes.
+/// The pictures and sounds that a prompt names, as far as the model takes their modality, and the prompt
+/// without their names, as Ollama's program has it. Only files that are there count: everything else is text.
+/// Blanks in names have a `\` before them, or the name is in quotes.
 pub(super) fn named_in(text: &str, modalities: Modalities) -> (String, Vec<(PathBuf, MediaKind)>) {
     let (mut rest, mut paths) = (String::with_capacity(text.len()), Vec::new());
     let mut at = 0;

@@ -18,8 +18,8 @@ pub(super) struct ModelDefaults {
     pub stops: Vec<String>,
     /// How every conversation begins: the system prompt, then messages.
     pub beginning: Vec<Message>,
-    /// A chat template in Jinja that replaces the model's own. One in Go's language describes the same format for Ollama
-    /// only, so the model's own counts.
+    /// A chat template in Jinja that replaces the model's own. One in Go's language describes the same format
+    /// for Ollama only, so the model's own counts.
     pub template: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! `hypura run` over a running server, so that a model is loaded once for everybody.
 //!
-//! Used when a server of ours runs, knows the model, and nothing was asked for that only a model of one's own can give
-//! (`--memory`, `--residency`, `--stats-json` …, or `--local`).
+//! Used when a server of ours runs, knows the model, and nothing was asked for that only a model of one's own
+//! can give (`--memory`, `--residency`, `--stats-json` …, or `--local`).
 
 use anyhow::Context as _;
 use base64::Engine as _;

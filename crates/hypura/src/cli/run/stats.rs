@@ -26,7 +26,8 @@ pub(super) struct Stats {
     pub model: PathBuf,
     pub architecture: String,
     pub mode: &'static str,
-    /// `repacked`: llama.cpp may have brought weights into the form its kernels like best; `file-layout`: it did not.
+    /// `repacked`: llama.cpp may have brought weights into the form its kernels like best; `file-layout`: it
+    /// did not.
     pub kernels: &'static str,
     pub reader: Option<&'static str>,
     pub policy: Option<&'static str>,
@@ -117,7 +118,8 @@ impl MemoryNumbers {
     }
 }
 
-/// Experts read ahead, and their fate. What is in none of `used` and `wasted` waits in memory, or came in an earlier answer.
+/// Experts read ahead, and their fate. What is in none of `used` and `wasted` waits in memory, or came in an
+/// earlier answer.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Predictions {
     /// Experts whose reads were started.

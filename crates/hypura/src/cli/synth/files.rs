@@ -1,7 +1,7 @@
 //! The files of a synthetic model while they are written.
 //!
-//! Invariant: a final name appears only when every file is complete and on the disk. Until then there are `*.partial`
-//! files, which are removed when this is dropped.
+//! Invariant: a final name appears only when every file is complete and on the disk. Until then there are
+//! `*.partial` files, which are removed when this is dropped.
 
 use anyhow::{Context as _, bail};
 use hypura_core::synth::SynthPlan;
@@ -25,12 +25,14 @@ struct OutFile {
     name: PathBuf,
     partial: PathBuf,
     file: File,
-    /// The same file past the page cache, where the system can: twice as fast, and no memory of others is pushed out.
+    /// The same file past the page cache, where the system can: twice as fast, and no memory of others is
+    /// pushed out.
     direct: Option<File>,
 }
 
 impl OutFiles {
-    /// Creates the unfinished files of a plan. `out` is the name of a single file, or what shards are numbered after.
+    /// Creates the unfinished files of a plan. `out` is the name of a single file, or what shards are
+    /// numbered after.
     ///
     /// # Errors
     /// When something exists under a final name (and `force` is false), or a file cannot be created.

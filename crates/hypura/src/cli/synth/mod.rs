@@ -43,7 +43,8 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
 
-    /// Repeat about this many bytes instead of making all of them, and share them on the disk where the file system can
+    /// Repeat about this many bytes instead of making all of them, and share them on the disk where the file
+    /// system can
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     unique: Option<u64>,
 
@@ -55,7 +56,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     mmproj: Option<PathBuf>,
 
-    /// Its kind, if not one for images that suits the model: mlp, qwen2vl, gemma3 (images), ultravox (audio), omni (both)
+    /// Its kind, if not one for images that suits the model: mlp, qwen2vl, gemma3 (images), ultravox (audio),
+    /// omni (both)
     #[arg(long, value_name = "KIND", requires = "mmproj", value_parser = parse_projector)]
     mmproj_kind: Option<ProjectorKind>,
 

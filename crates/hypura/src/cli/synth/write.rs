@@ -1,5 +1,5 @@
-//! Writes a plan: one thread makes bytes ahead of the one that writes them; what repeats is shared where the file
-//! system can.
+//! Writes a plan: one thread makes bytes ahead of the one that writes them; what repeats is shared where the
+//! file system can.
 
 use anyhow::Context as _;
 use hypura_core::plan::human_bytes;

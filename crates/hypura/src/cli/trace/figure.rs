@@ -1,4 +1,5 @@
-//! The numbers of a replay, as curves: a row for each trace, hit rates on the left and, with a disk, speeds on the right.
+//! The numbers of a replay, as curves: a row for each trace, hit rates on the left and, with a disk, speeds
+//! on the right.
 
 use hypura_core::plan::human_bytes;
 use hypura_core::trace::Trace;

@@ -1,6 +1,7 @@
 //! Traces against policies and cache sizes, in numbers.
 //!
-//! Everything is counted over the generated tokens, on a cache that has seen the prompt: that is what a user waits for.
+//! Everything is counted over the generated tokens, on a cache that has seen the prompt: that is what a user
+//! waits for.
 
 use hypura_core::cache::{EvictionPolicy, ExpertCache, PolicyKind};
 use hypura_core::roofline::BoundBy;

@@ -1,6 +1,7 @@
 //! Input items as messages.
 //!
-//! Items of kinds that a template has no place for become notes ([`notes`]), so that a conversation with another server goes on here.
+//! Items of kinds that a template has no place for become notes ([`notes`]), so that a conversation with
+//! another server goes on here.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! `POST /v1/responses`. A request brings its whole conversation, or refers to recent answers; nothing is written to a disk.
+//! `POST /v1/responses`. A request brings its whole conversation, or refers to recent answers; nothing is
+//! written to a disk.
 //!
 //! - [`request`]: bodies (also compressed with zstd, as Codex sends them) → jobs
 //! - [`input`]: input items → messages

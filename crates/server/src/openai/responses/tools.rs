@@ -1,7 +1,7 @@
 //! Tools of a request, as its model knows them and as the client does.
 //!
-//! A model knows functions only. A namespace's are `namespace.name` to it; a custom tool, which takes any text, is a function of one
-//! string, `input`. Calls go back to the client in its own words.
+//! A model knows functions only. A namespace's are `namespace.name` to it; a custom tool, which takes any
+//! text, is a function of one string, `input`. Calls go back to the client in its own words.
 
 use std::collections::{HashMap, HashSet};
 

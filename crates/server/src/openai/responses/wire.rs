@@ -260,7 +260,8 @@ impl Wire for Answer {
         if failure.cause == Cause::Other {
             return crate::openai::failure(failure);
         }
-        // A stream of OpenAI's begins before it is known that the input is too long, and that is how agents expect to learn it.
+        // A stream of OpenAI's begins before it is known that the input is too long, and that is how agents
+        // expect to learn it.
         let mut stream = self.clone();
         let mut bytes = stream.piece(Piece::Started { prompt_tokens: 0 }).to_vec();
         bytes.extend(stream.piece(Piece::Failed(failure.clone())));

@@ -1,5 +1,5 @@
-//! The schedule against random sequences of calls: every request is answered once, depths are kept, and nothing starts
-//! behind something less urgent.
+//! The schedule against random sequences of calls: every request is answered once, depths are kept, and
+//! nothing starts behind something less urgent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What happens when the ring breaks or its owner is dropped: everything is answered with an error, and no memory is freed
-//! or handed back while the kernel may write to it.
+//! What happens when the ring breaks or its owner is dropped: everything is answered with an error, and no
+//! memory is freed or handed back while the kernel may write to it.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::{Arena, HugePages, PAGE, Priority, SourceFile};
 const REQUESTS: usize = 6;
 const DEPTH: usize = 4;
 
-/// A reader that has taken its requests in, and pushed the first chunks, without having entered the kernel yet; and the
-/// memory. `None` without io_uring.
+/// A reader that has taken its requests in, and pushed the first chunks, without having entered the kernel
+/// yet; and the memory. `None` without io_uring.
 fn loaded_reader() -> Option<(UringReader, Arc<Arena>)> {
     let mut reader = match open_uring(&ReaderConfig { depth: DEPTH, ..ReaderConfig::default() }) {
         Ok(reader) => reader,
