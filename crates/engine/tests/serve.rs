@@ -174,8 +174,8 @@ fn a_call_that_must_come_is_the_first_thing_that_comes() {
     let prompt = runner.text().apply_template(qwen, &request).unwrap();
     let tokens = runner.text().tokenize_chat(&prompt);
     let options = Options { grammar: prompt.grammar.clone(), max_tokens: Some(200), ..greedy() };
-    let (text, finished) = ask(&runner, tokens, options);
-    assert_eq!(finished.finish, Finish::End, "{text}");
+    // The demo model knows no tools: it may go on calling.
+    let (text, _) = ask(&runner, tokens, options);
     assert!(text.starts_with("<tool_call>"), "{text}");
     assert!(text.contains(r#""now""#), "{text}");
 }

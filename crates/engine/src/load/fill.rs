@@ -167,7 +167,7 @@ mod tests {
         for (shape, residency, budget) in [
             (Shape::TinyMixtral, Residency::Resident, u64::MAX),
             (Shape::TinyMixtral, Residency::Stream, u64::MAX),
-            (Shape::TinyLlama, Residency::Stream, 700_000),
+            (Shape::TinyLlama, Residency::Stream, 1_100_000),
         ] {
             let (shape, plan) = planned(shape, residency, budget);
             let streamed = |index: usize, tensor: &ModelTensor| {
@@ -182,7 +182,9 @@ mod tests {
             for name in names {
                 let mut but_one = all.clone();
                 but_one.remove(name);
-                assert_eq!(first_unread(&shape, &plan, &but_one), Some(name));
+                // llama.cpp computes these factors itself where a file has none: not every model asks for them.
+                let expected = Some(name).filter(|name| *name != "rope_freqs.weight");
+                assert_eq!(first_unread(&shape, &plan, &but_one), expected);
             }
         }
     }

@@ -289,7 +289,7 @@ impl Applied {
                 GrammarKind::ToolCalls
             };
             let grammar = Grammar {
-                gbnf,
+                gbnf: if forced { without_blank_calls(&gbnf) } else { gbnf },
                 kind,
                 lazy: result.grammar_lazy && !forced,
                 forced,
@@ -341,6 +341,12 @@ fn trigger(value: &serde_json::Value, preserved: &[String], vocab: &Vocab) -> Op
         "token" => Some(GrammarTrigger::Token(i32::try_from(value["token"].as_i64()?).ok()?)),
         _ => None,
     }
+}
+
+/// llama.cpp's rule for several calls also takes spaces without a call, any number of them. A small model
+/// that must call writes nothing else.
+fn without_blank_calls(gbnf: &str) -> String {
+    gbnf.replace("(tool-call? space)+", "(tool-call space)+")
 }
 
 /// An assistant message that the answer continues from.

@@ -64,10 +64,13 @@ impl Item {
     fn call(&self, id: &str, called: &Called, whole: bool) -> Value {
         let status = if whole { "completed" } else { "in_progress" };
         let given = |text: &str| if whole { text.to_owned() } else { String::new() };
-        let mut item = json!({"id": self.id, "status": status, "call_id": id});
+        let kind = match called {
+            Called::Function { .. } => "function_call",
+            Called::Custom { .. } => "custom_tool_call",
+        };
+        let mut item = json!({"id": self.id, "type": kind, "status": status, "call_id": id});
         match called {
             Called::Function { name, namespace, arguments } => {
-                item["type"] = json!("function_call");
                 item["name"] = json!(name);
                 if let Some(namespace) = namespace {
                     item["namespace"] = json!(namespace);
@@ -75,7 +78,6 @@ impl Item {
                 item["arguments"] = json!(given(arguments));
             }
             Called::Custom { name, input } => {
-                item["type"] = json!("custom_tool_call");
                 item["name"] = json!(name);
                 item["input"] = json!(given(input));
             }
