@@ -19,7 +19,7 @@ pub(super) fn shards_folder(root: &Path, hex: &str) -> PathBuf {
     root.join(SHARDS_FOLDER).join(hex)
 }
 
-/// See [`Store::open_path`].
+/// See [`crate::Store::open_path`].
 pub(super) fn open_path(own: Option<&Path>, entry: &ModelEntry) -> Result<PathBuf, StoreError> {
     let Some(first) = entry.files.first() else {
         return Err(broken(&entry.name)(Unusable::NoWeights));

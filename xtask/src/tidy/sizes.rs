@@ -1,5 +1,5 @@
 //! Functions of at most 70 lines, counted from `fn` to the closing brace; a `mod.rs`, which is a table of
-//! contents, of at most 80. Longer ones must be listed in the [`ratchet`](super::ratchet). Functions inside
+//! contents, of at most 80. Longer ones must be listed in the [`super::ratchet`]. Functions inside
 //! of macro calls (such as `proptest!`) are not seen.
 //!
 //! A file above 500 lines is worth a thought, not a failure: a cap on files is met by spreading one object

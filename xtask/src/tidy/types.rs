@@ -1,6 +1,6 @@
 //! The `impl` blocks of a type have at most 350 lines together, over all files of its crate, traits included:
 //! an object that is spread over several files is as large as before. Larger ones must be listed in the
-//! [`ratchet`](super::ratchet), by the crate's folder and the type's name. Blocks for tests do not count.
+//! [`super::ratchet`], by the crate's folder and the type's name. Blocks for tests do not count.
 
 use std::collections::BTreeMap;
 

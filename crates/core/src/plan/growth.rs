@@ -77,7 +77,7 @@ pub struct Growing<'a, N> {
     pub homes: &'a Homes,
     /// What the model holds.
     pub held: &'a Ledger,
-    /// What a context needs, as for [`super::settle`]; `None` where that cannot be found out.
+    /// What a context needs, as for [`super::settle()`]; `None` where that cannot be found out.
     pub needs: N,
 }
 

@@ -182,7 +182,8 @@ mod tests {
             for name in names {
                 let mut but_one = all.clone();
                 but_one.remove(name);
-                // llama.cpp computes these factors itself where a file has none: not every model asks for them.
+                // llama.cpp computes these factors itself where a file has none: not every model asks for
+                // them.
                 let expected = Some(name).filter(|name| *name != "rope_freqs.weight");
                 assert_eq!(first_unread(&shape, &plan, &but_one), expected);
             }

@@ -272,7 +272,7 @@ pub(crate) fn tokenize_with_media(
     see_decoded(tools, vocab, parts, &decoded, &(0..media.len()).collect::<Vec<_>>())
 }
 
-/// Cuts a prompt of parts, some of which are media, as [`see`] does.
+/// Cuts a prompt of parts, some of which are media, as [`tokenize_with_media`] does.
 ///
 /// # Errors
 /// [`MediaPromptError`].
