@@ -5,12 +5,12 @@
 mod common;
 
 use common::{demo_path, forced_run, least_bytes, session, settings, streaming, tiny};
-use hypura_core::plan::{MediaNeeds, Purpose, Residency, WhatIf, Workload, estimate_needs};
+use hypura_core::plan::{ContextShape, MediaNeeds, Purpose, Residency, WhatIf, Workload, estimate_needs};
 use hypura_core::profile::Profile;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::KvType;
 use hypura_engine::advise::{AdviceSettings, advise};
-use hypura_engine::load::{LoadSettings, NeedsMeter, prepare};
+use hypura_engine::load::{DeviceSettings, LoadSettings, NeedsMeter, prepare};
 use hypura_engine::session::open;
 use hypura_engine::source::ModelSource;
 use std::path::Path;
@@ -127,4 +127,18 @@ fn what_is_held_is_what_was_planned_and_nothing_writes_into_the_plan() {
         }
         assert_eq!(loaded.ledger.exceeded(&planned.plan.pools), None);
     }
+}
+
+/// The CPU's device was once decorated by the first load that streams, also between the load of another model
+/// and its contexts, which then took several times the compute memory.
+#[test]
+fn a_context_takes_the_same_whatever_is_loaded_in_between() {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let source = ModelSource::open(&model.path).unwrap();
+    let meter = NeedsMeter::new(&source, 1, &DeviceSettings::default()).unwrap();
+    let context = ContextShape { context_tokens: 2048, ubatch_tokens: 24, ..ContextShape::default() };
+    let before = meter.needs(&context).unwrap();
+    let other = tiny(Shape::TinyMixtral, Quant::Q4_K, 1);
+    drop(session(&other.path, streaming(50.0)));
+    assert_eq!(meter.needs(&context).unwrap(), before);
 }

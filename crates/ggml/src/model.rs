@@ -73,9 +73,14 @@ impl LoadOptions {
         Self { path, mode, devices: Vec::new(), gpu_layers: 0 }
     }
 
+    /// Whether the model's contexts are made with decorated devices.
+    fn has_contexts_of_ours(&self) -> bool {
+        !matches!(self.mode, LoadMode::Plain { .. } | LoadMode::VocabOnly)
+    }
+
     /// The devices as llama.cpp wants them: ours where weights go to memory of ours, ended by a null.
     fn device_list(&self) -> Vec<sys::ggml_backend_dev_t> {
-        let decorated = !matches!(self.mode, LoadMode::Plain { .. } | LoadMode::VocabOnly);
+        let decorated = self.has_contexts_of_ours();
         let handle = |device: &Device| if decorated { device.handle() } else { device.inner() };
         self.devices.iter().map(handle).chain([std::ptr::null_mut()]).collect()
     }
@@ -167,6 +172,11 @@ impl Model {
         watch: &mut dyn FnMut(f32) -> bool,
     ) -> Result<PendingModel, LoadError> {
         crate::system::init();
+        if options.has_contexts_of_ours() {
+            // One CPU device for the model and all its contexts: a context whose CPU is another device than
+            // its model's takes several times the compute memory.
+            Device::cpu()?;
+        }
         let path = CString::new(options.path.as_os_str().as_encoded_bytes())
             .map_err(|_| LoadError::Path(options.path.clone()))?;
         // SAFETY: returns a plain struct.
