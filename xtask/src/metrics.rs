@@ -7,7 +7,7 @@
 //! a path leads to the module that defines what it names, and re-exports do not count.
 
 mod counts;
-mod cycles;
+pub(crate) mod cycles;
 
 use std::fmt;
 
@@ -17,6 +17,7 @@ use crate::modules;
 use crate::tidy::types;
 use crate::tree::Tree;
 use counts::Counts;
+use cycles::Cycle;
 
 /// Types that are listed.
 const LARGEST_TYPES: usize = 10;
@@ -24,8 +25,8 @@ const LARGEST_TYPES: usize = 10;
 /// What was counted.
 pub(crate) struct Metrics {
     counts: Counts,
-    /// By crate folder: the modules of each cycle.
-    cycles: Vec<(String, Vec<Vec<String>>)>,
+    /// By crate folder.
+    cycles: Vec<(String, Vec<Cycle>)>,
     /// Lines of `impl` blocks, largest first.
     types: Vec<(String, usize)>,
 }
@@ -71,7 +72,10 @@ impl fmt::Display for Metrics {
         writeln!(f, "\nImport cycles: {count}")?;
         for (folder, cycles) in &self.cycles {
             for cycle in cycles {
-                writeln!(f, "- {folder}, {} modules: {}", cycle.len(), cycle.join(", "))?;
+                writeln!(f, "- {folder}, {} modules: {}", cycle.modules.len(), cycle.modules.join(", "))?;
+                for edge in &cycle.edges {
+                    writeln!(f, "  - {edge}")?;
+                }
             }
         }
         writeln!(f, "\nLines of impl blocks of the largest types:")?;

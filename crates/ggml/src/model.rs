@@ -8,7 +8,6 @@ use crate::buffer::resident::{Interposed, Wanted};
 use crate::buffer::{BufferTypes, TensorMemory, WeightMemory};
 use crate::device::Device;
 use crate::error::LoadError;
-use crate::vocab::Vocab;
 use crate::{log, sys};
 use std::any::Any;
 use std::ffi::{CString, c_char, c_void};
@@ -229,12 +228,6 @@ impl Model {
     /// Takes the name of a streamed weight that was read as if it were in memory.
     pub(crate) fn take_misread(&self) -> Option<String> {
         self.0.types.notes().take_misread()
-    }
-
-    /// The vocabulary.
-    #[must_use]
-    pub fn vocab(&self) -> Vocab {
-        Vocab::new(self.clone())
     }
 
     /// Context length the model was trained for.

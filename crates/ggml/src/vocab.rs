@@ -12,6 +12,14 @@ pub struct Vocab {
     model: Model,
 }
 
+impl Model {
+    /// The vocabulary.
+    #[must_use]
+    pub fn vocab(&self) -> Vocab {
+        Vocab::new(self.clone())
+    }
+}
+
 impl Vocab {
     pub(crate) fn new(model: Model) -> Self {
         Self { model }

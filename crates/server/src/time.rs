@@ -26,6 +26,12 @@ pub fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// The same, now.
+#[must_use]
+pub fn unix_seconds_now() -> u64 {
+    unix_seconds(SystemTime::now())
+}
+
 /// "For ever" as Go has it: the longest duration it can say, 292 years, from now.
 #[must_use]
 pub fn for_ever() -> SystemTime {

@@ -12,6 +12,7 @@ mod arena;
 pub mod disk;
 mod error;
 mod file;
+mod file_system;
 pub mod memory;
 mod platform;
 pub mod probe;

@@ -6,10 +6,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::StoreError;
-
 /// Read at once when a file is hashed.
 const CHUNK_BYTES: usize = 1 << 20;
+
+/// The text is no digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("invalid digest format")]
+pub struct NotADigest;
 
 /// The digest of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,10 +22,10 @@ impl Digest {
     /// Reads `sha256:HEX` or `sha256-HEX`.
     ///
     /// # Errors
-    /// [`StoreError::BadDigest`].
-    pub fn parse(text: &str) -> Result<Self, StoreError> {
+    /// [`NotADigest`].
+    pub fn parse(text: &str) -> Result<Self, NotADigest> {
         let hex = text.strip_prefix("sha256:").or_else(|| text.strip_prefix("sha256-"));
-        hex.and_then(Self::from_hex).ok_or(StoreError::BadDigest)
+        hex.and_then(Self::from_hex).ok_or(NotADigest)
     }
 
     /// Takes 64 hexadecimal digits.

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::digest::NotADigest;
+use super::name::NameError;
 use super::unusable::Unusable;
 
 /// An error of the store.
@@ -63,6 +65,21 @@ pub enum StoreError {
         /// Why not.
         source: io::Error,
     },
+}
+
+impl From<NameError> for StoreError {
+    fn from(error: NameError) -> Self {
+        match error {
+            NameError::Invalid(text) => Self::InvalidName(text),
+            NameError::Both => Self::BadRequest(error.to_string()),
+        }
+    }
+}
+
+impl From<NotADigest> for StoreError {
+    fn from(_: NotADigest) -> Self {
+        Self::BadDigest
+    }
 }
 
 impl StoreError {

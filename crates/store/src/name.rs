@@ -6,8 +6,6 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use super::StoreError;
-
 /// Host when none is named.
 pub const DEFAULT_HOST: &str = "registry.ollama.ai";
 /// Namespace when none is named.
@@ -19,6 +17,17 @@ pub const DEFAULT_TAG: &str = "latest";
 const MAX_HOST_BYTES: usize = 350;
 /// Longest of the other parts, in bytes.
 const MAX_PART_BYTES: usize = 80;
+
+/// Why a text is no name of a model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// It has characters or lengths that names do not have.
+    #[error("invalid model name")]
+    Invalid(String),
+    /// It asks for a model that is here and for one that is not.
+    #[error("use either :local or :cloud, not both")]
+    Both,
+}
 
 /// A valid, complete name.
 #[derive(Clone, Debug)]
@@ -53,16 +62,16 @@ impl ModelName {
     /// Reads a name; parts that are left out become the defaults.
     ///
     /// # Errors
-    /// [`StoreError::InvalidName`].
-    pub fn parse(text: &str) -> Result<Self, StoreError> {
-        parse(text).ok_or_else(|| StoreError::InvalidName(text.to_owned()))
+    /// [`NameError::Invalid`].
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        parse(text).ok_or_else(|| NameError::Invalid(text.to_owned()))
     }
 
     /// Reads the name in a request, and takes `:local` and `:cloud` off it.
     ///
     /// # Errors
-    /// [`StoreError::InvalidName`]; [`StoreError::BadRequest`] when it asks for both.
-    pub fn parse_request(text: &str) -> Result<(Self, Locality), StoreError> {
+    /// [`NameError`].
+    pub fn parse_request(text: &str) -> Result<(Self, Locality), NameError> {
         let (base, suffix) = match text.rsplit_once(':') {
             Some((base, word)) if word.eq_ignore_ascii_case("local") => (base, Locality::Local),
             Some((base, word)) if word.eq_ignore_ascii_case("cloud") => (base, Locality::Cloud),
@@ -72,8 +81,8 @@ impl ModelName {
         let says = |word: &str| inner.is_some_and(|tag| tag.eq_ignore_ascii_case(word));
         let is_cloud = inner.is_some_and(is_cloud_tag) || (inner.is_none() && is_cloud_tag(base));
         let locality = match suffix {
-            Locality::Local if is_cloud || says("cloud") => return Err(both()),
-            Locality::Cloud if says("local") => return Err(both()),
+            Locality::Local if is_cloud || says("cloud") => return Err(NameError::Both),
+            Locality::Cloud if says("local") => return Err(NameError::Both),
             Locality::Any if is_cloud => Locality::Cloud,
             other => other,
         };
@@ -171,10 +180,6 @@ impl Hash for ModelName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.key().hash(state);
     }
-}
-
-fn both() -> StoreError {
-    StoreError::BadRequest("use either :local or :cloud, not both".to_owned())
 }
 
 fn is_cloud_tag(tag: &str) -> bool {

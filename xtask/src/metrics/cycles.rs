@@ -7,11 +7,20 @@ use syn::visit::{self, Visit};
 
 use crate::modules::{Crate, Module};
 
-/// Paths of modules to the modules that they use.
-type Graph = BTreeMap<String, BTreeSet<String>>;
+/// Paths of modules to the modules that they use, and the names of what they use there.
+type Graph = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
-/// The cycles of a crate, each with the paths of its modules in order.
-pub(super) fn find(of: &Crate) -> Vec<Vec<String>> {
+/// Modules that can all reach each other.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Cycle {
+    /// Their paths, in order.
+    pub modules: Vec<String>,
+    /// Who uses what of whom.
+    pub edges: Vec<String>,
+}
+
+/// The cycles of a crate.
+pub(crate) fn find(of: &Crate) -> Vec<Cycle> {
     let graph = graph(of);
     let mut search = Search { graph: &graph, numbers: BTreeMap::new(), path: Vec::new(), cycles: Vec::new() };
     for module in graph.keys() {
@@ -41,7 +50,12 @@ fn graph(of: &Crate) -> Graph {
         for path in paths_in(module) {
             // A path to a module, not to something in it, is how `use` begins and code goes on.
             let target = of.definition(&module.path, &path).filter(|found| !found.item.is_empty());
-            used.extend(target.and_then(|found| node(&found.module)).filter(|used| *used != user));
+            let Some((found, other)) = target.and_then(|found| Some((node(&found.module)?, found))) else {
+                continue;
+            };
+            if found != user {
+                used.entry(found).or_default().insert(other.item);
+            }
         }
     }
     graph
@@ -83,7 +97,7 @@ struct Search<'a> {
     /// Number of the visit, and the lowest number that can be reached; none once its cycle is complete.
     numbers: BTreeMap<&'a str, Option<(usize, usize)>>,
     path: Vec<&'a str>,
-    cycles: Vec<Vec<String>>,
+    cycles: Vec<Cycle>,
 }
 
 impl<'a> Search<'a> {
@@ -93,7 +107,7 @@ impl<'a> Search<'a> {
         let mut lowest = number;
         self.numbers.insert(module, Some((number, number)));
         self.path.push(module);
-        for used in self.graph.get(module).into_iter().flatten() {
+        for used in self.graph.get(module).into_iter().flat_map(BTreeMap::keys) {
             match self.numbers.get(used.as_str()) {
                 None => lowest = lowest.min(self.visit(used)),
                 Some(Some((number, _))) => lowest = lowest.min(*number),
@@ -110,9 +124,23 @@ impl<'a> Search<'a> {
             }
             if cycle.len() > 1 {
                 cycle.sort();
-                self.cycles.push(cycle);
+                let edges = self.edges(&cycle);
+                self.cycles.push(Cycle { modules: cycle, edges });
             }
         }
         lowest
+    }
+
+    fn edges(&self, cycle: &[String]) -> Vec<String> {
+        let inside = |module: &String| {
+            let used = self.graph.get(module).into_iter().flatten();
+            let used = used.filter(|(other, _)| cycle.contains(other));
+            used.map(|(other, names)| {
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                format!("{module} -> {other}: {}", names.join(", "))
+            })
+            .collect::<Vec<_>>()
+        };
+        cycle.iter().flat_map(inside).collect()
     }
 }

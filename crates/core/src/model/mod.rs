@@ -8,6 +8,7 @@
 //! * `experts`: where the bytes of each routed expert lie
 //! * `layers`: attention and recurrence of each layer
 //! * `kv`: the one formula for the size of the KV cache
+//! * `tensor`: one tensor of it
 //! * `shape`: the model as a whole
 
 mod error;
@@ -16,6 +17,7 @@ mod kv;
 mod layers;
 mod roles;
 mod shape;
+mod tensor;
 
 #[cfg(test)]
 mod tests;
@@ -25,4 +27,5 @@ pub use experts::{ExpertKey, ExpertLayer, ExpertSlice, ExpertTensor, SizeClass, 
 pub use kv::KvRequest;
 pub use layers::LayerShape;
 pub use roles::{ExpertPart, FfnPart, Streaming, TensorRole};
-pub use shape::{ModelShape, ModelTensor};
+pub use shape::ModelShape;
+pub use tensor::ModelTensor;

@@ -9,24 +9,12 @@ use super::experts::{find_layers, size_classes};
 use super::layers::{ArchKeys, MAX_LAYERS, layer_shapes};
 use super::roles::NameParts;
 use super::{
-    ExpertKey, ExpertLayer, ExpertPart, ExpertSlice, LayerShape, ModelError, SizeClass, Streaming, TensorRole,
+    ExpertKey, ExpertLayer, ExpertPart, ExpertSlice, LayerShape, ModelError, ModelTensor, SizeClass,
+    TensorRole,
 };
 use crate::gguf::{GgufSet, Metadata, TensorInfo};
 
 const ARCHITECTURE_KEY: &str = "general.architecture";
-
-/// A tensor and what it is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelTensor {
-    /// What the file says.
-    pub info: TensorInfo,
-    /// What it is for.
-    pub role: TensorRole,
-    /// How it may be streamed.
-    pub streaming: Streaming,
-    /// The layer it belongs to.
-    pub layer: Option<u32>,
-}
 
 /// A model as its GGUF describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,10 +51,10 @@ pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
 pub use ledger::{Basis, Entry, Ledger, Purpose};
 pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
-pub use request::{CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency};
+pub use request::{CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency, SMALL_UBATCH};
 pub use settle::{PlanRequest, SettleError, Settled, settle};
 pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};
-pub use ubatch::{SMALL_UBATCH, choose_ubatch};
+pub use ubatch::choose_ubatch;
 pub use what_if::{WhatIf, WhatIfError};
 
 /// The unit of direct I/O in bytes: every offset and length of a read is a multiple of it.

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::homes::Homes;
 use super::ledger::{Basis, Ledger, Purpose};
 use super::pool::Pools;
-use super::ubatch::SMALL_UBATCH;
 use crate::gguf::GgmlType;
 use crate::model::ModelShape;
+
+/// Tokens of a ubatch where there is no reason for more (llama.cpp's default).
+pub const SMALL_UBATCH: u32 = 512;
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

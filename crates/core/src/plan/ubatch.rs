@@ -8,9 +8,6 @@ use super::ledger::{Basis, Purpose};
 use super::{Constraints, ContextShape, ExpertLayout, Mode, Plan, estimate_needs, fill};
 use crate::model::ModelShape;
 
-/// Tokens of a ubatch where there is no reason for more (llama.cpp's default).
-pub const SMALL_UBATCH: u32 = 512;
-
 /// Most that is chosen: beyond that, computing takes longer than any disk.
 const LARGE_UBATCH: u32 = 4096;
 

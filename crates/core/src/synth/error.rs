@@ -1,17 +1,17 @@
 //! Why a synthetic model could not be planned.
 
-use super::{Quant, Shape};
+use super::{Shape, UnknownQuant, UnknownShape};
 use crate::gguf::GgufError;
 
 /// Why a synthetic model could not be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum SynthError {
     /// No shape has this name.
-    #[error("unknown shape \"{0}\": choose one of {list}", list = list(Shape::ALL.iter().map(|s| s.name())))]
-    UnknownShape(String),
+    #[error(transparent)]
+    Shape(#[from] UnknownShape),
     /// No quantisation has this name.
-    #[error("unknown quantisation \"{0}\": choose one of {list}", list = list(Quant::ALL.iter().map(|q| q.name())))]
-    UnknownQuant(String),
+    #[error(transparent)]
+    Quant(#[from] UnknownQuant),
     /// The number of layers cannot be had.
     #[error("{shape} cannot have {layers} layers: {why}")]
     Layers {
@@ -35,8 +35,4 @@ pub enum SynthError {
     /// The header could not be made.
     #[error("the header of the synthetic model cannot be written: {0}")]
     Gguf(#[from] GgufError),
-}
-
-fn list(names: impl Iterator<Item = &'static str>) -> String {
-    names.collect::<Vec<_>>().join(", ")
 }

@@ -30,5 +30,5 @@ pub use extents::{Extent, ExtentSource};
 pub use metadata::SYNTHETIC_NAME;
 pub use plan::{SynthOptions, SynthPlan, SynthShard};
 pub use projector::{ProjectorKind, picture, sound};
-pub use quant::Quant;
-pub use shape::Shape;
+pub use quant::{Quant, UnknownQuant};
+pub use shape::{Shape, UnknownShape};

@@ -7,7 +7,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::SynthError;
 use crate::gguf::GgmlType;
 
 /// A file-wide quantisation.
@@ -177,18 +176,23 @@ impl fmt::Display for Quant {
     }
 }
 
+/// No quantisation has this name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown quantisation \"{0}\": choose one of {list}", list = Quant::ALL.iter().map(|quant| quant.name()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownQuant(pub String);
+
 impl FromStr for Quant {
-    type Err = SynthError;
+    type Err = UnknownQuant;
 
     /// Names are taken in any case; `Q4_K_S` and `Q5_K_S` are other names of the pure mixtures.
-    fn from_str(text: &str) -> Result<Self, SynthError> {
+    fn from_str(text: &str) -> Result<Self, UnknownQuant> {
         let name = text.to_ascii_uppercase();
         let name = name.strip_suffix("_S").unwrap_or(&name);
         Self::ALL
             .iter()
             .copied()
             .find(|quant| quant.name() == name)
-            .ok_or_else(|| SynthError::UnknownQuant(text.to_owned()))
+            .ok_or_else(|| UnknownQuant(text.to_owned()))
     }
 }
 

@@ -8,8 +8,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::SynthError;
-
 /// A model whose form can be synthesised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "named for the models; see `Shape::name`")]
@@ -348,16 +346,21 @@ impl fmt::Display for Shape {
     }
 }
 
-impl FromStr for Shape {
-    type Err = SynthError;
+/// No shape has this name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown shape \"{0}\": choose one of {list}", list = Shape::ALL.iter().map(|shape| shape.name()).collect::<Vec<_>>().join(", "))]
+pub struct UnknownShape(pub String);
 
-    fn from_str(text: &str) -> Result<Self, SynthError> {
+impl FromStr for Shape {
+    type Err = UnknownShape;
+
+    fn from_str(text: &str) -> Result<Self, UnknownShape> {
         let name = text.to_ascii_lowercase();
         Self::ALL
             .iter()
             .copied()
             .find(|shape| shape.name() == name)
-            .ok_or_else(|| SynthError::UnknownShape(text.to_owned()))
+            .ok_or_else(|| UnknownShape(text.to_owned()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::budget;
-use super::measure::ProfileOptions;
+use super::options::ProfileOptions;
 
 const REQUEST_BYTES: [usize; 2] = [64 << 10, 1 << 20];
 const DEPTHS: [usize; 4] = [1, 4, 16, 64];

@@ -10,8 +10,10 @@ mod budget;
 mod disk;
 pub(crate) mod facts;
 mod measure;
+mod options;
 mod store;
 
 pub use budget::MOST;
-pub use measure::{ProfileOptions, measure};
+pub use measure::measure;
+pub use options::ProfileOptions;
 pub use store::{DISTURBED_SHARE, Need, Origin, Remembered, Wanted, cache_folder, recall};

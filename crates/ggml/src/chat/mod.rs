@@ -11,6 +11,7 @@
 
 mod parser;
 mod prompt;
+mod quiet;
 mod request;
 mod schema;
 mod shim;

@@ -26,7 +26,7 @@ pub fn check_grammar(gbnf: &str) -> Result<(), ChatError> {
     if gbnf.trim().is_empty() {
         return Err(ChatError::Grammar("it is empty".to_owned()));
     }
-    super::templates::quiet();
+    super::quiet::quiet();
     log::clear();
     // SAFETY: both strings are NUL-terminated; a null vocabulary is allowed as long as nothing is sampled.
     // Nothing in here throws: the parser and the check for left recursion catch their own exceptions
@@ -82,7 +82,7 @@ pub fn json_schema_to_grammar(schema: &str) -> Result<String, ChatError> {
         return Err(ChatError::Schema("it is not a JSON object".to_owned()));
     }
     shim::bounded(&value).map_err(ChatError::Schema)?;
-    super::templates::quiet();
+    super::quiet::quiet();
     let grammar = on_deep_stack(|| {
         let text = shim::Text::new(Some(schema)).ok_or("it contains a NUL byte")?;
         shim::text_of(schema.len() * 4, |buffer, length, needed| {

@@ -10,7 +10,7 @@ use crate::model::Model;
 use crate::sys;
 use crate::vocab::Vocab;
 use std::ffi::{CStr, c_char};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rendering asks the C library for the local date, which is not thread-safe everywhere: one at a time.
 static RENDERING: Mutex<()> = Mutex::new(());
@@ -44,20 +44,13 @@ pub struct ChatCaps {
     pub explicit: bool,
 }
 
-/// Silences the log of llama.cpp's `common` library (its own, beside ggml's): it quotes prompts and answers.
-pub(crate) fn quiet() {
-    static ONCE: Once = Once::new();
-    // SAFETY: sets a number; `Once` keeps two threads from doing so together.
-    ONCE.call_once(|| unsafe { sys::common_shim_log_set_verbosity(-1) });
-}
-
 impl ChatTemplates {
     /// Reads the model's template, or `template` (Jinja source) instead.
     ///
     /// # Errors
     /// [`LoadError::Template`] with the reason.
     pub fn new(model: &Model, template: Option<&str>) -> Result<Self, LoadError> {
-        quiet();
+        super::quiet::quiet();
         let source =
             Text::new(template).ok_or_else(|| LoadError::Template("it contains a NUL byte".to_owned()))?;
         // SAFETY: the model is alive and kept alive; the source is NUL-terminated or null.

@@ -6,6 +6,7 @@
 //! Talks the native API, so it could talk to Ollama as well; [`Client::find`] makes sure that it is Hypura.
 
 mod answer;
+mod error;
 
 use serde_json::{Value, json};
 use std::io::Read as _;
@@ -16,6 +17,7 @@ use ureq::{Agent, Body, RequestBuilder};
 use hypura_server::address::{Address, stripped};
 
 pub use answer::Answer;
+pub use error::ClientError;
 
 /// A server of this machine answers at once; one that does not answer such a question is not there.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -23,35 +25,6 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const MOST_ANSWER_BYTES: u64 = 256 << 20;
 /// No text of an error is longer.
 const MOST_ERROR_BYTES: u64 = 64 << 10;
-
-/// Why a request failed.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// Nobody listens, or the connection broke.
-    #[error("the server at {address} cannot be reached: {source}")]
-    Unreachable {
-        /// Where.
-        address: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// The server says no, with its own words.
-    #[error("{message}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// Its words.
-        message: String,
-    },
-    /// The answer makes no sense.
-    #[error("the answer of the server at {address} cannot be read: {why}")]
-    Nonsense {
-        /// Where.
-        address: String,
-        /// Why.
-        why: String,
-    },
-}
 
 /// Who listens at the address.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
 use http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::state::Server;
 use super::{Failure, body, jobs, refusal, respond};
@@ -27,19 +27,9 @@ pub fn routes() -> Router<Arc<Server>> {
     Router::new().route("/v1/messages", post(messages)).route("/v1/messages/count_tokens", post(count_tokens))
 }
 
-/// An error in this protocol's shape.
-fn failure(failure: &Failure) -> Response {
-    refusal::anthropic(failure)
-}
-
-/// The error object, also in the middle of a stream.
-fn error(failure: &Failure) -> Value {
-    refusal::anthropic_error(failure)
-}
-
 async fn messages(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    answer(&server, &bytes, received).await.unwrap_or_else(|error| failure(&error))
+    answer(&server, &bytes, received).await.unwrap_or_else(|error| refusal::anthropic(&error))
 }
 
 async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {
@@ -61,7 +51,7 @@ async fn count_tokens(State(server): State<Arc<Server>>, body::Whole(bytes): bod
     respond::patient(&server, async move {
         match count(&work, &bytes, received).await {
             Ok(count) => respond::json(StatusCode::OK, &json!({"input_tokens": count})),
-            Err(error) => failure(&error),
+            Err(error) => refusal::anthropic(&error),
         }
     })
     .await

@@ -9,6 +9,7 @@ use crate::Failure;
 use crate::job::{DoneReason, Piece, Summary, ToolCall};
 use crate::jobs::Collected;
 use crate::openai::random_hex;
+use crate::refusal;
 use crate::respond::{self, Wire};
 
 /// One answer on its way.
@@ -35,7 +36,7 @@ impl Answer {
     pub fn whole(mut self, result: Result<Collected, Failure>) -> Response {
         let answer = match result {
             Ok(answer) => answer,
-            Err(failure) => return super::failure(&failure),
+            Err(failure) => return refusal::anthropic(&failure),
         };
         self.called = !answer.tool_calls.is_empty();
         let mut content = Vec::new();
@@ -139,7 +140,7 @@ impl Wire for Answer {
             }
             Piece::ToolCall(call) => self.call(&call, &mut out),
             Piece::Done(summary) => self.done(&summary, &mut out),
-            Piece::Failed(failure) => event(&mut out, &super::error(&failure)),
+            Piece::Failed(failure) => event(&mut out, &refusal::anthropic_error(&failure)),
         }
         Bytes::from(out)
     }
@@ -153,7 +154,7 @@ impl Wire for Answer {
     }
 
     fn failure(&self, failure: &Failure) -> Response {
-        super::failure(failure)
+        refusal::anthropic(failure)
     }
 }
 

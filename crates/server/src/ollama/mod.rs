@@ -16,6 +16,7 @@ mod generate;
 mod list;
 mod manage;
 mod request;
+mod version;
 mod wire;
 
 use std::sync::Arc;
@@ -23,9 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 
 use super::state::Server;
-
-/// The version of Ollama whose protocol this is; digits and dots, because clients calculate with it.
-pub const OLLAMA_VERSION: &str = "0.33.0";
+pub use version::OLLAMA_VERSION;
 
 /// The routes of this protocol.
 pub fn routes() -> Router<Arc<Server>> {

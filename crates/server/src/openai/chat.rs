@@ -16,7 +16,7 @@ use super::wire::{Answer, Shape};
 use crate::job::{ChatJob, JobBase};
 use crate::options::{self, Options};
 use crate::state::Server;
-use crate::{Failure, body, jobs, respond};
+use crate::{Failure, body, jobs, refusal, respond};
 
 /// Most alternatives that log-probabilities may come with.
 const MOST_TOP_LOGPROBS: i64 = 20;
@@ -150,7 +150,7 @@ pub(super) fn job(request: Request, received: Instant) -> Result<ChatJob, Failur
 
 async fn chat(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    answer(&server, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
+    answer(&server, &bytes, received).await.unwrap_or_else(|failure| refusal::openai(&failure))
 }
 
 async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {

@@ -15,7 +15,7 @@ use super::chat::Common;
 use super::wire::{Answer, Shape};
 use crate::job::GenerateJob;
 use crate::state::Server;
-use crate::{Failure, body, jobs, respond};
+use crate::{Failure, body, jobs, refusal, respond};
 
 /// Most alternatives that log-probabilities may come with here.
 const MOST_LOGPROBS: i64 = 20;
@@ -36,7 +36,7 @@ struct Request {
 
 async fn complete(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    answer(&server, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
+    answer(&server, &bytes, received).await.unwrap_or_else(|failure| refusal::openai(&failure))
 }
 
 async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {

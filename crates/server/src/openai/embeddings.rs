@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::job::{EmbedJob, JobBase};
 use crate::state::Server;
-use crate::{Failure, body, jobs, respond};
+use crate::{Failure, body, jobs, refusal, respond};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/v1/embeddings", post(embeddings))
@@ -35,7 +35,7 @@ async fn embeddings(State(server): State<Arc<Server>>, body::Whole(bytes): body:
     let received = Instant::now();
     let work = Arc::clone(&server);
     respond::patient(&server, async move {
-        answer(&work, &bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
+        answer(&work, &bytes, received).await.unwrap_or_else(|failure| refusal::openai(&failure))
     })
     .await
 }

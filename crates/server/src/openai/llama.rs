@@ -24,7 +24,7 @@ use crate::jobs::{self, find};
 use crate::models::backend::LoadRequest;
 use crate::models::{Lease, LookupError};
 use crate::state::Server;
-use crate::{Failure, body, respond};
+use crate::{Failure, body, refusal, respond};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
@@ -40,7 +40,7 @@ type Answer = Result<Value, Failure>;
 fn written(answer: Answer) -> Response {
     match answer {
         Ok(value) => respond::json(StatusCode::OK, &value),
-        Err(failure) => super::failure(&failure),
+        Err(failure) => refusal::openai(&failure),
     }
 }
 

@@ -23,14 +23,10 @@ pub(super) use content::{arguments, effort, name_of_call, role};
 pub(super) use wire::entry;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Router;
-use axum::response::Response;
-use serde_json::Value;
 
 use super::state::Server;
-use super::{Failure, refusal, time};
 pub(crate) use crate::ids::random_hex;
 
 /// The routes of this protocol.
@@ -42,19 +38,4 @@ pub fn routes() -> Router<Arc<Server>> {
         .merge(models::routes())
         .merge(responses::routes())
         .merge(llama::routes())
-}
-
-/// An error in this protocol's shape.
-fn failure(failure: &Failure) -> Response {
-    refusal::openai(failure)
-}
-
-/// Bytes of a server-sent event that holds `value`.
-fn event(value: &Value) -> Vec<u8> {
-    format!("data: {value}\n\n").into_bytes()
-}
-
-/// Seconds since 1970, now.
-pub(super) fn seconds() -> u64 {
-    time::unix_seconds(SystemTime::now())
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::jobs::find;
 use crate::models::LookupError;
 use crate::state::Server;
-use crate::{Failure, respond, time};
+use crate::{Failure, refusal, respond, time};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     // Names hold slashes and colons; the path may have them encoded or not.
@@ -28,15 +28,15 @@ async fn list(State(server): State<Arc<Server>>) -> Response {
                 models.iter().map(|entry| object(entry, &entry.name.to_string())).collect();
             respond::json(StatusCode::OK, &json!({"object": "list", "data": data}))
         }
-        Err(_) => super::failure(&Failure::internal("the model store failed")),
+        Err(_) => refusal::openai(&Failure::internal("the model store failed")),
     }
 }
 
 async fn one(State(server): State<Arc<Server>>, Path(name): Path<String>) -> Response {
     match find(&server, &name).await {
         Ok(entry) => respond::json(StatusCode::OK, &object(&entry, &name)),
-        Err(LookupError::Refused(failure)) => super::failure(&failure),
-        Err(_) => super::failure(&Failure::no_model(&name)),
+        Err(LookupError::Refused(failure)) => refusal::openai(&failure),
+        Err(_) => refusal::openai(&Failure::no_model(&name)),
     }
 }
 

@@ -5,11 +5,17 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 
-use super::{event, seconds};
 use crate::Failure;
 use crate::job::{DoneReason, Piece, Summary, TokenLogprob, ToolCall};
 use crate::jobs::Collected;
+use crate::refusal;
 use crate::respond::{self, Wire};
+use crate::time::unix_seconds_now;
+
+/// Bytes of a server-sent event that holds `value`.
+fn event(value: &Value) -> Vec<u8> {
+    format!("data: {value}\n\n").into_bytes()
+}
 
 /// Which of the two protocols an answer is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +45,16 @@ impl Answer {
     pub fn new(shape: Shape, model: String, include_usage: bool, logprobs: bool) -> Self {
         let prefix = if shape == Shape::Chat { "chatcmpl" } else { "cmpl" };
         let id = format!("{prefix}-{}", super::random_hex(12));
-        Self { shape, id, model, created: seconds(), include_usage, logprobs, called: false, offset: 0 }
+        Self {
+            shape,
+            id,
+            model,
+            created: unix_seconds_now(),
+            include_usage,
+            logprobs,
+            called: false,
+            offset: 0,
+        }
     }
 
     fn object(&self, chunk: bool) -> Map<String, Value> {
@@ -61,7 +76,7 @@ impl Answer {
     pub fn whole(mut self, result: Result<Collected, Failure>) -> Response {
         let answer = match result {
             Ok(answer) => answer,
-            Err(failure) => return super::failure(&failure),
+            Err(failure) => return refusal::openai(&failure),
         };
         self.called = !answer.tool_calls.is_empty();
         let finish = self.finish(&answer.summary);
@@ -221,7 +236,7 @@ impl Wire for Answer {
     }
 
     fn failure(&self, failure: &Failure) -> Response {
-        super::failure(failure)
+        refusal::openai(failure)
     }
 }
 

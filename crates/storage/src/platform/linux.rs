@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 
 use super::{DirectIo, check_call};
-use crate::disk::{BlockDevice, FileSystem};
-use crate::memory::{Memory, tightest_limit};
+use crate::file_system::{BlockDevice, FileSystem};
+use crate::memory::cgroup::tightest_limit;
+use crate::memory::facts::Memory;
 
 /// Opens a file for reading past the page cache.
 pub(crate) fn open_direct(path: &Path) -> io::Result<File> {

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::ptr::NonNull;
 
 use super::{DirectIo, check_call};
-use crate::disk::{BlockDevice, FileSystem};
-use crate::memory::Memory;
+use crate::file_system::{BlockDevice, FileSystem};
+use crate::memory::facts::Memory;
 
 /// Opens a file for reading past the unified buffer cache. `F_NOCACHE` asks for no alignment, but reads that
 /// are not page-aligned go through the cache.

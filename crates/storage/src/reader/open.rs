@@ -1,10 +1,9 @@
 //! Choosing a reader: what was asked for, or the best that this machine allows, with a note that says why.
 
 use std::fmt;
-use std::io;
 use std::str::FromStr;
 
-use super::{Reader, ReaderConfig, SimConfig, SimReader, open_pread};
+use super::{OpenReaderError, Reader, ReaderConfig, SimConfig, SimReader, open_pread};
 
 /// Which reader to open.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,30 +31,6 @@ impl FromStr for ReaderKind {
             _ => Err(format!("no reader is called {name:?}; choose auto, uring, pread or sim")),
         }
     }
-}
-
-/// Why a reader could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenReaderError {
-    /// The system refused io_uring.
-    #[error("io_uring was refused ({what}: {source}); use --reader pread or --reader auto")]
-    UringRefused {
-        /// The step that failed.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// This system has no io_uring.
-    #[error("io_uring exists only on Linux; use --reader pread or --reader auto")]
-    NoUring,
-    /// A worker thread could not be started.
-    #[error("cannot start a thread for the {reader} reader: {source}")]
-    Thread {
-        /// Name of the reader.
-        reader: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
 }
 
 /// A reader, and what the user should know about the choice.
@@ -114,7 +89,7 @@ mod tests {
             let opened = open_reader(&ReaderKind::Auto, &config).unwrap();
             assert_eq!(opened.reader.name(), "pread");
             let note = opened.note.unwrap();
-            assert!(note.contains(&io::Error::from_raw_os_error(errno).to_string()), "{note}");
+            assert!(note.contains(&std::io::Error::from_raw_os_error(errno).to_string()), "{note}");
             let error = open_reader(&ReaderKind::Uring, &config).unwrap_err();
             assert!(error.to_string().contains("--reader pread"), "{error}");
         }

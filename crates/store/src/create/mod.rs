@@ -6,39 +6,17 @@
 //! - `save`: blobs, and the manifest that names them
 
 mod parts;
+mod progress;
 mod request;
 mod save;
 
-use serde::Serialize;
-
+pub use progress::Progress;
 pub use request::{CreateRequest, Texts};
 
 use super::entry::ModelEntry;
 use super::name::ModelName;
 use super::{Store, StoreError};
 use parts::Parts;
-
-/// What is being done, in the words of the API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Progress {
-    /// What.
-    pub status: String,
-    /// Of how many bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    /// How many are done.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub completed: Option<u64>,
-}
-
-impl Progress {
-    pub(super) fn status(status: impl Into<String>) -> Self {
-        Self { status: status.into(), total: None, completed: None }
-    }
-}
-
-/// Observer of a model being created.
-pub(super) type Watch<'a> = &'a mut dyn FnMut(Progress);
 
 impl Store {
     /// Makes a model. Hashes its file when that came from outside of any store, which takes as long as

@@ -6,7 +6,8 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
-use super::{CreateRequest, Progress, Texts, Watch};
+use super::progress::{Progress, Watch};
+use super::{CreateRequest, Texts};
 use crate::cache::{HeaderError, read_headers};
 use crate::digest::Digest;
 use crate::entry::{ModelEntry, TemplateLanguage, template_language};

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 
 use super::parts::{Parts, Weights};
-use super::{Progress, Watch};
+use super::progress::{Progress, Watch};
 use crate::StoreError;
 use crate::blobs::{Stored, link_blob, store_bytes};
 use crate::digest::Digest;

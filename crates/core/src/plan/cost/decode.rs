@@ -1,7 +1,8 @@
 //! One token at a time.
 
 use super::compute::{Rates, TokenCompute};
-use super::{CostInput, DecodeCost, Disk, Estimate, READER_DEPTH};
+use super::disk::{CHUNK_BYTES, Disk, READER_DEPTH};
+use super::{CostInput, DecodeCost, Estimate};
 use crate::model::{ExpertLayer, ModelShape};
 use crate::plan::Mode;
 use crate::plan::hits::HitRate;
@@ -49,7 +50,7 @@ impl Ring {
         let Some(dense) = &input.plan.dense else { return Some(Self::default()) };
         let bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
         let ahead = dense.cells.saturating_sub(1).max(1) as f64;
-        let in_flight = ahead * dense.cell_bytes as f64 / super::CHUNK_BYTES as f64;
+        let in_flight = ahead * dense.cell_bytes as f64 / CHUNK_BYTES as f64;
         let depth = in_flight.clamp(1.0, READER_DEPTH);
         let read_s = disk.seconds(Pattern::Sequential, bytes, depth)?;
         // Nodes before and after each streamed one are calls of their own.

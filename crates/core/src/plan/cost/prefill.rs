@@ -1,7 +1,9 @@
 //! The prompt, in ubatches: each reads what it needs once, in file order, while it computes.
 
 use super::compute::Rates;
-use super::{CostInput, Disk, Estimate, NOISE, PrefillCost, READER_DEPTH};
+use super::disk::{Disk, READER_DEPTH};
+use super::prediction::NOISE;
+use super::{CostInput, Estimate, PrefillCost};
 use crate::model::ExpertLayer;
 use crate::profile::Pattern;
 use crate::roofline::Times;

@@ -15,7 +15,8 @@ use symphonia::core::io::{MediaSourceStream, ReadOnlySource};
 use symphonia::default::codecs::{FlacDecoder, MpaDecoder};
 use symphonia::default::formats::{FlacReader, MpaReader};
 
-use super::{Limit, Sink, SoundError, check_shape};
+use super::SoundError;
+use super::sink::{Limit, Sink, check_shape};
 
 /// Frames of a file, and what must come before them.
 pub(super) struct Packed<'a> {

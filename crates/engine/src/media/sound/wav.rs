@@ -1,6 +1,7 @@
 //! WAVE files: integers of 8 to 32 bits, floating-point numbers, A-law and µ-law.
 
-use super::{Limit, Sink, SoundError, check_shape};
+use super::SoundError;
+use super::sink::{Limit, Sink, check_shape};
 
 /// Frames that are decoded at once.
 const PIECE: usize = 4096;

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::state::Server;
-use crate::{Failure, body, jobs, respond};
+use crate::{Failure, body, jobs, refusal, respond};
 use request::Request;
 use wire::{Answer, Remembered};
 
@@ -38,7 +38,7 @@ async fn responses(
     body::Whole(bytes): body::Whole,
 ) -> Response {
     let received = Instant::now();
-    answer(&server, &headers, bytes, received).await.unwrap_or_else(|failure| super::failure(&failure))
+    answer(&server, &headers, bytes, received).await.unwrap_or_else(|failure| refusal::openai(&failure))
 }
 
 async fn answer(

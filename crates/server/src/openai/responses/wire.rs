@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::items::{Item, Kind, part, usage};
 use super::tools::{Called, ToolNames};
+use crate::ids::random_hex;
 use crate::job::{DoneReason, Piece, Summary, ToolCall};
 use crate::jobs::Collected;
-use crate::openai::{random_hex, seconds};
-use crate::refusal::TOO_LONG;
+use crate::refusal::{self, TOO_LONG};
 use crate::respond::{self, Wire};
 use crate::state::Server;
+use crate::time::unix_seconds_now;
 use crate::{Cause, Failure};
 
 /// Where a complete answer is remembered, behind the conversation that led to it.
@@ -43,7 +44,16 @@ impl Answer {
     /// An answer that repeats `echo`; `memory` keeps it when it is complete.
     pub fn new(echo: Map<String, Value>, names: ToolNames, memory: Option<Remembered>) -> Self {
         let id = format!("resp_{}", random_hex(32));
-        Self { id, created: seconds(), echo, names, memory, output: Vec::new(), open: false, sequence: 0 }
+        Self {
+            id,
+            created: unix_seconds_now(),
+            echo,
+            names,
+            memory,
+            output: Vec::new(),
+            open: false,
+            sequence: 0,
+        }
     }
 
     fn call(&self, call: &ToolCall) -> Kind {
@@ -54,7 +64,7 @@ impl Answer {
     pub fn whole(mut self, result: Result<Collected, Failure>) -> Response {
         let answer = match result {
             Ok(answer) => answer,
-            Err(failure) => return crate::openai::failure(&failure),
+            Err(failure) => return refusal::openai(&failure),
         };
         if !answer.thinking.is_empty() {
             self.output.push(Item::new(Kind::Reasoning(answer.thinking)));
@@ -89,7 +99,7 @@ impl Answer {
         }
         let cut = summary.reason == DoneReason::Length;
         let mut out = self.response(if cut { "incomplete" } else { "completed" });
-        out.insert("completed_at".to_owned(), json!(seconds()));
+        out.insert("completed_at".to_owned(), json!(unix_seconds_now()));
         out.insert("usage".to_owned(), usage(summary));
         if cut {
             out.insert("incomplete_details".to_owned(), json!({"reason": "max_output_tokens"}));
@@ -258,7 +268,7 @@ impl Wire for Answer {
 
     fn failure(&self, failure: &Failure) -> Response {
         if failure.cause == Cause::Other {
-            return crate::openai::failure(failure);
+            return refusal::openai(failure);
         }
         // A stream of OpenAI's begins before it is known that the input is too long, and that is how agents
         // expect to learn it.
