@@ -62,6 +62,7 @@ impl Baseline {
             pooling: Some(Pooling::default()),
             flash_attention: true,
             alone: true,
+            reference_kernels: false,
         };
         let context = Context::new(&model, &options, Vec::new(), Arc::default())?;
         Ok(Self { context, model, ubatch: ubatch as usize })

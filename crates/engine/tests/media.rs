@@ -92,6 +92,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
         pooling: None,
         flash_attention: true,
         alone: false,
+        reference_kernels: false,
     };
     let mut context = Context::new(&model, &options, Vec::new(), std::sync::Arc::default()).unwrap();
     let mut batch = Batch::new(room as usize);

@@ -91,6 +91,7 @@ fn context_of(model: &Model, executor: Box<dyn Executor>, outputs: u32) -> Conte
         pooling: Some(Pooling::default()),
         flash_attention: true,
         alone: false,
+        reference_kernels: false,
     };
     Context::new(model, &options, vec![(Device::cpu().unwrap(), executor)], Arc::default()).unwrap()
 }

@@ -60,6 +60,10 @@ pub struct ContextOptions {
     /// As llama.cpp's own programs make a context: threads that poll as long as theirs do, and no way to stop
     /// a decode. For baselines.
     pub alone: bool,
+    /// Only the CPU kernels that compute each row by itself, whatever else is in the graph: slower, and the
+    /// same bits for one row and for many. llama.cpp has others for several rows of floats and of some 8- and
+    /// 4-bit types (`llamafile_sgemm`), and for attention with many rows or over a long context.
+    pub reference_kernels: bool,
 }
 
 impl ContextOptions {
@@ -147,7 +151,7 @@ impl Context {
             options: options.clone(),
             vocab_size: model.vocab().len(),
             embeds: false,
-            hooks: Hooks::new(abort, executors),
+            hooks: Hooks::new(abort, executors, options.reference_kernels),
             threads: ThreadPool::new(options.threads, options.alone)?,
             model: model.clone(),
         };

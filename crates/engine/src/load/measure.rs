@@ -69,5 +69,6 @@ pub(super) fn context_options(context: &ContextShape, threads: u32, source: &Mod
         pooling: embeds.then(|| source.pooling()),
         flash_attention: true,
         alone: false,
+        reference_kernels: false,
     }
 }

@@ -1,7 +1,7 @@
 //! Loading what was planned: memory, readers, llama.cpp's model and context, and the weights that stay.
 
 use hypura_core::plan::{Basis, Entry, Ledger, PoolId, Purpose};
-use hypura_ggml::{Context, LoadMode, MediaError, Model, Projector};
+use hypura_ggml::{Context, ContextOptions, LoadMode, MediaError, Model, Projector};
 use hypura_storage::{Arena, Reader, ReaderKind, open_reader};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -138,12 +138,9 @@ pub fn load_watched(
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
     let media = load_projector(&planned, &model, watch)?;
-    let context = Context::new(
-        &model,
-        &context_options(&planned.plan.context, settings.tuning.threads, &planned.source),
-        executors,
-        Arc::clone(&abort),
-    )?;
+    let options = context_options(&planned.plan.context, settings.tuning.threads, &planned.source);
+    let options = ContextOptions { reference_kernels: settings.hooks.reference_kernels, ..options };
+    let context = Context::new(&model, &options, executors, Arc::clone(&abort))?;
     let mut ledger = planned.plan.ledger.clone();
     note_context(&mut ledger, &context);
     let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);

@@ -74,6 +74,8 @@ pub struct TestHooks {
     pub populate_first: bool,
     /// Fill memory with a poison pattern before it is reused: stale bytes become visible.
     pub poison: bool,
+    /// Only CPU kernels that compute each row by itself: one row and many of a sequence have the same bits.
+    pub reference_kernels: bool,
     /// Wait for all reads of a layer's part before anything is computed, part by part: no overlap. What a
     /// simple program does; the baseline of benchmarks.
     pub synchronous_reads: bool,
@@ -133,6 +135,7 @@ impl Default for TestHooks {
             stream_reader: None,
             populate_first: false,
             poison: false,
+            reference_kernels: false,
             synchronous_reads: false,
             statistics: true,
             simulate_uring_refusal: None,
@@ -205,6 +208,7 @@ with! {
         with_stream_reader stream_reader Option<ReaderKind>,
         with_populate_first populate_first bool,
         with_poison poison bool,
+        with_reference_kernels reference_kernels bool,
         with_synchronous_reads synchronous_reads bool,
         with_statistics statistics bool,
         with_simulate_uring_refusal simulate_uring_refusal Option<i32>;

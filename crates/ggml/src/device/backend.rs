@@ -132,6 +132,12 @@ pub(super) unsafe extern "C" fn set_abort_callback(
         }
     }
     *state.attachment.borrow_mut() = attachment;
+    if let Some(set) = state.device.0.functions().set_use_ref
+        && attach::wants_reference_kernels(data)
+    {
+        // SAFETY: the inner backend is alive as long as ours, and of the registry that offers the function.
+        unsafe { set(state.inner, true) };
+    }
 }
 
 unsafe extern "C" fn name(backend: sys::ggml_backend_t) -> *const c_char {

@@ -27,7 +27,7 @@ pub(crate) struct CpuFunctions {
     pub set_threads: Option<SetThreads>,
     pub set_abort_callback: Option<SetAbortCallback>,
     pub set_threadpool: Option<SetThreadpool>,
-    set_use_ref: Option<SetUseRef>,
+    pub set_use_ref: Option<SetUseRef>,
     pub new_threadpool: Option<NewThreadpool>,
     pub free_threadpool: Option<FreeThreadpool>,
 }

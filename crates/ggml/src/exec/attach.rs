@@ -33,6 +33,7 @@ struct Attached {
 /// What a context hands to its backends.
 pub(crate) struct Hooks {
     abort: Arc<AtomicBool>,
+    reference_kernels: bool,
     executors: Vec<Attached>,
     failure: Mutex<Option<ExecError>>,
 }
@@ -44,14 +45,14 @@ pub(crate) struct Attachment {
 }
 
 impl Hooks {
-    pub fn new(abort: Arc<AtomicBool>, executors: Vec<DeviceExecutor>) -> Arc<Self> {
+    pub fn new(abort: Arc<AtomicBool>, executors: Vec<DeviceExecutor>, reference_kernels: bool) -> Arc<Self> {
         let attached = |(device, executor)| Attached {
             device,
             executor: Mutex::new(executor),
             taken: AtomicBool::new(false),
         };
         let executors = executors.into_iter().map(attached).collect();
-        let hooks = Arc::new(Self { abort, executors, failure: Mutex::default() });
+        let hooks = Arc::new(Self { abort, reference_kernels, executors, failure: Mutex::default() });
         let mut live = lock(&LIVE);
         live.retain(|known| known.strong_count() > 0);
         live.push(Arc::downgrade(&hooks));
@@ -109,10 +110,19 @@ impl Attachment {
     }
 }
 
+fn live(hooks: *const c_void) -> Option<Arc<Hooks>> {
+    let is_wanted = |known: &&Weak<Hooks>| std::ptr::eq(known.as_ptr().cast::<c_void>(), hooks);
+    lock(&LIVE).iter().find(is_wanted)?.upgrade()
+}
+
+/// Whether the context with these hooks wants the kernels that compute each row by itself.
+pub(crate) fn wants_reference_kernels(hooks: *const c_void) -> bool {
+    live(hooks).is_some_and(|hooks| hooks.reference_kernels)
+}
+
 /// The executor that the context with these hooks has for a device.
 pub(crate) fn find(hooks: *const c_void, device: Device) -> Option<Attachment> {
-    let is_wanted = |known: &&Weak<Hooks>| std::ptr::eq(known.as_ptr().cast::<c_void>(), hooks);
-    let hooks = lock(&LIVE).iter().find(is_wanted)?.upgrade()?;
+    let hooks = live(hooks)?;
     let index = hooks.executors.iter().position(|attached| attached.device == device)?;
     hooks.executors[index].taken.store(true, Ordering::Relaxed);
     Some(Attachment { hooks, index })
