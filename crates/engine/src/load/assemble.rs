@@ -11,6 +11,7 @@ use super::prepare::Planned;
 use crate::error::LoadError;
 use crate::stream::dense::{DenseStreamer, DenseWeight};
 use crate::stream::executor::{ExpertSide, StreamExecutor};
+use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::experts::ExpertStreamer;
 use crate::stream::handle::StreamHandle;
 use crate::stream::io::Io;
@@ -59,7 +60,7 @@ pub(super) fn assemble(
     if let Some(plan) = &plan.experts {
         experts = Some(expert_side(planned, plan, open(kind)?, abort, uploads.as_ref())?);
     }
-    assembled.slots = experts.as_ref().and_then(|side| side.streamer.memory().cloned());
+    assembled.slots = experts.as_ref().and_then(|side| side.streamer.slots().memory().cloned());
     if let Some(plan) = &plan.dense {
         let uploads = if of_dense == of_experts { uploads } else { self::uploads(of_dense)? };
         dense = Some(dense_side(planned, plan, open(kind)?, abort, uploads.as_ref())?);
@@ -93,8 +94,8 @@ fn expert_side(
     let policy = |slots| settings.tuning.policy.build(slots, source.shape.layers);
     let pools = make_pools(layout, &plan.slots(layout), policy, settings.hooks.poison, uploads)?;
     let cells = ScratchRing::new(experts.cells, experts.cell_bytes, settings.hooks.poison)?;
-    let streamer = ExpertStreamer::new(layout.clone(), pools, cells);
-    if let Some(memory) = streamer.memory().filter(|_| settings.hooks.populate_first) {
+    let streamer = ExpertStreamer::new(ExpertSlots::new(layout.clone(), pools, cells));
+    if let Some(memory) = streamer.slots().memory().filter(|_| settings.hooks.populate_first) {
         memory.populate();
     }
     let streamer = if settings.hooks.synchronous_reads { streamer.synchronous() } else { streamer };

@@ -4,10 +4,14 @@
 
 use hypura_ggml::{ChainRow, ExecError, ExpertChain, GraphRun, SlotBinding, StreamedOp};
 
-use super::experts::{DECODE_TOKENS, ExpertStreamer, Target, no_layer, no_slots};
+use super::expert_slots::ExpertSlots;
+use super::experts::ExpertStreamer;
 use super::io::Io;
+use super::lookups::DECODE_TOKENS;
+use super::polling::poll_reads;
 use super::slots::SlotBank;
 use super::step::{LayerOps, Place, Step};
+use super::target::{Target, no_layer, no_slots};
 
 /// How far an expert has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -65,28 +69,30 @@ impl ExpertStreamer {
         step: &Step,
     ) -> Result<(), ExecError> {
         run.begin_chain(chain)?;
-        let class = self.layout.layers[step.layer].class;
-        let bank = self.pools[class].bank().ok_or_else(no_slots)?;
+        let Self { slots, guesses, .. } = self;
+        let bank = slots.pool(step.layer).bank().ok_or_else(no_slots)?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
         while progress.iter().any(|state| *state != Progress::Done) {
-            self.poll_reads(io);
-            let (upper, lower) = self.advance(step, parts, &mut progress);
+            poll_reads(slots, guesses, io);
+            let (upper, lower) = slots.advance(step, parts, &mut progress);
             if upper.is_empty() && lower.is_empty() {
                 let waiting: Vec<usize> =
                     (0..progress.len()).filter(|want| progress[*want] != Progress::Done).collect();
-                self.check(step, &waiting)?;
+                slots.check(step, &waiting)?;
                 let landed = io.wait()?;
-                self.absorb(landed);
+                slots.absorb(landed);
             } else {
-                let pools = self.bindings(&bank, step, parts)?;
-                run.meanwhile(&mut || self.poll_reads(io), |run| {
+                let pools = slots.bindings(&bank, step, parts)?;
+                run.meanwhile(&mut || poll_reads(slots, guesses, io), |run| {
                     run.run_chain(chain, &pools, &upper, &lower)
                 })?;
             }
         }
         run.finish_chain(chain)
     }
+}
 
+impl ExpertSlots {
     /// Takes every expert as far as its parts allow; returns the rows to compute for that.
     fn advance(
         &self,
@@ -94,7 +100,7 @@ impl ExpertStreamer {
         parts: &[usize],
         progress: &mut [Progress],
     ) -> (Vec<ChainRow>, Vec<ChainRow>) {
-        let pool = &self.pools[self.layout.layers[step.layer].class];
+        let pool = self.pool(step.layer);
         let (mut upper, mut lower) = (Vec::new(), Vec::new());
         let Some((last, first)) = parts.split_last() else { return (upper, lower) };
         for (want, state) in step.wanted.iter().zip(progress) {

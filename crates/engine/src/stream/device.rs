@@ -8,13 +8,15 @@ use hypura_core::plan::ExpertLayout;
 use hypura_ggml::{DeviceBuffer, ExecError, GraphRun, HostMemory, SlotBinding, StreamedOp};
 use std::sync::Arc;
 
-use super::experts::{ExpertStreamer, Target, no_slots};
+use super::expert_slots::ExpertSlots;
+use super::guesses::GuessQueue;
 use super::io::Io;
-use super::layer_reads::fill_scratch_ring;
+use super::polling::{poll_reads, wait_for};
 use super::ready::free_cells;
 use super::slots::ScratchRing;
 use super::slots::device::{Frames, Source, Uploads};
 use super::step::{Place, Step};
+use super::target::{Target, no_slots};
 
 /// What experts on a device need besides slots there.
 pub(crate) struct DeviceSide {
@@ -34,6 +36,18 @@ impl DeviceSide {
         Self { uploads, frames, cells, launched: Vec::new() }
     }
 
+    /// A node to be computed here.
+    pub fn node<'a>(
+        &'a mut self,
+        slots: &'a mut ExpertSlots,
+        guesses: &'a mut GuessQueue,
+        io: &'a mut Io<Target>,
+        op: StreamedOp,
+        part: usize,
+    ) -> DeviceNode<'a> {
+        DeviceNode { device: self, slots, guesses, io, op, part }
+    }
+
     /// A layer has been launched; it keeps what it holds.
     pub fn keep(&mut self, step: Step) {
         self.launched.push(step);
@@ -48,10 +62,12 @@ impl DeviceSide {
 
 /// One node, a part of the experts of a layer, to be computed on a device.
 pub(super) struct DeviceNode<'a> {
-    pub streamer: &'a mut ExpertStreamer,
-    pub io: &'a mut Io<Target>,
-    pub op: StreamedOp,
-    pub part: usize,
+    device: &'a mut DeviceSide,
+    slots: &'a mut ExpertSlots,
+    guesses: &'a mut GuessQueue,
+    io: &'a mut Io<Target>,
+    op: StreamedOp,
+    part: usize,
 }
 
 impl DeviceNode<'_> {
@@ -77,32 +93,31 @@ impl DeviceNode<'_> {
             // A ubatch without outputs has no tokens left in its last layer.
             return Ok(());
         }
-        self.streamer.poll_reads(self.io);
+        poll_reads(self.slots, self.guesses, self.io);
         loop {
-            let waits = |want: &usize| !self.streamer.is_ready(step, *want, self.part);
+            let waits = |want: &usize| !self.slots.is_ready(step, *want, self.part);
             let waiting: Vec<usize> = (0..step.wanted.len()).filter(waits).collect();
             if waiting.is_empty() {
                 break;
             }
-            self.wait_for(step, &waiting)?;
+            wait_for(self.slots, self.guesses, self.io, step, &waiting)?;
         }
-        let layer = &self.streamer.layout.layers[step.layer];
-        let bank = self.streamer.pools[layer.class].bank().ok_or_else(no_slots)?;
+        let layer = &self.slots.layout.layers[step.layer];
+        let bank = self.slots.pool(step.layer).bank().ok_or_else(no_slots)?;
         bank.memory().fence(run);
         let pool = bank.binding(self.part, &layer.parts[self.part]).ok_or_else(no_slots)?;
         self.launch(run, pool, slots)
     }
 
     fn run_in_frame(&mut self, run: &mut GraphRun<'_>, step: &mut Step) -> Result<(), ExecError> {
-        let device = self.streamer.device.as_mut().ok_or_else(no_slots)?;
-        let frame = device.frames.begin(run)?;
-        let uploads = device.uploads.clone();
+        let frame = self.device.frames.begin(run)?;
+        let uploads = self.device.uploads.clone();
         let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
         while !todo.is_empty() {
-            let (ready, rest) = self.streamer.split_ready(step, todo, self.part);
+            let (ready, rest) = self.slots.split_ready(step, todo, self.part);
             todo = rest;
             if ready.is_empty() {
-                self.wait_for(step, &todo)?;
+                wait_for(self.slots, self.guesses, self.io, step, &todo)?;
                 continue;
             }
             for want in &ready {
@@ -111,19 +126,17 @@ impl DeviceNode<'_> {
             if ready.iter().any(|want| matches!(step.wanted[*want].place, Place::Cells(_))) {
                 // Cells are read into again as soon as they are free.
                 uploads.lock().wait();
-                free_cells(&mut self.streamer.cells, step, self.part, &ready);
+                free_cells(&mut self.slots.cells, step, self.part, &ready);
             }
-            fill_scratch_ring(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
-            self.streamer.poll_reads(self.io);
+            self.slots.fill_ring(self.io, step);
+            poll_reads(self.slots, self.guesses, self.io);
         }
-        let layer = &self.streamer.layout.layers[step.layer];
+        let layer = &self.slots.layout.layers[step.layer];
         let (stride, slots) = (layer.parts[self.part].slice_bytes, layer.experts as usize);
         uploads.lock().fence(run);
         let region = frame.region(0..stride * slots).ok_or_else(no_slots)?;
         let outcome = self.launch(run, SlotBinding { memory: region.into(), stride, slots }, &step.experts);
-        if let Some(device) = &mut self.streamer.device {
-            device.frames.launch();
-        }
+        self.device.frames.launch();
         outcome
     }
 
@@ -134,19 +147,20 @@ impl DeviceNode<'_> {
         slots: &[i32],
     ) -> Result<(), ExecError> {
         let op = self.op;
-        run.meanwhile(&mut || self.streamer.poll_reads(self.io), |run| run.run_bound(op, pool, slots))
+        run.meanwhile(&mut || poll_reads(self.slots, self.guesses, self.io), |run| {
+            run.run_bound(op, pool, slots)
+        })
     }
 
     /// Brings the slice of an expert, which has landed, to its place in a frame.
     fn upload(&self, step: &Step, want: usize, frame: &Arc<DeviceBuffer>) -> Result<(), ExecError> {
-        let device = self.streamer.device.as_ref().ok_or_else(no_slots)?;
-        let layer = &self.streamer.layout.layers[step.layer];
+        let layer = &self.slots.layout.layers[step.layer];
         let (layout, want) = (&layer.parts[self.part], &step.wanted[want]);
         let at = want.expert as usize * layout.slice_bytes;
-        let mut uploader = device.uploads.lock();
+        let mut uploader = self.device.uploads.lock();
         match &want.place {
             Place::Slot(slot) => {
-                let bank = self.streamer.pools[layer.class].bank().ok_or_else(no_slots)?;
+                let bank = self.slots.pool(step.layer).bank().ok_or_else(no_slots)?;
                 let from = bank.memory().host_slice(slot.index(), layout);
                 // The arena of slots is another than that of cells.
                 let source: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(bank.memory().arena())));
@@ -154,20 +168,9 @@ impl DeviceNode<'_> {
             }
             Place::Cells(cells) => {
                 let cell = cells[self.part].ok_or_else(no_slots)?;
-                let place = self.streamer.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
-                uploader.upload(&device.cells, place, frame, at)
+                let place = self.slots.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
+                uploader.upload(&self.device.cells, place, frame, at)
             }
         }
-    }
-
-    /// Waits for something to land, of experts that may still come.
-    fn wait_for(&mut self, step: &mut Step, waiting: &[usize]) -> Result<(), ExecError> {
-        self.streamer.check(step, waiting)?;
-        let landed = self.io.wait()?;
-        self.streamer.absorb(landed);
-        // A stopped step may have left cells behind that are free only now.
-        fill_scratch_ring(self.io, &self.streamer.layout, &mut self.streamer.cells, step);
-        self.streamer.issue_prefetches(self.io);
-        Ok(())
     }
 }

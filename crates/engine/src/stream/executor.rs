@@ -11,13 +11,15 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::dense::DenseStreamer;
-use super::experts::{DECODE_TOKENS, ExpertStreamer, Target};
+use super::experts::ExpertStreamer;
 use super::io::Io;
+use super::lookups::DECODE_TOKENS;
 use super::prefetcher::{Prefetcher, View};
 use super::routes::RouteTap;
 use super::segments::{Place, PlacedOp, Segment, segments};
 use super::stats::{Held, StatsPart, StreamStats};
 use super::step::LayerOps;
+use super::target::Target;
 use crate::error::StreamError;
 
 /// Experts with the reads that belong to them.
@@ -32,7 +34,7 @@ impl ExpertSide {
     /// A pass over the layers begins, of so many tokens.
     fn begin_pass(&mut self, tokens: usize) {
         self.streamer.begin_pass(&self.io, tokens);
-        self.prefetcher.begin_pass(self.streamer.layout(), tokens);
+        self.prefetcher.begin_pass(self.streamer.slots().layout(), tokens);
         if let Some(tap) = &mut self.tap {
             tap.begin_pass(tokens);
         }
@@ -46,7 +48,7 @@ impl ExpertSide {
         layer: usize,
         ops: &LayerOps,
     ) -> Result<(), ExecError> {
-        let layout = &self.streamer.layout().layers[layer];
+        let layout = &self.streamer.slots().layout().layers[layer];
         if let Some(tap) = &mut self.tap {
             tap.layer(run, op, layout.layer, layout.experts)?;
         }
@@ -61,10 +63,10 @@ impl ExpertSide {
 
     /// Guesses what the next layers will use, and reads it while the disk has time.
     fn look_ahead(&mut self, run: &mut GraphRun<'_>, view: View) -> Result<(), ExecError> {
-        if self.streamer.holds_all() {
+        if self.streamer.slots().holds_all() {
             return Ok(());
         }
-        let layout = self.streamer.layout();
+        let layout = self.streamer.slots().layout();
         let mut choices = self.prefetcher.predict(run, layout, view)?;
         if let Some(tap) = &self.tap {
             self.prefetcher.predict_from_trace(&mut choices, layout, |layer| tap.upcoming(layer));
@@ -154,7 +156,7 @@ impl StreamExecutor {
         let expert = self
             .experts
             .as_ref()
-            .and_then(|side| side.streamer.layout().by_tensor().get(tensor.as_str()).copied())
+            .and_then(|side| side.streamer.slots().layout().by_tensor().get(tensor.as_str()).copied())
             .map(|(layer, part)| Place::Expert { layer, part });
         let dense = self
             .dense
@@ -183,7 +185,7 @@ impl StreamExecutor {
         }
         let entries = self.begin_experts(run, &ops, &placed)?;
         let parts = |layer: usize| {
-            self.experts.as_ref().map_or(0, |side| side.streamer.layout().layers[layer].parts.len())
+            self.experts.as_ref().map_or(0, |side| side.streamer.slots().layout().layers[layer].parts.len())
         };
         // Nodes before this one have been computed: a chain takes several segments at once.
         let mut done = 0;
@@ -267,7 +269,7 @@ impl StreamExecutor {
         if first {
             return Ok(Vec::new());
         }
-        side.prefetcher.begin_graph(run, side.streamer.layout());
+        side.prefetcher.begin_graph(run, side.streamer.slots().layout());
         Ok(side.prefetcher.entries())
     }
 
@@ -284,7 +286,7 @@ impl StreamExecutor {
     fn held(&self) -> Held {
         let mut held = Held::default();
         if let Some(side) = &self.experts {
-            held = side.streamer.held();
+            held = side.streamer.slots().held();
             held.reads += side.io.in_flight();
         }
         if let Some(dense) = &self.dense {
@@ -299,14 +301,14 @@ impl StreamExecutor {
         let stalled_before = self.stats.read_stall;
         let mut stats = StreamStats { graphs: self.stats.graphs + 1, ..StreamStats::default() };
         if let Some(side) = &self.experts {
-            stats.decode = side.streamer.decode;
-            stats.prefill = side.streamer.prefill;
-            stats.shared_bytes = side.streamer.shared_bytes;
+            let counts = side.streamer.slots().counts();
+            (stats.decode, stats.prefill) = (counts.decode, counts.prefill);
+            stats.shared_bytes = counts.shared_bytes;
             stats.prefetch_switched_off = side.prefetcher.times_switched_off();
             stats.bytes_read += side.io.device_bytes();
             stats.disk_busy += side.io.disk_busy();
             stats.read_stall += side.io.stall();
-            for pool in side.streamer.pools() {
+            for pool in side.streamer.slots().pools() {
                 let counters = pool.cache.counters();
                 stats.evictions += counters.evictions;
                 stats.prefetches += counters.prefetches;
@@ -378,7 +380,7 @@ impl StreamExecutor {
                 tap.end_pass(ok);
             }
             // While the slots get their first pages, times say little about guessing.
-            let settled = side.streamer.memory().is_none_or(|memory| !memory.is_populating());
+            let settled = side.streamer.slots().memory().is_none_or(|memory| !memory.is_populating());
             if let Some((tokens, time)) = step.decode_time().filter(|_| ok && settled) {
                 side.prefetcher.observe(tokens, time);
             }
@@ -397,12 +399,12 @@ impl StreamExecutor {
 
     /// Slots of each size class that there are now.
     pub fn slots(&self) -> Vec<u32> {
-        self.experts.as_ref().map(|side| side.streamer.slot_counts()).unwrap_or_default()
+        self.experts.as_ref().map(|side| side.streamer.slots().slot_counts()).unwrap_or_default()
     }
 
     /// Bytes of memory that it could do without.
     pub fn spare_bytes(&self) -> u64 {
-        self.experts.as_ref().map_or(0, |side| side.streamer.spare_bytes())
+        self.experts.as_ref().map_or(0, |side| side.streamer.slots().spare_bytes())
     }
 
     /// Gives up at least so many bytes of memory, as far as it can do without them; returns how many.

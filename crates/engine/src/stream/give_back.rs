@@ -1,8 +1,7 @@
 //! Slots for something else: a context that grows takes memory from the cache of experts, whose size decides
 //! nothing but how often they are read.
 
-use super::experts::{ExpertStreamer, Target};
-use super::io::Io;
+use super::expert_slots::ExpertSlots;
 use super::slots::SlotPool;
 
 /// Of the slots that were planned one in so many stays, whatever a context wants: with none every expert
@@ -14,7 +13,7 @@ fn spare(pool: &SlotPool, planned: u32) -> u32 {
     pool.slots().saturating_sub(planned.div_ceil(STAYS))
 }
 
-impl ExpertStreamer {
+impl ExpertSlots {
     /// Bytes of slots that may go.
     pub fn spare_bytes(&self) -> u64 {
         let pools = self.pools.iter().zip(&self.planned);
@@ -22,10 +21,8 @@ impl ExpertStreamer {
     }
 
     /// Gives up slots of at least so many bytes, as far as they may go, each class its share; returns how
-    /// many bytes. No step is in progress.
-    pub fn give_back(&mut self, io: &mut Io<Target>, bytes: u64) -> u64 {
-        // Guesses may still be landing in them.
-        self.abandon(io);
+    /// many bytes. No step is in progress and nothing is being read.
+    pub(super) fn give_back(&mut self, bytes: u64) -> u64 {
         let all = self.spare_bytes();
         if all == 0 {
             return 0;

@@ -4,10 +4,10 @@ use hypura_core::cache::SlotId;
 use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_storage::Priority;
 
-use super::experts::Target;
 use super::io::{Io, TargetedRead};
 use super::slots::{ScratchRing, SlotPool};
 use super::step::{Place, Step};
+use super::target::Target;
 
 /// Reads of all misses that have slots: the parts needed first, of all of them, come first.
 pub(super) fn slot_reads(

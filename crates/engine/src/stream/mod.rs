@@ -2,7 +2,8 @@
 //!
 //! - `slots`: slots and throwaway cells in memory, and their state
 //! - `io`: reads in flight and what they are for
-//! - `experts`: routed experts, layer by layer
+//! - `experts`: routed experts, layer by layer, and `expert_slots`: where they are
+//! - `polling`: taking in what has landed, and `guesses`: what the disk reads when it has time
 //! - `chain`: a layer of a decode step, expert by expert as they land
 //! - `ready`: what of a layer can be computed now
 //! - `device`: a layer on a device
@@ -16,17 +17,22 @@
 //! - `segments`: what a graph is made of
 //! - `executor`: goes through graphs and joins the above
 //! - `handle`: the executor, shared by the context and the engine
-//! - `stats`: what was done
+//! - `lookups`, `stats`: what was done
+//! - `target`: what a read of experts is for
 
 mod chain;
 pub(crate) mod dense;
 mod device;
 pub(crate) mod executor;
+pub(crate) mod expert_slots;
 pub(crate) mod experts;
 mod give_back;
+mod guesses;
 pub(crate) mod handle;
 pub(crate) mod io;
 mod layer_reads;
+pub(crate) mod lookups;
+mod polling;
 pub(crate) mod prefetcher;
 mod ready;
 pub(crate) mod routes;
@@ -35,8 +41,9 @@ pub(crate) mod selection;
 pub(crate) mod slots;
 mod stats;
 mod step;
+pub(crate) mod target;
 
-pub use experts::Lookups;
+pub use lookups::Lookups;
 pub use prefetcher::Prefetch;
 pub use routes::{RouteLog, RouteSettings, trace_header};
 pub(crate) use stats::StatsPart;

@@ -2,11 +2,16 @@
 
 use hypura_ggml::{ExecError, GraphRun, RowGroup, StreamedOp};
 
-use super::experts::{DECODE_TOKENS, ExpertStreamer, MOST_ROWS};
+use super::expert_slots::ExpertSlots;
+use super::lookups::DECODE_TOKENS;
 use super::slots::ScratchRing;
 use super::step::{Place, Step};
 
-impl ExpertStreamer {
+/// Most rows computed in one call, unless one expert alone has more. Bounds the memory of gathered rows, and
+/// ggml's work memory, which grows with slots × rows.
+pub(super) const MOST_ROWS: usize = 512;
+
+impl ExpertSlots {
     /// Divides experts into those to compute now and the others. Of the experts in cells at most half the
     /// cells are taken at once, so that the disk has cells to read into meanwhile; and no more rows than fit
     /// the scratch memory that the plan accounts for.

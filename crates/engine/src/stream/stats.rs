@@ -1,6 +1,6 @@
 //! What streaming did, for people and for the governor.
 
-use super::experts::Lookups;
+use super::lookups::Lookups;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
