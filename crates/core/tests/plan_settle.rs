@@ -3,6 +3,7 @@
 
 mod plan_common;
 
+use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{
     Basis, ContextShape, Entry, ExpertLayout, Homes, KvType, Ledger, MediaNeeds, Plan, PlanError,
@@ -70,6 +71,60 @@ fn a_smaller_kv_cache_is_taken_only_where_nothing_else_works_and_said() {
         Err(SettleError::Plan(PlanError::BelowFloor { floor_bytes, .. })) => assert_eq!(floor_bytes, q8_0),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_context_that_nobody_asked_for_is_as_long_as_costs_little() {
+    let mut shape = model(Shape::Qwen3_30bA3b);
+    let trained = u32::try_from(shape.context_train).unwrap();
+    let asked = PlanRequest { context_may_grow: true, ..request(of_tokens(4096)) };
+    let plan = |shape: &ModelShape, budget: u64, asked: &PlanRequest| {
+        let plan = settled(shape, &PlanRequest { pools: Pools::host(budget), ..asked.clone() }).unwrap().plan;
+        assert!(plan.total_bytes() <= budget);
+        plan
+    };
+    let tokens = |shape: &ModelShape, budget| plan(shape, budget, &asked).context.context_tokens;
+    assert_eq!(tokens(&shape, u64::MAX), trained, "never more than training");
+    let per_token = shape.kv_bytes_per_token(GgmlType::F16, GgmlType::F16).unwrap();
+    let mut before = 4096;
+    for gib in [4, 8, 12, 16, 24, 32, 48, 64, 128, 512] {
+        let budget = gib << 30;
+        let (short, long) = (plan(&shape, budget, &request(of_tokens(4096))), plan(&shape, budget, &asked));
+        let tokens = long.context.context_tokens;
+        assert!(u64::from(tokens - 4096) * per_token <= budget / 8, "{gib} GiB: {tokens}");
+        assert_eq!((long.mode(), long.context.kv), (short.mode(), short.context.kv), "{gib} GiB");
+        assert!(long.slot_bytes() >= short.slot_bytes() - short.slot_bytes() / 32, "{gib} GiB");
+        assert_eq!(long.floor_bytes, short.floor_bytes, "it works in as little");
+        assert!(tokens == trained || tokens.is_power_of_two());
+        let streams = long.experts.is_some();
+        assert!(
+            tokens >= before || !streams && short.experts.is_none(),
+            "{gib} GiB: {tokens} after {before}"
+        );
+        before = tokens;
+    }
+    assert!(before > 4096);
+    let by_name = PlanRequest { context_may_grow: false, ..asked.clone() };
+    assert_eq!(plan(&shape, u64::MAX, &by_name).context.context_tokens, 4096, "who asks gets what he asks");
+    let barely = floor(&shape, of_tokens(4096));
+    assert_eq!(tokens(&shape, barely), 4096, "nothing is left for more");
+    shape.is_causal = false;
+    assert_eq!(tokens(&shape, u64::MAX), 4096, "its context goes through in one graph");
+}
+
+/// llama.cpp's needs were once above the estimate that the longer context was chosen by.
+#[test]
+fn a_context_that_turns_out_to_cost_much_is_given_up() {
+    let shape = model(Shape::TinyLlama);
+    let layout = ExpertLayout::new(&shape);
+    let needs = |context: &ContextShape, _: &Homes| {
+        let bytes = if context.context_tokens > 512 { u64::MAX / 4 } else { 1000 };
+        Ok::<_, ()>(Ledger::new().with_host(Purpose::Kv, bytes, Basis::Measured))
+    };
+    let pools = Pools::host(1 << 30);
+    let asked = PlanRequest { pools, context_may_grow: true, ..request(of_tokens(128)) };
+    let settled = settle(&shape, &layout, &asked, needs).unwrap();
+    assert_eq!(settled.plan.context.context_tokens, 512);
 }
 
 #[test]

@@ -13,12 +13,14 @@
 //! - `hits`: how often an expert is found in memory
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
 //! - `cost`: a plan and a measured machine give seconds and tokens per second
+//! - `context`: how long a context is when nobody says
 //! - `ubatch`: how many tokens of a prompt are computed at once
 //! - `tiers`: who lives where, for people
 //! - `what_if`: another machine than this one
 //! - `advice`: what would change with one
 
 mod advice;
+mod context;
 mod cost;
 mod dense_weights;
 mod error;
@@ -38,6 +40,7 @@ mod ubatch;
 mod what_if;
 
 pub use advice::{Alternative, Question};
+pub use context::SHORT_CONTEXT;
 pub use cost::{
     CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, predict,
 };

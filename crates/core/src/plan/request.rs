@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::context::SHORT_CONTEXT;
 use super::homes::Homes;
 use super::ledger::{Basis, Ledger, Purpose};
 use super::pool::Pools;
@@ -81,7 +82,7 @@ impl Default for ContextShape {
     /// What a user gets without flags.
     fn default() -> Self {
         Self {
-            context_tokens: 4096,
+            context_tokens: SHORT_CONTEXT,
             ubatch_tokens: SMALL_UBATCH,
             sequences: 1,
             idle_sequences: 0,

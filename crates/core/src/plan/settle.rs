@@ -1,11 +1,13 @@
 //! The one policy of what a model gets: from what is asked to a plan.
 //!
-//! In this order: the context is cut to what the model was trained for, the ubatch to what has to go through
-//! in one graph and then raised where that costs little; as many layers as fit go to devices; the KV cache is
+//! In this order: the context is cut to what the model was trained for, or, where nobody asked for one, as
+//! long as costs little; the ubatch is what has to go through in one graph, and more where that costs little;
+//! as many layers as fit go to devices; the KV cache is
 //! made smaller where nothing else works; sequences that only remember get what they cost little of; and
 //! where the caller allows it, the context is halved. Loading, predicting and serving a model all ask here,
 //! so that all of them get the same plan.
 
+use super::context::choose_context;
 use super::error::PlanError;
 use super::fill::{fill, on_devices};
 use super::homes::Homes;
@@ -30,6 +32,8 @@ pub struct PlanRequest {
     pub cache: Option<CacheSize>,
     /// The context, as far as the model can have it.
     pub context: ContextShape,
+    /// Whether the context may be longer than asked where the memory for it is little.
+    pub context_may_grow: bool,
     /// Tokens of context down to which it is halved where the one that is asked for does not fit.
     pub least_context_tokens: Option<u32>,
     /// Whether the ubatch may be larger than asked where weights stream and the memory for it is little.
@@ -48,6 +52,7 @@ impl Default for PlanRequest {
             residency: Residency::Auto,
             cache: None,
             context: ContextShape::default(),
+            context_may_grow: false,
             least_context_tokens: None,
             ubatch_may_grow: false,
             kv_may_shrink: true,
@@ -99,7 +104,7 @@ pub fn settle<E>(
         let settled = settling.with_context(tokens);
         let may_halve = request.least_context_tokens.is_some_and(|least| tokens / 2 >= least.max(1));
         if !(may_halve && matches!(settled, Err(SettleError::Plan(_)))) {
-            return settled;
+            return settling.with_longer_context(tokens, settled?);
         }
         tokens /= 2;
     }
@@ -137,6 +142,32 @@ impl<E> Settling<'_, E> {
             }
             settled => settled,
         }
+    }
+
+    /// A plan with the longest context that costs little, where that is allowed and `short`, a plan for
+    /// `tokens`, was not found by halving. It runs as `short` does, and works in as little as `short` does.
+    fn with_longer_context(&mut self, tokens: u32, short: Settled) -> Result<Settled, SettleError<E>> {
+        let asked = longest_context(self.shape, self.request.context.context_tokens);
+        // A model that looks both ways computes its whole context in one graph.
+        if !self.request.context_may_grow || tokens < asked || !self.shape.is_causal {
+            return Ok(short);
+        }
+        let context = ContextShape { context_tokens: asked, ..short.plan.context };
+        let homes = short.constraints.homes.clone();
+        let constraints = self.constraints(context, homes, Ledger::new());
+        let mut longer = choose_context(self.shape, self.layout, &constraints);
+        while longer > asked {
+            match self.with_context(longer) {
+                Ok(mut long) if long.plan.mode() == short.plan.mode() && long.notes == short.notes => {
+                    long.plan.floor_bytes = short.plan.floor_bytes;
+                    return Ok(long);
+                }
+                // The estimate was too low.
+                Ok(_) | Err(SettleError::Plan(_)) => longer = (longer / 2).max(asked),
+                Err(needs) => return Err(needs),
+            }
+        }
+        Ok(short)
     }
 
     /// Tokens of a graph: as asked, but all of what has to go through in one, and more where that costs

@@ -11,8 +11,8 @@ use crate::model::ModelShape;
 /// Most that is chosen: beyond that, computing takes longer than any disk.
 const LARGE_UBATCH: u32 = 4096;
 
-/// A larger ubatch may take one part in so many of the cache of streamed weights: hit rates then fall by
-/// about a point.
+/// A larger ubatch or context may take one part in so many of the cache of streamed weights: hit rates then
+/// fall by about a point.
 const CACHE_SHARE: u64 = 32;
 
 /// The largest ubatch, from what is asked for upwards, whose memory the cache hardly misses. What is asked
@@ -30,15 +30,18 @@ pub fn choose_ubatch(shape: &ModelShape, layout: &ExpertLayout, constraints: &Co
     };
     let streams = |plan: &Plan| plan.mode() != Mode::FullResident;
     let Some(small) = planned(asked).filter(streams) else { return asked };
-    let held = held_bytes(shape, &small);
     let costs_little = |ubatch_tokens| {
-        planned(ubatch_tokens).is_some_and(|plan| {
-            plan.mode() == small.mode() && held.saturating_sub(held_bytes(shape, &plan)) <= held / CACHE_SHARE
-        })
+        planned(ubatch_tokens).is_some_and(|plan| hardly_less_in_memory(shape, &small, &plan))
     };
     let largest = LARGE_UBATCH.min(constraints.context.context_tokens);
     let halves = std::iter::successors(Some(largest), |ubatch| Some(ubatch / 2));
     halves.take_while(|ubatch| *ubatch > asked).find(|ubatch| costs_little(*ubatch)).unwrap_or(asked)
+}
+
+/// Whether a plan with larger buffers runs in the same way as another, with nearly as many weights in memory.
+pub(super) fn hardly_less_in_memory(shape: &ModelShape, small: &Plan, large: &Plan) -> bool {
+    let held = held_bytes(shape, small);
+    large.mode() == small.mode() && held.saturating_sub(held_bytes(shape, large)) <= held / CACHE_SHARE
 }
 
 /// Bytes of the weights that can stream and have room in memory.

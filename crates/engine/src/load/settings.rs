@@ -5,7 +5,7 @@
 
 use hypura_core::cache::PolicyKind;
 use hypura_core::plan::{
-    CacheSize, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, Residency, SMALL_UBATCH,
+    CacheSize, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, Residency, SHORT_CONTEXT, SMALL_UBATCH,
 };
 use hypura_storage::{ReaderConfig, ReaderKind};
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct ModelOptions {
     pub cache: Option<CacheSize>,
     /// Tokens of context of each sequence, as far as the model can have them.
     pub context: u32,
+    /// Whether the context may be longer where the memory for it is little: nobody asked for this one.
+    pub context_may_grow: bool,
     /// Tokens of context down to which it is halved where the one that is asked for does not fit.
     pub least_context: Option<u32>,
     /// Most tokens in one graph.
@@ -102,7 +104,8 @@ impl Default for ModelOptions {
             budget_bytes: u64::MAX,
             residency: Residency::Auto,
             cache: None,
-            context: 4096,
+            context: SHORT_CONTEXT,
+            context_may_grow: false,
             least_context: None,
             ubatch: SMALL_UBATCH,
             ubatch_may_grow: false,
@@ -158,6 +161,7 @@ impl ModelOptions {
                 idle_sequences: self.idle_sequences,
                 kv: self.kv,
             },
+            context_may_grow: self.context_may_grow,
             least_context_tokens: self.least_context,
             ubatch_may_grow: self.ubatch_may_grow,
             kv_may_shrink: self.kv_may_shrink,
@@ -188,6 +192,7 @@ with! {
         with_choice residency Residency,
         with_cache cache Option<CacheSize>,
         with_context context u32,
+        with_context_may_grow context_may_grow bool,
         with_least_context least_context Option<u32>,
         with_ubatch ubatch u32,
         with_ubatch_may_grow ubatch_may_grow bool,

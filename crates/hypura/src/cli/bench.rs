@@ -206,6 +206,7 @@ impl Args {
         let mut settings = self.model.settings(&Env::of_process())?;
         // All arms compute the same graphs.
         settings.model.ubatch_may_grow = false;
+        settings.model.context_may_grow = false;
         settings.hooks.populate_first = self.populate;
         if let Some(path) = &self.routes {
             settings.tuning.routes.forced = Some(Arc::new(read_trace(path)?));

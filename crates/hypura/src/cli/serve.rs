@@ -37,11 +37,11 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn listen(serving: Serving, store: Arc<Store>, catalog: StoreCatalog) -> anyhow::Result<()> {
-    let Serving { address, http, manager, load, default_context, runner, .. } = serving;
+    let Serving { address, http, manager, load, runner, .. } = serving;
     let listener = serve::listen(&address).await?;
     let local = listener.local_addr().context("the port has no address")?;
     let stop = serve::stop_on_signals().context("cannot watch for signals")?;
-    let backend = EngineBackend { store, settings: load, default_context, runner };
+    let backend = EngineBackend { store, settings: load, runner };
     let models = ModelManager::start(Arc::new(backend), manager).context("cannot start the loader")?;
     let installed = catalog.list().len();
     let server = Server::new(Arc::new(catalog), models, http);

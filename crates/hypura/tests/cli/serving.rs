@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-use crate::kit::{demo, finish, hypura, interrupt, model, terminate, wait};
+use crate::kit::{demo, finish, hypura, interrupt, model, stats, terminate, wait};
 
 /// Variables that would change what a test sees.
 const VARIABLES: [&str; 14] = [
@@ -136,6 +136,36 @@ impl Drop for Serving {
             wait(&mut self.child);
         }
     }
+}
+
+/// What a program is asked for is what another one shows: the default context was a number in each of them.
+#[test]
+fn without_a_context_plan_run_and_serve_choose_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = model(folder.path(), Shape::TinyMixtral, 1);
+    let file = path.to_str().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let key = b"llama.context_length";
+    let value = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len() + 4;
+    bytes[value..value + 4].copy_from_slice(&65_536_u32.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let mut chosen = Vec::new();
+    for memory in ["2GiB", "200MiB", "90MiB"] {
+        // A server computes prompts in pieces of 512 tokens, whatever the memory.
+        let flags = ["--memory", memory, "--ubatch", "512"];
+        let plan = finish(hypura().args(["plan", file, "--json"]).args(flags)).assert_success();
+        let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
+        let planned = plan["plan"]["context_tokens"].as_u64().unwrap();
+        let ran = stats(&path, &[&flags[..], &["-n", "1"]].concat(), "x");
+        assert_eq!(ran["context"], planned, "{memory}");
+        let server = Serving::start(&[file, "--memory", memory]);
+        let name = path.file_stem().unwrap().to_str();
+        server.post("/api/generate", &json!({"model": name, "prompt": "", "stream": false}));
+        assert_eq!(server.get("/api/ps")["models"][0]["context_length"], planned, "{memory}");
+        chosen.push(planned);
+    }
+    assert_eq!(chosen[0], 65_536, "{chosen:?}");
+    assert!((4096..65_536).contains(&chosen[2]) && chosen.is_sorted_by(|a, b| a >= b), "{chosen:?}");
 }
 
 #[test]

@@ -27,12 +27,12 @@ async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure>
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
     let fit = Fit::of(&found, &job.base, job.truncate);
-    let context = fit.first(bytes_of(&job));
+    let load_request = fit.first(bytes_of(&job));
     let make = Box::new(move |engine: &dyn Engine| {
         let (prompt, context) = fit::chat(engine, input, fit)?;
         Ok(Prepared { prompt, context, wants_context: false })
     });
-    Ok(Checked { base: job.base, found, context, make })
+    Ok(Checked { base: job.base, found, load_request, make })
 }
 
 /// The text that the template makes of a conversation. Loads the model.
@@ -42,7 +42,7 @@ async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure>
 pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
-    let load_request = LoadRequest { context: found.options.context() };
+    let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let rendered = tokio::task::spawn_blocking(move || lease.engine().render_text(&input)).await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
@@ -55,7 +55,7 @@ pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, F
 pub async fn count_chat(server: &Arc<Server>, job: ChatJob) -> Result<usize, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let input = check(&found, &job)?;
-    let load_request = LoadRequest { context: found.options.context() };
+    let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let counted = tokio::task::spawn_blocking(move || {
         let all: Vec<usize> = (0..input.messages.len()).collect();

@@ -30,7 +30,7 @@ pub async fn embed(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Fail
 async fn vectors(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let start = Instant::now();
-    let load_request = LoadRequest { context: found.options.context() };
+    let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let load = start.elapsed();
     let (truncate, inputs) = (job.truncate, job.inputs);

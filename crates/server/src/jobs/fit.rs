@@ -5,7 +5,7 @@ use super::lookup::Found;
 use super::shorten;
 use crate::Failure;
 use crate::job::JobBase;
-use crate::models::backend::{ChatInput, ContextWish, Engine, Prompt};
+use crate::models::backend::{ChatInput, ContextWish, Engine, LoadRequest, Prompt};
 use hypura_engine::Token;
 
 /// Tokens of an answer that an open request may take beside its prompt.
@@ -58,16 +58,17 @@ impl Fit {
         }
     }
 
-    /// Context to load a model with for a prompt of so many bytes, whose tokens only a loaded model knows.
-    pub fn first(self, prompt_bytes: usize) -> Option<u32> {
-        match self.overflow {
+    /// How to load a model for a prompt of so many bytes, whose tokens only a loaded model knows.
+    pub fn first(self, prompt_bytes: usize) -> LoadRequest {
+        let context = match self.overflow {
             // What is loaded when nobody asks for more may suffice.
             Overflow::Grow { .. } if prompt_bytes / BYTES_PER_TOKEN < FIRST_ANSWER_TOKENS as usize => {
                 self.num_ctx
             }
             Overflow::Grow { .. } => self.context(prompt_bytes / BYTES_PER_TOKEN).now,
             _ => self.num_ctx,
-        }
+        };
+        LoadRequest { context, may_grow: self.num_ctx.is_none() }
     }
 
     /// Context for a prompt of so many tokens.
@@ -178,10 +179,17 @@ mod tests {
         assert_eq!(fit(32_000).context(19_000), ContextWish { now: Some(20_025), most: Some(51_001) });
         assert_eq!(fit(100).context(10), ContextWish { now: Some(2048), most: Some(2048) });
         assert_eq!(fit(u32::MAX).context(usize::MAX).most, Some(u32::MAX));
-        assert_eq!(fit(100).first(60_000), Some(20_101));
-        assert_eq!(fit(100).first(60), Some(2048));
+        let first = |fit: Fit, prompt_bytes| {
+            let LoadRequest { context, may_grow } = fit.first(prompt_bytes);
+            (context, may_grow)
+        };
+        assert_eq!(first(fit(100), 60_000), (Some(20_101), false));
+        assert_eq!(first(fit(100), 60), (Some(2048), false));
+        let unasked = Fit { num_ctx: None, ..fit(100) };
+        assert_eq!(first(unasked, 60_000), (Some(20_101), true), "no less than there is by default");
+        assert_eq!(first(unasked, 60), (None, true));
         let cut = Fit { num_ctx: None, overflow: Overflow::Cut { keep_tokens: 4 } };
         assert_eq!(cut.context(19_000), ContextWish { now: None, most: None });
-        assert_eq!(cut.first(60_000), None);
+        assert_eq!(first(cut, 60_000), (None, true));
     }
 }

@@ -28,7 +28,7 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
     let found = lookup::find_for(server, &job.base).await?;
     let form = check(&found, &job)?;
     let fit = Fit::of(&found, &job.base, job.truncate);
-    let context = fit.first(job.prompt.len());
+    let load_request = fit.first(job.prompt.len());
     let wants_context = job.wants_context && !job.raw;
     let make = Box::new(move |engine: &dyn Engine| {
         let mut prompt = form.prompt(engine)?;
@@ -37,7 +37,7 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
         (prompt.input.tokens, context) = fit::tokens(engine, prompt.input.tokens, fit)?;
         Ok(Prepared { prompt, context, wants_context })
     });
-    Ok(Checked { base: job.base, found, context, make })
+    Ok(Checked { base: job.base, found, load_request, make })
 }
 
 /// The text that the model would read. Loads the model.
@@ -47,7 +47,7 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
 pub async fn render_generate(server: &Arc<Server>, job: GenerateJob) -> Result<String, Failure> {
     let found = lookup::find_for(server, &job.base).await?;
     let form = check(&found, &job)?;
-    let load_request = LoadRequest { context: found.options.context() };
+    let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let rendered = tokio::task::spawn_blocking(move || form.text(lease.engine().as_ref())).await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?

@@ -34,7 +34,7 @@ pub async fn load(
     keep: Option<KeepAlive>,
 ) -> Result<Duration, Failure> {
     let start = Instant::now();
-    let load_request = LoadRequest { context: options.context() };
+    let load_request = LoadRequest::asked(options.context());
     drop(server.models.acquire(entry, load_request, keep).await?);
     Ok(start.elapsed())
 }
@@ -60,8 +60,8 @@ pub(super) struct Prepared {
 pub(super) struct Checked {
     pub base: JobBase,
     pub found: Found,
-    /// Context that the model is loaded with, where it is not there yet.
-    pub context: Option<u32>,
+    /// How the model is loaded, where it is not there yet.
+    pub load_request: LoadRequest,
     pub make: MakePrompt,
 }
 
@@ -75,9 +75,10 @@ pub(super) async fn start(
     line: RequestLine,
     check: impl Future<Output = Result<Checked, Failure>>,
 ) -> Result<PieceStream, Failure> {
-    let Checked { base, found, context, make } = check.await.inspect_err(|failure| line.failed(failure))?;
+    let Checked { base, found, load_request, make } =
+        check.await.inspect_err(|failure| line.failed(failure))?;
     let (sender, receiver) = mpsc::unbounded_channel();
-    let work = Work { server: Arc::clone(server), base, found, context, pieces: sender };
+    let work = Work { server: Arc::clone(server), base, found, load_request, pieces: sender };
     tokio::spawn(work.run(line, make));
     Ok(PieceStream::new(receiver))
 }
@@ -86,7 +87,7 @@ struct Work {
     server: Arc<Server>,
     base: JobBase,
     found: Found,
-    context: Option<u32>,
+    load_request: LoadRequest,
     pieces: mpsc::UnboundedSender<Piece>,
 }
 
@@ -112,8 +113,8 @@ impl Work {
 
     async fn answer(&self, make: MakePrompt, line: &RequestLine) -> Result<Summary, Failure> {
         let start = Instant::now();
-        let load_request = LoadRequest { context: self.context };
-        let lease = self.server.models.acquire(&self.found.entry, load_request, self.base.keep_alive).await?;
+        let Self { found, base, .. } = self;
+        let lease = self.server.models.acquire(&found.entry, self.load_request, base.keep_alive).await?;
         let load = start.elapsed();
         let (lease, prepared) = self.prepare(lease, make).await?;
         let Prepared { prompt, context: load_request, wants_context } = prepared;

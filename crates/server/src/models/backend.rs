@@ -28,10 +28,33 @@ pub trait Backend: Send + Sync {
 }
 
 /// How a model is to be loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadRequest {
     /// Tokens of context that the first request wants.
     pub context: Option<u32>,
+    /// Whether more than that is as good: nobody asked for exactly so many.
+    pub may_grow: bool,
+}
+
+impl LoadRequest {
+    /// With the context that somebody asked for by number, if anybody did.
+    #[must_use]
+    pub fn asked(context: Option<u32>) -> Self {
+        Self { context, may_grow: context.is_none() }
+    }
+
+    /// The context to plan with; `default`: where nothing is asked for.
+    #[must_use]
+    pub fn context_or(self, default: u32) -> u32 {
+        let asked = self.context.unwrap_or(default).max(1);
+        if self.may_grow { asked.max(default) } else { asked }
+    }
+}
+
+impl Default for LoadRequest {
+    fn default() -> Self {
+        Self::asked(None)
+    }
 }
 
 /// How a model fits a given memory.

@@ -32,10 +32,8 @@ const REMEMBERED: u32 = 7;
 pub struct EngineBackend {
     /// Opens their files.
     pub store: Arc<Store>,
-    /// How; budget, context and sequences are set for each model.
+    /// How; budget and sequences are set for each model, and the context where a request asks for one.
     pub settings: LoadSettings,
-    /// Context when no request asks for another, in tokens.
-    pub default_context: u32,
     /// How requests run.
     pub runner: RunnerSettings,
 }
@@ -48,13 +46,15 @@ impl Backend for EngineBackend {
             tracing::debug!(model = %model.name, %error, "cannot load");
             load_failure(&model.name.to_string(), error, folder)
         };
+        let default = &self.settings.model;
         let settings = self
             .settings
             .clone()
             .with_budget_bytes(free_bytes)
-            .with_context(load_request.context.unwrap_or(self.default_context).max(1))
+            .with_context(load_request.context_or(default.context))
+            .with_context_may_grow(default.context_may_grow && load_request.may_grow)
             // A context that was asked for is a preference: it shrinks before the model does not load at all.
-            .with_least_context(Some(self.default_context))
+            .with_least_context(Some(default.context))
             .with_sequences(self.sequences(model))
             .with_idle_sequences(REMEMBERED)
             .with_projector(model.usable_projector().cloned());

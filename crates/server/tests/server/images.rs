@@ -190,8 +190,7 @@ pub(crate) fn real(folder: &Path, projector: Option<&[u8]>) -> (axum::Router, Ar
     let store = Arc::new(Store::new(places).with_files([PathBuf::from(&path)]));
     let backend = EngineBackend {
         store: Arc::clone(&store),
-        settings: LoadSettings::default().with_threads(1).with_ubatch(32),
-        default_context: 512,
+        settings: LoadSettings::default().with_threads(1).with_ubatch(32).with_context(512),
         runner: RunnerSettings::default(),
     };
     let settings = ManagerSettings {

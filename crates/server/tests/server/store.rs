@@ -136,8 +136,7 @@ async fn models_lists_write_nothing_and_name_models_whose_links_cannot_be_made()
     let store = Arc::new(Store::new(places));
     let backend = EngineBackend {
         store: Arc::clone(&store),
-        settings: LoadSettings::default(),
-        default_context: 64,
+        settings: LoadSettings::default().with_context(64),
         runner: RunnerSettings::default(),
     };
     let entry = store.resolve("big").unwrap();

@@ -36,7 +36,8 @@ pub struct ModelFlags {
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     pub memory: Option<MemorySize>,
 
-    /// Tokens that the model can remember, never more than it was trained for [default: 4096]
+    /// Tokens that the model can remember, never more than it was trained for [default: 4096, or more where
+    /// that takes little memory]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
     pub ctx: Option<u32>,
 

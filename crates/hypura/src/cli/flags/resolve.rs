@@ -2,7 +2,7 @@
 //! `serve`, `plan`, `bench` and `trace` alike.
 
 use anyhow::Context as _;
-use hypura_core::plan::SMALL_UBATCH;
+use hypura_core::plan::{SHORT_CONTEXT, SMALL_UBATCH};
 use hypura_engine::load::{LoadSettings, ModelOptions, TestHooks, Tuning};
 use hypura_engine::machine;
 use std::path::PathBuf;
@@ -12,9 +12,6 @@ use super::load::{KvArg, LoadFlags};
 use super::memory::ResidencyFlag;
 use super::size::MemorySize;
 use crate::cli::failure::UsageError;
-
-/// Context when nobody asks for another, in tokens: long enough for a conversation, small beside the weights.
-const DEFAULT_CONTEXT: u32 = 4096;
 
 /// What the flags of a command say about loading.
 #[derive(Clone, Debug)]
@@ -48,7 +45,8 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
             budget_bytes: budget_bytes(*memory, env)?,
             residency: weights.residency.into(),
             cache: weights.stream_cache.map(|size| size.0),
-            context: context.unwrap_or(DEFAULT_CONTEXT),
+            context: context.unwrap_or(SHORT_CONTEXT),
+            context_may_grow: context.is_none(),
             ubatch: load.ubatch.unwrap_or(SMALL_UBATCH),
             ubatch_may_grow: load.ubatch.is_none(),
             kv: kv.into(),
@@ -110,6 +108,7 @@ mod tests {
         let LoadSettings { model, tuning, .. } = resolved(&[]).unwrap();
         assert_eq!(model.budget_bytes, 38 << 30, "40 GiB are free, 5% of them are headroom");
         assert_eq!((model.residency, model.cache, model.context), (Residency::Auto, None, 4096));
+        assert!(model.context_may_grow, "as far as it costs little");
         assert_eq!((model.ubatch, model.ubatch_may_grow), (512, true));
         assert_eq!((model.kv, model.kv_may_shrink), (KvType::F16, true));
         assert_eq!((tuning.threads, tuning.policy), (2, PolicyKind::Lfru));

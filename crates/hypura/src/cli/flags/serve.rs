@@ -83,7 +83,8 @@ pub struct ServeFlags {
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     memory: Option<MemorySize>,
 
-    /// Context of requests that ask for none, in tokens [env: OLLAMA_CONTEXT_LENGTH] [default: 4096]
+    /// Context of requests that ask for none, in tokens [env: OLLAMA_CONTEXT_LENGTH] [default: 4096, or more
+    /// where that takes little memory]
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Model")]
     ctx: Option<u32>,
 
@@ -105,10 +106,8 @@ pub struct Serving {
     pub http: HttpSettings,
     /// How models come and go.
     pub manager: ManagerSettings,
-    /// How each model is loaded; budget, context and sequences are set for each.
+    /// How each model is loaded; budget, sequences and, where a request asks, context are set for each.
     pub load: LoadSettings,
-    /// Context when no request asks for another, in tokens.
-    pub default_context: u32,
     /// How requests run.
     pub runner: RunnerSettings,
     /// Whether more is logged.
@@ -132,7 +131,6 @@ impl ServeFlags {
         Ok(Serving {
             http: self.http(&address, env),
             manager: self.manager(&mut variables, load.model.budget_bytes, max_queue),
-            default_context: load.model.context,
             runner: RunnerSettings {
                 parallel,
                 max_queue,
@@ -325,6 +323,10 @@ mod tests {
         );
     }
 
+    fn context(serving: &Serving) -> (u32, bool) {
+        (serving.load.model.context, serving.load.model.context_may_grow)
+    }
+
     #[test]
     fn every_variable_that_makes_no_sense_is_told_and_ignored() {
         let names = [
@@ -348,7 +350,7 @@ mod tests {
         assert_eq!(found.manager.load_timeout, Duration::from_secs(300));
         assert_eq!(found.manager.keep_alive, KeepAlive::DEFAULT);
         assert_eq!((found.runner.parallel, found.runner.max_queue), (1, 512));
-        assert_eq!((found.manager.max_loaded, found.default_context), (0, 4096));
+        assert_eq!((found.manager.max_loaded, context(&found)), (0, (4096, true)));
         assert!(found.load.model.kv_may_shrink);
     }
 
@@ -368,17 +370,17 @@ mod tests {
         assert_eq!(found.manager.load_timeout, Duration::from_secs(90));
         assert_eq!((found.manager.keep_alive, found.manager.max_loaded), (KeepAlive::Ever, 2));
         assert_eq!((found.runner.parallel, found.runner.max_queue, found.manager.max_queue), (3, 9, 9));
-        assert_eq!((found.default_context, found.load.model.kv), (512, KvType::Q8_0));
+        assert_eq!((context(&found), found.load.model.kv), ((512, false), KvType::Q8_0));
         assert!(found.verbose);
         let flags =
             ["--keep-alive=1h", "--parallel=2", "--max-queue=1", "--max-loaded=1", "--ctx=64", "--kv=auto"];
         let found = serving(&flags, &variables).unwrap();
         assert_eq!(found.manager.keep_alive, KeepAlive::For(Duration::from_secs(3600)));
         assert_eq!((found.runner.parallel, found.runner.max_queue, found.manager.max_loaded), (2, 1, 1));
-        assert_eq!((found.default_context, found.load.model.kv), (64, KvType::F16));
+        assert_eq!((context(&found), found.load.model.kv), ((64, false), KvType::F16));
         let zero = [("OLLAMA_CONTEXT_LENGTH", "0"), ("OLLAMA_LOAD_TIMEOUT", "0"), ("OLLAMA_DEBUG", "FALSE")];
         let found = serving(&[], &zero).unwrap();
-        assert_eq!((found.default_context, found.manager.load_timeout), (4096, Duration::MAX));
+        assert_eq!((context(&found), found.manager.load_timeout), ((4096, true), Duration::MAX));
         assert!(!found.verbose);
     }
 

@@ -67,7 +67,9 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
         line("buffers", plan.buffer_bytes(), &format!("{cells} cells for what passes through"))?;
     }
     let bytes = |purpose| plan.ledger.bytes_for(purpose);
-    line("KV cache", bytes(Purpose::Kv), &format!("in {}", plan.context.kv.name()))?;
+    let context =
+        format!("in {}, for {} tokens of context", plan.context.kv.name(), plan.context.context_tokens);
+    line("KV cache", bytes(Purpose::Kv), &context)?;
     let basis = plan.ledger.basis_of(Purpose::Compute).unwrap_or(Basis::Estimated).name();
     let ubatch = format!("{basis}, for {} tokens of a prompt at once", plan.context.ubatch_tokens);
     line("compute", bytes(Purpose::Compute), &ubatch)?;

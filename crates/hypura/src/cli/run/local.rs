@@ -43,8 +43,8 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
         return Err(embedder::refused(path.display()));
     }
     let media = args.media(modalities_of(settings.model.projector.as_deref(), args)?)?;
-    if args.model.ctx.is_none() {
-        settings.model.context = defaults.context.unwrap_or(settings.model.context);
+    if let (None, Some(context)) = (args.model.ctx, defaults.context) {
+        (settings.model.context, settings.model.context_may_grow) = (context, false);
     }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
