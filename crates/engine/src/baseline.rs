@@ -6,8 +6,8 @@
 //! ours.
 
 use hypura_ggml::{
-    Batch, Context, ContextOptions, LoadError as GgmlError, LoadMode, LoadOptions, Model, Pooling, Token,
-    system,
+    Batch, Context, ContextOptions, Device, LoadError as GgmlError, LoadMode, LoadOptions, Model, Pooling,
+    Token,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Baseline {
     /// # Errors
     /// [`LoadError`].
     pub fn open(path: &Path, settings: &LoadSettings, weights: Weights) -> Result<Self, LoadError> {
-        if system::is_decorated() {
+        if Device::is_cpu_decorated() {
             return Err(GgmlError::Decorated.into());
         }
         let mode = match weights {

@@ -42,12 +42,11 @@ fn the_baseline_is_llama_cpp_alone() {
         ignore_end: true,
         ..GenerateOptions::default()
     };
-    let mut ours = session(&model.path, settings.clone());
-    assert_eq!(ours.generate(&prompt, &options, &mut |_| Ok(())).unwrap().tokens, said);
     let mut mapped = Baseline::open(&model.path, &settings, Weights::Mapped).unwrap();
     mapped.prefill(&prompt).unwrap();
-
-    drop(session(&model.path, settings.clone().with_choice(Residency::Resident)));
+    let mut ours = session(&model.path, settings.clone());
+    assert_eq!(ours.generate(&prompt, &options, &mut |_| Ok(())).unwrap().tokens, said);
+    // Planning has measured, with decorated devices.
     let refused = Baseline::open(&model.path, &settings, Weights::Read).err().unwrap();
     assert!(refused.to_string().contains("decorated"), "{refused}");
 }

@@ -26,12 +26,12 @@ struct Panicky(Arc<AtomicBool>);
 
 impl Executor for Panicky {
     fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
-        let half = run.len() / 2;
+        let half = run.graph().len() / 2;
         run.run(0..half)?;
         if self.0.load(Ordering::SeqCst) {
             panic!("slot 7 lost");
         }
-        run.run(half..run.len())
+        run.run(half..run.graph().len())
     }
 }
 
@@ -45,13 +45,13 @@ struct Tending {
 
 impl Executor for Tending {
     fn compute(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
-        self.nodes.fetch_add(run.len(), Ordering::SeqCst);
+        self.nodes.fetch_add(run.graph().len(), Ordering::SeqCst);
         let (calls, panics) = (&self.calls, &self.panics);
         let mut poll_reads = || {
             calls.fetch_add(1, Ordering::SeqCst);
             assert!(!panics.load(Ordering::SeqCst), "the disk is gone");
         };
-        run.meanwhile(&mut poll_reads, |run| run.run(0..run.len()))
+        run.meanwhile(&mut poll_reads, |run| run.run(0..run.graph().len()))
     }
 }
 

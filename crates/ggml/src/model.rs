@@ -4,8 +4,8 @@
 //! model without reading weights and gives a [`PendingModel`]; [`PendingModel::fill`] has the caller read
 //! every resident tensor, and only then is there a [`Model`].
 
-use crate::buffer::resident::{Interposed, Wanted};
-use crate::buffer::{BufferTypes, TensorMemory, WeightMemory};
+use crate::buffer::resident::Interposed;
+use crate::buffer::{BufferTypes, TensorMemory, Wanted, WeightMemory};
 use crate::device::Device;
 use crate::error::LoadError;
 use crate::{log, sys};

@@ -1,6 +1,6 @@
 //! Process-wide state of llama.cpp, and what it says about the machine.
 
-use crate::{device, log, sys};
+use crate::{log, sys};
 use std::ffi::{CStr, CString, c_char};
 use std::sync::{Once, OnceLock};
 
@@ -144,12 +144,6 @@ pub(crate) fn gpu_buffer_types() -> Vec<CString> {
         is_gpu.then(|| CStr::from_ptr(name()).to_owned())
     });
     names.collect()
-}
-
-/// Whether ggml's CPU device has been decorated: once it was, everything in this process goes through ours.
-#[must_use]
-pub fn is_decorated() -> bool {
-    device::is_cpu_decorated()
 }
 
 /// Names of the backends that are compiled in.

@@ -4,6 +4,7 @@
 //! | Rule | What it wants |
 //! |---|---|
 //! | [`dependencies`] | crates depend on each other in the permitted directions only |
+//! | [`cycles`] | modules of a crate do not use each other in a circle |
 //! | [`unsafety`] | `unsafe` in `crates/storage` and `crates/ggml` only |
 //! | [`sizes`] | functions of at most 70 lines, a `mod.rs` of at most 80 |
 //! | [`types`] | `impl` blocks of a type of at most 350 lines together, over all files of a crate |
@@ -19,6 +20,7 @@
 //!
 //! `unwrap` and `expect` outside of tests are clippy's business (`[workspace.lints.clippy]`).
 
+mod cycles;
 mod dependencies;
 mod finding;
 mod headers;
@@ -44,6 +46,7 @@ use ratchet::Ratchet;
 pub(crate) fn check(tree: &Tree) -> Result<Vec<Finding>> {
     let ratchet = Ratchet::of(tree)?;
     let mut findings = dependencies::check(tree)?;
+    findings.extend(cycles::check(tree)?);
     findings.extend(unsafety::check(tree)?);
     findings.extend(sizes::check(tree, &ratchet)?);
     findings.extend(types::check(tree, &ratchet)?);

@@ -9,9 +9,6 @@ use super::ubatch::hardly_less_in_memory;
 use super::{ExpertLayout, Plan, estimate_needs, fill};
 use crate::model::ModelShape;
 
-/// Tokens of context when nobody asks for another and a longer one does not come cheap.
-pub const SHORT_CONTEXT: u32 = 4096;
-
 /// What a longer context takes beyond the short one is at most one part in so many of the budget.
 const BUDGET_SHARE: u64 = 8;
 

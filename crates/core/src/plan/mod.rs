@@ -40,7 +40,6 @@ mod ubatch;
 mod what_if;
 
 pub use advice::{Alternative, Question};
-pub use context::SHORT_CONTEXT;
 pub use cost::{
     CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, predict,
 };
@@ -54,7 +53,9 @@ pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
 pub use ledger::{Basis, Entry, Ledger, Purpose};
 pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
-pub use request::{CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency, SMALL_UBATCH};
+pub use request::{
+    CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency, SHORT_CONTEXT, SMALL_UBATCH,
+};
 pub use settle::{PlanRequest, SettleError, Settled, settle};
 pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};
 pub use ubatch::choose_ubatch;

@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::context::SHORT_CONTEXT;
 use super::homes::Homes;
 use super::ledger::{Basis, Ledger, Purpose};
 use super::pool::Pools;
 use crate::gguf::GgmlType;
 use crate::model::ModelShape;
+
+/// Tokens of context when nobody asks for another and a longer one does not come cheap.
+pub const SHORT_CONTEXT: u32 = 4096;
 
 /// Tokens of a ubatch where there is no reason for more (llama.cpp's default).
 pub const SMALL_UBATCH: u32 = 512;

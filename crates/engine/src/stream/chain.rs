@@ -38,7 +38,7 @@ impl ExpertStreamer {
             && !self.synchronous;
         // The parts of the layer come in the order of its nodes, each once.
         let once = layer_ops.count == ops.len() && layer_ops.parts.len() == ops.len();
-        if whole && once { run.chain(ops) } else { None }
+        if whole && once { ExpertChain::of(run, ops) } else { None }
     }
 
     /// Computes all streamed nodes of the layer that has just begun, and what lies between them.
@@ -68,7 +68,7 @@ impl ExpertStreamer {
         parts: &[usize],
         step: &Step,
     ) -> Result<(), ExecError> {
-        run.begin_chain(chain)?;
+        chain.begin(run)?;
         let Self { slots, guesses, .. } = self;
         let bank = slots.pool(step.layer).bank().ok_or_else(no_slots)?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
@@ -84,11 +84,11 @@ impl ExpertStreamer {
             } else {
                 let pools = slots.bindings(&bank, step, parts)?;
                 run.meanwhile(&mut || poll_reads(slots, guesses, io), |run| {
-                    run.run_chain(chain, &pools, &upper, &lower)
+                    chain.run(run, &pools, &upper, &lower)
                 })?;
             }
         }
-        run.finish_chain(chain)
+        chain.finish(run)
     }
 }
 

@@ -5,7 +5,7 @@
 //! and may make several passes over the layers (llama.cpp divides a batch of unequal sequences). What is
 //! counted and timed is counted and timed by step, what is read ahead by pass.
 
-use hypura_ggml::{ExecError, GraphRun, StreamedKind, StreamedOp, WeightId};
+use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedKind, StreamedOp, WeightId};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ impl ExpertSide {
         if let Some(tap) = &mut self.tap {
             tap.layer(run, op, layout.layer, layout.experts)?;
         }
-        let ids = run.moe_ids(op)?;
+        let ids = MoeIds::read(run, op)?;
         self.prefetcher.record_used(layer, &ids);
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
         match self.prefetcher.after_router(layer) {
@@ -152,7 +152,7 @@ impl StreamExecutor {
     }
 
     fn look_up(&self, run: &GraphRun<'_>, op: StreamedOp) -> Result<Place, StreamError> {
-        let tensor = run.weight_name(op);
+        let tensor = run.graph().weight_name(op);
         let expert = self
             .experts
             .as_ref()
@@ -168,12 +168,12 @@ impl StreamExecutor {
             (Place::Expert { .. }, StreamedKind::Experts) | (Place::Dense(_), StreamedKind::Dense) => {
                 Ok(place)
             }
-            _ => Err(StreamError::Unsupported { tensor, op: run.op_name(op.node) }),
+            _ => Err(StreamError::Unsupported { tensor, op: run.graph().op_name(op.node) }),
         }
     }
 
     fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
-        let ops = run.streamed();
+        let ops = run.graph().streamed();
         let placed = self.resolve(run, &ops)?;
         if let Some(dense) = &mut self.dense {
             let weight = |op: &PlacedOp| match op.place {
@@ -189,7 +189,7 @@ impl StreamExecutor {
         };
         // Nodes before this one have been computed: a chain takes several segments at once.
         let mut done = 0;
-        for segment in segments(&placed, entries, parts, run.len()) {
+        for segment in segments(&placed, entries, parts, run.graph().len()) {
             done = self.run_segment(run, &ops, segment, done)?;
         }
         Ok(())
@@ -257,7 +257,7 @@ impl StreamExecutor {
         for (op, placed) in ops.iter().zip(placed) {
             let Place::Expert { layer, part } = placed.place else { continue };
             if std::mem::take(&mut first) && step.is_new_pass(layer, part) {
-                let tokens = run.moe_tokens(*op)?;
+                let tokens = run.graph().moe_tokens(*op)?;
                 if let Some(tap) = side.tap.as_mut().filter(|_| step.passes > 0) {
                     tap.end_pass(true);
                 }

@@ -142,10 +142,10 @@ impl Prefetcher {
             return;
         }
         self.of_layer.resize(layout.layers.len(), Nodes::default());
-        for matmul in run.matmuls() {
+        for matmul in run.graph().matmuls() {
             let known = self.known.entry(matmul.weight);
             let Some(LayerNode { layer, router }) =
-                *known.or_insert_with(|| layer_node(&run.matrix_name(matmul), layout))
+                *known.or_insert_with(|| layer_node(&run.graph().matrix_name(matmul), layout))
             else {
                 continue;
             };
@@ -155,7 +155,7 @@ impl Prefetcher {
             }
             if !nodes.entered {
                 nodes.entered = true;
-                nodes.entry = run.is_normalised(matmul).then_some(matmul);
+                nodes.entry = matmul.is_normalised(run.graph()).then_some(matmul);
             }
         }
     }
@@ -202,7 +202,7 @@ impl Prefetcher {
             return Ok(Vec::new());
         }
         let routers: Vec<MatMul> = known.iter().map(|(_, router)| *router).collect();
-        let scores = run.lookahead(from, &routers)?;
+        let scores = from.lookahead(run, &routers)?;
         let mut choices = Vec::with_capacity(known.len());
         for ((ahead, _), mut scores) in known.into_iter().zip(scores) {
             if let Some(selection) = self.selections.get(ahead) {

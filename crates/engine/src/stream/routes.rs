@@ -94,10 +94,10 @@ impl RouteTap {
         layer: u32,
         experts: u32,
     ) -> Result<(), ExecError> {
-        let mut ids = run.moe_ids(op)?;
+        let mut ids = MoeIds::read(run, op)?;
         if let Some(trace) = self.settings.forced.clone() {
             self.force(&trace, layer, experts, &mut ids)?;
-            run.set_moe_ids(op, &ids)?;
+            ids.force(run, op)?;
         }
         if self.settings.log.is_some() {
             self.note(layer, &ids);
@@ -202,22 +202,23 @@ impl ObservedExecutor {
     fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
         let mut cursor = 0;
         let mut last = None;
-        for op in run.expert_ops() {
+        for op in run.graph().expert_ops() {
             if last.replace(op.ids) == Some(op.ids) {
                 continue;
             }
             run.run(cursor..op.node)?;
             cursor = op.node;
-            let layer = *self.layers.entry(op.weight).or_insert_with(|| layer_of(&run.weight_name(op)));
+            let layer =
+                *self.layers.entry(op.weight).or_insert_with(|| layer_of(&run.graph().weight_name(op)));
             let Some(experts) = self.experts.get(&layer).copied() else { continue };
             // Layers come in order: an earlier one, or the same one, begins another pass.
             if self.last.replace(layer).is_none_or(|last| layer <= last) {
                 self.tap.end_pass(true);
-                self.tap.begin_pass(run.moe_tokens(op)?);
+                self.tap.begin_pass(run.graph().moe_tokens(op)?);
             }
             self.tap.layer(run, op, layer, experts)?;
         }
-        run.run(cursor..run.len())
+        run.run(cursor..run.graph().len())
     }
 }
 

@@ -11,17 +11,8 @@ use crate::device::Device;
 use crate::sys::{self, raw};
 use std::ffi::{CString, c_char};
 
-use super::types::TypeContext;
+use super::context::{WeightMemory, context_of};
 use super::{resident, streamed};
-
-/// Where a weight's bytes are.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum WeightMemory {
-    /// Nowhere in particular: the executor of the device binds memory for the length of one operation.
-    Streamed,
-    /// In memory of the device, filled by the engine before the first use.
-    Resident,
-}
 
 /// Which of our kinds a buffer type is; `None` for those of others.
 pub(crate) fn kind_of(buft: sys::ggml_backend_buffer_type_t) -> Option<WeightMemory> {
@@ -35,15 +26,6 @@ pub(crate) fn kind_of(buft: sys::ggml_backend_buffer_type_t) -> Option<WeightMem
         (resident::alloc as *const () as usize, WeightMemory::Resident),
     ];
     ours.into_iter().find(|(function, _)| *function == alloc).map(|(_, kind)| kind)
-}
-
-/// What one of our buffer types is of.
-///
-/// # Safety
-/// `buft` is alive and [`kind_of`] knows it.
-pub(crate) unsafe fn context_of<'a>(buft: sys::ggml_backend_buffer_type_t) -> &'a TypeContext {
-    // SAFETY: the caller's promise: `types` made it, with a context that lives as long.
-    unsafe { &*(*buft.cast::<raw::ggml_backend_buffer_type>()).context.cast::<TypeContext>() }
 }
 
 /// Whether a buffer type is one of ours for this device.

@@ -8,12 +8,10 @@
 use crate::guard;
 use crate::sys::{self, raw};
 use std::ffi::{CStr, c_void};
-use std::marker::PhantomData;
-use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::kind::context_of;
-use super::types::Notes;
+use super::context::context_of;
+use super::notes::{Notes, Wanted};
 
 type SetTensor =
     unsafe extern "C" fn(sys::ggml_backend_buffer_t, *mut sys::ggml_tensor, *const c_void, usize, usize);
@@ -127,72 +125,4 @@ pub(crate) fn ask_for_huge_pages(base: *mut c_void, size: usize) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (base, size);
-}
-
-/// A resident weight that waits for its bytes.
-#[derive(Debug)]
-pub(crate) struct Wanted {
-    pub name: String,
-    tensor: *mut sys::ggml_tensor,
-    is_host: bool,
-    offset: usize,
-    pub bytes: usize,
-}
-// SAFETY: the tensor belongs to a model that is built by one thread and owned by one `PendingModel`, with
-// which this moves.
-unsafe impl Send for Wanted {}
-
-impl Wanted {
-    /// The memory to fill.
-    ///
-    /// # Safety
-    /// The model that owns the tensor is alive for `'a`.
-    pub(crate) unsafe fn memory<'a>(&self) -> TensorMemory<'a> {
-        if !self.is_host {
-            let (tensor, offset, bytes) = (self.tensor, self.offset, self.bytes);
-            return TensorMemory::Device(DeviceTensor { tensor, offset, bytes, model: PhantomData });
-        }
-        // SAFETY: ggml checked that `offset + bytes` lies inside the tensor, whose buffer is host memory that
-        // the caller keeps alive; AtomicU8 has the layout of u8 and allows the reader to write while we hold
-        // the reference.
-        TensorMemory::Host(unsafe {
-            let start = (*self.tensor).data.cast::<u8>().add(self.offset);
-            std::slice::from_raw_parts(start.cast::<AtomicU8>(), self.bytes)
-        })
-    }
-}
-
-/// Where the bytes of a resident weight go.
-#[derive(Clone, Copy, Debug)]
-pub enum TensorMemory<'a> {
-    /// Straight into host memory.
-    Host(&'a [AtomicU8]),
-    /// To a device, by copies.
-    Device(DeviceTensor<'a>),
-}
-
-/// A resident weight in memory that only its device addresses.
-#[derive(Clone, Copy, Debug)]
-pub struct DeviceTensor<'a> {
-    tensor: *mut sys::ggml_tensor,
-    offset: usize,
-    bytes: usize,
-    model: PhantomData<&'a ()>,
-}
-
-impl DeviceTensor<'_> {
-    /// Copies bytes to `at` bytes behind its beginning, and waits for that. False where they reach beyond its
-    /// end.
-    pub fn write(&self, at: usize, bytes: &[AtomicU8]) -> bool {
-        if at.checked_add(bytes.len()).is_none_or(|end| end > self.bytes) {
-            return false;
-        }
-        // SAFETY: the model is alive (`Wanted::memory`) and nobody computes with it yet; the range was
-        // checked, and the bytes are host memory that the device's own function has read when it returns.
-        unsafe {
-            let from = bytes.as_ptr().cast::<c_void>();
-            sys::ggml_backend_tensor_set(self.tensor, from, self.offset + at, bytes.len());
-        }
-        true
-    }
 }

@@ -8,7 +8,7 @@ use crate::guard;
 use crate::sys::{self, raw};
 use std::ffi::{CStr, c_void};
 
-use super::kind::context_of;
+use super::context::context_of;
 
 /// Never dereferenced; ggml only wants it not to be null, and aligned.
 const NOWHERE: *mut c_void = std::ptr::without_provenance_mut(0x10_0000);

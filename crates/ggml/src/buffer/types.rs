@@ -1,66 +1,15 @@
-//! The buffer types of one load, and what llama.cpp did with their buffers.
+//! The buffer types of one load.
 //!
 //! Each load has objects of its own, one for each kind and device, so that what is noted belongs to a load
 //! and not to a thread or the process. The model owns them: they outlive its buffers.
 
 use crate::device::Device;
 use crate::sys::{self, raw};
-use std::ffi::CString;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::kind::{WeightMemory, interface, type_name};
-use super::resident::Wanted;
-
-/// What is known of one load.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    wanted: Mutex<Vec<Wanted>>,
-    failure: Mutex<Option<String>>,
-    misread: Mutex<Option<String>>,
-}
-
-impl Notes {
-    /// A resident tensor wants its bytes.
-    pub fn want(&self, tensor: Wanted) {
-        lock(&self.wanted).push(tensor);
-    }
-
-    /// Takes what was wanted.
-    pub fn take_wanted(&self) -> Vec<Wanted> {
-        std::mem::take(&mut lock(&self.wanted))
-    }
-
-    /// Something went wrong in a callback, which cannot say so.
-    pub fn fail(&self, reason: String) {
-        lock(&self.failure).get_or_insert(reason);
-    }
-
-    /// Takes what went wrong while loading.
-    pub fn take_failure(&self) -> Option<String> {
-        lock(&self.failure).take()
-    }
-
-    /// A streamed weight was read as if it were in memory.
-    pub fn misread(&self, tensor: String) {
-        lock(&self.misread).get_or_insert(tensor);
-    }
-
-    /// Takes the name of a streamed weight that was read as if it were in memory.
-    pub fn take_misread(&self) -> Option<String> {
-        lock(&self.misread).take()
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the context pointer of our buffer types points to.
-pub(crate) struct TypeContext {
-    pub name: CString,
-    pub device: Device,
-    pub notes: Arc<Notes>,
-}
+use super::context::{TypeContext, WeightMemory};
+use super::kind::{interface, type_name};
+use super::notes::Notes;
 
 /// A buffer type that ggml can be given.
 struct OwnedType {

@@ -11,8 +11,8 @@ use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void};
 use std::rc::Rc;
 
-use super::cpu::CpuFunctions;
-use super::registry::Device;
+use super::functions::CpuFunctions;
+use super::handle::Device;
 
 struct State {
     inner: sys::ggml_backend_t,

@@ -12,85 +12,31 @@ use crate::sys::{self, raw};
 use std::ffi::{CStr, c_char, c_void};
 
 use super::backend;
-use super::cpu::{self, CpuFunctions};
-use super::registry::Device;
+use super::cpu;
+use super::functions::CpuFunctions;
+use super::handle::{Decorated, Device};
 
-/// What a decorated device wraps. It lives in the `context` of our device and registry objects, and for ever.
-pub(crate) struct Decorated {
-    inner: sys::ggml_backend_dev_t,
-    inner_registry: sys::ggml_backend_reg_t,
-    object: *mut raw::ggml_backend_device,
-    is_cpu: bool,
-    is_host: bool,
-    /// What the inner registry offers by name.
-    functions: CpuFunctions,
-}
-// SAFETY: the pointers are to objects that live for the whole process and are never written after `leak`;
-// ggml itself shares them between threads.
-unsafe impl Send for Decorated {}
-// SAFETY: as above.
-unsafe impl Sync for Decorated {}
-
-impl Decorated {
-    /// Wraps a device of ggml's, which lives for the whole process.
-    pub(super) fn leak(inner: sys::ggml_backend_dev_t) -> &'static Self {
-        let registry = Box::into_raw(Box::new(registry_object()));
-        // SAFETY: the inner device is alive, its layout the one that was linked; the boxes are leaked on
-        // purpose, so that the contexts can be set once all three exist.
-        unsafe {
-            let inner_registry = sys::ggml_backend_dev_backend_reg(inner);
-            let offered = &(*inner.cast::<raw::ggml_backend_device>()).iface;
-            let object = Box::into_raw(Box::new(device_object(offered, registry.cast())));
-            let decorated = Box::leak(Box::new(Self {
-                inner,
-                inner_registry,
-                object,
-                is_cpu: sys::ggml_backend_dev_type(inner) == sys::GGML_BACKEND_DEVICE_TYPE_CPU,
-                is_host: sys::ggml_backend_buft_is_host(sys::ggml_backend_dev_buffer_type(inner)),
-                functions: CpuFunctions::of(inner_registry),
-            }));
-            let context = std::ptr::from_ref::<Self>(decorated).cast_mut().cast::<c_void>();
-            (*object).context = context;
-            (*registry).context = context;
-            decorated
-        }
-    }
-
-    /// Our device.
-    pub fn handle(&self) -> sys::ggml_backend_dev_t {
-        self.object.cast()
-    }
-
-    /// Our registry entry.
-    pub(super) fn registry(&self) -> sys::ggml_backend_reg_t {
-        // SAFETY: the object lives for ever.
-        unsafe { (*self.object).reg }
-    }
-
-    pub(super) fn inner(&self) -> sys::ggml_backend_dev_t {
-        self.inner
-    }
-
-    pub(super) fn inner_registry(&self) -> sys::ggml_backend_reg_t {
-        self.inner_registry
-    }
-
-    pub(super) fn is_cpu(&self) -> bool {
-        self.is_cpu
-    }
-
-    /// Whether its own memory is host memory.
-    pub fn is_host(&self) -> bool {
-        self.is_host
-    }
-
-    pub fn functions(&self) -> &CpuFunctions {
-        &self.functions
-    }
-
-    pub(super) fn buffer_type(&self) -> sys::ggml_backend_buffer_type_t {
-        // SAFETY: the inner device lives for the whole process.
-        unsafe { sys::ggml_backend_dev_buffer_type(self.inner) }
+/// Wraps a device of ggml's, which lives for the whole process.
+pub(super) fn leak(inner: sys::ggml_backend_dev_t) -> &'static Decorated {
+    let registry = Box::into_raw(Box::new(registry_object()));
+    // SAFETY: the inner device is alive, its layout the one that was linked; the boxes are leaked on
+    // purpose, so that the contexts can be set once all three exist.
+    unsafe {
+        let inner_registry = sys::ggml_backend_dev_backend_reg(inner);
+        let offered = &(*inner.cast::<raw::ggml_backend_device>()).iface;
+        let object = Box::into_raw(Box::new(device_object(offered, registry.cast())));
+        let decorated = Box::leak(Box::new(Decorated {
+            inner,
+            inner_registry,
+            object,
+            is_cpu: sys::ggml_backend_dev_type(inner) == sys::GGML_BACKEND_DEVICE_TYPE_CPU,
+            is_host: sys::ggml_backend_buft_is_host(sys::ggml_backend_dev_buffer_type(inner)),
+            functions: CpuFunctions::of(inner_registry),
+        }));
+        let context = std::ptr::from_ref::<Decorated>(decorated).cast_mut().cast::<c_void>();
+        (*object).context = context;
+        (*registry).context = context;
+        decorated
     }
 }
 

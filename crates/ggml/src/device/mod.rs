@@ -1,6 +1,8 @@
 //! ggml's devices, decorated: an object of ours in front of each, which forwards everything but what concerns
 //! weights in our buffers and the graphs that use them.
 //!
+//! - `handle`: a device, as everything else names it
+//! - `functions`: what a registry offers by name alone
 //! - `registry`: one decorated device for each of ggml's, for the whole process
 //! - `decorated`: the device's functions
 //! - `backend`: those of a backend, and how its graphs reach an executor
@@ -9,8 +11,10 @@
 mod backend;
 mod cpu;
 mod decorated;
+mod functions;
+mod handle;
 mod registry;
 
-pub(crate) use cpu::{CpuFunctions, cpu_functions};
-pub use registry::Device;
-pub(crate) use registry::is_cpu_decorated;
+pub(crate) use cpu::cpu_functions;
+pub(crate) use functions::CpuFunctions;
+pub use handle::Device;

@@ -7,18 +7,12 @@
 
 use crate::error::LoadError;
 use crate::sys::{self, raw};
-use crate::system::{self, DeviceKind};
-use std::ffi::CStr;
-use std::fmt;
-use std::hash::{Hash, Hasher};
+use crate::system;
 use std::sync::{Mutex, PoisonError};
 
 use super::cpu;
-use super::decorated::Decorated;
-
-/// A device of ggml's that weights can be placed on. Cheap to copy; equal when it is the same device.
-#[derive(Clone, Copy)]
-pub struct Device(pub(super) &'static Decorated);
+use super::decorated;
+use super::handle::Device;
 
 static ALL: Mutex<Vec<Device>> = Mutex::new(Vec::new());
 
@@ -38,6 +32,13 @@ impl Device {
             return Err(LoadError::NoCpu);
         }
         Self::decorate(inner)
+    }
+
+    /// Whether ggml's CPU device has been decorated: once it was, everything in this process goes through
+    /// ours.
+    #[must_use]
+    pub fn is_cpu_decorated() -> bool {
+        find(|device| device.0.is_cpu()).is_some()
     }
 
     /// The GPUs that ggml found, in its order.
@@ -71,79 +72,15 @@ impl Device {
         if u32::try_from(found) != Ok(sys::API_VERSION) {
             return Err(LoadError::Interface { found: found.unsigned_abs(), expected: sys::API_VERSION });
         }
-        let device = Self(Decorated::leak(inner));
+        let device = Self(decorated::leak(inner));
         if device.0.is_cpu() {
             cpu::take_the_place_of(device.0);
         }
         all.push(device);
         Ok(device)
     }
-
-    /// Short name, as ggml gives it: `CPU`, `CUDA0`.
-    #[must_use]
-    pub fn name(self) -> String {
-        // SAFETY: the device is alive for the whole process and its name a static string.
-        unsafe { CStr::from_ptr(sys::ggml_backend_dev_name(self.0.inner())) }.to_string_lossy().into_owned()
-    }
-
-    /// What kind of device it is.
-    #[must_use]
-    pub fn kind(self) -> DeviceKind {
-        // SAFETY: the device is alive for the whole process.
-        DeviceKind::of(unsafe { sys::ggml_backend_dev_type(self.0.inner()) })
-    }
-
-    /// Whether what it computes with is memory of the host, so that [`crate::Bytes::Host`] can be bound
-    /// there.
-    #[must_use]
-    pub fn is_host(self) -> bool {
-        self.0.is_host()
-    }
-
-    /// Our device, for llama.cpp.
-    pub(crate) fn handle(self) -> sys::ggml_backend_dev_t {
-        self.0.handle()
-    }
-
-    /// ggml's device.
-    pub(crate) fn inner(self) -> sys::ggml_backend_dev_t {
-        self.0.inner()
-    }
-
-    /// The memory that the device prefers.
-    pub(crate) fn inner_buffer_type(self) -> sys::ggml_backend_buffer_type_t {
-        self.0.buffer_type()
-    }
-
-    /// What that offers.
-    pub(crate) fn inner_buffer_type_interface(self) -> raw::ggml_backend_buffer_type_i {
-        // SAFETY: a buffer type lives for the whole process, and its layout is the one that was linked.
-        unsafe { (*self.inner_buffer_type().cast::<raw::ggml_backend_buffer_type>()).iface }
-    }
 }
 
 fn find(wanted: impl Fn(&Device) -> bool) -> Option<Device> {
     ALL.lock().unwrap_or_else(PoisonError::into_inner).iter().find(|device| wanted(device)).copied()
-}
-
-/// Whether our device is in the place of ggml's CPU device in this process.
-pub(crate) fn is_cpu_decorated() -> bool {
-    find(|device| device.0.is_cpu()).is_some()
-}
-
-impl PartialEq for Device {
-    fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
-    }
-}
-impl Eq for Device {}
-impl Hash for Device {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        std::ptr::from_ref(self.0).hash(state);
-    }
-}
-impl fmt::Debug for Device {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Device({})", self.name())
-    }
 }

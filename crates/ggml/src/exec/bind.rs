@@ -8,14 +8,8 @@ use std::ffi::c_void;
 
 use super::operand::{plain_tensor, to_i64};
 use super::run::GraphRun;
-use super::whole::SlotBinding;
-
-/// Ids that the kernels of a device read.
-pub(super) struct DeviceIds {
-    buffer: DeviceBuffer,
-    /// What is in it.
-    content: Vec<i32>,
-}
+use super::scratch::DeviceIds;
+use super::slots::SlotBinding;
 
 /// A copy of a weight that points elsewhere.
 ///

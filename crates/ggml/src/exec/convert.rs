@@ -7,90 +7,65 @@
 //!
 //! Bits do not depend on it: blocks are converted one by one and by the same function.
 
+use super::graph::StreamedOp;
 use super::operand::{lay_out, plain_tensor, to_usize};
-use super::run::{GraphRun, Scratch, StreamedOp};
+use super::run::GraphRun;
+use super::scratch::{RowForm, Scratch};
 use crate::error::ExecError;
 use crate::sys;
 
 /// Fewer rows than this are not worth a call of their own.
 const FEWEST_ROWS: usize = 128;
 
-/// The input of one node in another type, until the graph ends or another input is converted.
-#[derive(Default)]
-pub(crate) struct Converted {
-    /// The tensor that was converted, and into what.
-    of: Option<(usize, sys::ggml_type)>,
-    /// Its rows, one after the other. Blocks of these types are made of whole words of four bytes.
-    pub(super) words: Vec<f32>,
-    pub(super) form: RowForm,
-}
-
-/// How one row looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct RowForm {
-    pub ty: sys::ggml_type,
-    /// Words of four bytes in a row.
-    pub words: usize,
-}
-
-impl Converted {
-    /// What was converted is of a graph that is over.
-    pub fn forget(&mut self) {
-        self.of = None;
-    }
-}
-
-impl GraphRun<'_> {
-    /// Converts the input of a `MUL_MAT_ID`, unless that was done or does not pay. True when
-    /// `scratch.converted` holds it: row `token × broadcast + slot` of the input at that position.
-    pub(super) fn convert_input(&mut self, op: StreamedOp, rows: usize) -> Result<bool, ExecError> {
-        let node = self.node(op.node);
-        // SAFETY: node and operands are alive; the table of CPU kernels covers all types.
-        let (input, columns, ty) = unsafe {
-            let input = (*node).src[1];
-            let kernels = sys::ggml_get_type_traits_cpu((*(*node).src[0]).type_);
-            if kernels.is_null() {
-                return Ok(false);
-            }
-            (input, to_usize((*input).ne[0])?, (*kernels).vec_dot_type)
-        };
-        let of = (input as usize, ty);
-        if self.scratch.converted.of == Some(of) {
-            return Ok(true);
-        }
-        let Some(form) = row_form(ty, columns) else { return Ok(false) };
-        // SAFETY: as above.
-        let contiguous = unsafe { sys::ggml_is_contiguous(input) };
-        if rows < FEWEST_ROWS || !contiguous {
+/// Converts the input of a `MUL_MAT_ID`, unless that was done or does not pay. True when
+/// `scratch.converted` holds it: row `token × broadcast + slot` of the input at that position.
+pub(super) fn convert_input(run: &mut GraphRun<'_>, op: StreamedOp, rows: usize) -> Result<bool, ExecError> {
+    let node = run.graph().node(op.node);
+    // SAFETY: node and operands are alive; the table of CPU kernels covers all types.
+    let (input, columns, ty) = unsafe {
+        let input = (*node).src[1];
+        let kernels = sys::ggml_get_type_traits_cpu((*(*node).src[0]).type_);
+        if kernels.is_null() {
             return Ok(false);
         }
-        let Scratch { converted, tensors, nodes, .. } = &mut *self.scratch;
-        converted.words.resize(converted.words.len().max(rows * form.words), 0.0);
-        tensors.clear();
-        nodes.clear();
-        // No reallocation below: the tensors point at each other.
-        tensors.reserve_exact(2);
-        // SAFETY: the input is alive and contiguous, so that it is `rows` rows of `columns` floats; the
-        // result has room for as many rows of `form`.
-        unsafe {
-            let mut source = plain_tensor(input, (*input).data.cast());
-            lay_out(&mut source, [columns, rows, 1])?;
-            let mut result = plain_tensor(input, converted.words.as_mut_ptr().cast());
-            (result.type_, result.flags) = (ty, (*node).flags);
-            lay_out(&mut result, [columns, rows, 1])?;
-            result.op = sys::GGML_OP_CPY;
-            let base = tensors.as_mut_ptr();
-            result.src = [std::ptr::null_mut(); 10];
-            result.src[0] = base;
-            tensors.extend([source, result]);
-            nodes.push(base.add(1));
-        }
-        self.compute_planned()?;
-        let converted = &mut self.scratch.converted;
-        converted.of = Some(of);
-        converted.form = form;
-        Ok(true)
+        (input, to_usize((*input).ne[0])?, (*kernels).vec_dot_type)
+    };
+    let of = (input as usize, ty);
+    if run.scratch.converted.of == Some(of) {
+        return Ok(true);
     }
+    let Some(form) = row_form(ty, columns) else { return Ok(false) };
+    // SAFETY: as above.
+    let contiguous = unsafe { sys::ggml_is_contiguous(input) };
+    if rows < FEWEST_ROWS || !contiguous {
+        return Ok(false);
+    }
+    let Scratch { converted, tensors, nodes, .. } = &mut *run.scratch;
+    converted.words.resize(converted.words.len().max(rows * form.words), 0.0);
+    tensors.clear();
+    nodes.clear();
+    // No reallocation below: the tensors point at each other.
+    tensors.reserve_exact(2);
+    // SAFETY: the input is alive and contiguous, so that it is `rows` rows of `columns` floats; the
+    // result has room for as many rows of `form`.
+    unsafe {
+        let mut source = plain_tensor(input, (*input).data.cast());
+        lay_out(&mut source, [columns, rows, 1])?;
+        let mut result = plain_tensor(input, converted.words.as_mut_ptr().cast());
+        (result.type_, result.flags) = (ty, (*node).flags);
+        lay_out(&mut result, [columns, rows, 1])?;
+        result.op = sys::GGML_OP_CPY;
+        let base = tensors.as_mut_ptr();
+        result.src = [std::ptr::null_mut(); 10];
+        result.src[0] = base;
+        tensors.extend([source, result]);
+        nodes.push(base.add(1));
+    }
+    run.compute_planned()?;
+    let converted = &mut run.scratch.converted;
+    converted.of = Some(of);
+    converted.form = form;
+    Ok(true)
 }
 
 /// The form of rows of `columns` numbers of a type; `None` where it has none that can be made here.

@@ -7,7 +7,7 @@
 //! - [`GraphRun::run_rows`]: only the rows of some experts, gathered and scattered, so that experts can be
 //!   computed as their bytes land; all rows of an expert go in one group, because ggml picks its kernel by
 //!   their number;
-//! - [`GraphRun::run_chain`]: all nodes of an expert layer for the experts whose bytes are there;
+//! - [`ExpertChain::run`]: all nodes of an expert layer for the experts whose bytes are there;
 //! - [`GraphRun::run_dense`]: a `MUL_MAT` with its weight elsewhere.
 //!
 //! Rows and chains read and write the graph's own tensors, which only host memory allows: a device refuses
@@ -19,19 +19,25 @@ mod bind;
 mod chain;
 mod convert;
 mod copies;
+mod graph;
+mod ids;
 mod memory;
 mod operand;
 mod router;
 mod rows;
 mod run;
+mod scratch;
+mod slots;
 mod upload;
 mod whole;
 
 pub use attach::DeviceExecutor;
 pub use chain::{ChainRow, ExpertChain};
-pub use router::MatMul;
+pub use graph::{Graph, MatMul, StreamedKind, StreamedOp, WeightId};
+pub use ids::MoeIds;
 pub use rows::RowGroup;
-pub use run::{Executor, GraphRun, StreamedKind, StreamedOp, WeightId};
-pub(crate) use run::{STATUS_ABORTED, STATUS_FAILED, STATUS_OK, Scratch};
+pub use run::{Executor, GraphRun};
+pub(crate) use run::{STATUS_ABORTED, STATUS_FAILED, STATUS_OK};
+pub(crate) use scratch::Scratch;
+pub use slots::SlotBinding;
 pub use upload::{HostMemory, Uploader};
-pub use whole::{MoeIds, SlotBinding};

@@ -1,75 +1,19 @@
-//! Routers: which nodes choose experts, and asking the next layer's router early.
+//! Asking the next layer's router early.
 
+use super::graph::{Graph, MatMul};
 use super::memory::{is_host, require_host};
 use super::operand::{lay_out, plain_tensor, to_usize};
-use super::run::{GraphRun, Scratch, StreamedKind, StreamedOp, WeightId};
+use super::run::GraphRun;
+use super::scratch::Scratch;
 use crate::error::ExecError;
 use crate::sys;
 
-/// A `MUL_MAT` with a resident matrix.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MatMul {
-    /// Index in the graph.
-    pub node: usize,
-    /// Its matrix.
-    pub weight: WeightId,
-}
-
-impl GraphRun<'_> {
-    /// All `MUL_MAT_ID` nodes, streamed or not, in order.
-    #[must_use]
-    pub fn expert_ops(&self) -> Vec<StreamedOp> {
-        (0..self.len())
-            .filter_map(|node| {
-                // SAFETY: `node` is below n_nodes and every node is alive.
-                unsafe {
-                    let tensor = self.node(node);
-                    ((*tensor).op == sys::GGML_OP_MUL_MAT_ID).then(|| StreamedOp {
-                        node,
-                        weight: WeightId((*tensor).src[0] as usize),
-                        kind: StreamedKind::Experts,
-                        ids: (*tensor).src[2] as usize,
-                    })
-                }
-            })
-            .collect()
-    }
-
-    /// All `MUL_MAT` nodes with a weight as matrix, in order.
-    #[must_use]
-    pub fn matmuls(&self) -> Vec<MatMul> {
-        (0..self.len())
-            .filter_map(|node| {
-                // SAFETY: `node` is below n_nodes; nodes and their operands are alive.
-                unsafe {
-                    let tensor = self.node(node);
-                    if (*tensor).op != sys::GGML_OP_MUL_MAT {
-                        return None;
-                    }
-                    let weight = (*tensor).src[0];
-                    ((*weight).op == sys::GGML_OP_NONE)
-                        .then_some(MatMul { node, weight: WeightId(weight as usize) })
-                }
-            })
-            .collect()
-    }
-
-    /// The name of the weight of a node.
-    #[must_use]
-    pub fn matrix_name(&self, matmul: MatMul) -> String {
-        self.weight_name(StreamedOp {
-            node: matmul.node,
-            weight: matmul.weight,
-            kind: StreamedKind::Dense,
-            ids: 0,
-        })
-    }
-
+impl MatMul {
     /// Whether the input of a product with a resident matrix is the product of something normalised with the
     /// weights of its norm, as `lookahead` can exchange them.
     #[must_use]
-    pub fn is_normalised(&self, matmul: MatMul) -> bool {
-        let node = self.node(matmul.node);
+    pub fn is_normalised(self, graph: Graph<'_>) -> bool {
+        let node = graph.node(self.node);
         // SAFETY: node and operands are alive; `norm_weights` checks what it reads.
         unsafe {
             let weight = &*(*node).src[0];
@@ -78,24 +22,24 @@ impl GraphRun<'_> {
         }
     }
 
-    /// Applies the matrices of `later` to the input of `now`, which must have been computed and not yet been
-    /// overwritten: the scores of later routers for the hidden state of today, each `tokens` rows of one
-    /// score per expert. Where the inputs are normalised with weights of their own, those of `now` are
-    /// exchanged for those of the later one.
+    /// Applies the matrices of `later` to the input of this one, which must have been computed and not yet
+    /// been overwritten: the scores of later routers for the hidden state of today, each `tokens` rows of one
+    /// score per expert. Where the inputs are normalised with weights of their own, its own are exchanged for
+    /// those of the later one.
     ///
     /// # Errors
     /// [`ExecError::Misuse`] when the shapes do not fit each other.
-    pub fn lookahead(&mut self, now: MatMul, later: &[MatMul]) -> Result<Vec<Vec<f32>>, ExecError> {
-        let now = self.node(now.node);
-        let later: Vec<_> = later.iter().map(|matmul| self.node(matmul.node)).collect();
-        self.scratch.input.clear();
+    pub fn lookahead(self, run: &mut GraphRun<'_>, later: &[MatMul]) -> Result<Vec<Vec<f32>>, ExecError> {
+        let now = run.graph().node(self.node);
+        let later: Vec<_> = later.iter().map(|matmul| run.graph().node(matmul.node)).collect();
+        run.scratch.input.clear();
         let mut shapes = Vec::with_capacity(later.len());
         for next in &later {
             // SAFETY: both nodes and their operands are alive.
-            shapes.push(unsafe { router_input(now, *next, &mut self.scratch.input)? });
+            shapes.push(unsafe { router_input(now, *next, &mut run.scratch.input)? });
         }
         let total = shapes.iter().map(|shape| shape.tokens * shape.scores).sum();
-        let Scratch { input, output, tensors, nodes, routers, .. } = &mut *self.scratch;
+        let Scratch { input, output, tensors, nodes, routers, .. } = &mut *run.scratch;
         output.resize(output.len().max(total), 0.0);
         tensors.clear();
         nodes.clear();
@@ -123,8 +67,8 @@ impl GraphRun<'_> {
             from += shape.columns * shape.tokens;
             to += shape.scores * shape.tokens;
         }
-        self.compute_planned()?;
-        let mut rest = self.scratch.output.as_slice();
+        run.compute_planned()?;
+        let mut rest = run.scratch.output.as_slice();
         Ok(shapes
             .iter()
             .map(|shape| {

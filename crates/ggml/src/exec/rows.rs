@@ -1,11 +1,13 @@
 //! Running some rows of a `MUL_MAT_ID`: gather inputs, one small node per group, scatter results.
 
 use super::bind::bind_slots;
-use super::convert::RowForm;
+use super::convert::convert_input;
+use super::graph::{StreamedKind, StreamedOp};
 use super::memory::require_host;
 use super::operand::{in_range, lay_out, plain_tensor, to_usize};
-use super::run::{GraphRun, Scratch, StreamedKind, StreamedOp};
-use super::whole::SlotBinding;
+use super::run::GraphRun;
+use super::scratch::{RowForm, Scratch};
+use super::slots::SlotBinding;
 use crate::error::ExecError;
 use crate::sys;
 
@@ -42,7 +44,7 @@ impl GraphRun<'_> {
     /// As [`Self::run_bound`].
     pub fn run_rows(&mut self, op: StreamedOp, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
         let shape = rows_shape(self, op)?;
-        let slice = self.slice_bytes(op);
+        let slice = self.graph().slice_bytes(op);
         for group in groups {
             if !group.binding.holds(slice) {
                 return Err(ExecError::Misuse(format!(
@@ -57,7 +59,7 @@ impl GraphRun<'_> {
                 return Err(ExecError::Misuse("a slot number is out of range".to_owned()));
             }
         }
-        let converted = self.convert_input(op, shape.tokens * shape.broadcast)?;
+        let converted = convert_input(self, op, shape.tokens * shape.broadcast)?;
         let form = if converted {
             self.gather_converted(shape, groups)?;
             self.scratch.converted.form
@@ -71,7 +73,7 @@ impl GraphRun<'_> {
     }
 
     fn gather(&mut self, op: StreamedOp, shape: RowsShape, groups: &[RowGroup<'_>]) -> Result<(), ExecError> {
-        let node = self.node(op.node);
+        let node = self.graph().node(op.node);
         self.scratch.input.clear();
         for pair in groups.iter().flat_map(|group| group.pairs) {
             let (token, slot) = shape.split(*pair)?;
@@ -107,7 +109,7 @@ impl GraphRun<'_> {
         form: RowForm,
         groups: &[RowGroup<'_>],
     ) -> Result<(), ExecError> {
-        let node = self.node(op.node);
+        let node = self.graph().node(op.node);
         let total: usize = groups.iter().map(|group| group.pairs.len()).sum();
         let mut weights = Vec::with_capacity(groups.len());
         for group in groups.iter().filter(|group| !group.pairs.is_empty()) {
@@ -191,7 +193,7 @@ impl RowsShape {
 }
 
 fn rows_shape(run: &GraphRun<'_>, op: StreamedOp) -> Result<RowsShape, ExecError> {
-    let node = run.node(op.node);
+    let node = run.graph().node(op.node);
     // SAFETY: node and operands are alive.
     unsafe {
         let input = &*(*node).src[1];
@@ -224,7 +226,7 @@ fn result_row(
     pair: u32,
 ) -> Result<*mut f32, ExecError> {
     let (token, slot) = shape.split(pair)?;
-    let node = run.node(op.node);
+    let node = run.graph().node(op.node);
     // SAFETY: the result of a MUL_MAT_ID has shape [rows, used, tokens]; both indices were checked.
     Ok(unsafe { (*node).data.cast::<u8>().add(token * (*node).nb[2] + slot * (*node).nb[1]).cast::<f32>() })
 }

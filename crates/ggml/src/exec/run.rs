@@ -3,13 +3,13 @@
 use crate::device::Device;
 use crate::error::ExecError;
 use crate::sys::{self, raw};
-use std::ffi::{CStr, c_int};
+use std::ffi::c_int;
 use std::ops::Range;
 
 use super::between::BetweenNodes;
+use super::graph::Graph;
 use super::operand::to_int;
-use super::{bind, chain, convert, copies};
-use crate::buffer::is_streamed;
+use super::scratch::Scratch;
 
 /// `enum ggml_status` of success, as a plain int.
 pub(crate) const STATUS_OK: c_int = 0;
@@ -36,53 +36,11 @@ pub trait Executor: Send {
     fn end_step(&mut self, _ok: bool) {}
 }
 
-/// Identifies a streamed weight as long as its model lives.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct WeightId(pub(super) usize);
-
-/// What a node does with its streamed weight.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum StreamedKind {
-    /// `MUL_MAT_ID`: a stack of experts, chosen by ids.
-    Experts,
-    /// `MUL_MAT`: one matrix.
-    Dense,
-    /// Any other operation: it cannot be streamed.
-    Unsupported,
-}
-
-/// A node with a streamed weight.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct StreamedOp {
-    /// Index in the graph.
-    pub node: usize,
-    /// The weight.
-    pub weight: WeightId,
-    /// The operation.
-    pub kind: StreamedKind,
-    /// Identifies the ids operand: nodes with equal values choose the same experts. 0 without one.
-    pub ids: usize,
-}
-
-/// Memory reused from call to call.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    pub(super) input: Vec<f32>,
-    pub(super) output: Vec<f32>,
-    pub(super) slots: Vec<i32>,
-    pub(super) tensors: Vec<sys::ggml_tensor>,
-    pub(super) nodes: Vec<*mut sys::ggml_tensor>,
-    pub(super) converted: convert::Converted,
-    pub(super) routers: copies::RouterCopies,
-    pub(super) chain: chain::ChainScratch,
-    pub(super) ids: Option<bind::DeviceIds>,
-}
-
 /// One graph in execution.
 pub struct GraphRun<'a> {
     inner: sys::ggml_backend_t,
     device: Device,
-    graph: *mut raw::ggml_cgraph,
+    graph: Graph<'a>,
     pub(super) scratch: &'a mut Scratch,
     between: &'a BetweenNodes,
 }
@@ -99,7 +57,15 @@ impl<'a> GraphRun<'a> {
         between: &'a BetweenNodes,
     ) -> Self {
         scratch.converted.forget();
+        // SAFETY: the caller's promise.
+        let graph = unsafe { Graph::new(graph) };
         Self { inner, device, graph, scratch, between }
+    }
+
+    /// Its nodes.
+    #[must_use]
+    pub fn graph(&self) -> Graph<'a> {
+        self.graph
     }
 
     /// The device that computes.
@@ -119,75 +85,6 @@ impl<'a> GraphRun<'a> {
         self.inner
     }
 
-    /// Number of nodes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        // SAFETY: the graph is alive (`new`).
-        usize::try_from(unsafe { (*self.graph).n_nodes }).unwrap_or(0)
-    }
-
-    /// Whether there is nothing to do.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// All nodes that use a streamed weight, in order.
-    #[must_use]
-    pub fn streamed(&self) -> Vec<StreamedOp> {
-        (0..self.len())
-            .filter_map(|node| {
-                // SAFETY: `node` is below n_nodes and every node is alive (`new`).
-                unsafe {
-                    let tensor = self.node(node);
-                    let weight = (*tensor).src[0];
-                    if !is_streamed(weight) {
-                        return None;
-                    }
-                    let kind = match (*tensor).op {
-                        sys::GGML_OP_MUL_MAT_ID => StreamedKind::Experts,
-                        sys::GGML_OP_MUL_MAT => StreamedKind::Dense,
-                        _ => StreamedKind::Unsupported,
-                    };
-                    let ids = match kind {
-                        StreamedKind::Experts => (*tensor).src[2] as usize,
-                        StreamedKind::Dense | StreamedKind::Unsupported => 0,
-                    };
-                    Some(StreamedOp { node, weight: WeightId(weight as usize), kind, ids })
-                }
-            })
-            .collect()
-    }
-
-    /// The name of a streamed weight, as in the GGUF.
-    #[must_use]
-    pub fn weight_name(&self, op: StreamedOp) -> String {
-        // SAFETY: a StreamedOp comes from this graph; its weight is alive and its name NUL-terminated.
-        unsafe { CStr::from_ptr((*(*self.node(op.node)).src[0]).name.as_ptr()) }
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    /// The name of the operation of a node, for messages.
-    #[must_use]
-    pub fn op_name(&self, node: usize) -> String {
-        // SAFETY: ggml returns a static string for every operation of a live node.
-        unsafe { CStr::from_ptr(sys::ggml_op_desc(self.node(node))) }.to_string_lossy().into_owned()
-    }
-
-    /// Bytes of one expert's slice (or of the whole matrix of a dense weight).
-    #[must_use]
-    pub fn slice_bytes(&self, op: StreamedOp) -> usize {
-        // SAFETY: the weight of a StreamedOp is alive.
-        unsafe {
-            let weight = (*self.node(op.node)).src[0];
-            match op.kind {
-                StreamedKind::Experts => (*weight).nb[2],
-                StreamedKind::Dense | StreamedKind::Unsupported => sys::ggml_nbytes(weight),
-            }
-        }
-    }
-
     /// Runs nodes as they are; a device may still be computing them when this returns.
     ///
     /// # Errors
@@ -196,12 +93,12 @@ impl<'a> GraphRun<'a> {
         if range.is_empty() {
             return Ok(());
         }
-        if range.end > self.len() {
-            return Err(ExecError::Misuse(format!("nodes {range:?} of a graph of {}", self.len())));
+        if range.end > self.graph.len() {
+            return Err(ExecError::Misuse(format!("nodes {range:?} of a graph of {}", self.graph.len())));
         }
         let (first, end) = (to_int(range.start)?, to_int(range.end)?);
         // SAFETY: the range lies in the live graph; the view borrows its node list for this call only.
-        let mut view = unsafe { raw::ggml_graph_view(self.graph, first, end) };
+        let mut view = unsafe { raw::ggml_graph_view(self.graph.raw(), first, end) };
         self.compute(&mut view)
     }
 
@@ -235,7 +132,7 @@ impl<'a> GraphRun<'a> {
     pub(super) fn compute_planned(&mut self) -> Result<(), ExecError> {
         // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in
         // scratch.
-        let mut graph = unsafe { raw::ggml_graph_view(self.graph, 0, 0) };
+        let mut graph = unsafe { raw::ggml_graph_view(self.graph.raw(), 0, 0) };
         graph.nodes = self.scratch.nodes.as_mut_ptr();
         graph.n_nodes = to_int(self.scratch.nodes.len())?;
         self.compute(&mut graph)
@@ -248,12 +145,5 @@ impl<'a> GraphRun<'a> {
             sys::ggml_backend_graph_compute_async(self.inner, (&raw mut *graph).cast::<sys::ggml_cgraph>())
         };
         if status == STATUS_OK { Ok(()) } else { Err(ExecError::Backend(status)) }
-    }
-
-    /// A node by index.
-    pub(super) fn node(&self, index: usize) -> *mut sys::ggml_tensor {
-        assert!(index < self.len(), "node {index} of a graph of {}", self.len());
-        // SAFETY: the index was checked and the node list is alive (`new`).
-        unsafe { *(*self.graph).nodes.add(index) }
     }
 }

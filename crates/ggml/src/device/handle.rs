@@ -1,0 +1,129 @@
+//! A decorated device of ggml's, as everything else names it.
+
+use crate::sys::{self, raw};
+use crate::system::DeviceKind;
+use std::ffi::CStr;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use super::functions::CpuFunctions;
+
+/// What a decorated device wraps. It lives in the `context` of our device and registry objects, and for ever.
+pub(crate) struct Decorated {
+    pub(super) inner: sys::ggml_backend_dev_t,
+    pub(super) inner_registry: sys::ggml_backend_reg_t,
+    pub(super) object: *mut raw::ggml_backend_device,
+    pub(super) is_cpu: bool,
+    pub(super) is_host: bool,
+    /// What the inner registry offers by name.
+    pub(super) functions: CpuFunctions,
+}
+// SAFETY: the pointers are to objects that live for the whole process and are never written after
+// `decorated::leak`; ggml itself shares them between threads.
+unsafe impl Send for Decorated {}
+// SAFETY: as above.
+unsafe impl Sync for Decorated {}
+
+impl Decorated {
+    /// Our device.
+    pub fn handle(&self) -> sys::ggml_backend_dev_t {
+        self.object.cast()
+    }
+
+    /// Our registry entry.
+    pub(super) fn registry(&self) -> sys::ggml_backend_reg_t {
+        // SAFETY: the object lives for ever.
+        unsafe { (*self.object).reg }
+    }
+
+    pub(super) fn inner(&self) -> sys::ggml_backend_dev_t {
+        self.inner
+    }
+
+    pub(super) fn inner_registry(&self) -> sys::ggml_backend_reg_t {
+        self.inner_registry
+    }
+
+    pub(super) fn is_cpu(&self) -> bool {
+        self.is_cpu
+    }
+
+    /// Whether its own memory is host memory.
+    pub fn is_host(&self) -> bool {
+        self.is_host
+    }
+
+    pub fn functions(&self) -> &CpuFunctions {
+        &self.functions
+    }
+
+    pub(super) fn buffer_type(&self) -> sys::ggml_backend_buffer_type_t {
+        // SAFETY: the inner device lives for the whole process.
+        unsafe { sys::ggml_backend_dev_buffer_type(self.inner) }
+    }
+}
+
+/// A device of ggml's that weights can be placed on. Cheap to copy; equal when it is the same device.
+#[derive(Clone, Copy)]
+pub struct Device(pub(super) &'static Decorated);
+
+impl Device {
+    /// Short name, as ggml gives it: `CPU`, `CUDA0`.
+    #[must_use]
+    pub fn name(self) -> String {
+        // SAFETY: the device is alive for the whole process and its name a static string.
+        unsafe { CStr::from_ptr(sys::ggml_backend_dev_name(self.0.inner())) }.to_string_lossy().into_owned()
+    }
+
+    /// What kind of device it is.
+    #[must_use]
+    pub fn kind(self) -> DeviceKind {
+        // SAFETY: the device is alive for the whole process.
+        DeviceKind::of(unsafe { sys::ggml_backend_dev_type(self.0.inner()) })
+    }
+
+    /// Whether what it computes with is memory of the host, so that [`crate::Bytes::Host`] can be bound
+    /// there.
+    #[must_use]
+    pub fn is_host(self) -> bool {
+        self.0.is_host()
+    }
+
+    /// Our device, for llama.cpp.
+    pub(crate) fn handle(self) -> sys::ggml_backend_dev_t {
+        self.0.handle()
+    }
+
+    /// ggml's device.
+    pub(crate) fn inner(self) -> sys::ggml_backend_dev_t {
+        self.0.inner()
+    }
+
+    /// The memory that the device prefers.
+    pub(crate) fn inner_buffer_type(self) -> sys::ggml_backend_buffer_type_t {
+        self.0.buffer_type()
+    }
+
+    /// What that offers.
+    pub(crate) fn inner_buffer_type_interface(self) -> raw::ggml_backend_buffer_type_i {
+        // SAFETY: a buffer type lives for the whole process, and its layout is the one that was linked.
+        unsafe { (*self.inner_buffer_type().cast::<raw::ggml_backend_buffer_type>()).iface }
+    }
+}
+
+impl PartialEq for Device {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+impl Eq for Device {}
+impl Hash for Device {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::ptr::from_ref(self.0).hash(state);
+    }
+}
+impl fmt::Debug for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Device({})", self.name())
+    }
+}
