@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build man test test-own test-scripts test-clients lint fmt-check clippy fuzz-check sanitize deny tidy docs clean bootstrap
+.PHONY: help demo build man test test-own test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -29,6 +29,7 @@ help:
 	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
+	@echo 'make fuzz     every fuzz target for a minute (Linux)'
 	@echo 'make sanitize the tests of the crate for disks and memory under AddressSanitizer (Linux)'
 	@echo 'make deny     licences and sources of dependencies; needs cargo-deny'
 	@echo 'make clean    remove everything that was built'
@@ -77,6 +78,10 @@ clippy: bootstrap
 # Stable Rust checks the fuzz targets, which a nightly one runs; they are a workspace of their own.
 fuzz-check: bootstrap
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz $(CARGO_FLAGS)
+
+# Every target for a minute.
+fuzz: bootstrap
+	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/fuzz.sh $(FUZZ_SECONDS)
 
 sanitize: bootstrap
 	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/sanitize.sh

@@ -38,9 +38,6 @@ enum Call {
         nth: usize,
         ok: bool,
     },
-    ReleaseLoading {
-        nth: usize,
-    },
     /// The n-th pin held.
     Unpin {
         nth: usize,
@@ -67,7 +64,6 @@ fn call() -> impl Strategy<Value = Call> {
         ),
         2 => (layer, 0..EXPERTS).prop_map(|(layer, expert)| Call::Prefetch { layer, expert }),
         6 => (any::<usize>(), prop::bool::weighted(0.85)).prop_map(|(nth, ok)| Call::Complete { nth, ok }),
-        1 => any::<usize>().prop_map(|nth| Call::ReleaseLoading { nth }),
         7 => any::<usize>().prop_map(|nth| Call::Unpin { nth }),
         2 => (1..3_u64).prop_map(|tokens| Call::Advance { tokens }),
         1 => (0..9_u32).prop_map(|keep| Call::Shrink { keep }),
@@ -333,19 +329,10 @@ impl Rig {
             Call::Complete { nth, ok } if !loading.is_empty() => {
                 self.complete(loading[nth % loading.len()], *ok)
             }
-            Call::ReleaseLoading { nth } if !loading.is_empty() => {
-                let slot = loading[nth % loading.len()];
-                let released = self.both(|cache| cache.release_loading(slot));
-                assert_eq!(released, self.model.cell(slot).pins == 0);
-                if released {
-                    let key = self.model.key_of(slot);
-                    self.model.cells.remove(&key);
-                }
-            }
             Call::Unpin { nth } if !self.model.pins.is_empty() => self.unpin(nth % self.model.pins.len()),
             Call::Advance { tokens } => self.model.now += tokens,
             Call::Shrink { keep } => self.shrink(*keep),
-            Call::Complete { .. } | Call::ReleaseLoading { .. } | Call::Unpin { .. } => {}
+            Call::Complete { .. } | Call::Unpin { .. } => {}
         }
         self.model.check(&self.cache);
     }

@@ -39,7 +39,7 @@ const RULES: [Rule; 9] = [
         may_use: &["hypura-core", "hypura-engine", "hypura-store", "hypura-server"],
         tests_may_use: &[],
     },
-    Rule { package: "hypura-fuzz", may_use: &["hypura-core"], tests_may_use: &[] },
+    Rule { package: "hypura-fuzz", may_use: &["hypura-core", "hypura-store"], tests_may_use: &[] },
     Rule { package: "xtask", may_use: &[], tests_may_use: &[] },
 ];
 
@@ -174,6 +174,7 @@ mod tests {
             ("hypura-engine", "hypura-storage"),
             ("hypura-engine", "hypura-ggml"),
             ("hypura-fuzz", "hypura-core"),
+            ("hypura-fuzz", "hypura-store"),
         ];
         for from in &RULES {
             for to in &RULES {

@@ -345,21 +345,6 @@ impl ExpertCache {
         }
     }
 
-    /// Takes back a Loading slot whose read was never started or was cancelled; nothing may write to it any
-    /// more. Refused (`false`) while the slot is pinned or is not Loading.
-    pub fn release_loading(&mut self, slot: SlotId) -> bool {
-        let cell = &self.slots[slot.index()];
-        match cell.state {
-            State::Loading(key) if cell.pins == 0 => {
-                self.loading -= 1;
-                self.policy.remove(key, slot);
-                self.release(key, slot);
-                true
-            }
-            _ => false,
-        }
-    }
-
     fn release(&mut self, key: ExpertKey, slot: SlotId) {
         self.slots[slot.index()] = Slot::FREE;
         self.of_key.remove(&key);

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Every fuzz target for a while, with AddressSanitizer.
+#
+# Usage: fuzz.sh [SECONDS]   so long each, 60 by default
+#
+# The stable compiler knows the switches but does not offer them: RUSTC_BOOTSTRAP unlocks them, so that nothing but the
+# pinned toolchain is needed, and no cargo-fuzz. What a target has learnt stays in its corpus; an input that fails is
+# kept and named.
+set -eu
+cd "$(dirname "$0")/.."
+seconds=${1:-60}
+target_dir=${CARGO_TARGET_DIR:-target}/fuzz
+host=$(./scripts/cargo.sh -vV | sed -n 's/^host: //p')
+
+# What cargo-fuzz passes: coverage that libFuzzer is guided by.
+coverage='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
+    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares'
+export RUSTC_BOOTSTRAP=1
+RUSTFLAGS="-Zsanitizer=address -Ccodegen-units=1 --cfg fuzzing $(echo $coverage)"
+export RUSTFLAGS
+./scripts/cargo.sh build --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$target_dir" ${CARGO_FLAGS:-}
+
+for source in fuzz/fuzz_targets/*.rs; do
+    name=$(basename "$source" .rs)
+    corpus=$target_dir/corpus/$name
+    failed=$target_dir/failed/$name
+    mkdir -p "$corpus" "$failed"
+    log=$target_dir/$name.log
+    if "$target_dir/$host/release/$name" -max_total_time="$seconds" -rss_limit_mb=1024 -timeout=10 \
+        -print_final_stats=1 -artifact_prefix="$failed/" "$corpus" >"$log" 2>&1; then
+        runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+        printf '%-12s %s runs in %s s, nothing found\n' "$name" "$runs" "$seconds"
+    else
+        tail -40 "$log"
+        printf '%s FAILED: the input is in %s, all output in %s\n' "$name" "$failed" "$log" >&2
+        exit 1
+    fi
+done
