@@ -1,6 +1,8 @@
 //! What a projector would take, found out without its weights being read.
 
-use super::{MediaError, Reason, c_path, ffi, init};
+use super::border::{c_path, init};
+use super::error::{MediaError, Reason};
+use super::ffi;
 use std::path::Path;
 
 /// What a projector takes and can do.

@@ -1,6 +1,7 @@
 //! Decoded pictures and sounds, as mtmd takes them.
 
-use super::{MediaError, Reason, ffi};
+use super::error::{MediaError, Reason};
+use super::ffi;
 use std::ffi::CString;
 use std::ptr::NonNull;
 
