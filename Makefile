@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build man test test-own test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
+.PHONY: help demo build man test test-own test-gpu test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -27,6 +27,7 @@ help:
 	@echo 'make build    the hypura program, in $(TARGET_DIR)/release; GPU=vulkan, cuda or none instead of what is found'
 	@echo 'make man      manual pages and shell completions, in $(TARGET_DIR)/man and $(TARGET_DIR)/completions'
 	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
+	@echo 'make test-gpu  the tests of GPUs, with GPU=vulkan on a software driver where there is none; part of `make test` there'
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
 	@echo 'make fuzz     every fuzz target for a minute (Linux)'
@@ -56,6 +57,18 @@ test: test-own
 # Without the clients, for who runs all of those next.
 test-own: bootstrap test-scripts
 	$(CARGO) test --release --workspace $(FEATURES) $(CARGO_FLAGS)
+	$(if $(FEATURES),$(GPU_TEST) --skip alone_)
+	$(if $(FEATURES),$(GPU_TEST) alone_)
+
+# The GPU suite alone: `make test-gpu GPU=vulkan` runs it on a software driver where there is no GPU.
+test-gpu: bootstrap
+	$(GPU_TEST) --skip alone_
+	$(GPU_TEST) alone_
+
+# On the first device of Vulkan's list: ggml leaves software drivers out unless they are named. The second run is of
+# what needs a process in which nothing was decorated.
+GPU_TEST = GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} timeout 900 \
+	$(CARGO) test --release $(FEATURES) -p hypura-engine --test gpu $(CARGO_FLAGS) -- --ignored --test-threads 1
 
 test-scripts:
 	sh scripts/tests/bootstrap.sh

@@ -59,7 +59,7 @@ proptest! {
         let bytes = |part: f64| ((shape.total_bytes() + 900_000) as f64 * part) as u64;
         let pools = devices.iter().fold(Pools::host(bytes(host)), |pools, part| pools.with_device(bytes(*part)));
         // Experts go to devices all together or not at all.
-        let experts = experts && layers >= shape.layers;
+        let experts = experts && layers >= Homes::most_layers(&shape);
         let constraints = Constraints {
             residency,
             cache: percent.map(CacheSize::Percent),
@@ -104,7 +104,7 @@ fn layers_on_a_device_leave_the_host_to_experts() {
     let layout = ExpertLayout::new(&shape);
     let pools = Pools::host(6 << 30).with_device(8 << 30);
     let alone = fill(&shape, &layout, &constraints(&shape, pools.clone(), 0, false)).unwrap();
-    let hybrid = fill(&shape, &layout, &constraints(&shape, pools.clone(), shape.layers, false)).unwrap();
+    let hybrid = fill(&shape, &layout, &constraints(&shape, pools.clone(), 99, false)).unwrap();
     let device = pools.devices().next().unwrap().0;
     assert_eq!((alone.mode(), hybrid.mode()), (Mode::ExpertStreaming, Mode::ExpertStreaming));
     assert_eq!(alone.ledger.bytes(device, Purpose::Weights), 0);
@@ -127,7 +127,7 @@ fn a_model_that_a_device_holds_needs_little_of_the_host() {
     let shape = model(Shape::Qwen3_30bA3b);
     let layout = ExpertLayout::new(&shape);
     let pools = Pools::host(1 << 30).with_device(40 << 30);
-    let plan = fill(&shape, &layout, &constraints(&shape, pools, shape.layers, true)).unwrap();
+    let plan = fill(&shape, &layout, &constraints(&shape, pools, 99, true)).unwrap();
     assert_eq!(plan.mode(), Mode::FullResident);
     assert!(plan.ledger.pool_bytes(PoolId::HOST) < 1 << 30);
 }
@@ -145,11 +145,17 @@ fn a_device_that_is_too_small_is_named_with_what_it_needs() {
 fn layers_are_divided_among_devices_by_their_budgets() {
     let shape = model_of_layers(Shape::TinyLlama, 9);
     let pools = Pools::host(0).with_device(1 << 20).with_device(2 << 20);
-    let homes = Homes::on_devices(&shape, &pools, 6, true);
+    let homes = Homes::on_devices(&shape, &pools, 7, true);
     let at: Vec<usize> = homes.layers.iter().map(|home| home.dense.index()).collect();
     assert_eq!(at, [0, 0, 0, 1, 1, 2, 2, 2, 2], "the last six, in order");
-    assert_eq!(homes.output, PoolId::HOST, "the output is one more than the layers");
-    assert_eq!(Homes::on_devices(&shape, &pools, 99, true).output.index(), 2);
+    assert_eq!(
+        (homes.output.index(), homes.device_layers()),
+        (2, 7),
+        "the output is one more layer behind them"
+    );
+    let output = Homes::on_devices(&shape, &pools, 1, true);
+    assert!(output.layers.iter().all(|home| home.dense == PoolId::HOST) && output.output.index() == 2);
+    assert_eq!(Homes::on_devices(&shape, &pools, 99, true).device_layers(), 10);
     assert!(Homes::on_devices(&shape, &Pools::unified(0), 9, true).are_on_host());
 }
 

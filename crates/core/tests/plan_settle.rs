@@ -230,7 +230,7 @@ proptest! {
 }
 
 #[test]
-fn a_device_gets_the_whole_model_or_trunks_and_experts_stay_where_they_stream() {
+fn a_device_gets_the_whole_model_or_dense_weights_and_experts_stay_where_they_stream() {
     let shape = model(Shape::Qwen3_30bA3b);
     let layout = ExpertLayout::new(&shape);
     let context = of_tokens(4096);
@@ -246,7 +246,7 @@ fn a_device_gets_the_whole_model_or_trunks_and_experts_stay_where_they_stream() 
     let whole = plan(40 << 30, Residency::Auto);
     assert!(whole.experts.is_none() && whole.homes.layers.iter().all(|home| home.experts != PoolId::HOST));
     for plan in [plan(40 << 30, Residency::Stream), plan(4 << 30, Residency::Auto)] {
-        assert_eq!(on_devices(&plan), shape.layers as usize, "all trunks fit");
+        assert_eq!(on_devices(&plan), shape.layers as usize, "all dense weights fit");
         assert!(plan.experts.is_some() && plan.homes.layers.iter().all(|home| home.experts == PoolId::HOST));
     }
     let part = plan(1 << 30, Residency::Auto);

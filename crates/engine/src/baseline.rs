@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::device;
 use crate::error::{GenerateError, LoadError};
 use crate::load::{LoadSettings, kv_type};
 
@@ -34,7 +35,8 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Loads. Of the settings only context, ubatch, threads and the type of the KV cache matter.
+    /// Loads; where the settings choose a GPU, all layers go there. Beside that only context, ubatch, threads
+    /// and the type of the KV cache matter.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -46,7 +48,11 @@ impl Baseline {
             Weights::Mapped => LoadMode::Plain { repack: false, mmap: true },
             Weights::Read => LoadMode::Plain { repack: true, mmap: false },
         };
-        let options = LoadOptions::on_cpu(path.to_owned(), mode);
+        let gpu = device::choose(&settings.model.device)?;
+        let mut options = LoadOptions::on_cpu(path.to_owned(), mode);
+        if let Some(gpu) = &gpu {
+            (options.devices, options.gpu_layers) = (vec![gpu.device], -1);
+        }
         let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
         let trained = if model.context_train() == 0 { u32::MAX } else { model.context_train() };
         let tokens = settings.model.context.min(trained);
@@ -60,7 +66,7 @@ impl Baseline {
             threads: settings.tuning.threads,
             kv: kv_type(settings.model.kv),
             pooling: Some(Pooling::default()),
-            flash_attention: true,
+            flash_attention: gpu.is_none_or(|gpu| gpu.flash_attention),
             alone: true,
             reference_kernels: false,
         };

@@ -119,12 +119,27 @@ pub enum LoadError {
     /// More than one device for layers.
     #[error("layers cannot be spread over several devices: name one of them")]
     Devices,
+    /// There is no device of that name.
+    #[error("there is no device {name} (--device): {}", known_devices(known))]
+    NoDevice {
+        /// The name that was asked for.
+        name: String,
+        /// Names of the GPUs that there are.
+        known: Vec<String>,
+    },
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),
     /// A weight that stays in memory would not be read.
     #[error("llama.cpp did not ask for weight {0}, which the model needs: it cannot be loaded")]
     UnreadWeight(String),
+}
+
+fn known_devices(known: &[String]) -> String {
+    if known.is_empty() {
+        return "no GPU was found; `hypura doctor` says what is missing".to_owned();
+    }
+    format!("there is {}", known.join(", "))
 }
 
 /// Why a generation ended early.

@@ -3,6 +3,7 @@
 //! - [`source`]: the files of a model, headers only
 //! - [`profile`]: this machine, measured once and remembered
 //! - [`advise`]: what a model will do here, from its header alone
+//! - [`device`]: which GPU computes, and how much of its memory may be used
 //! - [`doctor`]: what of this machine helps or hinders
 //! - [`iobench`]: raw reads, for measuring the disk
 //! - [`load`]: plan, load, and join model, reader and executor
@@ -21,6 +22,7 @@
 pub mod advise;
 pub mod baseline;
 pub mod budget;
+pub mod device;
 pub mod doctor;
 pub mod error;
 mod hex;

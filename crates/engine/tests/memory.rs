@@ -5,7 +5,9 @@
 mod common;
 
 use common::{demo_path, forced_run, least_bytes, session, settings, streaming, tiny};
-use hypura_core::plan::{ContextShape, MediaNeeds, Purpose, Residency, WhatIf, Workload, estimate_needs};
+use hypura_core::plan::{
+    ContextShape, Homes, MediaNeeds, Purpose, Residency, WhatIf, Workload, estimate_needs,
+};
 use hypura_core::profile::Profile;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::KvType;
@@ -74,9 +76,10 @@ fn check_advice(path: &Path, settings: &LoadSettings) {
     let request = settings.model.plan_request(MediaNeeds::default());
     let (workload, what_if) = (Workload::default(), WhatIf::default());
     let asked = AdviceSettings { request, workload, what_if };
-    let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices).unwrap();
+    let mut meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, None).unwrap();
     let profile = Profile::default();
-    let advice = advise(&source.shape, &profile, &asked, |context, _| meter.needs(context)).unwrap();
+    let advice =
+        advise(&source.shape, &profile, &asked, |context, homes| meter.needs(context, homes)).unwrap();
     let elsewhere =
         advise(&source.shape, &profile, &asked, |context, _| estimate_needs(&source.shape, context)).unwrap();
     drop(meter);
@@ -135,10 +138,11 @@ fn what_is_held_is_what_was_planned_and_nothing_writes_into_the_plan() {
 fn a_context_takes_the_same_whatever_is_loaded_in_between() {
     let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
     let source = ModelSource::open(&model.path).unwrap();
-    let meter = NeedsMeter::new(&source, 1, &DeviceSettings::default()).unwrap();
+    let (devices, homes) = (DeviceSettings::default(), Homes::on_host(&source.shape));
+    let mut meter = NeedsMeter::new(&source, 1, &devices, None).unwrap();
     let context = ContextShape { context_tokens: 2048, ubatch_tokens: 24, ..ContextShape::default() };
-    let before = meter.needs(&context).unwrap();
+    let before = meter.needs(&context, &homes).unwrap();
     let other = tiny(Shape::TinyMixtral, Quant::Q4_K, 1);
     drop(session(&other.path, streaming(50.0)));
-    assert_eq!(meter.needs(&context).unwrap(), before);
+    assert_eq!(meter.needs(&context, &homes).unwrap(), before);
 }

@@ -63,13 +63,16 @@ pub struct LoadOptions {
     pub devices: Vec<Device>,
     /// Layers for these devices, the last ones first and the output layer before them; −1 for all.
     pub gpu_layers: i32,
+    /// Of a [`LoadMode::Plain`] or [`LoadMode::Measure`] load: weights whose names these patterns match stay
+    /// in memory of the CPU, whatever device their layer is on.
+    pub on_cpu: Vec<String>,
 }
 
 impl LoadOptions {
     /// Everything on the CPU.
     #[must_use]
     pub fn on_cpu(path: PathBuf, mode: LoadMode) -> Self {
-        Self { path, mode, devices: Vec::new(), gpu_layers: 0 }
+        Self { path, mode, devices: Vec::new(), gpu_layers: 0, on_cpu: Vec::new() }
     }
 
     /// Whether the model's contexts are made with decorated devices.
@@ -302,6 +305,7 @@ struct Overrides {
 
 impl Overrides {
     fn new(
+        on_cpu: &[String],
         placements: impl Iterator<Item = Placement>,
         types: &mut BufferTypes,
         path: &Path,
@@ -311,9 +315,13 @@ impl Overrides {
             reason: "a tensor pattern contains a NUL byte".to_owned(),
         };
         let (mut patterns, mut entries) = (Vec::new(), Vec::new());
-        for Placement { pattern, memory, device } in placements {
+        // SAFETY: takes nothing, and answers a buffer type that lives for the whole process.
+        let cpu = unsafe { sys::ggml_backend_cpu_buffer_type() };
+        let left = on_cpu.iter().map(|pattern| (pattern.clone(), cpu));
+        let placed =
+            placements.map(|placement| (placement.pattern, types.handle(placement.memory, placement.device)));
+        for (pattern, buft) in left.chain(placed) {
             let pattern = CString::new(pattern).map_err(nul)?;
-            let buft = types.handle(memory, device);
             entries.push(sys::llama_model_tensor_buft_override { pattern: pattern.as_ptr(), buft });
             patterns.push(pattern);
         }
@@ -334,14 +342,14 @@ impl LoadOptions {
         types: &mut BufferTypes,
     ) -> Result<Overrides, LoadError> {
         let mut place = |placements: &[Placement], rest: Option<Placement>| {
-            Overrides::new(placements.iter().cloned().chain(rest), types, &self.path)
+            Overrides::new(&self.on_cpu, placements.iter().cloned().chain(rest), types, &self.path)
         };
         let overrides = match &self.mode {
             LoadMode::Plain { repack, mmap } => {
                 params.use_extra_bufts = *repack;
                 params.load_mode =
                     if *mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_DIRECT_IO };
-                return Ok(Overrides::default());
+                place(&[], None)?
             }
             LoadMode::VocabOnly => {
                 params.vocab_only = true;

@@ -187,7 +187,7 @@ fn hypura(out: &mut String, running: &[RunningModel]) {
     head(out, "hypura_resident_bytes", "gauge", "Bytes held, by tier.");
     for model in running {
         let label = escaped(&model.entry.name.to_string());
-        for (tier, bytes) in [("RAM", model.status.memory_bytes), ("GPU", 0)] {
+        for (tier, bytes) in [("RAM", model.status.memory_bytes), ("GPU", model.status.device_bytes)] {
             line(out, &format!("hypura_resident_bytes{{model=\"{label}\",tier=\"{tier}\"}}"), number(bytes));
         }
     }

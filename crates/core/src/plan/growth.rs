@@ -5,6 +5,7 @@
 
 use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
+use super::pool::{Pool, PoolId, Pools};
 use super::request::ContextShape;
 
 /// A context grows to a power of two of tokens, at least this many: requests that differ a little make it
@@ -65,7 +66,7 @@ impl ContextFacts {
 pub struct Growth {
     /// Tokens of each sequence.
     pub tokens: u32,
-    /// Bytes that it takes beyond the present one.
+    /// Bytes of the host's memory that it takes beyond the present one.
     pub more_bytes: u64,
 }
 
@@ -75,6 +76,8 @@ pub struct Growing<'a, N> {
     pub context: ContextShape,
     /// Where the model's layers are at home.
     pub homes: &'a Homes,
+    /// How much of each memory may be used.
+    pub pools: &'a Pools,
     /// What the model holds.
     pub held: &'a Ledger,
     /// What a context needs, as for [`super::settle()`]; `None` where that cannot be found out.
@@ -82,11 +85,15 @@ pub struct Growing<'a, N> {
 }
 
 impl<N: FnMut(&ContextShape, &Homes) -> Option<Ledger>> Growing<'_, N> {
-    /// A context of so many tokens; `None` where it cannot be found out what that takes.
+    /// A context of so many tokens; `None` where it cannot be found out what that takes, or takes more of a
+    /// device than may be used.
     pub fn to(&mut self, tokens: u32) -> Option<Growth> {
         let needs = (self.needs)(&ContextShape { context_tokens: tokens, ..self.context }, self.homes)?;
-        let more_bytes = changing_bytes(&needs).saturating_sub(changing_bytes(self.held));
-        Some(Growth { tokens, more_bytes })
+        let more = |pool| changing_bytes(&needs, pool).saturating_sub(changing_bytes(self.held, pool));
+        let fits = |(id, pool): (PoolId, &Pool)| {
+            self.held.pool_bytes(id).saturating_add(more(id)) <= pool.budget_bytes
+        };
+        self.pools.devices().all(fits).then(|| Growth { tokens, more_bytes: more(PoolId::HOST) })
     }
 
     /// The largest context up to `growth` that takes no more than `room` bytes beyond the present one, about.
@@ -108,9 +115,9 @@ impl<N: FnMut(&ContextShape, &Homes) -> Option<Ledger>> Growing<'_, N> {
     }
 }
 
-/// What changes with the context.
-fn changing_bytes(ledger: &Ledger) -> u64 {
-    ledger.bytes_for(Purpose::Kv).saturating_add(ledger.bytes_for(Purpose::Compute))
+/// What of a pool changes with the context.
+fn changing_bytes(ledger: &Ledger, pool: PoolId) -> u64 {
+    ledger.bytes(pool, Purpose::Kv).saturating_add(ledger.bytes(pool, Purpose::Compute))
 }
 
 #[cfg(test)]
@@ -158,7 +165,7 @@ mod tests {
         };
         let context = ContextShape { context_tokens: 1000, ..ContextShape::default() };
         let homes = Homes::default();
-        let mut growing = Growing { context, homes: &homes, held: &held, needs };
+        let mut growing = Growing { context, homes: &homes, pools: &Pools::host(0), held: &held, needs };
         let all = growing.to(8192).unwrap();
         assert_eq!(all.more_bytes, 71_920, "weights are no part of it");
         assert_eq!(growing.within(all, 71_920), Some(all));

@@ -35,26 +35,52 @@ impl Homes {
         Self { layers: vec![LayerHome::default(); shape.layers as usize], output: PoolId::HOST }
     }
 
-    /// The last `layers` layers on devices, in shares of their budgets, and the output if those are all
-    /// layers: what llama.cpp makes of `n_gpu_layers`. Routed experts go along only if `experts` says so.
+    /// The last `layers` layers on devices, in shares of their budgets: what llama.cpp makes of
+    /// `n_gpu_layers`, for which the output is one more layer behind the others. So 1 is the output alone,
+    /// and [`Self::most_layers`] all of it. Routed experts go along only if `experts` says so.
     #[must_use]
     pub fn on_devices(shape: &ModelShape, pools: &Pools, layers: u32, experts: bool) -> Self {
         let mut homes = Self::on_host(shape);
-        let count = layers.min(shape.layers);
+        let count = layers.min(Self::most_layers(shape));
         if count == 0 || pools.devices().next().is_none() {
             return homes;
         }
-        let first = (shape.layers - count) as usize;
+        let first = (Self::most_layers(shape) - count) as usize;
         for (at, home) in homes.layers.iter_mut().skip(first).enumerate() {
             home.dense = device_at(pools, (at as f64 + 0.5) / f64::from(count));
             if experts {
                 home.experts = home.dense;
             }
         }
-        if count == shape.layers {
-            homes.output = device_at(pools, 1.0);
-        }
+        homes.output = device_at(pools, 1.0);
         homes
+    }
+
+    /// All layers and the output.
+    #[must_use]
+    pub const fn most_layers(shape: &ModelShape) -> u32 {
+        shape.layers.saturating_add(1)
+    }
+
+    /// The device that has layers, if only one has.
+    #[must_use]
+    pub fn device(&self) -> Option<PoolId> {
+        let dense = self.layers.iter().map(|home| home.dense);
+        dense.chain([self.output]).find(|pool| *pool != PoolId::HOST)
+    }
+
+    /// Bytes of the weights at home on devices.
+    #[must_use]
+    pub fn device_bytes(&self, shape: &ModelShape) -> u64 {
+        let there = shape.tensors.iter().filter(|tensor| self.of(tensor) != PoolId::HOST);
+        there.fold(0, |sum, tensor| sum.saturating_add(tensor.info.bytes))
+    }
+
+    /// Layers on devices, the output counted as one.
+    #[must_use]
+    pub fn device_layers(&self) -> u32 {
+        let dense = self.layers.iter().filter(|home| home.dense != PoolId::HOST).count();
+        u32::try_from(dense).unwrap_or(u32::MAX) + u32::from(self.output != PoolId::HOST)
     }
 
     /// Where a tensor is at home.

@@ -14,6 +14,8 @@ pub struct PoolId(u32);
 impl PoolId {
     /// The pool that every plan has: memory of the host.
     pub const HOST: Self = Self(0);
+    /// The pool of the first device, in plans that have one.
+    pub const DEVICE: Self = Self(1);
 
     /// Position in [`Pools`].
     #[must_use]

@@ -30,6 +30,10 @@ pub struct PlanRequest {
     pub residency: Residency,
     /// Overrides the size of the cache.
     pub cache: Option<CacheSize>,
+    /// Layers on devices, in place of as many as fit.
+    pub device_layers: Option<u32>,
+    /// Whether routed experts stay on the host even where a device has room for them.
+    pub experts_on_host: bool,
     /// The context, as far as the model can have it.
     pub context: ContextShape,
     /// Whether the context may be longer than asked where the memory for it is little.
@@ -51,6 +55,8 @@ impl Default for PlanRequest {
             pools: Pools::host(u64::MAX),
             residency: Residency::Auto,
             cache: None,
+            device_layers: None,
+            experts_on_host: false,
             context: ContextShape::default(),
             context_may_grow: false,
             least_context_tokens: None,
@@ -203,20 +209,29 @@ impl<E> Settling<'_, E> {
         self.with_idle(context.idle_sequences, bare)
     }
 
-    /// Homes for a context: everything on devices if that fits, otherwise the trunks of as many layers as do.
+    /// Homes for a context: everything on devices if that fits, otherwise the dense weights of as many layers
+    /// as do.
     fn homes(&mut self, context: ContextShape) -> Result<Constraints, SettleError<E>> {
         let Self { shape, request, .. } = *self;
         let on_host = self.measured(context, &Homes::on_host(shape))?;
         if request.pools.devices().next().is_none() {
             return Ok(on_host);
         }
-        if request.residency != Residency::Stream
-            && let Some(all) = self.on_devices(context, shape.layers, true)?
+        let most = Homes::most_layers(shape);
+        let asked = request.device_layers.map(|layers| layers.min(most));
+        let may_have_experts = request.residency != Residency::Stream && !request.experts_on_host;
+        if may_have_experts
+            && asked.is_none_or(|layers| layers == most)
+            && let Some(all) = self.on_devices(context, most, true)?
         {
             return Ok(all);
         }
+        if let Some(layers) = asked {
+            let homes = Homes::on_devices(shape, &request.pools, layers, false);
+            return self.measured(context, &homes);
+        }
         let mut best = on_host;
-        let (mut fits, mut too_many) = (0, shape.layers.saturating_add(1));
+        let (mut fits, mut too_many) = (0, most.saturating_add(1));
         while too_many - fits > 1 {
             let layers = fits + (too_many - fits) / 2;
             match self.on_devices(context, layers, false)? {

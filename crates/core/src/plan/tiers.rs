@@ -1,15 +1,17 @@
-//! Who lives where, for people: bytes of each role and of each layer in memory and on the disk.
+//! Who lives where, for people: bytes of each role and of each layer on devices, in memory and on the disk.
 //!
 //! Weights that stream are on the disk; the share of them that has room in memory is counted as cached,
 //! because which of them is there changes from token to token.
 
-use super::{ExpertLayout, Plan};
+use super::{ExpertLayout, Plan, PoolId};
 use crate::model::{ModelShape, ModelTensor, TensorRole};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where weights live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
+    /// Memory of a device.
+    Device,
     /// Memory of the host.
     Host,
     /// The disk.
@@ -21,6 +23,7 @@ impl Tier {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Device => "VRAM",
             Self::Host => "RAM",
             Self::Storage => "NVMe",
         }
@@ -51,7 +54,9 @@ pub enum RoleGroup {
 /// Bytes of weights by place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TierBytes {
-    /// In memory for good.
+    /// In memory of devices for good.
+    pub device_bytes: u64,
+    /// In the host's memory for good.
     pub resident_bytes: u64,
     /// On the disk, read when needed.
     pub streamed_bytes: u64,
@@ -106,10 +111,11 @@ impl TierBytes {
     /// Everything.
     #[must_use]
     pub const fn total_bytes(&self) -> u64 {
-        self.resident_bytes.saturating_add(self.streamed_bytes)
+        self.device_bytes.saturating_add(self.resident_bytes).saturating_add(self.streamed_bytes)
     }
 
     fn add(&mut self, other: Self) {
+        self.device_bytes = self.device_bytes.saturating_add(other.device_bytes);
         self.resident_bytes = self.resident_bytes.saturating_add(other.resident_bytes);
         self.streamed_bytes = self.streamed_bytes.saturating_add(other.streamed_bytes);
         self.cached_bytes = self.cached_bytes.saturating_add(other.cached_bytes);
@@ -161,6 +167,9 @@ fn place(
     streams: bool,
 ) -> TierBytes {
     let bytes = tensor.info.bytes;
+    if plan.homes.of(tensor) != PoolId::HOST {
+        return TierBytes { device_bytes: bytes, ..TierBytes::default() };
+    }
     let is_expert = plan.experts.is_some() && matches!(tensor.role, TensorRole::RoutedExpert(_));
     if is_expert {
         let class = tensor
@@ -169,10 +178,10 @@ fn place(
             .map(|layer| layer.class);
         let fraction = class.and_then(|class| fractions.get(class)).copied().unwrap_or(0.0);
         let cached_bytes = (bytes as f64 * fraction) as u64;
-        TierBytes { resident_bytes: 0, streamed_bytes: bytes, cached_bytes }
+        TierBytes { streamed_bytes: bytes, cached_bytes, ..TierBytes::default() }
     } else if streams {
-        TierBytes { resident_bytes: 0, streamed_bytes: bytes, cached_bytes: 0 }
+        TierBytes { streamed_bytes: bytes, ..TierBytes::default() }
     } else {
-        TierBytes { resident_bytes: bytes, streamed_bytes: 0, cached_bytes: 0 }
+        TierBytes { resident_bytes: bytes, ..TierBytes::default() }
     }
 }

@@ -45,12 +45,8 @@ impl DeviceSettings {
 
     /// What llama.cpp is told for a measurement.
     pub(super) fn measured(&self, path: std::path::PathBuf) -> LoadOptions {
-        LoadOptions {
-            path,
-            mode: LoadMode::Measure { placements: Vec::new() },
-            devices: self.all(),
-            gpu_layers: self.gpu_layers,
-        }
+        let mode = LoadMode::Measure { placements: Vec::new() };
+        LoadOptions { devices: self.all(), gpu_layers: self.gpu_layers, ..LoadOptions::on_cpu(path, mode) }
     }
 
     /// Every device that computes anything, but for the CPU.

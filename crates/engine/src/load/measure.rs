@@ -1,10 +1,12 @@
 //! What llama.cpp will need of memory, found out by having it build model and context without any.
 
-use hypura_core::plan::{self, Basis, ContextShape, KvType, Ledger, Purpose};
-use hypura_ggml::{Context, ContextOptions, Model};
+use hypura_core::plan::{self, Basis, ContextShape, Entry, Homes, KvType, Ledger, PoolId, Purpose};
+use hypura_ggml::{Context, ContextOptions, MemoryUse, Model};
 use std::sync::Arc;
 
 use super::devices::DeviceSettings;
+use super::offload::place;
+use crate::device::Gpu;
 use crate::error::LoadError;
 use crate::source::ModelSource;
 
@@ -15,33 +17,78 @@ const MOST_SEQUENCES: u32 = 256;
 pub struct NeedsMeter<'a> {
     source: &'a ModelSource,
     threads: u32,
-    model: Model,
+    devices: &'a DeviceSettings,
+    gpu: Option<&'a Gpu>,
+    /// Where layers were at home when it was built last, and the model.
+    built: (Homes, Model),
 }
 
 impl<'a> NeedsMeter<'a> {
-    /// Has llama.cpp build the model.
+    /// Has llama.cpp build the model. Layers may be at home on `gpu` later.
     ///
     /// # Errors
     /// llama.cpp's reason.
-    pub fn new(source: &'a ModelSource, threads: u32, devices: &DeviceSettings) -> Result<Self, LoadError> {
-        let options = devices.measured(source.path.clone());
-        let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
-        Ok(Self { source, threads, model })
+    pub fn new(
+        source: &'a ModelSource,
+        threads: u32,
+        devices: &'a DeviceSettings,
+        gpu: Option<&'a Gpu>,
+    ) -> Result<Self, LoadError> {
+        let homes = Homes::on_host(&source.shape);
+        let model = build(source, &homes, devices, gpu)?;
+        Ok(Self { source, threads, devices, gpu, built: (homes, model) })
     }
 
-    /// What a context takes, and the process beside it.
+    /// What a context takes where layers have these homes, and the process beside it.
     ///
     /// # Errors
     /// llama.cpp's reason.
-    pub fn needs(&self, context: &ContextShape) -> Result<Ledger, LoadError> {
-        let options = context_options(context, self.threads, self.source);
-        let used = Context::new(&self.model, &options, Vec::new(), Arc::default())?.memory_use();
+    pub fn needs(&mut self, context: &ContextShape, homes: &Homes) -> Result<Ledger, LoadError> {
+        if self.built.0 != *homes {
+            self.built = (homes.clone(), build(self.source, homes, self.devices, self.gpu)?);
+        }
+        let options = context_options(context, self.threads, self.source, self.gpu);
+        let used = Context::new(&self.built.1, &options, Vec::new(), Arc::default())?.memory_use();
         let process = plan::process_bytes(&self.source.shape, u64::from(context.ubatch_tokens));
-        Ok(Ledger::new()
-            .with_host(Purpose::Kv, used.context_bytes, Basis::Measured)
-            .with_host(Purpose::Compute, used.compute_bytes, Basis::Measured)
-            .with_host(Purpose::Process, process, Basis::Estimated))
+        let mut needs = context_ledger(&used, homes, Basis::Measured).with_host(
+            Purpose::Process,
+            process,
+            Basis::Estimated,
+        );
+        // A copy of the embedding table, where it is the projection to the vocabulary too, and what alignment
+        // takes.
+        let copies = used.device.model_bytes.saturating_sub(homes.device_bytes(&self.source.shape));
+        if let Some(pool) = homes.device() {
+            needs.add(Entry { pool, purpose: Purpose::Weights, bytes: copies, basis: Basis::Measured });
+        }
+        Ok(needs)
     }
+}
+
+/// KV cache and compute buffers, by pool. Memory of a device that the plan knows nothing of is the host's.
+pub(super) fn context_ledger(used: &MemoryUse, homes: &Homes, basis: Basis) -> Ledger {
+    let device = homes.device().unwrap_or_default();
+    let mut ledger = Ledger::new();
+    let mut note = |pool, purpose, bytes| ledger.add(Entry { pool, purpose, bytes, basis });
+    note(PoolId::HOST, Purpose::Kv, used.context_bytes);
+    note(PoolId::HOST, Purpose::Compute, used.compute_bytes);
+    note(device, Purpose::Kv, used.device.context_bytes);
+    note(device, Purpose::Compute, used.device.compute_bytes);
+    ledger
+}
+
+/// The model without memory, its layers at home there.
+fn build(
+    source: &ModelSource,
+    homes: &Homes,
+    devices: &DeviceSettings,
+    gpu: Option<&Gpu>,
+) -> Result<Model, LoadError> {
+    let mut options = devices.measured(source.path.clone());
+    if let Some(gpu) = gpu {
+        place(&mut options, &source.shape, homes, gpu.device);
+    }
+    Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))
 }
 
 /// A plan's word in llama.cpp's.
@@ -53,7 +100,12 @@ pub(crate) const fn kv_type(kv: KvType) -> hypura_ggml::KvType {
 }
 
 /// The context of a model that is loaded so.
-pub(super) fn context_options(context: &ContextShape, threads: u32, source: &ModelSource) -> ContextOptions {
+pub(super) fn context_options(
+    context: &ContextShape,
+    threads: u32,
+    source: &ModelSource,
+    gpu: Option<&Gpu>,
+) -> ContextOptions {
     // A model for embeddings has all tokens of a text for outputs.
     let embeds = !source.shape.is_causal || source.pooling_type().is_some();
     let sequences = context.sequences.max(1);
@@ -67,7 +119,7 @@ pub(super) fn context_options(context: &ContextShape, threads: u32, source: &Mod
         kv: kv_type(context.kv),
         // Ours to do where few tokens have outputs (`session::embed`).
         pooling: embeds.then(|| source.pooling()),
-        flash_attention: true,
+        flash_attention: gpu.is_none_or(|gpu| gpu.flash_attention),
         alone: false,
         reference_kernels: false,
     }

@@ -8,6 +8,7 @@
 //! - `prepare`: from settings to a plan
 //! - `measure`: what llama.cpp will need, without allocating it
 //! - `names`: which tensors llama.cpp is to leave to us
+//! - `offload`: layers on a device, as llama.cpp is told of them
 //! - `assemble`: the executor, with its memory and its readers
 //! - `fill`: reading the weights that stay in memory
 //! - `open`: loading what was planned
@@ -25,6 +26,7 @@ mod devices;
 mod fill;
 mod measure;
 mod names;
+mod offload;
 mod open;
 mod prepare;
 mod settings;
@@ -35,5 +37,5 @@ pub use measure::NeedsMeter;
 pub(crate) use measure::kv_type;
 pub use names::Kernels;
 pub use open::{LoadedModel, load, load_watched};
-pub use prepare::{Planned, prepare};
+pub use prepare::{Planned, prepare, with_gpu};
 pub use settings::{LoadSettings, ModelOptions, TestHooks, Tuning, default_threads};

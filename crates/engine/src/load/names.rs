@@ -1,10 +1,12 @@
 //! How llama.cpp loads the weights, and which of them it leaves to us: as regular expressions over names of
 //! tensors.
 
-use hypura_core::plan::{Mode, Residency};
-use hypura_ggml::{LoadMode, LoadOptions, Placement, WeightMemory};
+use hypura_core::model::ModelTensor;
+use hypura_core::plan::{Mode, PoolId, Residency};
+use hypura_ggml::{Device, LoadMode, LoadOptions, Placement, WeightMemory};
 
 use super::devices::DeviceSettings;
+use super::offload::{patterns, place};
 use super::prepare::Planned;
 use crate::error::LoadError;
 
@@ -47,12 +49,37 @@ pub(super) fn load_options(planned: &Planned) -> Result<LoadOptions, LoadError> 
         Kernels::Repacked => LoadMode::Plain { repack: true, mmap: false },
         Kernels::FileLayout => {
             let mut placements = streamed_placements(planned)?;
-            placements.extend(resident_placements(planned)?);
+            placements.extend(match &planned.gpu {
+                Some(gpu) => at_home(planned, gpu.device),
+                None => resident_placements(planned)?,
+            });
             LoadMode::Decorated { placements }
         }
     };
-    let path = planned.source.path.clone();
-    Ok(LoadOptions { path, mode, devices: devices.all(), gpu_layers: devices.gpu_layers })
+    let mut options = LoadOptions::on_cpu(planned.source.path.clone(), mode);
+    (options.devices, options.gpu_layers) = (devices.all(), devices.gpu_layers);
+    if let Some(gpu) = &planned.gpu {
+        place(&mut options, &planned.source.shape, &planned.plan.homes, gpu.device);
+    }
+    Ok(options)
+}
+
+/// Weights at home in the memory of a device.
+fn at_home(planned: &Planned, device: Device) -> Vec<Placement> {
+    let resident = |pattern| Placement { pattern, memory: WeightMemory::Resident, device };
+    patterns(device_names(planned)).into_iter().map(resident).collect()
+}
+
+fn device_names(planned: &Planned) -> impl Iterator<Item = &str> {
+    let Planned { plan, source, .. } = planned;
+    let homes = &plan.homes;
+    // Factors of rotary positions belong to no layer and are read by all: they are where most layers are,
+    // because a product of one device and weights of another is computed where the weights are.
+    let ropes = 2 * homes.device_layers() as usize > homes.layers.len();
+    let there = move |tensor: &&ModelTensor| {
+        homes.of(tensor) != PoolId::HOST || (ropes && tensor.info.name.starts_with("rope_"))
+    };
+    source.shape.tensors.iter().filter(there).map(|tensor| tensor.info.name.as_str())
 }
 
 /// Weights that stay in the memory of a device: those of the layers that llama.cpp gives it.
@@ -85,31 +112,4 @@ fn streamed_placements(planned: &Planned) -> Result<Vec<Placement>, LoadError> {
         placements.extend(patterns.into_iter().map(streamed));
     }
     Ok(placements)
-}
-
-/// Regular expressions for tensors, one per kind of tensor: llama.cpp compiles each of them anew for every
-/// tensor of the model.
-fn patterns<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut layers_by_kind: Vec<(String, Vec<String>)> = Vec::new();
-    for name in names {
-        let Some((layer, kind)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
-            layers_by_kind.push((escape(name), Vec::new()));
-            continue;
-        };
-        match layers_by_kind.iter_mut().find(|(known, _)| known == kind) {
-            Some((_, layers)) => layers.push(layer.to_owned()),
-            None => layers_by_kind.push((kind.to_owned(), vec![layer.to_owned()])),
-        }
-    }
-    layers_by_kind
-        .into_iter()
-        .map(|(kind, layers)| match layers.as_slice() {
-            [] => format!("^{kind}$"),
-            _ => format!("^blk\\.({})\\.{}$", layers.join("|"), escape(&kind)),
-        })
-        .collect()
-}
-
-fn escape(name: &str) -> String {
-    name.replace('.', "\\.")
 }

@@ -1,6 +1,6 @@
 //! Loading what was planned: memory, readers, llama.cpp's model and context, and the weights that stay.
 
-use hypura_core::plan::{Basis, Entry, Ledger, PoolId, Purpose};
+use hypura_core::plan::{Basis, Entry, Homes, Ledger, PoolId, Purpose};
 use hypura_ggml::{Context, ContextOptions, LoadMode, MediaError, Model, Projector};
 use hypura_storage::{Arena, Reader, ReaderKind, open_reader};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::assemble::{Assembled, assemble};
 use super::fill::{ensure_all_asked, fill};
-use super::measure::context_options;
+use super::measure::{context_ledger, context_options};
 use super::names::load_options;
 use super::prepare::Planned;
 use crate::error::LoadError;
@@ -45,10 +45,14 @@ pub struct LoadedModel {
 }
 
 /// Writes down what llama.cpp allocated for a context.
-fn note_context(ledger: &mut Ledger, context: &Context) {
-    let used = context.memory_use();
-    note(ledger, Purpose::Kv, used.context_bytes);
-    note(ledger, Purpose::Compute, used.compute_bytes);
+fn note_context(ledger: &mut Ledger, context: &Context, homes: &Homes) {
+    let used = context_ledger(&context.memory_use(), homes, Basis::Exact);
+    for purpose in [Purpose::Kv, Purpose::Compute] {
+        for pool in [PoolId::HOST, PoolId::DEVICE] {
+            let bytes = used.bytes(pool, purpose);
+            ledger.set(Entry { pool, purpose, bytes, basis: Basis::Exact });
+        }
+    }
 }
 
 /// Writes down what was allocated for a purpose.
@@ -59,7 +63,7 @@ fn note(ledger: &mut Ledger, purpose: Purpose, bytes: u64) {
 impl LoadedModel {
     /// The context was made anew.
     pub(crate) fn context_rebuilt(&mut self) {
-        note_context(&mut self.ledger, &self.context);
+        note_context(&mut self.ledger, &self.context, &self.planned.plan.homes);
     }
 
     /// Slots of experts of each size class that there are now.
@@ -138,11 +142,12 @@ pub fn load_watched(
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
     let media = load_projector(&planned, &model, watch)?;
-    let options = context_options(&planned.plan.context, settings.tuning.threads, &planned.source);
+    let (threads, gpu) = (settings.tuning.threads, planned.gpu.as_ref());
+    let options = context_options(&planned.plan.context, threads, &planned.source, gpu);
     let options = ContextOptions { reference_kernels: settings.hooks.reference_kernels, ..options };
     let context = Context::new(&model, &options, executors, Arc::clone(&abort))?;
     let mut ledger = planned.plan.ledger.clone();
-    note_context(&mut ledger, &context);
+    note_context(&mut ledger, &context, &planned.plan.homes);
     let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);
     note(&mut ledger, Purpose::Slots, slot_bytes);
     // Only now, so that loading does not compete for pages.

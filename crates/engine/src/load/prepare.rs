@@ -1,10 +1,11 @@
 //! From settings to a plan: what the file says, what llama.cpp will need, what fits. Allocates nothing of
 //! size.
 
-use hypura_core::plan::{ExpertLayout, Plan, SettleError, Settled, settle};
+use hypura_core::plan::{ExpertLayout, Plan, PlanRequest, PoolId, SettleError, Settled, settle};
 
 use super::measure::NeedsMeter;
 use super::settings::LoadSettings;
+use crate::device::{self, Gpu};
 use crate::error::LoadError;
 use crate::media::PlannedProjector;
 use crate::source::ModelSource;
@@ -25,6 +26,8 @@ pub struct Planned {
     pub notes: Vec<String>,
     /// The projector for images and sounds.
     pub projector: Option<PlannedProjector>,
+    /// The GPU that has layers.
+    pub gpu: Option<Gpu>,
 }
 
 /// Reads headers, measures llama.cpp's needs, and plans. Allocates nothing of size.
@@ -38,15 +41,55 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let projector = settings.model.projector.as_ref();
     let projector = projector.map(|path| PlannedProjector::of(path, settings.model.sequences)).transpose()?;
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
-    let request = settings.model.plan_request(media);
+    let mut request = settings.model.plan_request(media);
+    // Routing is looked into where the CPU computes it.
+    request.experts_on_host |= settings.tuning.routes.is_active();
     let layout = ExpertLayout::new(&source.shape);
-    let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices)?;
-    // Homes are the host's as long as there is no pool but its own.
-    let settled = settle(&source.shape, &layout, &request, |context, _| meter.needs(context));
+    let gpu = device::choose(&settings.model.device)?;
+    let mut meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
+    if let Some(gpu) = &gpu {
+        request = with_gpu(&source, &layout, request, gpu, &mut meter)?;
+    }
+    let settled = settle_measured(&source, &layout, &request, &mut meter);
     drop(meter);
-    let Settled { plan, notes, .. } = settled.map_err(|error| match error {
+    let Settled { plan, mut notes, .. } = settled?;
+    let gpu = gpu.filter(|_| !plan.homes.are_on_host());
+    notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
+    Ok(Planned { source, layout, plan, settings, notes, projector, gpu })
+}
+
+/// A request with the memory of a GPU beside the host's.
+///
+/// # Errors
+/// [`LoadError`] when it cannot be found out what the GPU's layers take, where the two are one memory.
+pub fn with_gpu(
+    source: &ModelSource,
+    layout: &ExpertLayout,
+    request: PlanRequest,
+    gpu: &Gpu,
+    meter: &mut NeedsMeter<'_>,
+) -> Result<PlanRequest, LoadError> {
+    let both = gpu.add_to(request.clone(), 0);
+    if !gpu.info.is_unified {
+        return Ok(both);
+    }
+    // The same memory was given out twice: once it is known what the device takes, the host gets the rest.
+    let plan = settle_measured(source, layout, &both, meter)?.plan;
+    let experts_on_host = plan.homes.layers.iter().all(|home| home.experts == PoolId::HOST);
+    let device_layers = Some(plan.homes.device_layers());
+    let used = plan.ledger.pool_bytes(PoolId::DEVICE);
+    Ok(gpu.add_to(PlanRequest { device_layers, experts_on_host, ..request }, used))
+}
+
+fn settle_measured(
+    source: &ModelSource,
+    layout: &ExpertLayout,
+    request: &PlanRequest,
+    meter: &mut NeedsMeter<'_>,
+) -> Result<Settled, LoadError> {
+    let settled = settle(&source.shape, layout, request, |context, homes| meter.needs(context, homes));
+    settled.map_err(|error| match error {
         SettleError::Plan(error) => error.into(),
         SettleError::Needs(error) => error,
-    })?;
-    Ok(Planned { source, layout, plan, settings, notes, projector })
+    })
 }

@@ -11,14 +11,17 @@ use hypura_storage::{ReaderConfig, ReaderKind};
 use std::path::PathBuf;
 
 use super::devices::DeviceSettings;
+use crate::device::DeviceOptions;
 use crate::stream::{Prefetch, RouteSettings};
 
 /// What a user asks of a model: all that a plan depends on. [`Default`] is what there is without flags, but
 /// for the budget, which the caller must know.
 #[derive(Clone, Debug)]
 pub struct ModelOptions {
-    /// Bytes that may be used in all.
+    /// Bytes that may be used of the host's memory.
     pub budget_bytes: u64,
+    /// The GPU that computes beside the CPU.
+    pub device: DeviceOptions,
     /// Resident, streaming, or what fits.
     pub residency: Residency,
     /// Size of the cache of streamed weights.
@@ -102,6 +105,7 @@ impl Default for ModelOptions {
     fn default() -> Self {
         Self {
             budget_bytes: u64::MAX,
+            device: DeviceOptions::default(),
             residency: Residency::Auto,
             cache: None,
             context: SHORT_CONTEXT,
@@ -147,13 +151,15 @@ impl Default for TestHooks {
 }
 
 impl ModelOptions {
-    /// What is asked of a plan; `media` is what the projector needs.
+    /// What is asked of a plan on the host alone; `media` is what the projector needs.
     #[must_use]
     pub fn plan_request(&self, media: MediaNeeds) -> PlanRequest {
         PlanRequest {
             pools: Pools::host(self.budget_bytes),
             residency: self.residency,
             cache: self.cache,
+            device_layers: self.device.layers,
+            experts_on_host: self.device.experts_on_host,
             context: ContextShape {
                 context_tokens: self.context,
                 ubatch_tokens: self.ubatch,
@@ -189,6 +195,7 @@ macro_rules! with {
 with! {
     model:
         with_budget_bytes budget_bytes u64,
+        with_device device DeviceOptions,
         with_choice residency Residency,
         with_cache cache Option<CacheSize>,
         with_context context u32,

@@ -298,6 +298,7 @@ impl Scheduler {
             context_length: context.tokens,
             context_cells: context.cells,
             memory_bytes: self.batcher.kv().held_bytes(),
+            device_bytes: self.batcher.kv().device_bytes(),
             weights_on_disk_bytes: in_memory.iter().fold(weights, |left, bytes| left.saturating_sub(*bytes)),
             kv_bytes: context.kv_bytes,
             context,

@@ -77,8 +77,11 @@ pub struct RunnerStatus {
     pub context_length: u32,
     /// Tokens that all sequences together may have now.
     pub context_cells: u32,
-    /// Bytes held now: weights, slots, cells, KV cache, compute buffers, and the process for this model.
+    /// Bytes of the host's memory held now: weights, slots, cells, KV cache, compute buffers, and the process
+    /// for this model.
     pub memory_bytes: u64,
+    /// Bytes of devices' memory held now: weights, KV cache, compute buffers.
+    pub device_bytes: u64,
     /// Bytes of weights that are not in memory, resident or in a slot.
     pub weights_on_disk_bytes: u64,
     /// Bytes of the KV cache.

@@ -83,7 +83,7 @@ impl Launcher {
         let mut command = Command::new(program);
         command.args(arguments).args(["bench-arm", "--run-arm", arm.name()]);
         if let Some(device) = device {
-            command.args(["--device", device]);
+            command.args(["--disk", device]);
         }
         command.args(&self.flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let spawned = command.spawn();

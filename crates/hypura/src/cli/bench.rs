@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use hypura_engine::device::DeviceChoice;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::machine;
 use hypura_engine::profile::{Need, Wanted};
@@ -138,7 +139,7 @@ pub struct ArmArgs {
 
     /// The disk of the model, by its name in /sys/block
     #[arg(long)]
-    device: Option<String>,
+    disk: Option<String>,
 }
 
 /// Runs the benchmark.
@@ -183,8 +184,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 pub fn execute_arm(args: &ArmArgs) -> anyhow::Result<ExitCode> {
     wait_for_go()?;
     let bench = &args.bench;
-    let device = args.device.as_deref();
-    let run = run_arm(&bench.model.path()?, args.run_arm, bench.settings()?, &bench.work(), device)?;
+    let disk = args.disk.as_deref();
+    let run = run_arm(&bench.model.path()?, args.run_arm, bench.settings()?, &bench.work(), disk)?;
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, &run)?;
     writeln!(out)?;
@@ -203,7 +204,12 @@ impl Args {
     }
 
     fn settings(&self) -> anyhow::Result<LoadSettings> {
-        let mut settings = self.model.settings(&Env::of_process())?;
+        let env = Env::of_process();
+        let mut settings = self.model.settings(&env)?;
+        if self.model.leaves_the_device_open(&env) {
+            // Its arms are ways to stream beside the CPU; limits and predictions are the CPU's.
+            settings.model.device.choice = DeviceChoice::None;
+        }
         // All arms compute the same graphs.
         settings.model.ubatch_may_grow = false;
         settings.model.context_may_grow = false;

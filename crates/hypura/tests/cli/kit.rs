@@ -52,7 +52,8 @@ pub fn hypura() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
     // The user may run a server; nobody listens on port 1.
     command.env("HYPURA_HOST", "127.0.0.1:1").env_remove("HYPURA_API_KEY");
-    command.env_remove("HYPURA_DEMO").stdin(Stdio::null());
+    // Bits and budgets here are those of the CPU, whatever GPU is in the machine.
+    command.env("HYPURA_DEVICE", "none").env_remove("HYPURA_DEMO").stdin(Stdio::null());
     command
 }
 

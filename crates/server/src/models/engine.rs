@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hypura_core::plan::Mode;
+use hypura_core::plan::{Mode, PoolId};
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, LoadSettings, Planned};
 use hypura_engine::media::prompt::DecodedMedia;
@@ -110,7 +110,8 @@ struct EnginePlan {
 
 impl Plan for EnginePlan {
     fn bytes(&self) -> u64 {
-        self.planned.plan.total_bytes()
+        // What is shared between models is the memory of the host.
+        self.planned.plan.ledger.pool_bytes(PoolId::HOST)
     }
 
     fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure> {

@@ -48,26 +48,23 @@ async fn ps(State(server): State<Arc<Server>>) -> Response {
     respond::json(StatusCode::OK, &json!({"models": models}))
 }
 
-/// Bytes that a model holds on GPUs: none is used yet.
-const DEVICE_BYTES: u64 = 0;
-
 /// `size` is what the model holds in memory now: of a streaming model that is less than its file.
 fn running(model: &RunningModel) -> Value {
     let RunningModel { entry, status, info, .. } = model;
     json!({
         "name": entry.name.to_string(),
         "model": entry.name.to_string(),
-        "size": status.memory_bytes,
+        "size": status.memory_bytes.saturating_add(status.device_bytes),
         "digest": entry.digest,
         "details": entry.details(),
         "expires_at": time::local(model.expires_at),
-        "size_vram": DEVICE_BYTES,
+        "size_vram": status.device_bytes,
         "context_length": status.context_length,
         "hypura": {
             "mode": info.mode.name(),
             "file_bytes": info.file_bytes,
             "tiers": {
-                "GPU": DEVICE_BYTES,
+                "GPU": status.device_bytes,
                 "RAM": status.memory_bytes,
                 "NVMe": status.weights_on_disk_bytes,
             },

@@ -6,7 +6,7 @@
 //! are kept meanwhile count too. A model that streams experts has filled its budget with slots: what is not
 //! free comes from them.
 
-use hypura_core::plan::{ContextFacts, ContextShape, Growing, Growth, Homes, Ledger, Purpose};
+use hypura_core::plan::{ContextFacts, ContextShape, Growing, Growth, Homes, Ledger, PoolId, Purpose};
 
 use super::share::{KvRows, index};
 use crate::budget::Reserved;
@@ -16,9 +16,14 @@ use crate::load::NeedsMeter;
 type Needs<'a> = &'a mut dyn FnMut(&ContextShape, &Homes) -> Option<Ledger>;
 
 impl KvRows {
-    /// Bytes that the model holds now, all in all.
+    /// Bytes of the host's memory that the model holds now, all in all.
     pub fn held_bytes(&self) -> u64 {
-        self.loaded.ledger.total_bytes()
+        self.loaded.ledger.pool_bytes(PoolId::HOST)
+    }
+
+    /// Bytes of devices' memory that it holds.
+    pub fn device_bytes(&self) -> u64 {
+        self.loaded.ledger.total_bytes().saturating_sub(self.held_bytes())
     }
 
     /// Bytes that the model may still take.
@@ -87,18 +92,18 @@ impl KvRows {
     fn growing<R>(&self, ask: impl FnOnce(&mut Growing<'_, Needs<'_>>) -> Option<R>) -> Option<R> {
         let planned = &self.loaded.planned;
         let mut meter = None;
-        let mut needs = |context: &ContextShape, _: &Homes| {
+        let mut needs = |context: &ContextShape, homes: &Homes| {
             if meter.is_none() {
                 let settings = &planned.settings;
                 let (threads, devices) = (settings.tuning.threads, &settings.model.devices);
-                meter = NeedsMeter::new(&planned.source, threads, devices).ok();
+                meter = NeedsMeter::new(&planned.source, threads, devices, planned.gpu.as_ref()).ok();
             }
-            meter.as_ref()?.needs(context).ok()
+            meter.as_mut()?.needs(context, homes).ok()
         };
         let tokens = u32::try_from(self.context_tokens()).unwrap_or(u32::MAX);
         let context = ContextShape { context_tokens: tokens, ..planned.plan.context };
-        let held = &self.loaded.ledger;
-        ask(&mut Growing { context, homes: &planned.plan.homes, held, needs: &mut needs })
+        let (homes, pools, held) = (&planned.plan.homes, &planned.plan.pools, &self.loaded.ledger);
+        ask(&mut Growing { context, homes, pools, held, needs: &mut needs })
     }
 
     /// The states of as many rows as `room` bytes hold: the running ones first, then those used last.

@@ -28,6 +28,11 @@ fn fingerprint(planned: &Planned) -> io::Result<Fingerprint> {
     let context = &planned.plan.context;
     hash.update(context.kv.name());
     hash.update(planned.kernels().name());
+    if let Some(gpu) = &planned.gpu {
+        // Its kernels round in their own way, and each layer's state is where the layer is.
+        hash.update(gpu.info.backend.as_bytes());
+        hash.update(planned.plan.homes.device_layers().to_le_bytes());
+    }
     hash.update(context.ubatch_tokens.to_le_bytes());
     let metadata: &Metadata = &planned.source.metadata;
     hash.update((metadata.len() as u64).to_le_bytes());

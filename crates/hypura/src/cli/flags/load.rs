@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use hypura_engine::KvType;
 
+use super::device::DeviceFlags;
 use super::memory::MemoryFlags;
 
 /// How a model is loaded and computed.
@@ -10,6 +11,9 @@ use super::memory::MemoryFlags;
 pub struct LoadFlags {
     #[command(flatten)]
     pub(super) memory: MemoryFlags,
+
+    #[command(flatten)]
+    pub(super) device: DeviceFlags,
 
     /// Tokens of the prompt that are computed at once [default: 512; where one model is loaded and streams,
     /// up to 4096 if that takes little memory]

@@ -4,12 +4,14 @@
 //! - `size`: sizes and rates as people write them
 //! - `environment`: variables and facts of the machine that flags depend on
 //! - `model`: which model
+//! - `device`: the GPU that computes beside the CPU
 //! - `memory`: what of it streams, and how
 //! - `load`: how it is loaded and computed
 //! - `resolve`: all of that becomes [`hypura_engine::load::LoadSettings`], for every command alike
 //! - `sampling`: how tokens are chosen
 //! - `serve`: what a server takes, and Ollama's variables
 
+mod device;
 mod environment;
 mod load;
 mod memory;

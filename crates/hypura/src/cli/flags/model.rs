@@ -105,6 +105,11 @@ impl ModelFlags {
         self.memory.is_none() && self.mmproj.is_none() && self.load == LoadFlags::default()
     }
 
+    /// Whether nobody said what to compute on, neither by flag nor by variable.
+    pub(in crate::cli) fn leaves_the_device_open(&self, env: &Env) -> bool {
+        self.load.device.is_open(env)
+    }
+
     /// How to load it.
     ///
     /// # Errors

@@ -43,6 +43,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
     Ok(LoadSettings {
         model: ModelOptions {
             budget_bytes: budget_bytes(*memory, env)?,
+            device: load.device.resolve(env),
             residency: weights.residency.into(),
             cache: weights.stream_cache.map(|size| size.0),
             context: context.unwrap_or(SHORT_CONTEXT),
@@ -86,6 +87,7 @@ mod tests {
     use super::*;
     use clap::Parser as _;
     use hypura_core::plan::{CacheSize, Residency};
+    use hypura_engine::device::DeviceChoice;
     use hypura_engine::load::PolicyKind;
     use hypura_engine::{KvType, ReaderKind};
 
@@ -125,6 +127,10 @@ mod tests {
             "--ubatch=64",
             "--threads=7",
             "--kv=q8_0",
+            "--device=Vulkan1",
+            "--vram=6GiB",
+            "--gpu-layers=9",
+            "--cpu-moe",
             "--poison",
             "--simulate-uring-refusal=1",
         ];
@@ -135,6 +141,9 @@ mod tests {
         assert_eq!((model.kv, model.kv_may_shrink), (KvType::Q8_0, false));
         assert_eq!((tuning.threads, tuning.policy), (7, PolicyKind::S3Fifo));
         assert!(matches!(tuning.reader, ReaderKind::Pread));
+        let device = &model.device;
+        assert_eq!((&device.choice, device.vram_bytes), (&DeviceChoice::named("Vulkan1"), Some(6 << 30)));
+        assert_eq!((device.layers, device.experts_on_host), (Some(9), true));
         assert_eq!((hooks.poison, hooks.simulate_uring_refusal), (true, Some(1)));
         assert!(!resolved(&["--kv=f16"]).unwrap().model.kv_may_shrink, "f16 by name is not given up");
     }

@@ -55,6 +55,8 @@ fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
         "budget_bytes": plan.budget_bytes(),
         "floor_bytes": plan.floor_bytes,
         "total_bytes": plan.total_bytes(),
+        "device_layers": plan.homes.device_layers(),
+        "ledger": plan.ledger,
         "resident_bytes": plan.resident_bytes(),
         "slot_bytes": plan.slot_bytes(),
         "slots": plan.slots(&advice.layout),
@@ -111,6 +113,7 @@ fn hits(rate: HitRate) -> Value {
 
 fn tier(bytes: &TierBytes) -> Value {
     json!({
+        "device_bytes": bytes.device_bytes,
         "resident_bytes": bytes.resident_bytes,
         "streamed_bytes": bytes.streamed_bytes,
         "cached_bytes": bytes.cached_bytes,

@@ -1,18 +1,18 @@
 //! `hypura plan MODEL`: what a model will do on this machine, before it is loaded or even downloaded.
 //!
+//! - `advice`: the plan and the prediction
 //! - `header`: the header of a model that is here, at a URL, or on Hugging Face
 //! - `what_if`: the flag for other machines
 //! - `report`, `json`: the answer for people and for programs
 
+mod advice;
 mod header;
 mod json;
 mod report;
 mod what_if;
 
-use hypura_core::plan::{Routing, Workload, estimate_needs};
-use hypura_core::profile::Profile;
-use hypura_engine::advise::{Advice, AdviceError, AdviceSettings, advise};
-use hypura_engine::load::{DeviceSettings, NeedsMeter};
+use hypura_core::plan::{Routing, Workload};
+use hypura_engine::advise::AdviceSettings;
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use super::failure::UsageError;
 use super::flags::{Env, ModelFlags};
 use super::profile::{disk_target, remembered};
-use header::Header;
+use advice::advise_about;
 use what_if::WhatIfArg;
 
 /// Arguments of `hypura plan`.
@@ -74,7 +74,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let projector = projector.map(|path| PlannedProjector::of(path, load.model.sequences)).transpose()?;
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
     let settings = AdviceSettings { request: load.model.plan_request(media), workload, what_if };
-    let advice = advise_about(&header, &remembered.profile, &settings, load.tuning.threads)
+    let advice = advise_about(&header, &remembered.profile, &settings, &load)
         .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot be planned", header.name)))?;
     let text = if args.json {
         json::render(&header, &remembered.profile, &advice)?
@@ -83,25 +83,4 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Of a model that is here, llama.cpp says what it needs, as when it is loaded; of others it is estimated.
-fn advise_about(
-    header: &Header,
-    profile: &Profile,
-    settings: &AdviceSettings,
-    threads: u32,
-) -> Result<Advice, AdviceError> {
-    let Header { shape, source, .. } = header;
-    let meter = source.as_ref().map(|source| NeedsMeter::new(source, threads, &DeviceSettings::default()));
-    match meter {
-        Some(Ok(meter)) => advise(shape, profile, settings, |context, _| meter.needs(context)),
-        refused => {
-            let mut advice = advise(shape, profile, settings, |context, _| estimate_needs(shape, context))?;
-            if let Some(Err(error)) = refused {
-                advice.notes.push(format!("what it needs is estimated: {error}"));
-            }
-            Ok(advice)
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! The plan for people.
 
 use hypura_core::plan::{
-    Alternative, Basis, Estimate, Mode, Prediction, Purpose, Tier, TierBytes, human_bytes,
+    Alternative, Basis, Estimate, Mode, PoolId, Prediction, Purpose, Tier, TierBytes, human_bytes,
 };
 use hypura_core::profile::Profile;
 use hypura_engine::advise::{Advice, AdviceSettings};
@@ -77,12 +77,14 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     if bytes(Purpose::Media) > 0 {
         line("media", bytes(Purpose::Media), "projector, and an image or a sound on its way through it")?;
     }
-    line(
-        "together",
-        plan.total_bytes(),
-        &format!("of {} that may be used", human_bytes(plan.budget_bytes())),
-    )?;
-    line("headroom", plan.budget_bytes().saturating_sub(plan.total_bytes()), "")?;
+    let host = plan.ledger.pool_bytes(PoolId::HOST);
+    line("together", host, &format!("of {} that may be used", human_bytes(plan.budget_bytes())))?;
+    for (id, pool) in plan.pools.devices() {
+        let layers = format!("{} of {} layers", plan.homes.device_layers(), plan.homes.layers.len() + 1);
+        let note = format!("of {} that may be used, {layers}", human_bytes(pool.budget_bytes));
+        line("device", plan.ledger.pool_bytes(id), &note)?;
+    }
+    line("headroom", plan.budget_bytes().saturating_sub(host), "")?;
     line("floor", plan.floor_bytes, "the least that this works in")?;
     advice.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
 }
@@ -94,16 +96,16 @@ fn slots(advice: &Advice) -> String {
 
 fn tiers(out: &mut String, advice: &Advice) -> fmt::Result {
     let (host, storage) = (Tier::Host.name(), Tier::Storage.name());
-    writeln!(out, "\n{:<16} {host:>11} {storage:>11} {:>14}", "weights", format!("{storage} in {host}"))?;
+    // A column that is there only where a device has layers.
+    let on_device = |text: String| if advice.plan.homes.are_on_host() { String::new() } else { text };
+    let device = on_device(format!(" {:>11}", Tier::Device.name()));
+    let cached = format!("{storage} in {host}");
+    writeln!(out, "\n{:<16}{device} {host:>11} {storage:>11} {cached:>14}", "weights")?;
     let mut row = |name: &str, bytes: &TierBytes| {
         let show = |bytes: u64| if bytes == 0 { "-".to_owned() } else { human_bytes(bytes) };
-        let cached = show(bytes.cached_bytes);
-        writeln!(
-            out,
-            "{name:<16} {:>11} {:>11} {cached:>14}",
-            show(bytes.resident_bytes),
-            show(bytes.streamed_bytes)
-        )
+        let device = on_device(format!(" {:>11}", show(bytes.device_bytes)));
+        let (resident, streamed) = (show(bytes.resident_bytes), show(bytes.streamed_bytes));
+        writeln!(out, "{name:<16}{device} {resident:>11} {streamed:>11} {:>14}", show(bytes.cached_bytes))
     };
     for (role, bytes) in &advice.tiers.roles {
         row(role.name(), bytes)?;
@@ -123,7 +125,7 @@ fn bars(out: &mut String, advice: &Advice) -> fmt::Result {
     for (index, members) in layers.chunks(group).enumerate() {
         let sum = |pick: fn(&TierBytes) -> u64| members.iter().map(pick).sum::<u64>() / members.len() as u64;
         let width = |bytes: u64| (bytes as f64 / largest as f64 * BAR_WIDTH as f64).round() as usize;
-        let resident = width(sum(|layer| layer.resident_bytes));
+        let resident = width(sum(|layer| layer.device_bytes + layer.resident_bytes));
         let cached = width(sum(|layer| layer.cached_bytes));
         let all = width(sum(TierBytes::total_bytes)).max(resident + cached);
         let first = index * group;

@@ -2,7 +2,7 @@
 //!
 //! Numbers that were not measured are `None` (`null` in JSON), never zero.
 
-use hypura_core::plan::{Mode, Purpose};
+use hypura_core::plan::{Mode, PoolId, Purpose};
 use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::load::LoadedModel;
 use hypura_engine::request::{Finish, Outcome};
@@ -86,6 +86,10 @@ pub(super) struct Stats {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct MemoryNumbers {
     pub memory_budget_bytes: u64,
+    /// The GPU that has layers, how many (the output counted as one), and what they hold there.
+    pub device: Option<String>,
+    pub device_layers: u32,
+    pub device_bytes: u64,
     pub peak_rss_bytes: Option<u64>,
     pub floor_bytes: u64,
     pub planned_bytes: u64,
@@ -104,6 +108,9 @@ impl MemoryNumbers {
         let plan = &planned.plan;
         Self {
             memory_budget_bytes: plan.budget_bytes(),
+            device: loaded.planned.gpu.as_ref().map(|gpu| gpu.info.name.clone()),
+            device_layers: plan.homes.device_layers(),
+            device_bytes: loaded.ledger.pool_bytes(PoolId::DEVICE),
             peak_rss_bytes,
             floor_bytes: plan.floor_bytes,
             planned_bytes: plan.total_bytes(),

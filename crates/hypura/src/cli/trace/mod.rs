@@ -25,7 +25,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a model and write down which experts each token used
-    Record(record::Args),
+    Record(Box<record::Args>),
     /// Replay traces against caches: hit rates, and the speed to expect of a disk
     Replay(replay::Args),
 }

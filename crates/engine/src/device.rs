@@ -1,0 +1,185 @@
+//! Which GPU computes, and how much of its memory may be used.
+
+use hypura_core::plan::{Plan, PlanRequest, Pools};
+use hypura_ggml::Device;
+use hypura_ggml::system::{self, DeviceInfo};
+
+use crate::error::LoadError;
+
+/// What the user wants to compute on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The CPU alone.
+    #[default]
+    None,
+    /// The GPU with most free memory, discrete ones first; the CPU alone where there is none.
+    Auto,
+    /// The GPU of this name.
+    Named(String),
+}
+
+impl DeviceChoice {
+    /// A choice as people write it: `auto`, `none`, or a name.
+    #[must_use]
+    pub fn named(text: &str) -> Self {
+        match text {
+            "none" | "cpu" | "CPU" => Self::None,
+            "auto" => Self::Auto,
+            name => Self::Named(name.to_owned()),
+        }
+    }
+}
+
+/// What the user wants of a GPU.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeviceOptions {
+    /// Which.
+    pub choice: DeviceChoice,
+    /// Bytes of its memory that may be used; what is free there, less headroom, when nobody says so.
+    pub vram_bytes: Option<u64>,
+    /// Layers that it computes, the output projection counted as one, in place of as many as fit.
+    pub layers: Option<u32>,
+    /// Whether routed experts stay with the CPU even where they would fit.
+    pub experts_on_host: bool,
+}
+
+/// A GPU that was chosen.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    /// ggml's device.
+    pub(crate) device: Device,
+    /// What ggml says of it.
+    pub info: DeviceInfo,
+    /// Bytes of its memory that may be used.
+    pub budget_bytes: u64,
+    /// Whether llama.cpp may use flash attention there.
+    pub flash_attention: bool,
+}
+
+/// Drivers and kernels allocate beside us, and the display lives there too: this much of a GPU's memory is
+/// left alone, as one part in so many of all of it, within these bounds.
+const HEADROOM_SHARE: u64 = 16;
+const LEAST_HEADROOM: u64 = 256 << 20;
+const MOST_HEADROOM: u64 = 1 << 30;
+
+/// The GPU to use, if any.
+///
+/// # Errors
+/// [`LoadError::NoDevice`] when one is named that does not exist.
+pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
+    if options.choice == DeviceChoice::None {
+        return Ok(None);
+    }
+    let gpus: Vec<DeviceInfo> = system::devices().into_iter().filter(DeviceInfo::is_gpu).collect();
+    let Some(info) = pick(&options.choice, &gpus)? else { return Ok(None) };
+    let device = Device::gpus()?.into_iter().find(|device| device.name() == info.name);
+    Ok(device.map(|device| Gpu {
+        device,
+        info: info.clone(),
+        budget_bytes: budget_bytes(info, options.vram_bytes),
+        // Mesa 22.3's software driver crashes in it once a prompt was longer than a few tokens.
+        flash_attention: !info.description.contains("llvmpipe"),
+    }))
+}
+
+fn pick<'a>(choice: &DeviceChoice, gpus: &'a [DeviceInfo]) -> Result<Option<&'a DeviceInfo>, LoadError> {
+    match choice {
+        DeviceChoice::None => Ok(None),
+        DeviceChoice::Auto => {
+            // The first of equals: a chip that two backends offer is in the list with the better one first.
+            let rank = |gpu: &&DeviceInfo| (!gpu.is_unified, gpu.memory_free_bytes);
+            Ok(gpus.iter().rev().max_by_key(rank))
+        }
+        DeviceChoice::Named(name) => {
+            let found = gpus.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name));
+            let known = || gpus.iter().map(|gpu| gpu.name.clone()).collect();
+            found.map(Some).ok_or_else(|| LoadError::NoDevice { name: name.clone(), known: known() })
+        }
+    }
+}
+
+fn budget_bytes(gpu: &DeviceInfo, vram_bytes: Option<u64>) -> u64 {
+    let headroom = (gpu.memory_total_bytes / HEADROOM_SHARE).clamp(LEAST_HEADROOM, MOST_HEADROOM);
+    let free = gpu.memory_free_bytes;
+    vram_bytes.unwrap_or_else(|| free - headroom.min(free / 2))
+}
+
+impl Gpu {
+    /// What the user may want to know of a plan with layers here.
+    #[must_use]
+    pub fn layers_note(&self, plan: &Plan) -> Option<String> {
+        let (layers, most) = (plan.homes.device_layers(), plan.homes.layers.len() + 1);
+        let left = plan.homes.layers.iter().any(|home| home.experts != home.dense);
+        let experts = if left { ", but for their routed experts" } else { "" };
+        (layers > 0).then(|| format!("{} computes {layers} of {most} layers{experts}", self.info.name))
+    }
+
+    /// A request with the memory of this GPU beside the host's. Where the two are one memory, `used_bytes` of
+    /// the GPU are taken from the host's: the layers that were found to fit, or nothing when that is not
+    /// known yet.
+    #[must_use]
+    pub fn add_to(&self, request: PlanRequest, used_bytes: u64) -> PlanRequest {
+        let host = request.pools.host_budget_bytes();
+        let pools = if self.info.is_unified {
+            Pools::host(host.saturating_sub(used_bytes)).with_device(self.budget_bytes.min(host))
+        } else {
+            request.pools.with_device(self.budget_bytes)
+        };
+        PlanRequest { pools, ..request }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hypura_ggml::system::DeviceKind;
+
+    const GIB: u64 = 1 << 30;
+
+    fn gpu(name: &str, free: u64, is_unified: bool) -> DeviceInfo {
+        DeviceInfo {
+            name: name.to_owned(),
+            description: format!("chip of {name}"),
+            backend: "Vulkan".to_owned(),
+            pci_id: None,
+            kind: if is_unified { DeviceKind::IntegratedGpu } else { DeviceKind::Gpu },
+            is_unified,
+            memory_total_bytes: 2 * free,
+            memory_free_bytes: free,
+        }
+    }
+
+    fn picked(choice: &DeviceChoice, gpus: &[DeviceInfo]) -> Option<String> {
+        pick(choice, gpus).unwrap().map(|gpu| gpu.name.clone())
+    }
+
+    #[test]
+    fn the_roomiest_discrete_gpu_is_taken_and_the_first_of_equals() {
+        let gpus = [gpu("A", 8 * GIB, false), gpu("B", 64 * GIB, true), gpu("C", 16 * GIB, false)];
+        assert_eq!(picked(&DeviceChoice::Auto, &gpus).as_deref(), Some("C"));
+        let twice = [gpu("CUDA0", 8 * GIB, false), gpu("Vulkan0", 8 * GIB, false)];
+        assert_eq!(picked(&DeviceChoice::Auto, &twice).as_deref(), Some("CUDA0"));
+        assert_eq!(picked(&DeviceChoice::Auto, &[]), None);
+        assert_eq!(picked(&DeviceChoice::None, &gpus), None);
+    }
+
+    #[test]
+    fn a_gpu_is_found_by_name_and_a_wrong_name_lists_the_right_ones() {
+        let gpus = [gpu("Vulkan0", GIB, false)];
+        assert_eq!(picked(&DeviceChoice::named("vulkan0"), &gpus).as_deref(), Some("Vulkan0"));
+        let error = pick(&DeviceChoice::named("CUDA0"), &gpus).unwrap_err().to_string();
+        assert!(error.contains("CUDA0") && error.contains("Vulkan0"), "{error}");
+        let error = pick(&DeviceChoice::named("CUDA0"), &[]).unwrap_err().to_string();
+        assert!(error.contains("hypura doctor"), "{error}");
+        assert_eq!(DeviceChoice::named("none"), DeviceChoice::None);
+    }
+
+    #[test]
+    fn the_budget_is_what_is_free_less_headroom_unless_it_is_given() {
+        let budget = |free, vram| super::budget_bytes(&gpu("A", free, false), vram);
+        assert_eq!(budget(64 * GIB, None), 63 * GIB);
+        assert_eq!(budget(4 * GIB, None), 4 * GIB - GIB / 2);
+        assert_eq!(budget(100 << 20, None), 50 << 20);
+        assert_eq!(budget(64 * GIB, Some(6 * GIB)), 6 * GIB);
+    }
+}

@@ -1,0 +1,187 @@
+//! The GPU tier on whatever GPU ggml finds, in CI the software driver lavapipe: a model whose experts stream
+//! beside a GPU gives bit for bit the logits of one whose experts are resident beside it, and a model that is
+//! all on the GPU says what llama.cpp alone says there.
+//!
+//! `make test-gpu GPU=vulkan` runs these. Otherwise they are ignored, because ggml leaves software drivers
+//! out unless `GGML_VK_VISIBLE_DEVICES` names one.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use common::{TinyModel, demo_path, forced_run, hash, session, settings, streaming, tiny};
+use hypura_core::plan::{Homes, Mode, PoolId, Purpose, Residency};
+use hypura_core::synth::{Quant, Shape};
+use hypura_engine::SamplerOptions;
+use hypura_engine::baseline::{Baseline, Weights};
+use hypura_engine::device::{DeviceChoice, DeviceOptions};
+use hypura_engine::error::LoadError;
+use hypura_engine::load::{Kernels, LoadSettings, prepare};
+use hypura_engine::session::GenerateOptions;
+use hypura_engine::source::ModelSource;
+use std::path::Path;
+
+fn gpu() -> DeviceOptions {
+    let found = hypura_engine::device::choose(&DeviceOptions {
+        choice: DeviceChoice::Auto,
+        ..DeviceOptions::default()
+    });
+    assert!(
+        found.unwrap().is_some(),
+        "no GPU was found: `make test-gpu GPU=vulkan` names the software driver"
+    );
+    DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() }
+}
+
+/// Dense weights on the GPU, experts with the CPU.
+fn hybrid(settings: LoadSettings) -> LoadSettings {
+    settings.with_device(DeviceOptions { experts_on_host: true, ..gpu() })
+}
+
+/// Streams at several sizes of the cache, from none to everything.
+fn check_streamed(path: &Path, ubatch: u32) {
+    let resident = hash(path, hybrid(settings(Residency::Resident)).with_ubatch(ubatch));
+    for percent in [0.0, 30.0, 100.0] {
+        let mut session = session(path, hybrid(streaming(percent)).with_ubatch(ubatch));
+        let planned = &session.loaded().planned;
+        assert_eq!(planned.plan.mode(), Mode::ExpertStreaming);
+        assert_eq!(planned.plan.homes.device_layers(), Homes::most_layers(&planned.source.shape));
+        let outcome = forced_run(&mut session, 40, 8).unwrap();
+        assert_eq!(
+            outcome.logits_hash.unwrap().to_string(),
+            resident,
+            "{percent}% in memory, ubatch {ubatch}"
+        );
+        let stats = outcome.decode_stats;
+        assert!(stats.decode.misses > 0 || percent > 99.0, "{percent}%: nothing was streamed: {stats:?}");
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_dense_weights_with_streamed_experts_equals_resident_experts() {
+    for (shape, quant) in [
+        (Shape::TinyMixtral, Quant::Q5_K),
+        (Shape::TinyQwen3Moe, Quant::Q4_K),
+        (Shape::TinyGptOss, Quant::MXFP4),
+        (Shape::TinyKimiK2, Quant::Q2_K),
+    ] {
+        let TinyModel { path, .. } = &tiny(shape, quant, 1);
+        check_streamed(path, 24);
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_ubatches_of_1_8_and_64_equal_resident_experts() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    for ubatch in [1, 8, 64] {
+        check_streamed(path, ubatch);
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_with_some_of_the_layers_equals_resident_experts() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    for layers in [1, 2] {
+        let some = |settings: LoadSettings| {
+            settings.with_device(DeviceOptions { layers: Some(layers), experts_on_host: true, ..gpu() })
+        };
+        let resident = hash(path, some(settings(Residency::Resident)));
+        assert_eq!(hash(path, some(streaming(30.0))), resident, "{layers} layers");
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_beside_dense_streaming_equals_resident() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let some = |settings: LoadSettings| settings.with_device(DeviceOptions { layers: Some(2), ..gpu() });
+    let resident = hash(path, some(settings(Residency::Resident)));
+    let mut streamed = session(path, some(streaming(20.0)));
+    assert_eq!(streamed.loaded().planned.plan.mode(), Mode::DenseStreaming);
+    let outcome = forced_run(&mut streamed, 40, 8).unwrap();
+    assert_eq!(outcome.logits_hash.unwrap().to_string(), resident);
+    assert!(outcome.decode_stats.dense_weights > 0);
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_memory_is_what_the_plan_says_and_within_its_budget() {
+    let all = session(&demo_path(), settings(Residency::Auto).with_device(gpu()));
+    let (loaded, device) = (all.loaded(), PoolId::DEVICE);
+    assert_eq!(loaded.planned.plan.mode(), Mode::FullResident);
+    assert!(loaded.planned.plan.homes.layers.iter().all(|home| home.experts == device), "experts too");
+    let planned = loaded.planned.plan.ledger.pool_bytes(device);
+    let weights = loaded.planned.plan.ledger.bytes(device, Purpose::Weights);
+    let used =
+        weights + loaded.ledger.bytes(device, Purpose::Kv) + loaded.ledger.bytes(device, Purpose::Compute);
+    assert!(used <= planned && used * 103 >= planned * 100, "{used} used, {planned} planned");
+    // Too little for all of it: layers go there, as many as fit, and no byte more than allowed.
+    let vram_bytes = Some(planned / 2);
+    let part =
+        session(&demo_path(), settings(Residency::Auto).with_device(DeviceOptions { vram_bytes, ..gpu() }));
+    let ledger = &part.loaded().ledger;
+    assert!(
+        ledger.pool_bytes(device) <= planned / 2 && ledger.bytes(device, Purpose::Weights) > 0,
+        "{ledger:?}"
+    );
+    let none = DeviceOptions { vram_bytes: Some(1 << 20), ..gpu() };
+    let cpu = prepare(ModelSource::open(&demo_path()).unwrap(), settings(Residency::Auto).with_device(none))
+        .unwrap();
+    assert!(cpu.gpu.is_none() && cpu.plan.homes.are_on_host(), "nothing fits: the CPU computes");
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_that_does_not_exist_or_is_too_small_for_what_was_asked_is_an_error_with_a_name() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let refused = |options: DeviceOptions| {
+        prepare(ModelSource::open(path).unwrap(), settings(Residency::Auto).with_device(options)).unwrap_err()
+    };
+    let missing = refused(DeviceOptions { choice: DeviceChoice::named("CUDA7"), ..gpu() });
+    assert!(matches!(missing, LoadError::NoDevice { .. }), "{missing}");
+    let small = refused(DeviceOptions { layers: Some(3), vram_bytes: Some(1000), ..gpu() }).to_string();
+    assert!(small.contains("device 1 needs"), "{small}");
+}
+
+/// What the model says after the prompt, the likeliest token each time.
+fn greedy(path: &Path, settings: &LoadSettings, prompt: &[i32], count: usize) -> Vec<i32> {
+    let mut alone = Baseline::open(path, settings, Weights::Read).unwrap();
+    alone.prefill(prompt).unwrap();
+    let mut chosen = Vec::new();
+    loop {
+        let logits = alone.logits().unwrap();
+        let best = logits.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0;
+        chosen.push(i32::try_from(best).unwrap());
+        if chosen.len() == count {
+            return chosen;
+        }
+        alone.decode(chosen[chosen.len() - 1], prompt.len() + chosen.len() - 1).unwrap();
+    }
+}
+
+/// Run by itself (`make test-gpu` does): a decorated CPU stays decorated, and llama.cpp alone is then not to
+/// be had.
+#[test]
+#[ignore = "#13: needs a GPU and a process of its own: make test-gpu GPU=vulkan"]
+fn alone_gpu_with_all_of_a_model_says_what_llama_cpp_alone_says_there() {
+    let asked = settings(Residency::Auto).with_poison(false).with_device(gpu());
+    let models = [tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1), tiny(Shape::TinyLlama, Quant::Q4_K, 1)];
+    let prompt = common::tokens(40, 200);
+    let expected = models.each_ref().map(|model| greedy(&model.path, &asked, &prompt, 12));
+    let options = GenerateOptions {
+        max_tokens: Some(12),
+        sampler: SamplerOptions { temperature: 0.0, ..SamplerOptions::default() },
+        ignore_end: true,
+        ..GenerateOptions::default()
+    };
+    for (TinyModel { path, .. }, expected) in models.iter().zip(expected) {
+        let mut ours = session(path, asked.clone());
+        let planned = &ours.loaded().planned;
+        assert_eq!(planned.kernels(), Kernels::Repacked, "none of its weights is ours");
+        assert_eq!(planned.plan.homes.device_layers(), Homes::most_layers(&planned.source.shape));
+        assert_eq!(ours.generate(&prompt, &options, &mut |_| Ok(())).unwrap().tokens, expected, "{path:?}");
+    }
+}

@@ -1,0 +1,65 @@
+//! Flags about the GPU that computes beside the CPU.
+
+use hypura_engine::device::{DeviceChoice, DeviceOptions};
+
+use super::environment::Env;
+use super::size::parse_bytes;
+
+/// The variable that `--device` beats.
+const VARIABLE: &str = "HYPURA_DEVICE";
+
+/// Which GPU, and how much of it.
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
+pub struct DeviceFlags {
+    /// GPU that computes beside the CPU: auto, none, or a name that `hypura doctor` lists [default:
+    /// HYPURA_DEVICE, or auto]
+    #[arg(long, value_name = "NAME", help_heading = "Device")]
+    pub(super) device: Option<String>,
+
+    /// Memory of the GPU that may be used: 6GiB [default: what is free there, less headroom]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Device")]
+    pub(super) vram: Option<u64>,
+
+    /// Layers on the GPU, the output projection counted as one, in place of as many as fit
+    #[arg(long, value_name = "N", help_heading = "Device")]
+    pub(super) gpu_layers: Option<u32>,
+
+    /// Leave routed experts to the CPU, even where they would fit in the GPU's memory
+    #[arg(long, help_heading = "Device")]
+    pub(super) cpu_moe: bool,
+}
+
+impl DeviceFlags {
+    /// Whether nobody said which GPU.
+    pub(super) fn is_open(&self, env: &Env) -> bool {
+        self.device.is_none() && env.variable(VARIABLE).is_none()
+    }
+
+    /// What the engine is told.
+    pub(super) fn resolve(&self, env: &Env) -> DeviceOptions {
+        let name = self.device.clone().or_else(|| env.variable(VARIABLE));
+        DeviceOptions {
+            choice: name.map_or(DeviceChoice::Auto, |name| DeviceChoice::named(&name)),
+            vram_bytes: self.vram,
+            layers: self.gpu_layers,
+            experts_on_host: self.cpu_moe,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_beats_the_variable_and_both_beat_auto() {
+        let choice = |flag: Option<&str>, variables: &[(&str, &str)]| {
+            let flags = DeviceFlags { device: flag.map(str::to_owned), ..DeviceFlags::default() };
+            flags.resolve(&Env::for_tests(variables)).choice
+        };
+        let named = |name: &str| DeviceChoice::Named(name.to_owned());
+        assert_eq!(choice(None, &[]), DeviceChoice::Auto);
+        assert_eq!(choice(None, &[(VARIABLE, "none")]), DeviceChoice::None);
+        assert_eq!(choice(Some("Vulkan0"), &[(VARIABLE, "none")]), named("Vulkan0"));
+    }
+}

@@ -1,0 +1,47 @@
+//! What is said of a model: planned as when it is loaded where it is here, with estimates where it is
+//! elsewhere.
+
+use hypura_core::plan::{ExpertLayout, estimate_needs};
+use hypura_core::profile::Profile;
+use hypura_engine::advise::{Advice, AdviceError, AdviceSettings, advise};
+use hypura_engine::device;
+use hypura_engine::load::{LoadSettings, NeedsMeter, with_gpu};
+
+use super::header::Header;
+
+/// Of a model that is here, llama.cpp says what it needs, as when it is loaded; of others it is estimated.
+pub(super) fn advise_about(
+    header: &Header,
+    profile: &Profile,
+    settings: &AdviceSettings,
+    load: &LoadSettings,
+) -> Result<Advice, AdviceError> {
+    let Header { shape, source, .. } = header;
+    let estimated = |request| {
+        let settings = AdviceSettings { request, ..settings.clone() };
+        advise(shape, profile, &settings, |context, _| estimate_needs(shape, context))
+    };
+    let request = settings.request.clone();
+    let Some(source) = source else { return estimated(request) };
+    let gpu = device::choose(&load.model.device)?;
+    let meter = NeedsMeter::new(source, load.tuning.threads, &load.model.devices, gpu.as_ref());
+    let mut meter = match meter {
+        Ok(meter) => meter,
+        Err(error) => {
+            let mut advice = estimated(request)?;
+            advice.notes.push(format!("what it needs is estimated: {error}"));
+            return Ok(advice);
+        }
+    };
+    let request = match &gpu {
+        Some(gpu) => with_gpu(source, &ExpertLayout::new(shape), request, gpu, &mut meter)?,
+        None => request,
+    };
+    let settings = AdviceSettings { request, ..settings.clone() };
+    let mut advice = advise(shape, profile, &settings, |context, homes| meter.needs(context, homes))?;
+    if let Some(note) = gpu.as_ref().and_then(|gpu| gpu.layers_note(&advice.plan)) {
+        advice.notes.push(note);
+        advice.notes.push("speeds are those of the CPU alone: GPUs are not measured yet".to_owned());
+    }
+    Ok(advice)
+}
