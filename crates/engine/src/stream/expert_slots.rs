@@ -83,10 +83,11 @@ impl ExpertSlots {
         let layer = &self.layout.layers[index];
         let demands = grouped.demands(layer.layer);
         let pool = &mut self.pools[layer.class];
-        let prefetches_used = pool.cache.counters().prefetches_used;
+        let before = pool.cache.counters();
         let grants = pool.cache.acquire_step(&demands, self.clock, u32::try_from(tokens).unwrap_or(u32::MAX));
         let LookupCounts { decode, prefill, shared_bytes } = &mut self.counts;
         let lookups = if tokens <= DECODE_TOKENS { decode } else { prefill };
+        lookups.count(&pool.cache.counters().since(&before));
         let mut loads = Vec::new();
         let expert_bytes: u64 = layer.parts.iter().map(|part| part.slice_bytes as u64).sum();
         for (want, grant) in grouped.wanted.iter_mut().zip(&grants) {
@@ -94,31 +95,20 @@ impl ExpertSlots {
                 *shared_bytes += expert_bytes * (want.pairs.len() as u64 - 1);
             }
             match grant {
-                Grant::Hit(_) => lookups.hits += 1,
-                Grant::Joined(late) => {
-                    lookups.hits += 1;
-                    lookups.late += 1;
-                    io.promote(|target| {
-                        matches!(target, Target::Slot { layer: other, slot, .. }
-                            if slot == late && self.layout.layers[*other].class == layer.class)
-                    });
-                }
+                Grant::Hit(_) | Grant::NoRoom => {}
+                Grant::Joined(late) => io.promote(|target| {
+                    matches!(target, Target::Slot { layer: other, slot, .. }
+                        if slot == late && self.layout.layers[*other].class == layer.class)
+                }),
                 Grant::Load(slot) => {
-                    lookups.misses += 1;
                     pool.start(*slot, layer.parts.len());
                     loads.push((want.expert, *slot));
                 }
-                Grant::NoRoom => lookups.misses += 1,
             }
             if let Some(slot) = grant.slot() {
                 want.place = Place::Slot(slot);
             }
         }
-        // An expert that is here only because a prefetch read it for this step is no hit of the cache.
-        let prefetched = pool.cache.counters().prefetches_used - prefetches_used;
-        lookups.prefetched += prefetched;
-        lookups.misses += prefetched;
-        lookups.hits = lookups.hits.saturating_sub(prefetched);
         loads
     }
 

@@ -1,4 +1,6 @@
-//! Lookups of experts, by kind of step.
+//! Lookups of experts, by kind of step, as the caches count them.
+
+use hypura_core::cache::Counters;
 
 /// Most tokens of a step that counts as decoding: their experts are looked up and kept like those of one
 /// token.
@@ -15,6 +17,17 @@ pub struct Lookups {
     pub prefetched: u64,
     /// Of those, the ones whose read was still under way.
     pub late: u64,
+}
+
+impl Lookups {
+    /// Adds what a cache counted in one step. An expert that is there only because a prefetch read it for
+    /// this step is no hit.
+    pub(super) fn count(&mut self, step: &Counters) {
+        self.hits += (step.hits + step.joined).saturating_sub(step.prefetches_used);
+        self.misses += step.misses() + step.prefetches_used;
+        self.prefetched += step.prefetches_used;
+        self.late += step.joined;
+    }
 }
 
 /// What was looked up and read since the model was loaded.
