@@ -9,6 +9,7 @@ import xml.etree.ElementTree as tree
 from collections import Counter
 from pathlib import Path
 
+from registry import Registry
 from scripted_models import write_all
 from server import DEMO, IDLE, ROOT, Server
 
@@ -25,12 +26,14 @@ def main() -> int:
     models = write_all(work / "models")
     models["sight"] = write_sight(arguments.binary.resolve(), work / "sight")
     started = time.monotonic()
-    with Server(arguments.binary.resolve(), work / "home", [DEMO, *models.values()]) as server:
+    binary, served = arguments.binary.resolve(), [DEMO, *models.values()]
+    with Registry(DEMO) as registry, Server(binary, work / "home", served) as server:
         print(f"{arguments.binary} listens on {server.url}")
         environment = os.environ | {
             "HYPURA_TEST_URL": server.url,
             "HYPURA_TEST_PID": str(server.process.pid),
             "HYPURA_TEST_WORK": str(work),
+            "HYPURA_TEST_REMOTE": registry.name,
             "OLLAMA_HOST": server.url,
             # The litellm package would fetch a price list, langsmith would report.
             "LITELLM_LOCAL_MODEL_COST_MAP": "True",

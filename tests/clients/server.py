@@ -36,6 +36,9 @@ class Server:
             "OLLAMA_MODELS": self.folder / "ollama",
             "HF_HUB_CACHE": self.folder / "huggingface",
             "HYPURA_DEMO": DEMO,
+            # Nothing is pulled from other machines: a proxy that nobody runs.
+            "HTTPS_PROXY": "http://127.0.0.1:1",
+            "NO_PROXY": "127.0.0.1,localhost",
         }
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OLLAMA_", "HYPURA_", "HF_"))}
         self.process = subprocess.Popen(

@@ -321,6 +321,21 @@ def test_pull_of_what_is_there_and_of_what_is_not(client):
         client.pull("nobody-has-this")
 
 
+def test_pull_of_a_model_that_is_elsewhere(client):
+    name = os.environ["HYPURA_TEST_REMOTE"]
+    steps = list(client.pull(name, stream=True, insecure=True))
+    assert steps[0].status == "pulling manifest" and steps[-1].status == "success"
+    layers = [step for step in steps if step.digest]
+    assert all(step.status == f"pulling {step.digest[7:19]}" and step.completed <= step.total for step in layers)
+    assert {step.digest for step in layers if step.completed == step.total} == {step.digest for step in layers}
+    known = name.removeprefix("http://")
+    assert client.generate(known, "What is a lynx?", options={"num_predict": 4}).response
+    assert client.pull(name, insecure=True).status == "success"
+    client.delete(known)
+    with pytest.raises(ollama.ResponseError, match="not found"):
+        client.show(known)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_model_that_is_not_there(client, stream):
     for call in (

@@ -6,11 +6,12 @@
 //! - [`exec`] hands every graph of such a device to an [`Executor`] (the engine), which runs it in pieces on
 //!   the inner backend and binds streamed weights to the memory it chose ([`memory`]).
 //! - [`media`] turns pictures into rows that models read in place of tokens.
+//! - `quantize` is llama.cpp's quantiser: files in, files out.
 //! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
 //! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a
-//! callback becomes the error of the decode that caused it; nothing here knows about files, caches or
-//! policies.
+//! callback becomes the error of the decode that caused it; nothing here knows about caches or policies, nor
+//! about files, but for what llama.cpp opens itself.
 
 pub mod batch;
 mod buffer;
@@ -27,6 +28,7 @@ pub mod media;
 mod memory;
 mod memory_use;
 pub mod model;
+mod quantize;
 pub mod sampler;
 pub mod sim;
 mod sys;
@@ -55,5 +57,6 @@ pub use media::{
 pub use memory::{Bytes, DeviceBuffer, Region};
 pub use memory_use::{DeviceMemoryUse, MemoryUse};
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor, Placement};
+pub use quantize::{QuantizeError, is_quantization, quantize};
 pub use sampler::{SampleError, Sampler, SamplerOptions};
 pub use vocab::{Token, Vocab};

@@ -3,13 +3,40 @@
 use crate::sys;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Once};
 
 static INSTALL: Once = Once::new();
 
 thread_local! {
     // llama.cpp logs on the thread that called it, so each caller finds its own lines.
     static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+    // Where lines that count tensors go, while this thread quantises.
+    static TENSORS: RefCell<Option<Arc<AtomicU64>>> = const { RefCell::new(None) };
+}
+
+/// Does `work`; lines of llama.cpp's quantiser that count tensors are told to `tensors`, packed.
+pub(crate) fn with_tensors<T>(tensors: &Arc<AtomicU64>, work: impl FnOnce() -> T) -> T {
+    TENSORS.with_borrow_mut(|slot| *slot = Some(Arc::clone(tensors)));
+    let done = work();
+    TENSORS.with_borrow_mut(|slot| *slot = None);
+    done
+}
+
+/// How many of how many, in one number.
+fn packed(begun: u32, all: u32) -> u64 {
+    u64::from(begun) << 32 | u64::from(all)
+}
+
+pub(crate) fn unpacked(packed: u64) -> (u64, u64) {
+    (packed >> 32, packed & u64::from(u32::MAX))
+}
+
+/// `[  12/ 291] …`
+fn count_of(line: &str) -> Option<(u32, u32)> {
+    let (count, _) = line.trim_start().strip_prefix('[')?.split_once(']')?;
+    let (begun, all) = count.split_once('/')?;
+    Some((begun.trim().parse().ok()?, all.trim().parse().ok()?))
 }
 
 /// Routes llama.cpp's log here (once).
@@ -60,12 +87,24 @@ pub(crate) unsafe extern "C" fn on_log(level: sys::ggml_log_level, text: *const 
         if level == sys::GGML_LOG_LEVEL_ERROR {
             LAST.with_borrow_mut(|last| last.push_str(&text));
         }
+        TENSORS.with_borrow(|tensors| {
+            if let Some((tensors, (begun, all))) = tensors.as_ref().zip(count_of(&text)) {
+                tensors.store(packed(begun, all), Ordering::Relaxed);
+            }
+        });
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{reason, strip_function};
+    use super::{count_of, packed, reason, strip_function, unpacked};
+
+    #[test]
+    fn tensors_are_counted() {
+        assert_eq!(count_of("[  12/ 291]   blk.0.attn_q.weight - [64], type = f16"), Some((12, 291)));
+        assert_eq!(count_of("size = 12/291"), None);
+        assert_eq!(unpacked(packed(3, 291)), (3, 291));
+    }
 
     #[test]
     fn every_line_of_the_reason_is_told_once() {

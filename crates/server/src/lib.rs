@@ -10,6 +10,7 @@
 //! - [`models`]: which models there are, and which are loaded
 //! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
 //!   [`anthropic`]: Anthropic's
+//! - `quantizer`: llama.cpp's quantiser for the store
 //! - [`metrics`]: health and numbers, some of them of [`counters`]
 //!
 //! Invariants: a request that only wants to know something never waits for a model; a client that disconnects
@@ -36,6 +37,7 @@ pub mod openai;
 pub mod options;
 pub mod origin;
 pub mod origins;
+mod quantizer;
 pub mod recent;
 pub mod refusal;
 pub mod request_log;
@@ -47,5 +49,6 @@ pub mod time;
 
 pub use self::http::router;
 pub use failure::{Cause, Failure, without_paths};
+pub use quantizer::EngineQuantizer;
 pub use settings::HttpSettings;
 pub use state::Server;

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::blobs::link_blob;
 use super::digest::Digest;
 use super::entry::broken;
-use super::gather::Source;
+use super::gather::{Found, Source};
+use super::hub;
 use super::layout::Layout;
 use super::lock::StoreLock;
 use super::name::ModelName;
@@ -57,7 +58,8 @@ impl Store {
         write_manifest(&own, &lock, to, &text)
     }
 
-    /// Deletes a model of our own store, and the blobs that no other model shares.
+    /// Deletes a model of our own store, and the blobs that no other model shares; a model of Hugging Face's
+    /// cache; or what a pull left of one that is not whole.
     ///
     /// # Errors
     /// [`StoreError::InvalidName`] (`name "x" is invalid`), [`StoreError::NotFound`], and
@@ -67,10 +69,7 @@ impl Store {
         let name = ModelName::parse(text).map_err(invalid)?;
         let layout = self.own()?;
         let Some(path) = layout.find(&name) else {
-            return Err(match self.find(&name) {
-                Some(found) => foreign(&found.name, found.origin),
-                None => StoreError::NotFound(text.to_owned()),
-            });
+            return self.delete_elsewhere(&name, text);
         };
         let lock = StoreLock::acquire(&layout)?;
         let manifest = Layout::read(&path).ok().map(|(manifest, _)| manifest);
@@ -81,6 +80,24 @@ impl Store {
             remove_unused(&layout, &lock, &manifest);
         }
         Ok(())
+    }
+
+    /// Deletes what is in no store of ours.
+    fn delete_elsewhere(&self, name: &ModelName, text: &str) -> Result<(), StoreError> {
+        match self.find(name) {
+            Some(Found { origin: Origin::HuggingFace, source: Source::Files(files), projector, .. }) => {
+                hub::delete(&files, projector.as_deref())
+            }
+            Some(found) => Err(foreign(&found.name, found.origin)),
+            None => match self.pulls().remove_partials(Some(text)) {
+                Ok((_, 1..)) => {
+                    let why = format!("model '{text}' is being pulled: stop that first");
+                    Err(StoreError::BadRequest(why))
+                }
+                Ok((1.., 0)) => Ok(()),
+                _ => Err(StoreError::NotFound(text.to_owned())),
+            },
+        }
     }
 }
 

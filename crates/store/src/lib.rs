@@ -11,11 +11,13 @@
 //! - `entry`, `show`: what is reported about a model; `unusable`: why one cannot be used
 //! - `modelfile`: reading and writing Modelfiles
 //! - `settings`: what a Modelfile sets beside the weights
-//! - `blobs`, `create`, `edit`: changes, all of them in our own store, in order by its `lock`; `naming`:
-//!   which blobs manifests name
-//! - [`fetch`]: headers of models that are elsewhere
+//! - `blobs`, `create`, `edit`: changes of our own store, in order by its `lock`; `naming`: which blobs
+//!   manifests name; `hub`: deleting from Hugging Face's cache
+//! - [`fetch`]: what names stand for elsewhere, and the headers of models there, over `web`
+//! - `pull`: models arrive
 //!
-//! Invariants: no other program's folder is ever written to; nothing that a manifest, a request or a link
+//! Invariants: no other program's folder is ever written to, but for Hugging Face's cache, which is shared by
+//! design: pulls add to it and `delete` removes from it; nothing that a manifest, a request or a link
 //! says leads a write out of our folder; a broken model is skipped with a reason and stops nobody else's;
 //! nothing here loads a model, so every call is quick (the exceptions, hashing a file and `verbose`, say so).
 //! All calls block: from async code use a blocking task. `Store` is `Sync` and holds no lock while it reads
@@ -34,6 +36,7 @@ pub mod fetch;
 mod files;
 mod find;
 mod gather;
+mod hub;
 mod layout;
 mod lock;
 mod modelfile;
@@ -41,16 +44,18 @@ mod name;
 mod naming;
 mod places;
 mod projectors;
+mod pull;
 mod quantization;
 mod settings;
 mod shards;
 mod show;
 mod store;
 mod unusable;
+mod web;
 
 pub use blobs::{BlobWriter, Stored};
 pub use cache::HeaderError;
-pub use create::{CreateRequest, Progress, Texts};
+pub use create::{CreateRequest, Progress, Quantizer, Texts};
 pub use digest::{Digest, NotADigest};
 pub use entry::{Details, ModelEntry, TemplateLanguage, template_language};
 pub use error::StoreError;
@@ -60,6 +65,7 @@ pub use modelfile::{Modelfile, ModelfileError};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Locality, ModelName, NameError};
 pub use places::{Origin, Places, demo_candidates};
 pub use projectors::{is_projector_name, projector_beside};
+pub use pull::{Partial, PullError, PullRequest, PullSettings, Pulls, Room};
 pub use settings::{Message, ModelSettings};
 pub use show::{Show, parameter_lines};
 pub use store::{Listing, Store};

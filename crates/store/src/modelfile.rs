@@ -14,6 +14,8 @@ pub struct Modelfile {
     pub from: String,
     /// LoRA adapters, which are paths.
     pub adapters: Vec<String>,
+    /// A draft model, a name or a path.
+    pub draft: Option<String>,
     /// Everything else.
     pub settings: ModelSettings,
 }
@@ -85,6 +87,7 @@ impl Modelfile {
         match command {
             "FROM" => self.from = value,
             "ADAPTER" => self.adapters.push(value),
+            "DRAFT" => self.draft = Some(value),
             "TEMPLATE" => settings.template = Some(value),
             "SYSTEM" => settings.system = Some(value),
             "LICENSE" => settings.licenses.push(value),
@@ -95,7 +98,7 @@ impl Modelfile {
             "REQUIRES" => settings.requires = Some(value),
             _ => {
                 return Err(format!(
-                    "`{command}` is no command: there are FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE and ADAPTER"
+                    "`{command}` is no command: there are FROM, PARAMETER, TEMPLATE, SYSTEM, MESSAGE, LICENSE, ADAPTER, DRAFT, RENDERER, PARSER and REQUIRES"
                 ));
             }
         }

@@ -45,9 +45,8 @@ impl Origin {
     pub(super) const fn way_out(self) -> &'static str {
         match self {
             Self::Ollama => "delete it with `ollama rm`",
-            Self::HuggingFace => "delete it with `hf cache rm`",
             Self::LmStudio => "delete it in LM Studio",
-            Self::Given | Self::Demo | Self::Own => "delete its file yourself",
+            Self::Given | Self::Demo | Self::Own | Self::HuggingFace => "delete its file yourself",
         }
     }
 }

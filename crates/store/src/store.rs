@@ -1,13 +1,16 @@
 //! The store: lists, and looks models up by name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cache::FactCache;
 use crate::entry::{self, ModelEntry};
+use crate::fetch::Network;
 use crate::gather::{Found, Gathered, Skipped, Source, shards_of};
 use crate::layout::Layout;
 use crate::name::{Locality, ModelName};
 use crate::places::{Origin, Places};
+use crate::pull::PullSettings;
 use crate::show::Show;
 use crate::unusable::Unusable;
 use crate::{StoreError, files, shards};
@@ -19,6 +22,8 @@ pub struct Store {
     /// The projector of the files that were given, where one was given too.
     given_projector: Option<PathBuf>,
     cache: FactCache,
+    pub(crate) network: Arc<Network>,
+    pub(crate) pull_settings: Arc<PullSettings>,
 }
 
 /// All models, and all that seem to be models and cannot be used.
@@ -41,7 +46,28 @@ impl Store {
     #[must_use]
     pub fn new(places: Places) -> Self {
         let cache = FactCache::new(places.cache.clone());
-        Self { places, given: Vec::new(), given_projector: None, cache }
+        Self {
+            places,
+            given: Vec::new(),
+            given_projector: None,
+            cache,
+            network: Arc::new(Network::of_environment()),
+            pull_settings: Arc::default(),
+        }
+    }
+
+    /// Asks these endpoints instead of those of the environment.
+    #[must_use]
+    pub fn with_network(mut self, network: Network) -> Self {
+        self.network = Arc::new(network);
+        self
+    }
+
+    /// Pulls like this.
+    #[must_use]
+    pub fn with_pull_settings(mut self, settings: PullSettings) -> Self {
+        self.pull_settings = Arc::new(settings);
+        self
     }
 
     /// Also knows these files, under the names of the files (`/models/Mixtral.gguf` is `Mixtral:latest`),

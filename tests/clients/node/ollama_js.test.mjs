@@ -94,6 +94,19 @@ test('copy, create, pull, delete', async () => {
   await assert.rejects(ollama.show({ model: 'js-copy' }), /not found/)
 })
 
+test('pull of a model that is elsewhere', async () => {
+  const name = process.env.HYPURA_TEST_REMOTE
+  const steps = await collect(await ollama.pull({ model: name, stream: true, insecure: true }))
+  assert.equal(steps.at(0).status, 'pulling manifest')
+  assert.equal(steps.at(-1).status, 'success')
+  const layers = steps.filter((step) => step.digest)
+  assert.ok(layers.length > 0 && layers.every((step) => step.completed <= step.total))
+  const known = name.replace('http://', '')
+  assert.ok((await ollama.list()).models.some((model) => model.name === `${known}:latest`))
+  assert.equal((await ollama.pull({ model: name, insecure: true })).status, 'success')
+  await ollama.delete({ model: known })
+})
+
 test('a model that is not there', async () => {
   for (const stream of [false, true]) {
     await assert.rejects(ollama.chat({ model: 'nobody', messages: hello, stream }), (error) => {

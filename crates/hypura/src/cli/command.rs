@@ -3,7 +3,7 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::process::ExitCode;
 
-use super::{bench, doctor, failure, iobench, models, plan, profile, run, serve, shell, synth, trace};
+use super::{bench, doctor, failure, iobench, models, plan, profile, pull, run, serve, shell, synth, trace};
 
 /// Runs GGUF language models that do not fit in memory, streaming their weights from the disk.
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ enum Command {
     Run(run::Args),
     /// Serve models to programs that talk to Ollama, OpenAI or Anthropic
     Serve(serve::Args),
+    /// Download a model, after telling what it will do here; continues what was interrupted
+    Pull(pull::Args),
     /// List the models of this machine: Hypura's own, and those of Ollama, Hugging Face and LM Studio
     #[command(alias = "ls")]
     List(models::ListArgs),
@@ -30,7 +32,7 @@ enum Command {
     Stop(models::StopArgs),
     /// Give a model a second name
     Cp(models::CopyArgs),
-    /// Delete models of Hypura's own store
+    /// Delete models of Hypura's own store and of Hugging Face's cache, or partial downloads
     Rm(models::DeleteArgs),
     /// Make a model from a Modelfile
     Create(models::CreateArgs),
@@ -69,6 +71,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::execute(&args),
         Command::Serve(args) => serve::execute(&args),
+        Command::Pull(args) => pull::execute(&args),
         Command::List(args) => models::list(&args),
         Command::Show(args) => models::show(&args),
         Command::Ps(args) => models::ps(&args),

@@ -15,6 +15,7 @@ mod iobench;
 mod models;
 mod plan;
 mod profile;
+mod pull;
 mod run;
 mod serve;
 mod shell;

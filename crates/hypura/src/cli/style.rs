@@ -2,7 +2,7 @@
 //! to wait for.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 /// Whether to use colours on stderr.
@@ -50,12 +50,34 @@ pub fn progress_bar(what: &str) -> ByteProgress {
     ByteProgress { bar, start: Instant::now() }
 }
 
+/// Starts a progress bar for a download, with the time that is left.
+#[must_use]
+pub fn download_bar() -> ByteProgress {
+    let progress = progress_bar("pulling");
+    let template = "{msg} {wide_bar:.dim} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        progress.bar.set_style(style.progress_chars("━╸ "));
+    }
+    progress
+}
+
 impl ByteProgress {
+    /// A line above the bar.
+    pub fn line(&self, text: &str) {
+        // Nowhere is left to report that stderr is closed.
+        self.bar.suspend(|| drop(writeln!(std::io::stderr(), "{text}")));
+    }
+
     /// `done` of `total` bytes.
     pub fn set(&self, done: u64, total: u64) {
         if self.bar.is_hidden() && self.start.elapsed() > PATIENCE {
             // indicatif itself stays hidden where stderr is no terminal.
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        if self.bar.position() == 0 && done > 0 {
+            // What was there before is no speed.
+            self.bar.set_position(done);
+            self.bar.reset_eta();
         }
         self.bar.set_length(total);
         self.bar.set_position(done);

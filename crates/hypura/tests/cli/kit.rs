@@ -54,6 +54,8 @@ pub fn hypura() -> Command {
     command.env("HYPURA_HOST", "127.0.0.1:1").env_remove("HYPURA_API_KEY");
     // Bits and budgets here are those of the CPU, whatever GPU is in the machine.
     command.env("HYPURA_DEVICE", "none").env_remove("HYPURA_DEMO").stdin(Stdio::null());
+    // What is not here stays away.
+    command.env("HYPURA_OFFLINE", "1");
     command
 }
 

@@ -47,6 +47,28 @@ impl Home {
 const TINY: &str = "someone/Tiny-GGUF:Q4_K_M";
 
 #[test]
+fn a_model_in_full_precision_is_quantised_when_it_is_made() {
+    let home = Home::new();
+    let at = |name: &str| home.path().join(name).display().to_string();
+    home.run(["synth", "tiny-mixtral", "--quant", "f16", "--out", &at("full.gguf")]).assert_success();
+    fs::write(at("Modelfile"), "FROM ./full.gguf\nDRAFT small\nSYSTEM hi").unwrap();
+    let made = home.run(["create", "small", "-f", &at("Modelfile"), "-q", "q8_0"]).assert_success();
+    for part in ["warning: DRAFT small", "quantizing F16 model to Q8_0", "success"] {
+        assert!(made.stderr.contains(part), "{part:?} is not in {}", made.stderr);
+    }
+    let show = home.run(["show", "small"]).assert_success().stdout;
+    assert!(show.contains("Q8_0"), "{show}");
+    home.run(["run", "small", "hi", "-n", "2", "--memory", "1GiB"]).assert_success();
+    assert_eq!(fs::read_dir(home.path().join("own/incoming")).unwrap().count(), 0);
+    // What is quantised would only get worse, and some types need what we do not have.
+    fs::write(at("Again"), "FROM small").unwrap();
+    let error = |arguments: &[&str], part: &str| home.run(arguments).assert_error(1, &[part]);
+    error(&["create", "x", "-f", &at("Again"), "-q", "Q4_0"], "only supported for F16 and F32");
+    fs::write(at("Full"), "FROM ./full.gguf").unwrap();
+    error(&["create", "x", "-f", &at("Full"), "-q", "IQ2_XXS"], "unsupported quantization type IQ2_XXS");
+}
+
+#[test]
 fn a_list_has_names_and_sizes() {
     let home = Home::new();
     let list = home.run(["list"]).assert_success();

@@ -1,6 +1,10 @@
 //! `hypura plan` of models on this machine and on a web server, and what it says when it cannot.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[expect(dead_code, reason = "shared with the tests of the store, which need more of it")]
+#[path = "../../../store/tests/pull/server.rs"]
+mod hub;
+mod pull;
 mod server;
 
 use hypura_core::profile::{MatmulRate, Overhead, Pattern, Profile, ReadRate, Storage};
@@ -182,7 +186,7 @@ fn shards_are_joined_and_hugging_face_names_are_looked_up() {
         siblings.push(serde_json::json!({"rfilename": name}));
     }
     let list = serde_json::json!({"siblings": siblings}).to_string().into_bytes();
-    server.put("/api/models/o/r", Answer::Whole(Arc::new(list)));
+    server.put("/api/models/o/r?blobs=true", Answer::Whole(Arc::new(list)));
     let url = format!("{}/o/r/resolve/main/{}", server.address, files[1].0);
     let by_url = home.json(&[&url]);
     assert_eq!(by_url["model"]["shards"], 3);
@@ -208,7 +212,7 @@ fn a_quantisation_is_chosen_among_the_files_of_a_repository() {
     ];
     let siblings: Vec<Value> = names.iter().map(|name| serde_json::json!({"rfilename": name})).collect();
     let list = serde_json::json!({"siblings": siblings}).to_string().into_bytes();
-    server.put("/api/models/o/r", Answer::Whole(Arc::new(list)));
+    server.put("/api/models/o/r?blobs=true", Answer::Whole(Arc::new(list)));
     let put = |name: &str, bytes: &Arc<Vec<u8>>| {
         server.put(&format!("/o/r/resolve/main/{name}"), Answer::File(Arc::clone(bytes)))
     };

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::manage::with_store;
 use super::wire;
+use crate::quantizer::EngineQuantizer;
 use crate::respond::NDJSON;
 use crate::state::Server;
 use crate::{Failure, body, respond};
@@ -56,7 +57,7 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Failure
     tokio::spawn(async move {
         let progress = sender.clone();
         let made = with_store(&work, move |store| {
-            store.create(&request, &mut |step| {
+            store.create_with(&request, Some(&EngineQuantizer), &mut |step| {
                 // Nobody listens: the model is made all the same, as in Ollama.
                 drop(progress.send(Step::Progress(step)));
             })

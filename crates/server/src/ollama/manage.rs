@@ -1,5 +1,4 @@
-//! Changes of the store that are done at once: delete, copy, and what pull and push can answer without a
-//! network.
+//! Changes of the store that are done at once: delete and copy; and push, which is refused.
 
 use std::sync::Arc;
 
@@ -11,21 +10,17 @@ use axum::routing::{delete, post};
 use bytes::Bytes;
 use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use super::wire;
 use crate::jobs::{self, find};
-use crate::models::{LookupError, failure_of_store};
-use crate::respond::NDJSON;
+use crate::models::failure_of_store;
 use crate::state::Server;
 use crate::{Failure, body, respond};
-use hypura_store::{ModelName, Store, StoreError};
+use hypura_store::{Store, StoreError};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
         .route("/api/delete", delete(delete_model))
         .route("/api/copy", post(copy))
-        .route("/api/pull", post(pull))
         .route("/api/push", post(push))
 }
 
@@ -35,7 +30,6 @@ pub(super) fn routes() -> Router<Arc<Server>> {
 struct NameRequest {
     model: String,
     name: String,
-    stream: Option<bool>,
 }
 
 impl NameRequest {
@@ -98,57 +92,6 @@ async fn copy_answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Fa
         _ => failure,
     })?;
     Ok(empty())
-}
-
-async fn pull(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
-    pull_answer(&server, &bytes).await.unwrap_or_else(|failure| respond::native_failure(&failure))
-}
-
-/// What is installed is "pulled" at once; nothing is ever downloaded.
-async fn pull_answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Failure> {
-    let request: NameRequest = body::request(bytes)?;
-    let name = request.name();
-    if ModelName::parse(name).is_err() {
-        return Err(Failure::bad_request("invalid model name"));
-    }
-    let entry = match find(server, name).await {
-        Ok(entry) => entry,
-        Err(LookupError::NotInstalled) => {
-            let failure = Failure::internal(format!(
-                "pull model manifest: model '{name}' not found on this machine, and this server does not download: \
-                 put a GGUF file into a folder of models, or pull it with Ollama, whose models are found"
-            ));
-            if request.stream == Some(false) {
-                return Err(failure);
-            }
-            // Ollama's stream has begun when it finds out, and so clients expect to learn it.
-            let lines = [json!({"status": "pulling manifest"}), json!({"error": failure.message})];
-            return Ok(statuses_answer(&lines, true));
-        }
-        Err(error) => return Err(super::request::lookup_failure(error, name)),
-    };
-    let statuses = [
-        json!({"status": "pulling manifest"}),
-        json!({
-            "status": format!("pulling {}", entry.digest.get(..12).unwrap_or_default()),
-            "digest": format!("sha256:{}", entry.digest),
-            "total": entry.size,
-            "completed": entry.size,
-        }),
-        json!({"status": "verifying sha256 digest"}),
-        json!({"status": "writing manifest"}),
-        json!({"status": "success"}),
-    ];
-    Ok(statuses_answer(&statuses, request.stream.unwrap_or(true)))
-}
-
-/// All statuses as lines, or the last one alone.
-fn statuses_answer(statuses: &[Value], stream: bool) -> Response {
-    if stream {
-        let lines: Vec<u8> = statuses.iter().flat_map(|status| wire::line(status).to_vec()).collect();
-        return respond::with_type(StatusCode::OK, NDJSON, Body::from(lines));
-    }
-    respond::json(StatusCode::OK, &statuses.last())
 }
 
 async fn push(State(_): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {

@@ -3,7 +3,7 @@
 //! - [`general`]: what is there, who are you
 //! - [`generate`], [`chat`], [`embed`]: work
 //! - [`list`]: which models there are and which are loaded
-//! - [`manage`], [`create`], [`blobs`]: changes of the store
+//! - [`manage`], [`create`], [`pull`], [`blobs`]: changes of the store
 //! - [`wire`]: streams as lines of JSON
 //! - [`request`]: what the requests have in common
 
@@ -15,6 +15,7 @@ mod general;
 mod generate;
 mod list;
 mod manage;
+mod pull;
 mod request;
 mod version;
 mod wire;
@@ -36,5 +37,6 @@ pub fn routes() -> Router<Arc<Server>> {
         .merge(list::routes())
         .merge(manage::routes())
         .merge(create::routes())
+        .merge(pull::routes())
         .merge(blobs::routes())
 }

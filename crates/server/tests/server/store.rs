@@ -11,6 +11,7 @@ use hypura_server::keep_alive::KeepAlive;
 use hypura_server::models::backend::{Backend as _, LoadRequest};
 use hypura_server::models::{EngineBackend, ManagerSettings, ModelManager, StoreCatalog};
 use hypura_server::{HttpSettings, Server, router};
+use hypura_store::fetch::Network;
 use hypura_store::{Digest, Places, Store};
 use serde_json::{Value, json};
 
@@ -27,7 +28,8 @@ impl Shop {
     fn open() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let places = Places { own: Some(folder.path().join("models")), ..Places::default() };
-        let catalog = Arc::new(StoreCatalog::new(Arc::new(Store::new(places))));
+        let catalog =
+            Arc::new(StoreCatalog::new(Arc::new(Store::new(places).with_network(Network::offline()))));
         let manager = ManagerSettings {
             budget_bytes: 1 << 40,
             keep_alive: KeepAlive::DEFAULT,

@@ -197,7 +197,7 @@ fn refuse_foreign_format(name: &str, path: &Path) -> Result<(), StoreError> {
 }
 
 /// The facts of a model in these files. A shard alone is no model, which is no fault: `None`.
-fn facts_of(files: &[PathBuf], shard: bool) -> Result<Option<Facts>, StoreError> {
+pub(super) fn facts_of(files: &[PathBuf], shard: bool) -> Result<Option<Facts>, StoreError> {
     match read_headers(files) {
         Ok((gguf, digest)) => Ok(Some(Facts::of(&gguf, digest))),
         Err(HeaderError::Gguf(_)) if shard => Ok(None),

@@ -7,6 +7,9 @@ use serde::Serialize;
 pub struct Progress {
     /// What.
     pub status: String,
+    /// Of which blob.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Of how many bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
@@ -16,8 +19,10 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn status(status: impl Into<String>) -> Self {
-        Self { status: status.into(), total: None, completed: None }
+    /// A step without figures.
+    #[must_use]
+    pub fn status(status: impl Into<String>) -> Self {
+        Self { status: status.into(), digest: None, total: None, completed: None }
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::quantizer::Quantizer;
 use crate::StoreError;
 use crate::settings::{Message, ModelSettings};
 
@@ -92,9 +93,19 @@ impl CreateRequest {
         }
     }
 
+    /// The type that the weights are to have, if another one is asked for.
+    #[must_use]
+    pub fn quantization(&self) -> Option<&str> {
+        self.quantize.as_deref().or(self.quantization.as_deref()).filter(|kind| !kind.is_empty())
+    }
+
     /// Refuses what this program cannot do, with a way out.
-    pub(super) fn refuse_unsupported(&self) -> Result<(), StoreError> {
-        let quantize = self.quantize.as_deref().or(self.quantization.as_deref()).unwrap_or_default();
+    pub(super) fn refuse_unsupported(&self, quantizer: Option<&dyn Quantizer>) -> Result<(), StoreError> {
+        let asked = self.quantization().unwrap_or_default();
+        let quantize = match quantizer {
+            Some(quantizer) if quantizer.knows(asked) => "",
+            _ => asked,
+        };
         let adapters = self.adapters.as_ref().map_or(0, BTreeMap::len);
         let drafts = self.draft_files.as_ref().is_some_and(|files| !files.is_empty())
             || self.draft_quantize.as_deref().is_some_and(|kind| !kind.is_empty());
@@ -110,6 +121,9 @@ impl CreateRequest {
             ("", 0) => return Ok(()),
             ("", 1) => "adapters are not supported: merge the adapter into the model first",
             ("", _) => "only one adapter is currently supported",
+            _ if quantizer.is_some() => {
+                return Err(StoreError::BadRequest(format!("unsupported quantization type {asked}")));
+            }
             _ => {
                 "quantizing is not supported: give a GGUF file that is quantized already (llama-quantize makes one)"
             }

@@ -94,7 +94,7 @@ fn digest_of(weights: &Weights, watch: Watch<'_>) -> Result<Digest, StoreError> 
     let size = fs::metadata(path).map_err(StoreError::io("read", path))?.len();
     let mut told = |done| {
         let status = "hashing weights".to_owned();
-        watch(Progress { status, total: Some(size), completed: Some(done) });
+        watch(Progress { status, digest: None, total: Some(size), completed: Some(done) });
     };
     Digest::of_file(path, &mut told).map_err(StoreError::io("read", path))
 }

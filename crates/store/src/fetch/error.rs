@@ -3,7 +3,7 @@
 use hypura_core::gguf::GgufError;
 use hypura_core::model::ModelError;
 
-use super::HttpError;
+use crate::web::HttpError;
 
 /// Why the header of a model elsewhere could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -35,14 +35,44 @@ pub enum FetchError {
         /// Those that there are.
         files: String,
     },
-    /// More than one file could be meant.
-    #[error("{repo} has several files ({files}): name one of them after a colon, like hf:{repo}:Q4_K_M")]
-    SeveralFiles {
+    /// A model of which a part is missing.
+    #[error("{repo} lacks {shard}, a part of the model")]
+    NoSuchShard {
         /// `org/repo`.
         repo: String,
-        /// Those that could be meant.
-        files: String,
+        /// The file.
+        shard: String,
     },
+    /// The text is no name of anything.
+    #[error("invalid model name")]
+    NotAName(String),
+    /// A registry does not have the model.
+    #[error("model '{name}' not found: {source}")]
+    NoSuchModel {
+        /// As it was asked for.
+        name: String,
+        /// What the registry said.
+        source: HttpError,
+    },
+    /// A manifest that makes no sense.
+    #[error("the manifest of {name} cannot be read: {what}")]
+    Manifest {
+        /// The model.
+        name: String,
+        /// Why.
+        what: String,
+    },
+    /// A model in another format.
+    #[error("{0} has no weights in GGUF files")]
+    NoWeights(String),
+    /// A registry without TLS that is not on this machine.
+    #[error("insecure protocol http: allow it with --insecure (`insecure` in /api/pull), or use https")]
+    Insecure,
+    /// The network must not be used.
+    #[error(
+        "model '{0}' not found on this machine, and the network is not to be used (HF_HUB_OFFLINE, HYPURA_OFFLINE)"
+    )]
+    Offline(String),
     /// The file is no GGUF, or its shards do not belong together.
     #[error("{url}")]
     Header {

@@ -1,14 +1,15 @@
-//! The header of a model that is not on this machine: at a URL, or on Hugging Face as `hf:org/repo:QUANT`.
+//! The headers of a model that is not on this machine.
 
-use hypura_core::gguf::{self, ShardName};
+use hypura_core::gguf::{self, GgmlType, GgufSet};
 use hypura_core::model::ModelShape;
 
-use super::FetchError;
-use super::http::{self, Client};
-use crate::is_projector_name;
-
-/// Where Hugging Face is, unless `HF_ENDPOINT` names a mirror, as with its own tools.
-const HUGGING_FACE: &str = "https://huggingface.co";
+use super::error::FetchError;
+use super::model::RemoteModel;
+use super::name::RemoteName;
+use super::network::Network;
+use super::remote::Remote;
+use super::urls::shard_urls;
+use crate::web::{Access, Client, RangeReader, SHORT_HEADER, USUAL_HEADER};
 
 /// A model elsewhere, as far as its header tells.
 #[derive(Debug)]
@@ -19,159 +20,95 @@ pub struct RemoteHeader {
     pub shards: usize,
     /// What the model is made of.
     pub shape: ModelShape,
+    gguf: GgufSet,
 }
+
+impl RemoteHeader {
+    /// The same model with its weights in another type, as another quantisation of it has them, roughly:
+    /// norms and what else is in full precision stay. `None` where that makes no model.
+    #[must_use]
+    pub fn in_type(&self, ty: GgmlType) -> Option<ModelShape> {
+        let mut gguf = self.gguf.clone();
+        let mut ends: Vec<u64> = Vec::new();
+        for tensor in &mut gguf.tensors {
+            let row = tensor.shape.first().copied().unwrap_or(0);
+            let is_weight = tensor.shape.len() > 1 && tensor.ty != GgmlType::F32;
+            if let Some(row_bytes) = ty.row_bytes(row).filter(|_| is_weight) {
+                let rows: u64 = tensor.shape.iter().skip(1).product();
+                (tensor.ty, tensor.bytes) = (ty, row_bytes.checked_mul(rows)?);
+            }
+            // One behind the other, as files have them.
+            ends.resize(ends.len().max(tensor.shard + 1), 0);
+            let end = ends.get_mut(tensor.shard)?;
+            tensor.offset = end.next_multiple_of(ALIGNMENT);
+            *end = tensor.offset.checked_add(tensor.bytes)?;
+        }
+        ModelShape::from_gguf(&gguf).ok()
+    }
+}
+
+/// Of tensors in files.
+const ALIGNMENT: u64 = 32;
 
 /// Reads the header of the model that `name` says, if that is a URL or begins with `hf:`.
 ///
 /// # Errors
 /// What is wrong with the name, the server, or the file.
 pub fn remote_header(name: &str) -> Option<Result<RemoteHeader, FetchError>> {
-    if let Some(repository) = name.strip_prefix("hf:") {
-        return Some(of_hugging_face(repository));
+    RemoteName::is_explicit(name).then(|| of_name(name))
+}
+
+fn of_name(name: &str) -> Result<RemoteHeader, FetchError> {
+    let remote = Remote::new(Network::of_environment());
+    match RemoteName::parse(name) {
+        Ok(RemoteName::Url(url)) => of_urls(&remote.client, &Access::default(), &url, shard_urls(&url)),
+        // It is a file, whatever it is called.
+        Ok(RemoteName::Registry { .. }) | Err(FetchError::NotAName(_)) => {
+            of_urls(&remote.client, &Access::default(), name, shard_urls(name))
+        }
+        Ok(found) => remote.header(&remote.find(&found, false)?),
+        Err(error) => Err(error),
     }
-    let is_url = name.starts_with("http://") || name.starts_with("https://");
-    is_url.then(|| of_url(&Client::new(), name))
 }
 
-fn of_hugging_face(repository: &str) -> Result<RemoteHeader, FetchError> {
-    let client = Client::new();
-    let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|url| !url.is_empty());
-    let endpoint = endpoint.as_deref().unwrap_or(HUGGING_FACE).trim_end_matches('/');
-    let url = hugging_face_url(&client, endpoint, repository)?;
-    of_url(&client, &url)
+impl Remote {
+    /// Reads the headers of a model.
+    ///
+    /// # Errors
+    /// What is wrong with the server or the files.
+    pub fn header(&self, model: &RemoteModel) -> Result<RemoteHeader, FetchError> {
+        let urls = model.weights().map(|file| file.url.clone());
+        of_urls(&self.client, &model.access, &model.name, Box::new(urls))
+    }
 }
 
-fn of_url(client: &Client, url: &str) -> Result<RemoteHeader, FetchError> {
+fn of_urls(
+    client: &Client,
+    access: &Access,
+    name: &str,
+    urls: Box<dyn Iterator<Item = String> + '_>,
+) -> Result<RemoteHeader, FetchError> {
     let (mut headers, mut sizes) = (Vec::new(), Vec::new());
     // One by one: the first shard that is not there ends it, however many the name claims.
-    for url in shard_urls(url) {
+    for url in urls {
         // The vocabulary is in the first shard; the others only list their tensors.
-        let expected = if headers.is_empty() { http::USUAL_HEADER } else { http::SHORT_HEADER };
-        let mut reader = client.open(&url, expected)?;
+        let expected = if headers.is_empty() { USUAL_HEADER } else { SHORT_HEADER };
+        let mut reader = RangeReader::open(client, access, &url, expected)?;
         let bytes = reader.total_bytes();
         let header =
             gguf::read_header(&mut reader, bytes).map_err(|source| FetchError::header(&url, source))?;
-        let name = url.split('?').next().unwrap_or(&url);
-        gguf::check_name(name, &header).map_err(|source| FetchError::header(&url, source))?;
+        let file = url.split('?').next().unwrap_or(&url);
+        // Blobs of registries are called by their digests.
+        if !file.contains("/blobs/") {
+            gguf::check_name(file, &header).map_err(|source| FetchError::header(&url, source))?;
+        }
         headers.push(header);
         sizes.push(bytes);
     }
     let first_file_bytes = sizes.first().copied().unwrap_or(0);
     let shards = headers.len();
-    let set = gguf::merge(headers, sizes).map_err(|source| FetchError::header(url, source))?;
+    let set = gguf::merge(headers, sizes).map_err(|source| FetchError::header(name, source))?;
     let shape =
-        ModelShape::from_gguf(&set).map_err(|source| FetchError::Shape { url: url.to_owned(), source })?;
-    Ok(RemoteHeader { first_file_bytes, shards, shape })
-}
-
-/// The URLs of all shards, whichever of them was named. What follows `?` stays.
-fn shard_urls(url: &str) -> Box<dyn Iterator<Item = String>> {
-    let (path, query) = match url.split_once('?') {
-        Some((path, query)) => (path, format!("?{query}")),
-        None => (url, String::new()),
-    };
-    match ShardName::parse(path) {
-        Some(shard) => Box::new((0..shard.count).map(move |index| shard.sibling(index) + &query)),
-        None => Box::new(std::iter::once(url.to_owned())),
-    }
-}
-
-/// The URL of the first file of `org/repo:QUANT`.
-fn hugging_face_url(client: &Client, endpoint: &str, repository: &str) -> Result<String, FetchError> {
-    let (repo, quant) = match repository.split_once(':') {
-        Some((repo, quant)) => (repo, Some(quant)),
-        None => (repository, None),
-    };
-    let is_plain = |part: &str| {
-        !part.is_empty()
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-            && !part.starts_with('.')
-    };
-    if repo.split('/').count() != 2 || !repo.split('/').all(is_plain) {
-        return Err(FetchError::NotARepository(repository.to_owned()));
-    }
-    let list = client.text(&format!("{endpoint}/api/models/{repo}"))?;
-    let list: serde_json::Value = serde_json::from_str(&list)
-        .map_err(|source| FetchError::FileList { repo: repo.to_owned(), source })?;
-    let files: Vec<&str> = list["siblings"]
-        .as_array()
-        .map(|files| files.iter().filter_map(|file| file["rfilename"].as_str()).collect())
-        .unwrap_or_default();
-    let file = choose(&files, repo, quant)?;
-    Ok(format!("{endpoint}/{repo}/resolve/main/{file}"))
-}
-
-/// The file of a quantisation: the first shard where there are several.
-fn choose<'a>(files: &[&'a str], repo: &str, quant: Option<&str>) -> Result<&'a str, FetchError> {
-    let is_first = |file: &&str| ShardName::parse(file).is_none_or(|shard| shard.index == 0);
-    let models: Vec<&str> = files
-        .iter()
-        .copied()
-        .filter(|file| file.ends_with(".gguf") && !is_projector_name(file))
-        .filter(is_first)
-        .collect();
-    if models.is_empty() {
-        return Err(FetchError::NoGguf(repo.to_owned()));
-    }
-    let matches: Vec<&str> = match quant {
-        Some(quant) => models.iter().copied().filter(|file| has_quant(file, quant)).collect(),
-        None => models.clone(),
-    };
-    match matches.as_slice() {
-        [file] => Ok(file),
-        [] => Err(FetchError::NoSuchFile {
-            repo: repo.to_owned(),
-            quant: quant.unwrap_or_default().to_owned(),
-            files: models.join(", "),
-        }),
-        _ => Err(FetchError::SeveralFiles { repo: repo.to_owned(), files: matches.join(", ") }),
-    }
-}
-
-/// Whether a file name has the quantisation as a whole word: `Q4_K` is not in `model-Q4_K_M.gguf`.
-fn has_quant(file: &str, quant: &str) -> bool {
-    let (file, quant) = (file.to_ascii_lowercase(), quant.to_ascii_lowercase());
-    let file = file.strip_suffix(".gguf").unwrap_or(&file);
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    !quant.is_empty()
-        && file.match_indices(&quant).any(|(start, _)| {
-            !file[..start].ends_with(is_word) && !file[start + quant.len()..].starts_with(is_word)
-        })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantisations_are_whole_words() {
-        assert!(has_quant("Model-Q4_K_M.gguf", "q4_k_m"));
-        assert!(has_quant("Q4_K_M/Model-Q4_K_M-00001-of-00003.gguf", "Q4_K_M"));
-        assert!(!has_quant("Model-Q4_K_M.gguf", "Q4_K"));
-        assert!(!has_quant("Model-IQ4_XS.gguf", "Q4_XS"));
-        assert!(!has_quant("Model-Q4_K_M.gguf", ""));
-    }
-
-    #[test]
-    fn one_file_is_chosen_or_the_choice_is_shown() {
-        let files =
-            ["README.md", "m-Q8_0.gguf", "m-Q4_K_M-00001-of-00002.gguf", "m-Q4_K_M-00002-of-00002.gguf"];
-        assert_eq!(choose(&files, "o/r", Some("Q4_K_M")).unwrap(), "m-Q4_K_M-00001-of-00002.gguf");
-        assert!(choose(&files, "o/r", None).unwrap_err().to_string().contains("m-Q8_0.gguf"));
-        assert!(choose(&files, "o/r", Some("Q2_K")).unwrap_err().to_string().contains("m-Q8_0.gguf"));
-        assert!(choose(&files[..1], "o/r", None).unwrap_err().to_string().contains("no GGUF"));
-    }
-
-    #[test]
-    fn shards_are_found_behind_queries_too() {
-        let urls: Vec<String> = shard_urls("http://h/m-00002-of-00002.gguf?download=true").collect();
-        let expected =
-            ["http://h/m-00001-of-00002.gguf?download=true", "http://h/m-00002-of-00002.gguf?download=true"];
-        assert_eq!(urls, expected);
-        assert_eq!(shard_urls("http://h/m.gguf").collect::<Vec<_>>(), ["http://h/m.gguf"]);
-        // Names may claim anything; none is made before it is asked for, and no more than a model can have.
-        let claimed =
-            |count: &str| shard_urls(&format!("http://h/m-00001-of-{count}.gguf")).take(100_000).count();
-        assert_eq!((claimed("65535"), claimed("4294967295")), (65_535, 1));
-    }
+        ModelShape::from_gguf(&set).map_err(|source| FetchError::Shape { url: name.to_owned(), source })?;
+    Ok(RemoteHeader { first_file_bytes, shards, shape, gguf: set })
 }

@@ -1,14 +1,39 @@
-//! Models that are not on this machine.
+//! Models that are not on this machine: what a name stands for elsewhere, as a list of files, and what their
+//! headers say.
 //!
-//! - `http`: files on web servers, read in ranges
+//! - `name`: names that lead elsewhere
+//! - `network`: endpoints and tokens, as the environment names them
+//! - `model`: what a name stands for: files, and which of them are weights
+//! - `hugging_face`, `listed`, `choice`: repositories, their files, and which of them are meant
+//! - `registry`: Ollama's library and registries like it
+//! - `plain`, `urls`: files at URLs
+//! - `ask`: what a server says of a file
+//! - `remote`: from a name to one of these
 //! - `header`: the headers of such files, one for each shard
 //!
 //! Blocks, and asks the network for nothing but headers and lists of files.
 
+mod ask;
+mod choice;
 mod error;
 mod header;
-mod http;
+mod hugging_face;
+mod listed;
+mod model;
+mod name;
+mod network;
+mod plain;
+mod registry;
+mod remote;
+mod urls;
 
+pub use crate::web::HttpError;
+pub(crate) use ask::identity_of;
 pub use error::FetchError;
 pub use header::{RemoteHeader, remote_header};
-pub use http::HttpError;
+pub use model::{FileKind, RemoteFile, RemoteModel, Variant};
+pub(crate) use model::{Home, HubPlace, Identity};
+pub use name::RemoteName;
+pub use network::Network;
+pub(crate) use registry::layers_of;
+pub use remote::Remote;

@@ -8,6 +8,7 @@ use super::environment::Env;
 use super::load::LoadFlags;
 use super::resolve::{Flags, resolve};
 use super::size::MemorySize;
+use hypura_store::fetch::RemoteName;
 use hypura_store::{ModelEntry, ModelName, Store, StoreError, demo_candidates, projector_beside};
 
 /// The word that stands for the model that comes with the program.
@@ -51,6 +52,12 @@ pub struct ModelFlags {
 }
 
 impl ModelFlags {
+    /// A model by name, to be loaded as by default.
+    #[must_use]
+    pub fn named(model: PathBuf, memory: Option<MemorySize>, ctx: Option<u32>) -> Self {
+        Self { model, memory, ctx, mmproj: None, load: LoadFlags::default() }
+    }
+
     /// The model that is named: a file, `demo`, or a model of the store.
     ///
     /// # Errors
@@ -72,6 +79,10 @@ impl ModelFlags {
             NamedModel { path: self.model.clone(), entry: None, projector }
         };
         let Some(name) = self.model.to_str().filter(|_| !self.model.exists()) else { return Ok(as_file()) };
+        // What was pulled by such a name has another one here.
+        let elsewhere = RemoteName::parse(name).ok().filter(|_| RemoteName::is_explicit(name));
+        let name = elsewhere.map_or_else(|| name.to_owned(), |elsewhere| elsewhere.local_name());
+        let name = name.as_str();
         let is_path =
             name.ends_with(".gguf") || name.starts_with(['.', '/', '~']) || ModelName::parse(name).is_err();
         if is_path {

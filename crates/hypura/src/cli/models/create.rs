@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use crate::cli::home;
 use crate::cli::style::progress_bar;
 use crate::client::Client;
+use hypura_server::ollama::OLLAMA_VERSION;
 use hypura_store::{CreateRequest, Digest, Modelfile, Progress, Store, shards_of};
 
 /// Arguments of `hypura create`.
@@ -23,6 +24,10 @@ pub struct Args {
     /// The Modelfile
     #[arg(short, long, default_value = "Modelfile", value_name = "FILE")]
     file: PathBuf,
+
+    /// Quantize the weights, which must be F16, BF16 or F32: Q4_K_M, Q8_0, …
+    #[arg(short, long, value_name = "TYPE")]
+    quantize: Option<String>,
 }
 
 /// Makes it.
@@ -35,6 +40,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let modelfile =
         Modelfile::parse(&Modelfile::decode(&text)).with_context(|| format!("{}", path.display()))?;
     let request = request(&args.model, modelfile, path.parent().unwrap_or(Path::new("")))?;
+    let request = CreateRequest { quantize: args.quantize.clone(), ..request };
     match Client::find() {
         None => create_here(&request)?,
         Some(client) if request.file.is_none() => create_there(&client, &request)?,
@@ -48,6 +54,9 @@ fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<Cr
     if !modelfile.adapters.is_empty() {
         bail!("adapters are not supported: merge the adapter into the model first");
     }
+    for warning in warnings(&modelfile) {
+        eprintln!("warning: {warning}");
+    }
     let path = folder.join(home::expanded(&modelfile.from));
     let is_path = modelfile.from.ends_with(".gguf") || modelfile.from.starts_with(['.', '/', '~']);
     let file = (path.is_file() || is_path).then_some(path);
@@ -59,9 +68,37 @@ fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<Cr
     })
 }
 
+/// What is read and kept, or left out, and changes nothing.
+fn warnings(modelfile: &Modelfile) -> Vec<String> {
+    let settings = &modelfile.settings;
+    let draft =
+        modelfile.draft.as_ref().map(|draft| format!("DRAFT {draft} is left out: no draft model is used"));
+    let go = settings.renderer.as_ref().or(settings.parser.as_ref());
+    let go = go.map(|name| {
+        format!(
+            "RENDERER and PARSER ({name}) are kept and shown; the chat template of the GGUF is used instead"
+        )
+    });
+    let requires = settings.requires.as_ref().filter(|version| is_newer(version, OLLAMA_VERSION));
+    let requires = requires.map(|version| {
+        format!("REQUIRES {version} is kept: this program speaks the protocol of Ollama {OLLAMA_VERSION}")
+    });
+    draft.into_iter().chain(go).chain(requires).collect()
+}
+
+/// Whether version `a` comes after `b`; of what is no version nothing is known.
+fn is_newer(a: &str, b: &str) -> bool {
+    let numbers = |text: &str| -> Vec<u64> {
+        text.trim_start_matches('v').split(['.', '-']).map_while(|part| part.parse().ok()).collect()
+    };
+    numbers(a) > numbers(b)
+}
+
 fn create_here(request: &CreateRequest) -> anyhow::Result<()> {
     let bar = progress_bar("hashing");
-    Store::of_environment().create(request, &mut |progress: Progress| match (
+    let quantizer = hypura_server::EngineQuantizer;
+    let store = Store::of_environment();
+    store.create_with(request, Some(&quantizer), &mut |progress: Progress| match (
         progress.completed,
         progress.total,
     ) {
@@ -134,6 +171,16 @@ mod tests {
         assert_eq!(of("FROM ./absent.gguf", folder.path()).file, Some(folder.path().join("./absent.gguf")));
         let named = of("FROM llama3.2\nSYSTEM hi", folder.path());
         assert_eq!((named.from.as_deref(), named.file), (Some("llama3.2"), None));
+    }
+
+    #[test]
+    fn what_changes_nothing_is_told() {
+        let of = |text: &str| warnings(&Modelfile::parse(text).unwrap());
+        let all = of("FROM a\nDRAFT b\nRENDERER qwen3\nPARSER qwen3\nREQUIRES 99.1.0");
+        assert_eq!(all.len(), 3, "{all:?}");
+        assert!(all[0].contains("DRAFT b") && all[1].contains("qwen3") && all[2].contains("99.1.0"));
+        assert!(of("FROM a\nREQUIRES 0.20.0").is_empty());
+        assert!(is_newer("0.34", "0.33.0") && !is_newer("0.9.1", "0.33.0") && !is_newer("x", "0.33.0"));
     }
 
     #[test]

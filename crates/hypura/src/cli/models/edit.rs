@@ -4,6 +4,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 use super::place::Place;
+use hypura_store::Store;
 
 /// Arguments of `hypura cp`.
 #[derive(Debug, clap::Args)]
@@ -18,8 +19,12 @@ pub struct CopyArgs {
 #[derive(Debug, clap::Args)]
 pub struct DeleteArgs {
     /// Their names
-    #[arg(required = true)]
+    #[arg(required_unless_present = "partial")]
     models: Vec<String>,
+
+    /// Only what pulls left of models that are not whole: of these, or of all
+    #[arg(long)]
+    partial: bool,
 }
 
 /// Gives a model a second name.
@@ -43,6 +48,9 @@ pub fn copy(args: &CopyArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// The first one that cannot be deleted.
 pub fn delete(args: &DeleteArgs) -> anyhow::Result<ExitCode> {
+    if args.partial {
+        return delete_partial(&args.models);
+    }
     let place = Place::find();
     for model in &args.models {
         match &place {
@@ -52,6 +60,23 @@ pub fn delete(args: &DeleteArgs) -> anyhow::Result<ExitCode> {
             Place::Store(store) => store.delete(model)?,
         }
         eprintln!("deleted '{model}'");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes partial downloads that nobody continues right now. They are the same for a server of this machine.
+fn delete_partial(models: &[String]) -> anyhow::Result<ExitCode> {
+    let store = Store::of_environment();
+    let (mut removed, mut busy) = (0, 0);
+    let all = [None];
+    let named: Vec<Option<&str>> = models.iter().map(|model| Some(model.as_str())).collect();
+    for model in if models.is_empty() { all.as_slice() } else { &named } {
+        let (gone, kept) = store.pulls().remove_partials(*model)?;
+        (removed, busy) = (removed + gone, busy + kept);
+    }
+    eprintln!("removed {removed} partial file{}", if removed == 1 { "" } else { "s" });
+    if busy > 0 {
+        eprintln!("kept {busy} that {} being pulled right now", if busy == 1 { "is" } else { "are" });
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use super::partial;
 use super::place::Place;
 use super::text::{human_span, print, short_digest, table};
 use hypura_server::time;
@@ -59,6 +60,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         print(&format!("{text}\n"))?;
     } else {
         print(&rendered(&models, args.verbose))?;
+        eprint!("{}", partial::told(&Store::of_environment().pulls().partials()));
     }
     eprint!("{notes}");
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! Commands over models by name: over the server when one of ours runs, so that it is the one truth;
 //! otherwise directly on the store.
 //!
-//! - `list`, `show`: what there is
+//! - `list`, `show`: what there is; `partial`: what is not whole yet
 //! - `running`: `ps` and `stop`
 //! - `edit`: `cp` and `rm`
 //! - `create`: new models from Modelfiles
@@ -11,6 +11,7 @@
 mod create;
 mod edit;
 mod list;
+mod partial;
 mod place;
 mod running;
 mod show;

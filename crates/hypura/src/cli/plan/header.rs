@@ -1,8 +1,10 @@
-//! The header of a model, wherever it is: a file, a URL, or `hf:org/repo:QUANT`.
+//! The header of a model, wherever it is: a file, a URL, `hf:org/repo:QUANT`, or a name that a pull would
+//! know.
 
 use hypura_core::model::ModelShape;
 use hypura_engine::source::ModelSource;
-use hypura_store::fetch::{FetchError, remote_header};
+use hypura_store::fetch::{FetchError, RemoteHeader, RemoteName, remote_header};
+use hypura_store::{Store, StoreError};
 use std::path::{Path, PathBuf};
 
 use crate::cli::failure::UsageError;
@@ -38,7 +40,8 @@ impl Header {
 /// What is wrong with the name, the server, or the file.
 pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
     let name = args.model.display().to_string();
-    if let Some(remote) = remote_header(&name) {
+    let remote = remote_header(&name).or_else(|| elsewhere(args, &name));
+    if let Some(remote) = remote {
         let remote = remote.map_err(|error| match error {
             FetchError::NotARepository(_) => UsageError(error.to_string()).into(),
             _ => anyhow::Error::new(error),
@@ -62,4 +65,22 @@ pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
         shape: source.shape.clone(),
         source: Some(source),
     })
+}
+
+/// The header of a model of Hugging Face or a registry that is not on this machine.
+fn elsewhere(args: &ModelFlags, name: &str) -> Option<Result<RemoteHeader, FetchError>> {
+    let is_path = args.model.exists() || name.starts_with(['.', '/', '~']) || name.ends_with(".gguf");
+    let remote = RemoteName::parse(name).ok().filter(|_| !is_path && name != "demo")?;
+    // Only what says where it is: a bare name may be a mistake, which other servers need not hear of.
+    let says_where = match &remote {
+        RemoteName::HuggingFace { .. } => true,
+        RemoteName::Registry { .. } => name.matches('/').count() > 1,
+        RemoteName::Url(_) => false,
+    };
+    let store = Store::of_environment();
+    if !says_where || !matches!(store.resolve(name), Err(StoreError::NotFound(_))) {
+        return None;
+    }
+    let asked = store.pulls().remote();
+    Some(asked.find(&remote, false).and_then(|model| asked.header(&model)))
 }

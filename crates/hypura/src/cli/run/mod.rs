@@ -30,6 +30,8 @@ mod stats_file;
 use hypura_engine::stream::RouteLog;
 use std::process::ExitCode;
 
+use super::pull::{Missing, pull_if_missing};
+
 pub use args::Args;
 
 /// Runs it.
@@ -37,7 +39,15 @@ pub use args::Args;
 /// # Errors
 /// Whatever stands in the way of an answer.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    match remote::find(args)? {
+    let mut remote = remote::find(args)?;
+    if remote.is_none() {
+        match pull_if_missing(&args.model)? {
+            Missing::No => {}
+            Missing::Pulled => remote = remote::find(args)?,
+            Missing::Stopped(code) => return Ok(code),
+        }
+    }
+    match remote {
         Some(remote) => remote::execute(args, remote),
         None => local::execute(args, None),
     }
