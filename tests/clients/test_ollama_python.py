@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import os
 
 import ollama
 import pytest

@@ -9,8 +9,12 @@ use serde_json::Value;
 use super::hub::{Hub, Model};
 use super::{Home, files};
 
-/// A command with empty stores, of a machine whose Hugging Face is `hub`.
 fn hypura(home: &Home, hub: &Hub, arguments: &[&str]) -> Output {
+    command(home, hub, arguments).output().unwrap()
+}
+
+/// A command with empty stores, of a machine whose Hugging Face is `hub`.
+fn command(home: &Home, hub: &Hub, arguments: &[&str]) -> Command {
     let folder = home.work.path();
     let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
     command.args(arguments).current_dir(folder).env("XDG_CACHE_HOME", home.cache.path());
@@ -20,7 +24,7 @@ fn hypura(home: &Home, hub: &Hub, arguments: &[&str]) -> Output {
         .env("HF_ENDPOINT", &hub.address)
         .env("HYPURA_HOST", "127.0.0.1:1")
         .env("NO_PROXY", "127.0.0.1,localhost");
-    command.output().unwrap()
+    command
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -106,4 +110,18 @@ fn wrong_names_are_wrong_usage() {
     for name in ["hf:only-one-part", "a b"] {
         assert_eq!(hypura(&home, &hub, &["pull", name]).status.code(), Some(2), "{name}");
     }
+}
+
+#[test]
+fn proxies_of_the_environment_count() {
+    let (home, hub) = (Home::new(Some(2e9)), Hub::start());
+    repository(&hub);
+    let asked = |no_proxy: &str| {
+        let mut command = command(&home, &hub, &["pull", "hf.co/o/r", "--dry-run", "--memory", "1GiB"]);
+        // Nobody runs this one.
+        command.env("HTTPS_PROXY", "http://127.0.0.1:1").env("NO_PROXY", no_proxy).output().unwrap()
+    };
+    let refused = asked("example.org");
+    assert!(!refused.status.success() && text(&refused.stderr).contains("cannot be reached"), "{refused:?}");
+    assert!(asked("127.0.0.1,localhost").status.success());
 }

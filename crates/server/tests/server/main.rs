@@ -9,6 +9,9 @@
 
 mod fake;
 mod fake_catalog;
+#[expect(dead_code, reason = "shared with the tests of the store, which need more of it")]
+#[path = "../../../store/tests/pull/server.rs"]
+mod hub;
 mod kit;
 
 mod chat;
@@ -22,6 +25,7 @@ mod life;
 mod memory;
 mod models;
 mod patience;
+mod pull;
 mod sounds;
 mod store;
 mod transport;

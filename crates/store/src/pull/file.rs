@@ -194,7 +194,13 @@ impl Job<'_> {
                 }
                 thread::park_timeout(PATIENCE);
             }
-            hashing.join().ok().flatten()
+            let digest = hashing.join().ok().flatten();
+            if digest.is_none() {
+                // Whoever still waits for parts need not: some threads end by the flag of the whole pull,
+                // which wakes nobody.
+                parts.stop();
+            }
+            digest
         })
     }
 }
@@ -241,11 +247,13 @@ fn open(landing: &Landing, header: &Header) -> Result<(File, (Journal, Vec<u64>)
 
 /// Lets threads that compute go first: a model that runs keeps its speed.
 fn step_back() {
-    /// Of 19.
-    const NICENESS: i32 = 10;
+    /// Behind the other threads of the process.
+    const STEPS: i32 = 10;
+    const MOST: i32 = 19;
     // On Linux that is this thread alone; elsewhere it would be the whole process.
     if cfg!(target_os = "linux") {
+        let now = rustix::process::getpriority_process(None).unwrap_or(0);
         // Without it the pull only takes more of the processor.
-        let _ = rustix::process::setpriority_process(None, NICENESS);
+        let _ = rustix::process::setpriority_process(None, (now + STEPS).min(MOST));
     }
 }

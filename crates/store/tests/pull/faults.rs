@@ -88,7 +88,7 @@ fn run(hub: &Hub, seed: u64, tally: &Tally) {
 
 /// What is here is what the server has now, and nothing else is left.
 fn check(machine: &Machine, here: &Model, context: &str) {
-    let listing = machine.store(&Hub::start()).list();
+    let listing = hypura_store::Store::new(machine.places()).list();
     let found = listing.models.first();
     let found = found.unwrap_or_else(|| panic!("{context}: {:?}", listing.skipped));
     let files = here.files.lock().unwrap();
