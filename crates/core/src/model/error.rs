@@ -37,6 +37,12 @@ pub enum ModelError {
     KvRow { layer: u32, elements: u64, ty: &'static str, block: u64 },
     #[error("the vocabulary has the token {token:?} twice: the file is broken, convert the model again")]
     RepeatedToken { token: String },
+    #[error("the key \"{key}\" is {value}: {why}")]
+    Unusable { key: String, value: String, why: &'static str },
+    #[error("tensor \"{name}\" has the type {ty}, {why}")]
+    TensorType { name: String, ty: &'static str, why: &'static str },
+    #[error("the file has no vocabulary: the model can neither read nor write text")]
+    NoVocabulary,
     #[error("the KV cache would be larger than any memory: ask for a smaller context")]
     KvTooLarge,
 }

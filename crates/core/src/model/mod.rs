@@ -9,8 +9,10 @@
 //! * `layers`: attention and recurrence of each layer
 //! * `kv`: the one formula for the size of the KV cache
 //! * `tensor`: one tensor of it
+//! * `asserts`: what llama.cpp would assert on
 //! * `shape`: the model as a whole
 
+mod asserts;
 mod error;
 mod experts;
 mod kv;

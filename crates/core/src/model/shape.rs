@@ -3,14 +3,14 @@
 //! Invariants: tensors are in file order and their roles follow from their names; `layer_shapes` has one
 //! entry for each layer of the file; expert layers ascend.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::experts::{find_layers, size_classes};
 use super::layers::{ArchKeys, MAX_LAYERS, layer_shapes};
 use super::roles::NameParts;
 use super::{
     ExpertKey, ExpertLayer, ExpertPart, ExpertSlice, LayerShape, ModelError, ModelTensor, SizeClass,
-    TensorRole,
+    TensorRole, asserts,
 };
 use crate::gguf::{GgufSet, Metadata, TensorInfo};
 
@@ -64,10 +64,13 @@ impl ModelShape {
         let layers = all_layers - nextn_layers;
         let embedding = keys.required("embedding_length")?;
 
+        asserts::check_vocabulary(metadata)?;
         let tensors = classify(&gguf.tensors)?;
+        asserts::check_tensors(&tensors)?;
         let used = keys.per_layer("expert_used_count", all_layers)?.unwrap_or_default();
         let used = |layer: u32| used.get(layer as usize).copied().unwrap_or(0);
         let mut expert_layers = find_layers(&tensors, all_layers, used)?;
+        asserts::check_keys(&keys, all_layers)?;
         let nextn_expert_layers =
             expert_layers.split_off(expert_layers.partition_point(|e| e.layer < layers));
         let has_shared = tensors.iter().any(|tensor| tensor.role == TensorRole::SharedExpert);
@@ -191,11 +194,6 @@ fn classify(tensors: &[TensorInfo]) -> Result<Vec<ModelTensor>, ModelError> {
 /// Tokens of the vocabulary, else what the architecture's key says, else the rows of the embedding.
 fn vocabulary(metadata: &Metadata, keys: &ArchKeys<'_>, tensors: &[ModelTensor]) -> Result<u64, ModelError> {
     if let Some(tokens) = metadata.str_array("tokenizer.ggml.tokens")? {
-        // llama.cpp aborts the whole program on these, and with it everybody else's requests.
-        let mut seen = HashSet::with_capacity(tokens.len());
-        if let Some(token) = tokens.iter().find(|token| !token.is_empty() && !seen.insert(token.as_str())) {
-            return Err(ModelError::RepeatedToken { token: token.clone() });
-        }
         return Ok(tokens.len() as u64);
     }
     if let Some(size) = keys.u64("vocab_size")? {

@@ -40,6 +40,90 @@ fn a_vocabulary_with_a_token_twice() {
 }
 
 #[test]
+fn what_llama_cpp_asserts_on_is_named_first() {
+    let with = |edit: &dyn Fn(&mut HeaderBuilder)| {
+        let mut builder = model("llama", 256);
+        edit(&mut builder);
+        error(&builder).to_string()
+    };
+    let key = |name: &'static str, value: Value| {
+        with(&|builder: &mut HeaderBuilder| set(builder, "llama", name, value.clone()))
+    };
+    for value in [f32::NAN, f32::INFINITY, -1e-6] {
+        assert!(key("attention.layer_norm_rms_epsilon", value.into()).contains("norm"), "{value}");
+    }
+    assert!(key("rope.scaling.type", "mystery".to_owned().into()).contains("mystery"));
+    assert!(key("classifier.activation", "mystery".to_owned().into()).contains("mystery"));
+    assert!(key("expert_count", 1025_u32.into()).contains("1024"));
+    assert!(key("expert_count", 8_u32.into()).contains("uses none"));
+    for (name, words) in [("expert_used_count", "fewer experts"), ("expert_group_count", "too few experts")] {
+        let told = with(&|builder: &mut HeaderBuilder| {
+            moe_keys(builder, "llama", 2, 1);
+            set(builder, "llama", name, 3_u32);
+        });
+        assert!(told.contains(words), "{told}");
+    }
+    for (groups, used, words) in [(3, 1, "divide"), (4, 0, "and not all"), (4, 4, "and not all")] {
+        let told = with(&|builder: &mut HeaderBuilder| {
+            moe_keys(builder, "llama", 8, 2);
+            set(builder, "llama", "expert_group_count", groups);
+            set(builder, "llama", "expert_group_used_count", used);
+        });
+        assert!(told.contains(words), "{told}");
+    }
+    for name in
+        ["attention.head_count", "attention.key_length", "rope.dimension_count", "feed_forward_length"]
+    {
+        assert!(key(name, (1_u32 << 31).into()).contains("must be between"), "{name}");
+    }
+    assert!(key("rope.dimension_count", 31_u32.into()).contains("pairs"));
+    let rope = with(&|builder: &mut HeaderBuilder| {
+        set(builder, "llama", "attention.key_length", 64_u32);
+        set(builder, "llama", "rope.dimension_count", 66_u32);
+    });
+    assert!(rope.contains("fewer elements"), "{rope}");
+}
+
+#[test]
+fn types_without_a_kernel_are_named() {
+    let of = |name: &str, shape: &[u64], ty: GgmlType| {
+        let mut builder = model("llama", 256);
+        builder.tensor(name, shape, ty);
+        ModelShape::from_gguf(&gguf(&builder)).err().map(|error| error.to_string())
+    };
+    use GgmlType::*;
+    for ty in [I8, I16, I32, I64, F64, Q8_1, Q8_K] {
+        let told = of("blk.0.attn_q.weight", &[256, 256], ty).unwrap_or_default();
+        assert!(told.contains(ty.name()), "{ty}: {told}");
+    }
+    assert!(of("blk.0.attn_norm.weight", &[256], F16).is_some());
+    assert!(of("blk.0.attn_q.bias", &[256], BF16).is_some());
+    assert!(of("blk.0.ffn_up_exps.bias", &[256, 4], F16).is_some());
+    assert!(of("rope_freqs.weight", &[64], F16).is_some());
+    for (name, ty) in [("blk.0.attn_q.weight", BF16), ("blk.0.attn_norm.weight", F32), ("x.weight", I32)] {
+        assert_eq!(of(name, &[256, 256], ty), None, "{name}");
+    }
+}
+
+#[test]
+fn vocabularies_that_llama_cpp_would_not_survive() {
+    let of = |tokens: &[&str]| {
+        let mut builder = model("llama", 256);
+        builder.set("tokenizer.ggml.tokens", tokens.iter().map(ToString::to_string).collect::<Vec<_>>());
+        ModelShape::from_gguf(&gguf(&builder)).err()
+    };
+    for tokens in [&["a\0b", "a\0c"][..], &["", "b", "[EMPTY_0]"], &["\0x", "[EMPTY_0]"]] {
+        assert!(matches!(of(tokens), Some(ModelError::RepeatedToken { .. })), "{tokens:?}");
+    }
+    assert!(of(&["\u{fffd}", "\u{fffd}"]).is_none(), "two that are no UTF-8 are not the same");
+    for name in ["no_vocab", "none"] {
+        let mut builder = model("llama", 256);
+        builder.set("tokenizer.ggml.model", name);
+        assert!(matches!(error(&builder), ModelError::NoVocabulary));
+    }
+}
+
+#[test]
 fn experts_of_the_old_layout() {
     let mut builder = model("llama", 512);
     moe_keys(&mut builder, "llama", 8, 2);
