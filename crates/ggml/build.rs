@@ -31,6 +31,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-changed=Cargo.toml");
     let llama = llama_source();
+    build_crash(&llama);
     build_without_amx(&llama);
     build_media(&llama);
     let ggml = llama.join("ggml");
@@ -58,6 +59,14 @@ fn main() {
     }
     let bindings = builder.generate().expect("bindgen could not read the backend interface of ggml");
     bindings.write_to_file(out.join("abi.rs")).expect("write abi.rs");
+}
+
+/// The last words of a process that C++ ends: `src/crash.cpp`.
+fn build_crash(llama: &Path) {
+    const SOURCE: &str = "src/crash.cpp";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").file(SOURCE).include(llama.join("ggml/include")).compile("hypura_crash");
 }
 
 /// What keeps ggml from AMX: `src/amx.cpp` says why.

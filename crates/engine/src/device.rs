@@ -7,7 +7,7 @@ use hypura_ggml::system::{self, DeviceInfo};
 use crate::error::LoadError;
 
 /// What the user wants to compute on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum DeviceChoice {
     /// The CPU alone.
     #[default]
@@ -31,7 +31,7 @@ impl DeviceChoice {
 }
 
 /// What the user wants of a GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct DeviceOptions {
     /// Which.
     pub choice: DeviceChoice,

@@ -7,6 +7,7 @@
 //!   the inner backend and binds streamed weights to the memory it chose ([`memory`]).
 //! - [`media`] turns pictures into rows that models read in place of tokens.
 //! - `quantize` is llama.cpp's quantiser: files in, files out.
+//! - [`crash`]: what a process says that C++ ends.
 //! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
 //! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a
@@ -17,6 +18,7 @@ pub mod batch;
 mod buffer;
 pub mod chat;
 pub mod context;
+pub mod crash;
 mod device;
 pub mod error;
 mod exec;

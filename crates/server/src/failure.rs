@@ -4,12 +4,14 @@
 
 use http::StatusCode;
 use hypura_engine::request::{RequestError, RequestErrorKind};
+use serde::{Deserialize, Serialize};
 
 /// Why a request was not answered.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct Failure {
     /// The HTTP status, where nothing was sent yet.
+    #[serde(with = "number")]
     pub status: StatusCode,
     /// One sentence for the client.
     pub message: String,
@@ -19,7 +21,7 @@ pub struct Failure {
 
 /// A cause that protocols tell in words and codes of their own, by which clients find out what to do about
 /// it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cause {
     /// The message says it all.
     #[default]
@@ -31,6 +33,20 @@ pub enum Cause {
         /// Tokens that a prompt may have.
         most: usize,
     },
+}
+
+/// A status as its number.
+mod number {
+    use http::StatusCode;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u16(status.as_u16())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<StatusCode, D::Error> {
+        StatusCode::from_u16(u16::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
 }
 
 impl Failure {

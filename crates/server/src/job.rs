@@ -157,7 +157,7 @@ pub enum Format {
 }
 
 /// Whether and how hard a model is to think before it answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Think {
     /// Think, or do not.
     Switch(bool),

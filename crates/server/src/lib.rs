@@ -7,7 +7,7 @@
 //! - [`body`], [`respond`]: JSON in, JSON and streams out
 //! - [`notes`]: what is told of parts that a conversation has no place for
 //! - [`job`]: what front ends ask for, in no protocol's words; [`jobs`] does it
-//! - [`models`]: which models there are, and which are loaded
+//! - [`models`]: which models there are, and which are loaded; [`runner`]: a process for each of those
 //! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
 //!   [`anthropic`]: Anthropic's
 //! - `quantizer`: llama.cpp's quantiser for the store
@@ -42,6 +42,7 @@ pub mod recent;
 pub mod refusal;
 pub mod request_log;
 pub mod respond;
+pub mod runner;
 pub mod serve;
 mod settings;
 pub mod state;

@@ -25,7 +25,7 @@ pub fn routes() -> Router<Arc<Server>> {
 
 /// 503 only while the first model loads: later loads hold up nobody else.
 async fn health(State(server): State<Arc<Server>>) -> Response {
-    if server.models.loading().is_some() && server.models.running().is_empty() {
+    if server.models.loading().is_some() && server.models.loaded().is_empty() {
         let error = serde_json::json!({"code": 503, "message": "Loading model", "type": "unavailable_error"});
         return respond::json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({"error": error}));
     }
@@ -33,7 +33,7 @@ async fn health(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
-    let running = server.models.running();
+    let running = server.running().await;
     let text = render(&server, &running);
     let body = axum::body::Body::from(text);
     respond::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", body)

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 
 use super::counters::Counters;
-use super::models::{Catalog, ModelManager};
+use super::models::{Catalog, ModelManager, RunningModel};
 use super::recent::Recent;
 use super::settings::HttpSettings;
 
@@ -48,5 +48,12 @@ impl Server {
             recent: Recent::default(),
             started: Instant::now(),
         })
+    }
+
+    /// What is loaded, latest expiry first.
+    pub async fn running(self: &Arc<Self>) -> Vec<RunningModel> {
+        let server = Arc::clone(self);
+        // Only a panic, which was logged, gives none.
+        tokio::task::spawn_blocking(move || server.models.running()).await.unwrap_or_default()
     }
 }

@@ -23,7 +23,7 @@ const STEP: u32 = 256;
 const ATTEMPTS: usize = 4;
 
 /// What a context is now, for estimates of what it could be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ContextFacts {
     /// Tokens of each sequence.
     pub tokens: u32,

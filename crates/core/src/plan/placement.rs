@@ -15,7 +15,7 @@ use super::{ContextShape, ExpertLayout};
 use crate::model::ModelShape;
 
 /// How a model runs. Follows from the plan, not from a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mode {
     /// Everything is in memory.
     FullResident,

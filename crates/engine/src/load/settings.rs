@@ -8,6 +8,7 @@ use hypura_core::plan::{
     CacheSize, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, Residency, SHORT_CONTEXT, SMALL_UBATCH,
 };
 use hypura_storage::{ReaderConfig, ReaderKind};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 use super::devices::DeviceSettings;
@@ -16,7 +17,7 @@ use crate::stream::{Prefetch, RouteSettings};
 
 /// What a user asks of a model: all that a plan depends on. [`Default`] is what there is without flags, but
 /// for the budget, which the caller must know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelOptions {
     /// Bytes that may be used of the host's memory.
     pub budget_bytes: u64,
@@ -48,12 +49,13 @@ pub struct ModelOptions {
     pub kv_may_shrink: bool,
     /// The projector for images and sounds, if there is one.
     pub projector: Option<PathBuf>,
-    /// Devices besides the CPU.
+    /// Devices besides the CPU. They are objects of one process and do not travel.
+    #[serde(skip)]
     pub devices: DeviceSettings,
 }
 
 /// How a planned model runs. Nothing here changes what is where.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tuning {
     /// Threads that compute.
     pub threads: u32,
@@ -65,12 +67,13 @@ pub struct Tuning {
     pub reader_config: ReaderConfig,
     /// How to guess the next layers' experts.
     pub prefetch: Prefetch,
-    /// Observe or force routing.
+    /// Observe or force routing. Does not travel to another process.
+    #[serde(skip)]
     pub routes: RouteSettings,
 }
 
 /// Hooks for tests and benchmarks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TestHooks {
     /// Another reader for streaming than for loading, for tests of faults.
     pub stream_reader: Option<ReaderKind>,
@@ -90,8 +93,8 @@ pub struct TestHooks {
     pub simulate_uring_refusal: Option<i32>,
 }
 
-/// How to load.
-#[derive(Clone, Debug, Default)]
+/// How to load: plain data, which can be sent to another process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct LoadSettings {
     /// What is asked of the model.
     pub model: ModelOptions,

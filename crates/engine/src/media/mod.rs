@@ -50,7 +50,7 @@ impl MediaKind {
 }
 
 /// Which media a model can be shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Modalities {
     /// It sees pictures.
     pub pictures: bool,

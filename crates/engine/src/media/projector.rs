@@ -81,6 +81,15 @@ impl PlannedProjector {
         MediaNeeds { bytes: self.bytes, graph_tokens: if self.non_causal { self.most_rows } else { 0 } }
     }
 
+    /// Reads the header and checks it, as far as that can be done without llama.cpp.
+    ///
+    /// # Errors
+    /// [`ProjectorError`].
+    pub fn check(path: &Path) -> Result<(), ProjectorError> {
+        let header = read(path)?;
+        check(&header).map_err(|reason| ProjectorError::Unusable { path: path.to_owned(), reason })
+    }
+
     /// Reads the header, checks it, and has llama.cpp build its graph without memory. `sequences` may have a
     /// picture at the same time.
     ///

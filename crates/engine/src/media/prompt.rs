@@ -19,11 +19,18 @@ use crate::request::{MediaFile, PromptPart};
 /// What stands in the name of a [`marker`].
 pub const MARKER_NAME: &str = "media";
 
+static MARKER: OnceLock<String> = OnceLock::new();
+
+/// Takes over the [`marker`] of the process that makes the messages. Call it before anything asks for one.
+pub fn adopt_marker(text: String) {
+    // A process that has one already made its messages itself.
+    let _ = MARKER.set(text);
+}
+
 /// The text that stands for a medium in messages and prompts until they are cut into tokens. Different in
 /// every process, so that nobody writes one by accident or on purpose.
 #[must_use]
 pub fn marker() -> &'static str {
-    static MARKER: OnceLock<String> = OnceLock::new();
     MARKER.get_or_init(|| {
         // The standard library's source of random keys.
         let random = || RandomState::new().build_hasher().finish();

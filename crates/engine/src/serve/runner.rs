@@ -283,7 +283,7 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         mode: plan.mode(),
         file_bytes: planned.source.file_bytes(),
         resident_bytes: plan.resident_bytes(),
-        reader: loaded.reader,
+        reader: loaded.reader.map(str::to_owned),
         load_time: loaded.load_time,
         notes: loaded.notes.clone(),
     }

@@ -2,6 +2,7 @@
 
 use hypura_core::plan::{ContextFacts, Mode};
 use hypura_ggml::Token;
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::media::Modalities;
 use crate::stream::{Held, StreamStats};
 
 /// How a runner works.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunnerSettings {
     /// Requests at once; at most the sequences that the model was loaded for.
     pub parallel: usize,
@@ -22,6 +23,7 @@ pub struct RunnerSettings {
     /// Most bytes kept there.
     pub kv_cache_quota_bytes: u64,
     /// The memory that a larger context is asked of; `None`: what was planned for the model is its own.
+    #[serde(skip)]
     pub memory: Option<Arc<dyn SharedMemory>>,
 }
 
@@ -32,7 +34,7 @@ impl Default for RunnerSettings {
 }
 
 /// What never changes while a model is loaded.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunnerInfo {
     /// llama.cpp's name of the architecture.
     pub architecture: String,
@@ -63,7 +65,7 @@ pub struct RunnerInfo {
     /// Weights in memory, slots and cells excluded.
     pub resident_bytes: u64,
     /// Name of the reader; `None` when nothing streams.
-    pub reader: Option<&'static str>,
+    pub reader: Option<String>,
     /// How long loading took.
     pub load_time: Duration,
     /// What the user may want to know (a fallback that was taken).
@@ -71,7 +73,7 @@ pub struct RunnerInfo {
 }
 
 /// A snapshot of a runner.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunnerStatus {
     /// Tokens that one sequence may have now.
     pub context_length: u32,
@@ -102,8 +104,21 @@ pub struct RunnerStatus {
     pub totals: Totals,
 }
 
+impl RunnerStatus {
+    /// Tokens of context that a request which asks for `num_ctx` gets while so much memory is free: at least
+    /// what there is, at most what that memory is enough for.
+    #[must_use]
+    pub fn context_for(&self, num_ctx: Option<u32>, free_bytes: u64) -> u32 {
+        let now = self.context_length;
+        match num_ctx {
+            Some(wanted) if wanted > now => wanted.min(self.context.most(free_bytes)).max(now),
+            _ => now,
+        }
+    }
+}
+
 /// One sequence of the context.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceStatus {
     /// The request that uses it.
     pub request: Option<u64>,
@@ -116,7 +131,7 @@ pub struct SequenceStatus {
 }
 
 /// Counters since the model was loaded; only ever increasing.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
     /// Requests that came to an end, whatever end.
     pub requests: u64,

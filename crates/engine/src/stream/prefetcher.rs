@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::selection::Selection;
 
 /// How to guess.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Prefetch {
     /// By the next layer's router, as long as token times show that it pays.
     #[default]

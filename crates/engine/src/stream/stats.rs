@@ -105,7 +105,7 @@ impl StreamStats {
 
 /// What streaming holds when a step has ended. After one that failed or was stopped: nothing. After any
 /// other: no pin, and only what was read ahead.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
     /// Slots that are pinned.
     pub pins: usize,

@@ -22,7 +22,7 @@ pub enum ReasoningSplit {
 }
 
 /// Something new in an answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ChatDelta {
     /// More of the answer.
     Content(String),

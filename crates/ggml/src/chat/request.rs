@@ -1,7 +1,7 @@
 //! What a front end asks of a chat template.
 
 /// Whether the model may, must or must not call tools.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum ToolChoice {
     /// The model decides.
     #[default]

@@ -30,9 +30,15 @@ namespace {
 
 thread_local int guards = 0;
 
+// Of a process that has its own last words (`crash.cpp`).
+ggml_abort_callback_t previous_abort = nullptr;
+
 void on_abort(const char * message) {
     if (guards > 0) {
         throw std::runtime_error(message);
+    }
+    if (previous_abort != nullptr) {
+        previous_abort(message);
     }
     fprintf(stderr, "%s\n", message);
     ggml_print_backtrace();
@@ -41,7 +47,7 @@ void on_abort(const char * message) {
 struct Guard {
     Guard() {
         static std::once_flag once;
-        std::call_once(once, [] { ggml_set_abort_callback(on_abort); });
+        std::call_once(once, [] { previous_abort = ggml_set_abort_callback(on_abort); });
         guards++;
     }
     ~Guard() { guards--; }

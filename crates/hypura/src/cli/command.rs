@@ -3,7 +3,9 @@
 use clap::{CommandFactory as _, Parser, Subcommand};
 use std::process::ExitCode;
 
-use super::{bench, doctor, failure, iobench, models, plan, profile, pull, run, serve, shell, synth, trace};
+use super::{
+    bench, doctor, failure, iobench, models, plan, profile, pull, run, runner, serve, shell, synth, trace,
+};
 
 /// Runs GGUF language models that do not fit in memory, streaming their weights from the disk.
 #[derive(Debug, Parser)]
@@ -21,6 +23,9 @@ enum Command {
     Serve(serve::Args),
     /// Download a model, after telling what it will do here; continues what was interrupted
     Pull(pull::Args),
+    /// A process for one model, started by a server
+    #[command(hide = true)]
+    Runner,
     /// List the models of this machine: Hypura's own, and those of Ollama, Hugging Face and LM Studio
     #[command(alias = "ls")]
     List(models::ListArgs),
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::execute(&args),
         Command::Serve(args) => serve::execute(&args),
         Command::Pull(args) => pull::execute(&args),
+        Command::Runner => runner::execute(),
         Command::List(args) => models::list(&args),
         Command::Show(args) => models::show(&args),
         Command::Ps(args) => models::ps(&args),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::version;
 
 /// Exit code of runtime errors.
-const RUNTIME: u8 = 1;
+pub(super) const RUNTIME: u8 = 1;
 /// Exit code of wrong usage.
 const USAGE: u8 = 2;
 

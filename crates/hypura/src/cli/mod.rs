@@ -17,6 +17,7 @@ mod plan;
 mod profile;
 mod pull;
 mod run;
+mod runner;
 mod serve;
 mod shell;
 mod style;

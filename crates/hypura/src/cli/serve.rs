@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::failure::UsageError;
 use super::flags::{Env, ServeFlags, Serving};
 use hypura_server::models::{Catalog, EngineBackend, LookupError, ModelManager, StoreCatalog};
+use hypura_server::runner::ProcessBackend;
 use hypura_server::{Server, serve};
 use hypura_store::Store;
 
@@ -37,11 +38,12 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn listen(serving: Serving, store: Arc<Store>, catalog: StoreCatalog) -> anyhow::Result<()> {
-    let Serving { address, http, manager, load, runner, .. } = serving;
+    let Serving { address, http, manager, load, runner, limits, .. } = serving;
     let listener = serve::listen(&address).await?;
     let local = listener.local_addr().context("the port has no address")?;
     let stop = serve::stop_on_signals().context("cannot watch for signals")?;
-    let backend = EngineBackend { store, settings: load, runner };
+    let orders = EngineBackend { store, settings: load, runner };
+    let backend = ProcessBackend::new(orders, limits);
     let models = ModelManager::start(Arc::new(backend), manager).context("cannot start the loader")?;
     let installed = catalog.list().len();
     let server = Server::new(Arc::new(catalog), models, http);
@@ -59,7 +61,7 @@ fn store(args: &Args) -> anyhow::Result<Store> {
             return Err(UsageError(why.to_owned()).into());
         }
         // Better now than with the first picture.
-        PlannedProjector::of(projector, 1)?;
+        PlannedProjector::check(projector)?;
     }
     Ok(Store::of_environment().with_files(files).with_projector(args.mmproj.clone()))
 }

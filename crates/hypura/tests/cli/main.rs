@@ -23,6 +23,8 @@ mod output;
 #[cfg(test)]
 mod remote;
 #[cfg(test)]
+mod runners;
+#[cfg(test)]
 mod served;
 #[cfg(test)]
 mod serving;

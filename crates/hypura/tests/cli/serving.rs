@@ -40,14 +40,14 @@ fn serve_command(home: &Path) -> Command {
 }
 
 /// A server that ends with its test.
-struct Serving {
+pub struct Serving {
     home: TempDir,
-    address: String,
-    child: Child,
+    pub address: String,
+    pub child: Child,
 }
 
 impl Serving {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         Self::start_with(arguments, &[])
     }
 
@@ -70,20 +70,20 @@ impl Serving {
         Self { home, address, child }
     }
 
-    fn send(&self, path: &str, body: &Value) -> (u16, String) {
+    pub fn send(&self, path: &str, body: &Value) -> (u16, String) {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         let url = format!("http://{}{path}", self.address);
         let mut answer = agent.post(url).send(body.to_string()).unwrap();
         (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
     }
 
-    fn post(&self, path: &str, body: &Value) -> Value {
+    pub fn post(&self, path: &str, body: &Value) -> Value {
         let (status, text) = self.send(path, body);
         assert_eq!(status, 200, "{text}");
         serde_json::from_str(&text).unwrap()
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         let mut answer = ureq::get(format!("http://{}{path}", self.address)).call().unwrap();
         serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
     }
@@ -100,7 +100,7 @@ impl Serving {
     }
 
     /// Lines of the log that say all of this, once there are any.
-    fn logged(&self, parts: &[&str]) -> String {
+    pub fn logged(&self, parts: &[&str]) -> String {
         let start = Instant::now();
         loop {
             let log = std::fs::read_to_string(self.home.path().join("log")).unwrap();
@@ -113,7 +113,7 @@ impl Serving {
     }
 
     /// Begins a streamed answer, and returns when its first piece is there.
-    fn begin(&self, tokens: u32) -> BufReader<std::net::TcpStream> {
+    pub fn begin(&self, tokens: u32) -> BufReader<std::net::TcpStream> {
         let options = json!({"num_predict": tokens, "temperature": 0});
         let body = json!({"model": "demo", "prompt": "What is a lynx?", "options": options}).to_string();
         let mut stream = std::net::TcpStream::connect(&self.address).unwrap();

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::PieceStream;
 use super::fit::{self, Fit};
 use super::lookup::{self, Found};
 use super::run::{self, Checked, Prepared};
+use super::{PieceStream, bounds};
 use hypura_store::{Capability, ModelEntry};
 
 use crate::Failure;
@@ -29,6 +29,7 @@ async fn checked(server: &Arc<Server>, job: ChatJob) -> Result<Checked, Failure>
     let fit = Fit::of(&found, &job.base, job.truncate);
     let load_request = fit.first(bytes_of(&job));
     let make = Box::new(move |engine: &dyn Engine| {
+        bounds::check_chat(&input)?;
         let (prompt, context) = fit::chat(engine, input, fit)?;
         Ok(Prepared { prompt, context, wants_context: false })
     });
@@ -44,7 +45,11 @@ pub async fn render_chat(server: &Arc<Server>, job: ChatJob) -> Result<String, F
     let input = check(&found, &job)?;
     let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
-    let rendered = tokio::task::spawn_blocking(move || lease.engine().render_text(&input)).await;
+    let rendered = tokio::task::spawn_blocking(move || {
+        bounds::check_chat(&input)?;
+        lease.engine().render_text(&input)
+    })
+    .await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
 }
 
@@ -58,6 +63,7 @@ pub async fn count_chat(server: &Arc<Server>, job: ChatJob) -> Result<usize, Fai
     let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
     let counted = tokio::task::spawn_blocking(move || {
+        bounds::check_chat(&input)?;
         let all: Vec<usize> = (0..input.messages.len()).collect();
         let prompt = lease.engine().renderer(&input)?.render(&all)?;
         Ok(prompt.input.tokens.len())

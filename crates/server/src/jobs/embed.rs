@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hypura_engine::Token;
+use hypura_engine::request::EmbedSink;
 use tokio::sync::oneshot;
 
-use super::lookup;
+use super::{bounds, lookup};
 use crate::Failure;
 use crate::job::{EmbedJob, Embedded};
 use crate::models::backend::{Engine, LoadRequest};
@@ -45,8 +46,10 @@ async fn vectors(server: &Arc<Server>, job: EmbedJob) -> Result<Embedded, Failur
     let mut vectors = Vec::new();
     if !tokens.is_empty() {
         let (sender, receiver) = oneshot::channel();
-        let sink = Box::new(move |result| drop(sender.send(result)));
-        let _ticket = lease.engine().embed(tokens, sink)?;
+        let sink: EmbedSink = Box::new(move |result| drop(sender.send(result)));
+        let engine = Arc::clone(lease.engine());
+        let queued = tokio::task::spawn_blocking(move || engine.embed(tokens, sink)).await;
+        let _ticket = queued.map_err(|_| Failure::internal("the texts could not be queued"))??;
         let stopped = |_| Failure::internal("the model stopped before the embedding was complete");
         vectors = receiver.await.map_err(stopped)?.map_err(Failure::of_request)?;
     }
@@ -62,6 +65,7 @@ fn tokens_of(
     num_ctx: Option<u32>,
     truncate: bool,
 ) -> Result<Vec<Vec<Token>>, Failure> {
+    bounds::check(inputs.iter().map(String::as_str))?;
     let room = engine.embed_limit(num_ctx) as usize;
     // Without the tokens that begin and end every text of this model.
     if !inputs.is_empty() && room <= engine.tokenize("", true, false).len() {

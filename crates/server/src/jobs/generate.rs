@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::fit::{self, Fit};
 use super::lookup::{self, Found};
 use super::run::{self, Checked, Prepared};
-use super::{PieceStream, go_template};
+use super::{PieceStream, bounds, go_template};
 use crate::Failure;
 use crate::job::{Format, GenerateJob, Message};
 use crate::models::backend::{ChatInput, Engine, LoadRequest, Prompt};
@@ -31,6 +31,7 @@ async fn checked(server: &Arc<Server>, job: GenerateJob) -> Result<Checked, Fail
     let load_request = fit.first(job.prompt.len());
     let wants_context = job.wants_context && !job.raw;
     let make = Box::new(move |engine: &dyn Engine| {
+        form.check_bounds()?;
         let mut prompt = form.prompt(engine)?;
         let fit = if prompt.has_media() { fit.whole() } else { fit };
         let context;
@@ -49,7 +50,11 @@ pub async fn render_generate(server: &Arc<Server>, job: GenerateJob) -> Result<S
     let form = check(&found, &job)?;
     let load_request = LoadRequest::asked(found.options.context());
     let lease = server.models.acquire(&found.entry, load_request, job.base.keep_alive).await?;
-    let rendered = tokio::task::spawn_blocking(move || form.text(lease.engine().as_ref())).await;
+    let rendered = tokio::task::spawn_blocking(move || {
+        form.check_bounds()?;
+        form.text(lease.engine().as_ref())
+    })
+    .await;
     rendered.map_err(|_| Failure::internal("the prompt could not be made"))?
 }
 
@@ -65,6 +70,15 @@ enum Form {
 }
 
 impl Form {
+    /// Whether its texts may be read.
+    fn check_bounds(&self) -> Result<(), Failure> {
+        match self {
+            Self::Text { text, .. } => bounds::check([text.as_str()]),
+            Self::Gap { before, after, .. } => bounds::check([before.as_str(), after.as_str()]),
+            Self::Chat { input, .. } => bounds::check_chat(input),
+        }
+    }
+
     fn prompt(self, engine: &dyn Engine) -> Result<Prompt, Failure> {
         let plain = |tokens: Vec<Token>, format| {
             Ok(Prompt {

@@ -138,7 +138,8 @@ impl Work {
             }
             sender.send(event).is_ok()
         };
-        let ticket = lease.engine().submit(input, options, Box::new(sink))?;
+        let engine = Arc::clone(lease.engine());
+        let ticket = aside(move || engine.submit(input, options, Box::new(sink))).await??;
         self.send(Piece::Started { prompt_tokens });
         let mut reader =
             Reader { parser, read_bytes: 0, pending: Vec::new(), thinking: String::new(), first_token: None };
@@ -166,7 +167,7 @@ impl Work {
                 Event::Done(outcome) => {
                     drop(ticket);
                     self.send_all(reader.finish(reason_of(&outcome) == DoneReason::Stop));
-                    let reasoning = lease.engine().tokenize(&reader.thinking, false, false).len();
+                    let reasoning = tokens_of(&lease, std::mem::take(&mut reader.thinking)).await?;
                     return Ok(self.summary(&outcome, load, &reader, reasoning, context));
                 }
                 Event::Failed(error) => return Err(Failure::of_request(error)),
@@ -249,6 +250,21 @@ impl Work {
             self.send(piece);
         }
     }
+}
+
+/// Does what takes a moment, or waits for an engine, on a thread that serves nobody else.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Failure::internal("the request could not be worked on"))
+}
+
+/// Tokens that a text has.
+async fn tokens_of(lease: &Lease, text: String) -> Result<usize, Failure> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let engine = Arc::clone(lease.engine());
+    aside(move || engine.tokenize(&text, false, false).len()).await
 }
 
 fn count(number: usize) -> u32 {

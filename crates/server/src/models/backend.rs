@@ -2,12 +2,12 @@
 //! runs against a scripted one.
 //!
 //! [`Backend`] plans and loads; [`Engine`] is one loaded model that answers many requests at once. Nothing
-//! here knows tokio: `submit` returns at once and its sink is called on a thread of the engine. All other
-//! calls are quick and may be made while the model works, except [`Backend::plan`], [`Plan::load`] and
-//! [`Engine::stop`], which block.
+//! here knows tokio: the sink of `submit` is called on a thread of the engine. Calls about text take as long
+//! as their text, and the engine may be another process: make them where blocking is allowed.
+//! [`Backend::plan`], [`Plan::load`] and [`Engine::stop`] block for long.
 
 use hypura_engine::budget::SharedMemory;
-use hypura_engine::media::{MediaFile, MediaPrompt};
+use hypura_engine::media::{MediaFile, MediaPrompt, PromptMedia};
 use hypura_engine::request::{EmbedSink, Options, Sink};
 use hypura_engine::serve::{RequestHandle, RunnerInfo, RunnerStatus};
 use hypura_engine::{ChatDelta, ChatParser, Grammar, Token, ToolChoice};
@@ -82,6 +82,8 @@ pub trait Plan: Send {
 pub trait LoadHost {
     /// The load got on. False: it is to end, nobody will use the model.
     fn advanced(&self) -> bool;
+    /// Whether somebody still wants the model; says nothing about how the load gets on.
+    fn is_wanted(&self) -> bool;
     /// The memory of all models, of which a loaded one may ask more.
     fn memory(&self) -> Arc<dyn SharedMemory>;
 }
@@ -131,10 +133,47 @@ pub struct ContextWish {
     pub most: Option<u32>,
 }
 
+/// What an engine in another process keeps there of a prompt that it made; dropping it lets go of that.
+pub trait KeptPrompt: Send + Sync {
+    /// Its number there.
+    fn id(&self) -> u64;
+}
+
+/// What [`Engine::submit`] takes: tokens, and what they cannot say.
+#[derive(Clone, Default)]
+pub struct PromptInput {
+    /// Its tokens, of which negative ones stand for media. Some may be cut out.
+    pub tokens: Vec<Token>,
+    /// Its media, where they are in this process.
+    pub media: PromptMedia,
+    /// Its media, and what reads its answer, where they are in another one.
+    pub kept: Option<Arc<dyn KeptPrompt>>,
+}
+
+impl PromptInput {
+    /// What the engine of this process takes.
+    #[must_use]
+    pub fn into_media_prompt(self) -> MediaPrompt {
+        MediaPrompt { tokens: self.tokens, media: self.media }
+    }
+}
+
+impl From<Vec<Token>> for PromptInput {
+    fn from(tokens: Vec<Token>) -> Self {
+        Self { tokens, ..Self::default() }
+    }
+}
+
+impl From<MediaPrompt> for PromptInput {
+    fn from(MediaPrompt { tokens, media }: MediaPrompt) -> Self {
+        Self { tokens, media, kept: None }
+    }
+}
+
 /// A prompt ready for [`Engine::submit`].
 pub struct Prompt {
-    /// Its tokens, of which negative ones stand for media, and its media.
-    pub input: MediaPrompt,
+    /// Its tokens and its media.
+    pub input: PromptInput,
     /// Strings that end the answer.
     pub stops: Vec<String>,
     /// What the answer must look like.
@@ -206,9 +245,17 @@ pub trait Engine: Send + Sync {
     fn info(&self) -> &RunnerInfo;
     /// What does. Never waits for the work.
     fn status(&self) -> RunnerStatus;
+    /// Bytes that it holds, as last reported. Waits for nothing at all: the table is locked.
+    fn held_bytes(&self) -> u64 {
+        self.status().memory_bytes
+    }
     /// Whether it can still answer. One that cannot is replaced by the next request.
     fn is_alive(&self) -> bool {
         true
+    }
+    /// Whether a chat template is needed and the file has none.
+    fn lacks_template(&self) -> bool {
+        false
     }
     /// The context that a request which asks for `num_ctx` gets.
     fn context_for(&self, num_ctx: Option<u32>) -> u32;
@@ -234,9 +281,13 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// 400 for media that cannot be used, and where the model lacks the sense.
-    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure>;
+    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<PromptInput, Failure>;
     /// The text of tokens, control tokens included.
     fn detokenize(&self, tokens: &[Token]) -> String;
+    /// The text of each token, as by [`Engine::detokenize`].
+    fn pieces(&self, tokens: &[Token]) -> Vec<String> {
+        tokens.iter().map(|token| self.detokenize(&[*token])).collect()
+    }
     /// The prompt that has the gap between two texts filled; `None` where the vocabulary cannot.
     fn infill(&self, before: &str, after: &str) -> Option<Vec<Token>>;
     /// The grammar of a format, for prompts without a template.
@@ -248,7 +299,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// 400 (too long, bad grammar), 503 (queue full).
-    fn submit(&self, prompt: MediaPrompt, options: Options, sink: Sink) -> Result<Box<dyn Ticket>, Failure>;
+    fn submit(&self, prompt: PromptInput, options: Options, sink: Sink) -> Result<Box<dyn Ticket>, Failure>;
     /// Queues texts to embed; the vectors are not scaled.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use hypura_core::plan::{Mode, PoolId};
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, LoadSettings, Planned};
 use hypura_engine::media::prompt::DecodedMedia;
-use hypura_engine::media::{MediaFile, MediaPrompt, MediaPromptError, marker};
+use hypura_engine::media::{MediaFile, MediaPromptError, marker};
 use hypura_engine::request::{EmbedSink, Event, Options, RequestError, RequestErrorKind, Sink, SubmitError};
 use hypura_engine::serve::{Runner, RunnerInfo, RunnerSettings, RunnerStatus};
 use hypura_engine::source::ModelSource;
@@ -18,8 +18,10 @@ use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
 
 use super::backend::{
-    Backend, ChatInput, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt, RenderError, Renderer, Ticket,
+    Backend, ChatInput, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt, PromptInput, RenderError, Renderer,
+    Ticket,
 };
+use super::order::LoadOrder;
 use super::store_catalog::failure_of_store;
 use crate::job::{Format, Think};
 use crate::{Failure, without_paths};
@@ -28,7 +30,7 @@ use crate::{Failure, without_paths};
 /// leave, so that they take nothing, and the oldest leaves when cells run out.
 const REMEMBERED: u32 = 7;
 
-/// Loads models with the engine.
+/// Loads models with the engine, in this process.
 pub struct EngineBackend {
     /// Opens their files.
     pub store: Arc<Store>,
@@ -40,12 +42,44 @@ pub struct EngineBackend {
 
 impl Backend for EngineBackend {
     fn plan(&self, model: &ModelEntry, load_request: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure> {
+        plan(self.order(model, load_request, free_bytes)?)
+    }
+}
+
+/// What loading a model as ordered would be like.
+///
+/// # Errors
+/// As [`Backend::plan`].
+pub fn plan(order: LoadOrder) -> Result<Fit, Failure> {
+    let LoadOrder { model, path, settings, runner, needs_template } = order;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let failed = |error: &LoadError| {
+        tracing::debug!(%model, %error, "cannot load");
+        load_failure(&model, error, &folder)
+    };
+    let source = ModelSource::open(&path).map_err(|error| failed(&error))?;
+    let planned = match load::prepare(source, settings) {
+        Ok(planned) => planned,
+        Err(error @ LoadError::Plan(_)) => return Ok(Fit::TooSmall(failed(&error))),
+        Err(error) => return Err(failed(&error)),
+    };
+    let resident = planned.plan.mode() == Mode::FullResident;
+    let plan = Box::new(EnginePlan { planned, runner, model, needs_template, folder });
+    Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
+}
+
+impl EngineBackend {
+    /// What loading this model within `free_bytes` takes.
+    ///
+    /// # Errors
+    /// When the store cannot make its file openable.
+    pub fn order(
+        &self,
+        model: &ModelEntry,
+        load_request: &LoadRequest,
+        free_bytes: u64,
+    ) -> Result<LoadOrder, Failure> {
         let path = self.store.open_path(model).map_err(|error| failure_of_store(&error))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let failed = |error: &LoadError| {
-            tracing::debug!(model = %model.name, %error, "cannot load");
-            load_failure(&model.name.to_string(), error, folder)
-        };
         let default = &self.settings.model;
         let settings = self
             .settings
@@ -58,25 +92,15 @@ impl Backend for EngineBackend {
             .with_sequences(self.sequences(model))
             .with_idle_sequences(REMEMBERED)
             .with_projector(model.usable_projector().cloned());
-        let source = ModelSource::open(&path).map_err(|error| failed(&error))?;
-        let planned = match load::prepare(source, settings) {
-            Ok(planned) => planned,
-            Err(error @ LoadError::Plan(_)) => return Ok(Fit::TooSmall(failed(&error))),
-            Err(error) => return Err(failed(&error)),
-        };
-        let resident = planned.plan.mode() == Mode::FullResident;
-        let plan = Box::new(EnginePlan {
-            planned,
-            runner: self.runner.clone(),
+        Ok(LoadOrder {
             model: model.name.to_string(),
+            path,
+            settings,
+            runner: self.runner.clone(),
             needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
-            folder: folder.to_owned(),
-        });
-        Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
+        })
     }
-}
 
-impl EngineBackend {
     /// Sequences with a context each. A model that only embeds needs one: texts go through one graph after
     /// another, several in each, whoever asked for them.
     fn sequences(&self, model: &ModelEntry) -> u32 {
@@ -120,17 +144,8 @@ impl Plan for EnginePlan {
             load::load_watched(self.planned, &mut |_, _| host.advanced()).map_err(|error| failed(&error))?;
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
         let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
-        for note in &runner.info().notes {
-            tracing::info!(model = %self.model, note, "loaded");
-        }
-        if self.needs_template && !runner.text().caps().explicit {
-            tracing::warn!(
-                model = %self.model,
-                "the file has no chat template: ChatML is assumed, which the model may not know; a Modelfile with \
-                 TEMPLATE in Jinja gives it the right one"
-            );
-        }
-        Ok(Arc::new(RunnerEngine { folder: self.folder, runner }))
+        let lacks_template = self.needs_template && !runner.text().caps().explicit;
+        Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template }))
     }
 }
 
@@ -139,6 +154,7 @@ struct RunnerEngine {
     runner: Runner,
     /// Where its files are.
     folder: PathBuf,
+    lacks_template: bool,
 }
 
 impl Engine for RunnerEngine {
@@ -152,6 +168,10 @@ impl Engine for RunnerEngine {
 
     fn is_alive(&self) -> bool {
         self.runner.is_alive()
+    }
+
+    fn lacks_template(&self) -> bool {
+        self.lacks_template
     }
 
     fn context_for(&self, num_ctx: Option<u32>) -> u32 {
@@ -178,9 +198,10 @@ impl Engine for RunnerEngine {
         self.runner.text().tokenize(text, begin, control)
     }
 
-    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
+    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<PromptInput, Failure> {
         let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-        self.runner.text().tokenize_text_with_media(text, &media).map_err(|error| see_failure(&error))
+        let seen = self.runner.text().tokenize_text_with_media(text, &media);
+        Ok(seen.map_err(|error| see_failure(&error))?.into())
     }
 
     fn detokenize(&self, tokens: &[Token]) -> String {
@@ -208,7 +229,7 @@ impl Engine for RunnerEngine {
 
     fn submit(
         &self,
-        prompt: MediaPrompt,
+        prompt: PromptInput,
         options: Options,
         mut sink: Sink,
     ) -> Result<Box<dyn Ticket>, Failure> {
@@ -219,7 +240,7 @@ impl Engine for RunnerEngine {
                 event => event,
             })
         });
-        let handle = self.runner.submit_cut(prompt, options, sink).map_err(refused)?;
+        let handle = self.runner.submit_cut(prompt.into_media_prompt(), options, sink).map_err(refused)?;
         Ok(Box::new(handle))
     }
 
@@ -282,6 +303,7 @@ impl Renderer for RunnerRenderer<'_> {
         let input = self.engine.runner.text().see_decoded(&prompt, &self.media, &which);
         let input = input.map_err(|error| RenderError::Other(see_failure(&error)))?;
         let parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
+        let input = input.into();
         Ok(Prompt { input, stops: prompt.stops, grammar: prompt.grammar, parser: Some(Box::new(parser)) })
     }
 }

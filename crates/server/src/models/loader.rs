@@ -36,12 +36,7 @@ impl Loader {
             tracing::info!(model = %entry.name, "loading");
             let loaded = self.plan(&entry, load_request).and_then(|plan| plan.load(self));
             match &loaded {
-                Ok(engine) => tracing::info!(
-                    model = %entry.name,
-                    mode = %engine.info().mode.name(),
-                    seconds = start.elapsed().as_secs_f64(),
-                    "loaded"
-                ),
+                Ok(engine) => announce(&entry, engine.as_ref(), start.elapsed()),
                 Err(failure) => tracing::warn!(model = %entry.name, reason = %failure, "not loaded"),
             }
             self.serve(&entry, loaded, start.elapsed());
@@ -202,9 +197,29 @@ impl Loader {
     }
 }
 
+/// What the log says of a model that was loaded.
+fn announce(entry: &ModelEntry, engine: &dyn Engine, took: Duration) {
+    let info = engine.info();
+    tracing::info!(model = %entry.name, mode = %info.mode.name(), seconds = took.as_secs_f64(), "loaded");
+    for note in &info.notes {
+        tracing::info!(model = %entry.name, note, "loaded");
+    }
+    if engine.lacks_template() {
+        tracing::warn!(
+            model = %entry.name,
+            "the file has no chat template: ChatML is assumed, which the model may not know; a Modelfile with \
+             TEMPLATE in Jinja gives it the right one"
+        );
+    }
+}
+
 impl LoadHost for Loader {
     fn advanced(&self) -> bool {
         self.table.advance();
+        !self.table.lock().closed
+    }
+
+    fn is_wanted(&self) -> bool {
         !self.table.lock().closed
     }
 

@@ -128,7 +128,16 @@ impl ModelManager {
         found.is_some()
     }
 
-    /// What is loaded, latest expiry first. Never waits for a model.
+    /// Which models are loaded. Waits for nothing.
+    #[must_use]
+    pub fn loaded(&self) -> Vec<Arc<ModelEntry>> {
+        let state = self.table.lock();
+        let slots = state.slots.iter().filter(|slot| !slot.retired && slot.engine.is_alive());
+        slots.map(|slot| Arc::clone(&slot.entry)).collect()
+    }
+
+    /// What is loaded, latest expiry first. Never waits for a model's work, but for its process to say how it
+    /// is, for a moment: not for a thread that serves others.
     #[must_use]
     pub fn running(&self) -> Vec<RunningModel> {
         let seen: Vec<_> = {

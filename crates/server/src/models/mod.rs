@@ -2,22 +2,25 @@
 //!
 //! - [`backend`]: what the server needs of an engine
 //! - [`catalog`]: what it needs of a store
-//! - [`engine`]: the engine behind the traits
+//! - [`engine`]: the engine behind the traits, in this process
 //! - [`manager`]: loads on demand, one at a time, within one memory budget
+//! - [`order`]: what loading takes, as plain data
 //! - [`loader`]: the thread that plans, makes room and loads
 //! - [`store_catalog`]: the store as a catalogue
 //! - [`table`]: what is loaded, without any waiting
 
 pub mod backend;
 pub mod catalog;
-mod engine;
+pub mod engine;
 mod loader;
 mod manager;
+mod order;
 mod store_catalog;
 mod table;
 
 pub use catalog::{Catalog, LookupError};
 pub use engine::EngineBackend;
 pub use manager::{ManagerSettings, ModelManager, RunningModel};
+pub use order::LoadOrder;
 pub use store_catalog::{StoreCatalog, failure_of_store};
 pub use table::Lease;

@@ -48,7 +48,7 @@ impl Slot {
         if !self.engine.is_alive() {
             return 0;
         }
-        self.engine.status().memory_bytes
+        self.engine.held_bytes()
     }
 
     fn touch(&mut self) {

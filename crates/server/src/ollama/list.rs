@@ -44,7 +44,7 @@ fn tag(entry: &ModelEntry) -> Value {
 }
 
 async fn ps(State(server): State<Arc<Server>>) -> Response {
-    let models: Vec<Value> = server.models.running().iter().map(running).collect();
+    let models: Vec<Value> = server.running().await.iter().map(running).collect();
     respond::json(StatusCode::OK, &json!({"models": models}))
 }
 

@@ -54,8 +54,8 @@ async fn name_of(server: &Arc<Server>, asked: Option<&str>) -> Result<String, Fa
     if let Some(name) = asked.filter(|name| !name.is_empty()) {
         return Ok(name.to_owned());
     }
-    if let [running] = server.models.running().as_slice() {
-        return Ok(running.entry.name.to_string());
+    if let [loaded] = server.models.loaded().as_slice() {
+        return Ok(loaded.name.to_string());
     }
     let catalog = Arc::clone(&server.catalog);
     let all = tokio::task::spawn_blocking(move || catalog.list()).await.unwrap_or_default();
@@ -99,6 +99,7 @@ async fn tokens_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {
     let flag = |name: &str, default: bool| object.get(name).and_then(Value::as_bool).unwrap_or(default);
     let (begin, control) = (flag("add_special", false), flag("parse_special", true));
     let pieces = flag("with_pieces", false);
+    jobs::check_text(&text)?;
     let lease = lease(server, &object).await?;
     blocking(move || {
         let engine = lease.engine();
@@ -106,8 +107,9 @@ async fn tokens_of(server: &Arc<Server>, bytes: &Bytes) -> Answer {
         if !pieces {
             return json!({"tokens": tokens});
         }
-        let with = |token: &Token| json!({"id": token, "piece": engine.detokenize(&[*token])});
-        json!({"tokens": tokens.iter().map(with).collect::<Vec<_>>()})
+        let with = |(token, piece): (&Token, String)| json!({"id": token, "piece": piece});
+        let pieces = tokens.iter().zip(engine.pieces(&tokens)).map(with);
+        json!({"tokens": pieces.collect::<Vec<_>>()})
     })
     .await
 }
@@ -153,7 +155,8 @@ async fn props(State(server): State<Arc<Server>>, Query(query): Query<HashMap<St
 /// Never loads a model: what a loaded one knows is said where it is loaded.
 async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
     let entry = entry_of(server, asked).await?;
-    let running = server.models.running().into_iter().find(|running| running.entry.same_weights(&entry));
+    let running = server.running().await;
+    let running = running.into_iter().find(|running| running.entry.same_weights(&entry));
     let (catalog, shown) = (Arc::clone(&server.catalog), Arc::clone(&entry));
     let show = tokio::task::spawn_blocking(move || catalog.show(&shown, false)).await;
     let show = show.map_err(|_| Failure::internal("the model store failed"))??;
@@ -174,7 +177,7 @@ async fn properties(server: &Arc<Server>, asked: Option<&str>) -> Answer {
 /// that it remembers most of.
 async fn slots(State(server): State<Arc<Server>>) -> Response {
     let mut all = Vec::new();
-    for running in server.models.running() {
+    for running in server.running().await {
         let status = &running.status;
         let mut sequences = status.slots.clone();
         sequences

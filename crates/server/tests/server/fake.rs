@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hypura_core::plan::Mode;
 use hypura_engine::budget::SharedMemory;
-use hypura_engine::media::{MediaFile, MediaPrompt, Modalities, marker};
+use hypura_engine::media::{MediaFile, Modalities, marker};
 use hypura_engine::request::{
     EmbedSink, Event, Finish, Options, Outcome, RequestError, RequestErrorKind, Sink, TokenInfo,
 };
@@ -18,7 +18,7 @@ use hypura_server::Failure;
 use hypura_server::job::Format;
 use hypura_server::models::backend::{
     AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt,
-    RenderError, Renderer, Ticket,
+    PromptInput, RenderError, Renderer, Ticket,
 };
 use hypura_store::ModelEntry;
 
@@ -245,7 +245,7 @@ impl FakeEngine {
     }
 
     /// Tokens of a text, with a negative one for each medium.
-    fn cut<'a>(&self, text: &str, media: impl Iterator<Item = &'a MediaFile>) -> MediaPrompt {
+    fn cut<'a>(&self, text: &str, media: impl Iterator<Item = &'a MediaFile>) -> PromptInput {
         let mut known = self.script.media.lock().unwrap();
         let mut pieces = text.split(marker());
         let mut tokens = tokens_of(pieces.next().unwrap_or_default(), true);
@@ -326,7 +326,7 @@ impl Engine for FakeEngine {
         tokens_of(text, begin)
     }
 
-    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<MediaPrompt, Failure> {
+    fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<PromptInput, Failure> {
         Ok(self.cut(text, media.iter()))
     }
 
@@ -352,7 +352,7 @@ impl Engine for FakeEngine {
 
     fn submit(
         &self,
-        prompt: MediaPrompt,
+        prompt: PromptInput,
         options: Options,
         mut sink: Sink,
     ) -> Result<Box<dyn Ticket>, Failure> {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::{OpenReaderError, Reader, ReaderConfig, SimConfig, SimReader, open_pread};
 
 /// Which reader to open.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum ReaderKind {
     /// io_uring where the system has it and allows it, otherwise `pread`.
     #[default]
@@ -15,7 +15,8 @@ pub enum ReaderKind {
     Uring,
     /// Threads that call `pread`.
     Pread,
-    /// The simulated reader.
+    /// The simulated reader. It stays in its process.
+    #[serde(skip)]
     Sim(SimConfig),
 }
 

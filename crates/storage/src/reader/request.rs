@@ -49,7 +49,7 @@ pub struct Completion {
 }
 
 /// Settings common to all readers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReaderConfig {
     /// Chunks at the device at the same time (1 to 4096). `pread` has as many as it has threads.
     pub depth: usize,

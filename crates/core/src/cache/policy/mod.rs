@@ -22,7 +22,7 @@ pub use lru::Lru;
 pub use s3fifo::S3Fifo;
 
 /// The policies that need no future, by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum PolicyKind {
     /// [`Lfru`].
     #[default]

@@ -20,6 +20,7 @@ use hypura_server::address::{Address, stripped};
 use hypura_server::keep_alive::KeepAlive;
 use hypura_server::models::ManagerSettings;
 use hypura_server::origins::Origins;
+use hypura_server::runner::Limits;
 
 /// Ollama's defaults.
 const DEFAULT_QUEUE: usize = 512;
@@ -93,6 +94,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     pub mmproj: Option<PathBuf>,
 
+    /// Seconds without a sign of life after which a model's process is ended, for tests
+    #[arg(long, value_name = "SECONDS", hide = true)]
+    runner_deadline: Option<u64>,
+
     #[command(flatten)]
     load: LoadFlags,
 }
@@ -110,6 +115,8 @@ pub struct Serving {
     pub load: LoadSettings,
     /// How requests run.
     pub runner: RunnerSettings,
+    /// What the process of each model is held to.
+    pub limits: Limits,
     /// Whether more is logged.
     pub verbose: bool,
     /// Variables that were ignored, and why.
@@ -128,9 +135,11 @@ impl ServeFlags {
         let max_queue =
             self.max_queue.or_else(|| variables.number("OLLAMA_MAX_QUEUE")).unwrap_or(DEFAULT_QUEUE);
         let parallel = self.parallel.or_else(|| variables.number("OLLAMA_NUM_PARALLEL")).unwrap_or(1).max(1);
+        let manager = self.manager(&mut variables, load.model.budget_bytes, max_queue);
         Ok(Serving {
             http: self.http(&address, env),
-            manager: self.manager(&mut variables, load.model.budget_bytes, max_queue),
+            limits: self.limits(manager.load_timeout),
+            manager,
             runner: RunnerSettings {
                 parallel,
                 max_queue,
@@ -192,6 +201,14 @@ impl ServeFlags {
             max_loaded: max_loaded.unwrap_or(0),
             max_queue,
             load_timeout,
+        }
+    }
+
+    fn limits(&self, load_timeout: Duration) -> Limits {
+        let limits = Limits { load: load_timeout, ..Limits::default() };
+        match self.runner_deadline.map(Duration::from_secs) {
+            Some(deadline) => Limits { silence: deadline, text: deadline, plan: deadline, ..limits },
+            None => limits,
         }
     }
 

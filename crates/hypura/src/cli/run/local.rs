@@ -15,6 +15,7 @@ use std::process::ExitCode;
 
 use super::answer::Answerer;
 use super::args::Args;
+use super::border::Border;
 use super::model_defaults::ModelDefaults;
 use super::prompt::{self, Input};
 use super::stats::Start;
@@ -37,6 +38,7 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     settings.model.projector = named.projector;
     let (path, defaults) = (named.path, ModelDefaults::of(named.entry));
     let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
+    let border = Border::of(&path);
     // A model that is not there, or cannot answer, is said before anything is asked of the person.
     let source = ModelSource::open(&path)?;
     if source.is_for_embeddings() {
@@ -48,7 +50,8 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
-    let (mut session, start) = load(args, source, settings, start)?;
+    border.watch(settings.model.budget_bytes).context("no thread to watch the model")?;
+    let (mut session, start) = load(args, source, settings, start, &border)?;
     if let Some(template) = &defaults.template {
         session.use_template(template)?;
     }
@@ -93,6 +96,7 @@ fn load(
     source: ModelSource,
     settings: LoadSettings,
     start: Start,
+    border: &Border,
 ) -> anyhow::Result<(Session, Start)> {
     let path = source.path.clone();
     let planned = prepare(source, settings).map_err(|error| match error {
@@ -100,6 +104,7 @@ fn load(
         // The others name the file.
         _ => error.into(),
     })?;
+    border.planned();
     let context = planned.plan.context.context_tokens;
     if args.model.ctx.is_some_and(|asked| asked > context) {
         complain(&format!(

@@ -5,6 +5,7 @@
 //! - `media`: images and sounds, by flag or by name in the prompt
 //! - `conversation`: what was said so far
 //! - `embedder`: models that cannot answer
+//! - `border`: what a file may do to a run of it
 //! - `local`: a model that is loaded here
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
@@ -15,6 +16,7 @@
 
 mod answer;
 mod args;
+mod border;
 mod chat;
 mod conversation;
 mod embedder;

@@ -1,0 +1,98 @@
+// The last words of a process that C++ ends: one line on stderr and an exit code, in place of an assertion's dump, an
+// uncaught exception's, or a signal.
+//
+// The exit is immediate: no destructor runs in a process whose memory may be damaged. Everything after `begin` is
+// async-signal-safe.
+
+#include "ggml.h"
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <initializer_list>
+
+#include <unistd.h>
+
+namespace {
+
+char prefix[512];
+int exit_code = 1;
+std::atomic_flag speaking = ATOMIC_FLAG_INIT;
+
+// As one line of bounded length.
+void say(const char * text, size_t most) {
+    char line[1024];
+    size_t length = 0;
+    for (; text[length] != '\0' && length < most && length < sizeof(line); length++) {
+        const char c = text[length];
+        line[length] = c == '\n' || c == '\r' ? ' ' : c;
+    }
+    // Nowhere is left to report that stderr is closed.
+    ssize_t ignored = write(STDERR_FILENO, line, length);
+    (void) ignored;
+}
+
+[[noreturn]] void die(const char * what) {
+    // The first thread that fails speaks for all.
+    while (speaking.test_and_set()) {
+        pause();
+    }
+    say(prefix, sizeof(prefix));
+    say(what, 600);
+    const char end = '\n';
+    ssize_t ignored = write(STDERR_FILENO, &end, 1);
+    (void) ignored;
+    _exit(exit_code);
+}
+
+void on_abort(const char * message) {
+    // Without the path of the source.
+    const char * file = strrchr(message, '/');
+    die(file != nullptr ? file + 1 : message);
+}
+
+[[noreturn]] void on_terminate() {
+    if (const std::exception_ptr thrown = std::current_exception()) {
+        try {
+            std::rethrow_exception(thrown);
+        } catch (const std::exception & e) {
+            die(e.what());
+        } catch (...) {
+            die("an exception without a message");
+        }
+    }
+    die("terminated");
+}
+
+void on_signal(int signal) {
+    switch (signal) {
+        case SIGSEGV: die("segmentation fault, or the stack is exhausted");
+        case SIGBUS: die("bus error: a file that is mapped became shorter, or its disk failed");
+        case SIGILL: die("illegal instruction");
+        case SIGFPE: die("arithmetic error");
+        default: die("aborted");
+    }
+}
+
+} // namespace
+
+// Ends the process as a failed assertion would.
+extern "C" void hypura_crash(const char * what) {
+    die(what);
+}
+
+extern "C" void hypura_crash_install(const char * words, int code) {
+    snprintf(prefix, sizeof(prefix), "%s", words);
+    exit_code = code;
+    ggml_set_abort_callback(on_abort);
+    std::set_terminate(on_terminate);
+    struct sigaction action = {};
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) {
+        sigaction(signal, &action, nullptr);
+    }
+}

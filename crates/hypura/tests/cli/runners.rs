@@ -1,0 +1,210 @@
+//! The process that each model has: what ends it ends nothing else.
+
+use hypura_core::gguf::{HeaderBuilder, Metadata, read_header};
+use hypura_core::synth::Shape;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::kit::{model, run, terminate, wait};
+use crate::serving::Serving;
+
+/// The runners of a server: its children.
+fn runners(server: &Serving) -> Vec<u32> {
+    let path = format!("/proc/{0}/task/", server.child.id());
+    let tasks = fs::read_dir(path).unwrap().filter_map(Result::ok);
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let ids: Vec<u32> = children
+        .flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    ids
+}
+
+fn signal(name: &str, id: u32) {
+    // One that has ended meanwhile is as good.
+    let _ = Command::new("kill").args([name, &id.to_string()]).status().unwrap();
+}
+
+fn ask(tokens: u32) -> Value {
+    let options = json!({"num_predict": tokens, "temperature": 0});
+    json!({"model": "demo", "prompt": "What is a lynx?", "stream": false, "options": options})
+}
+
+/// A tiny model with other metadata.
+fn tampered(folder: &Path, edit: impl FnOnce(&mut Metadata)) -> PathBuf {
+    let path = model(folder, Shape::TinyLlama, 1);
+    let bytes = fs::read(&path).unwrap();
+    let header = read_header(bytes.as_slice(), bytes.len() as u64).unwrap();
+    let mut builder = HeaderBuilder::new();
+    *builder.metadata_mut() = header.metadata;
+    edit(builder.metadata_mut());
+    for tensor in &header.tensors {
+        builder.tensor(&tensor.name, &tensor.shape, tensor.ty);
+    }
+    let mut file = Vec::new();
+    let layout = builder.write_header(&mut file).unwrap();
+    for (at, tensor) in header.tensors.iter().enumerate() {
+        let start = usize::try_from(tensor.offset).unwrap();
+        file.extend_from_slice(&bytes[start..start + usize::try_from(tensor.bytes).unwrap()]);
+        file.resize(file.len() + usize::try_from(layout.padding_after(at)).unwrap(), 0);
+    }
+    fs::write(&path, file).unwrap();
+    path
+}
+
+/// A file whose vocabulary is of another kind than it says: llama.cpp throws where it reads text.
+fn throwing(folder: &Path) -> PathBuf {
+    tampered(folder, |metadata| {
+        metadata.insert("tokenizer.ggml.model", "llama");
+    })
+}
+
+#[test]
+fn a_file_that_ends_llama_cpp_is_one_line_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = throwing(folder.path());
+    let finished = run(["run", path.to_str().unwrap(), "hi"]);
+    finished.assert_error(1, &["cannot run", "tiny-llama"]);
+}
+
+#[test]
+fn a_file_that_ends_its_process_is_an_error_and_the_third_time_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = throwing(folder.path());
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let server = Serving::start(&[path.to_str().unwrap()]);
+    let ask_it = || server.send("/api/generate", &json!({"model": name, "prompt": "hi"}));
+    for _ in 0..2 {
+        let (status, text) = ask_it();
+        assert!(
+            status == 500 && text.contains("its process failed: ") && text.contains(&name),
+            "{status}: {text}"
+        );
+    }
+    let (status, text) = ask_it();
+    assert!(
+        status == 500 && text.contains("not loaded again") && text.contains("its process failed: "),
+        "{text}"
+    );
+    assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3, "others are served");
+    assert_eq!(runners(&server).len(), 1);
+}
+
+#[test]
+fn each_model_has_a_process_and_unloading_ends_it() {
+    let server = Serving::start(&[]);
+    assert!(runners(&server).is_empty());
+    server.post("/api/generate", &ask(3));
+    assert_eq!(runners(&server).len(), 1);
+    server.post("/api/generate", &json!({"model": "demo", "keep_alive": 0}));
+    let start = Instant::now();
+    while !runners(&server).is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(20), "it stays");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn runners_end_with_their_server_however_it_ends() {
+    for signalled in ["-TERM", "-KILL"] {
+        let mut server = Serving::start(&[]);
+        server.post("/api/generate", &ask(3));
+        let [runner] = runners(&server)[..] else { panic!("one runner") };
+        match signalled {
+            "-TERM" => terminate(&server.child),
+            _ => server.child.kill().unwrap(),
+        }
+        wait(&mut server.child);
+        let start = Instant::now();
+        while Path::new(&format!("/proc/{runner}")).exists() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{signalled}: it stays");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn a_runner_that_hangs_is_ended_and_the_next_request_has_another() {
+    let server = Serving::start(&["--runner-deadline", "3"]);
+    server.post("/api/generate", &ask(3));
+    let [runner] = runners(&server)[..] else { panic!("one runner") };
+    signal("-STOP", runner);
+    let (status, text) = server.send("/api/generate", &ask(3));
+    assert!(status == 500 && text.contains("model 'demo"), "{status}: {text}");
+    assert!(text.contains("hung") || text.contains("did not answer"), "{text}");
+    assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3);
+    assert_ne!(runners(&server), [runner]);
+}
+
+/// Kills the runner at moments that nothing chose, with four clients at work.
+#[test]
+fn a_runner_killed_under_load_fails_its_requests_clearly_and_nothing_else() {
+    const KILLS: usize = 50;
+    let server = Serving::start(&["--parallel", "2"]);
+    let over = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|client| {
+                let (server, over) = (&server, &over);
+                scope.spawn(move || {
+                    let (mut answered, mut failed) = (0, 0);
+                    while !over.load(Ordering::SeqCst) {
+                        let (status, text) = server.send("/api/generate", &ask(5 + client * 20));
+                        match status {
+                            200 => answered += 1,
+                            500 | 503 => {
+                                let known = ["signal 9", "was unloaded", "being unloaded"];
+                                assert!(known.iter().any(|words| text.contains(words)), "{status}: {text}");
+                                failed += 1;
+                            }
+                            _ => panic!("{status}: {text}"),
+                        }
+                    }
+                    (answered, failed)
+                })
+            })
+            .collect();
+        let mut wait_ms = 7;
+        for _ in 0..KILLS {
+            wait_ms = (wait_ms * 73 + 19) % 251;
+            std::thread::sleep(Duration::from_millis(20 + wait_ms));
+            runners(&server).iter().for_each(|runner| signal("-KILL", *runner));
+        }
+        over.store(true, Ordering::SeqCst);
+        clients
+            .into_iter()
+            .map(|client| client.join().unwrap())
+            .fold((0, 0), |sum: (u32, u32), next| (sum.0 + next.0, sum.1 + next.1))
+    });
+    assert!(asked.1 > 0, "the kills hit requests: {asked:?}");
+    assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3, "the next load works: {asked:?}");
+    server.post("/api/generate", &json!({"model": "demo", "keep_alive": 0}));
+    let start = Instant::now();
+    while !(runners(&server).is_empty() && server.get("/api/ps")["models"].as_array().unwrap().is_empty()) {
+        assert!(start.elapsed() < Duration::from_secs(20), "something is left");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn long_runs_of_one_character_are_answered_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    // A rule that llama.cpp has no code of its own for: `std::regex` recurses for each character.
+    let path = tampered(folder.path(), |metadata| {
+        metadata.insert("tokenizer.ggml.pre", "gpt-4o");
+    });
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let server = Serving::start(&[path.to_str().unwrap()]);
+    for character in ["-", "a", " "] {
+        for (length, statuses) in [(9234, [200, 400]), (95_000, [200, 400]), (300_000, [400, 400])] {
+            let prompt = format!("x, {}.", character.repeat(length));
+            let options = json!({"num_predict": 1, "temperature": 0});
+            let body = json!({"model": name, "prompt": prompt, "stream": false, "options": options});
+            let (status, text) = server.send("/api/generate", &body);
+            assert!(statuses.contains(&status), "{length} of {character:?}: {status}: {text}");
+        }
+    }
+}

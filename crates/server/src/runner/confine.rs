@@ -1,0 +1,99 @@
+//! What a runner may not do: it reads files that strangers made.
+//!
+//! Before it reads the first byte of a model it gives up what it does not need: new privileges, writing files
+//! (but for the folder of KV caches), reading others than the model's and the system's, TCP. Where the kernel
+//! lacks one of these, the others hold.
+
+use crate::models::LoadOrder;
+
+/// Confines this process, which is a runner that has read its order and has no other threads yet.
+#[cfg(target_os = "linux")]
+pub fn confine(order: &LoadOrder) {
+    linux::limits();
+    if let Err(error) = linux::file_system(order) {
+        tracing::debug!(%error, "the view of the file system stays as it is");
+    }
+}
+
+/// Confines this process, where the system can.
+#[cfg(not(target_os = "linux"))]
+pub fn confine(_: &LoadOrder) {
+    ignore_limits();
+}
+
+/// No file of memory is left behind by a runner that dies.
+pub fn ignore_limits() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::debug!(%error, "core files may be written");
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::path::PathBuf;
+
+    use hypura_core::gguf::ShardName;
+    use landlock::{
+        ABI, Access as _, AccessFs, AccessNet, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+        RulesetError, path_beneath_rules,
+    };
+    use rustix::process::{Signal, set_parent_process_death_signal};
+
+    use crate::models::LoadOrder;
+
+    /// What the kernel ends first when memory is short: any runner rather than the server.
+    const OOM_SCORE: &str = "500";
+    /// What programs read of a system: libraries and their data, facts about the machine.
+    const SYSTEM: [&str; 9] =
+        ["/proc", "/sys", "/etc", "/usr", "/lib", "/lib64", "/opt", "/nix/store", "/run/opengl-driver"];
+
+    pub fn limits() {
+        super::ignore_limits();
+        // The server that started it is gone then, and nobody waits for it any more.
+        if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+            tracing::debug!(%error, "the end of the server is seen by its connection only");
+        }
+        if let Err(error) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+            tracing::debug!(%error, "the kernel chooses itself what to end when memory is short");
+        }
+        if let Err(error) = rustix::thread::set_no_new_privs(true) {
+            tracing::debug!(%error, "new privileges are possible");
+        }
+    }
+
+    pub fn file_system(order: &LoadOrder) -> Result<(), RulesetError> {
+        const ALL: ABI = ABI::V5;
+        if let Some(folder) = &order.runner.kv_cache_dir {
+            // Only what is there can be granted. What is in the way is told where the folder is used.
+            let _ = std::fs::create_dir_all(folder);
+        }
+        let written: Vec<PathBuf> =
+            order.runner.kv_cache_dir.iter().cloned().chain([PathBuf::from("/dev")]).collect();
+        let read: Vec<PathBuf> = SYSTEM
+            .iter()
+            .map(PathBuf::from)
+            .chain(files(order))
+            .chain(order.settings.model.projector.clone())
+            .collect();
+        // What this kernel does not know yet is left out.
+        Ruleset::default()
+            .handle_access(AccessFs::from_all(ALL))?
+            .handle_access(AccessNet::from_all(ALL))?
+            .create()?
+            .add_rules(path_beneath_rules(&read, AccessFs::from_read(ALL)))?
+            .add_rules(path_beneath_rules(&written, AccessFs::from_all(ALL)))?
+            .restrict_self()?;
+        Ok(())
+    }
+
+    /// All shards of the model.
+    fn files(order: &LoadOrder) -> Vec<PathBuf> {
+        let path = &order.path;
+        match path.file_name().and_then(|name| name.to_str()).and_then(ShardName::parse) {
+            Some(shard) => (0..shard.count).map(|index| path.with_file_name(shard.sibling(index))).collect(),
+            None => vec![path.clone()],
+        }
+    }
+}

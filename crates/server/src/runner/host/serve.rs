@@ -1,0 +1,170 @@
+//! One model from its plan to its end.
+
+use std::io::{self, BufReader};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use hypura_engine::budget::SharedMemory;
+use hypura_engine::media::prompt::adopt_marker;
+
+use super::calls;
+use super::memory::{Alive as _, ServerMemory};
+use super::shared::Host;
+use crate::Failure;
+use crate::models::LoadOrder;
+use crate::models::backend::{Fit, LoadHost, Plan};
+use crate::runner::frame;
+use crate::runner::message::{FromRunner, Loaded, Planned, ToRunner};
+
+/// How often it says that it is alive.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+/// How often it tells that a load gets on.
+const PROGRESS: Duration = Duration::from_millis(50);
+
+/// What the process around it does.
+#[derive(Clone, Copy)]
+pub struct Hooks {
+    /// Called once it is known what to load, before there is any other thread.
+    pub confine: fn(&LoadOrder),
+    /// What loading as ordered would be like.
+    pub plan: fn(LoadOrder) -> Result<Fit, Failure>,
+    /// The server is gone.
+    pub gone: fn(),
+}
+
+/// What the main thread is asked.
+enum Order {
+    Load,
+    Stop { drain: bool },
+}
+
+/// Reads what the server says until it is gone.
+fn read(host: &Arc<Host>, stream: &mut BufReader<UnixStream>, orders: &mpsc::Sender<Order>, gone: fn()) {
+    loop {
+        let message = match frame::receive(stream) {
+            Ok(Some(message)) => message,
+            Ok(None) | Err(_) => break,
+        };
+        match message {
+            ToRunner::Plan { .. } => break,
+            ToRunner::Load => drop(orders.send(Order::Load)),
+            ToRunner::Stop { drain } => {
+                host.abandon();
+                drop(orders.send(Order::Stop { drain }));
+            }
+            ToRunner::Call { id, call } => calls::begin(host, id, call),
+            ToRunner::Cancel { request } => host.answers.cancel(request),
+            ToRunner::CloseChat { chat } => drop(host.chats().remove(&chat)),
+            ToRunner::Forget { prompt } => host.answers.forget(prompt),
+            ToRunner::Memory { id, bytes } => host.memory.answered(id, bytes),
+        }
+    }
+    host.abandon();
+    host.memory.close();
+    gone();
+}
+
+/// The load as the engine sees it.
+struct Loading<'a> {
+    host: &'a Host,
+    told: std::cell::Cell<Instant>,
+}
+
+impl LoadHost for Loading<'_> {
+    fn advanced(&self) -> bool {
+        if self.told.get().elapsed() >= PROGRESS {
+            self.told.set(Instant::now());
+            self.host.outgoing.say(&FromRunner::Progress);
+        }
+        self.is_wanted()
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.host.wanted.load(Ordering::Relaxed)
+    }
+
+    fn memory(&self) -> Arc<dyn SharedMemory> {
+        let memory: Arc<ServerMemory> = Arc::clone(&self.host.memory);
+        memory
+    }
+}
+
+/// Serves one model to the server at the other end of the stream, until one of them ends.
+///
+/// # Errors
+/// When the server says nothing sensible first, or there are no threads.
+pub fn serve(stream: UnixStream, hooks: Hooks) -> io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let Some(ToRunner::Plan { order, marker }) = frame::receive(&mut reader)? else {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "no order came first"));
+    };
+    adopt_marker(marker);
+    (hooks.confine)(&order);
+    let host = Host::new(stream);
+    let (sender, orders) = mpsc::channel();
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let reading = Arc::clone(&host);
+    thread("read").spawn(move || read(&reading, &mut reader, &sender, hooks.gone))?;
+    let living = Arc::downgrade(&host);
+    thread("alive").spawn(move || {
+        while let Some(host) = living.upgrade() {
+            host.say_alive();
+            drop(host);
+            std::thread::sleep(SIGN_OF_LIFE);
+        }
+    })?;
+    let plan = plan(&host, (hooks.plan)(*order));
+    obey(&host, plan, &orders);
+    Ok(())
+}
+
+/// Tells what a plan is like.
+fn plan(host: &Host, fit: Result<Fit, Failure>) -> Option<Box<dyn Plan>> {
+    let (plan, planned) = match fit {
+        Ok(Fit::Resident(plan)) => {
+            let planned = Planned::Resident(plan.bytes());
+            (Some(plan), Ok(planned))
+        }
+        Ok(Fit::Streaming(plan)) => {
+            let planned = Planned::Streaming(plan.bytes());
+            (Some(plan), Ok(planned))
+        }
+        Ok(Fit::TooSmall(failure)) => (None, Ok(Planned::TooSmall(failure))),
+        Err(failure) => (None, Err(failure)),
+    };
+    host.outgoing.say(&FromRunner::Planned(planned));
+    plan
+}
+
+/// Does what the server orders until it ends this runner.
+fn obey(host: &Arc<Host>, mut plan: Option<Box<dyn Plan>>, orders: &mpsc::Receiver<Order>) {
+    for order in orders {
+        match order {
+            Order::Load => {
+                let Some(plan) = plan.take() else { continue };
+                let loaded = plan.load(&Loading { host, told: std::cell::Cell::new(Instant::now()) });
+                let loaded = loaded.map(|engine| {
+                    let loaded = Loaded {
+                        info: engine.info().clone(),
+                        status: engine.status(),
+                        lacks_template: engine.lacks_template(),
+                    };
+                    // Loaded once only.
+                    let _ = host.engine.set(engine);
+                    Box::new(loaded)
+                });
+                host.outgoing.say(&FromRunner::Loaded(loaded));
+            }
+            Order::Stop { drain } => {
+                if let Ok(engine) = host.engine() {
+                    engine.stop(drain);
+                }
+                host.answers.wait();
+                host.outgoing.say(&FromRunner::Stopped);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The thread that reads what a runner says, and sees its end.
+
+use std::io::BufReader;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use hypura_engine::ChatDelta;
+use hypura_engine::request::{Event, RequestError, RequestErrorKind};
+use hypura_engine::serve::RunnerStatus;
+
+use super::frame;
+use super::link::{End, Link, Listener, News, lock};
+use super::message::{Answer, FromRunner, ToRunner};
+
+/// Reads until the connection is over, and ends what waits for the runner.
+pub(super) fn read(link: &Link, stream: UnixStream) {
+    let mut stream = BufReader::new(stream);
+    loop {
+        match frame::receive(&mut stream) {
+            Ok(Some(message)) => {
+                *lock(&link.heard) = Instant::now();
+                take(link, message);
+            }
+            Ok(None) => break,
+            Err(error) => {
+                // One that was killed in the middle of a message, or says what nobody understands.
+                tracing::debug!(%error, model = link.owner.model, "from a runner");
+                if error.kind() == std::io::ErrorKind::InvalidData {
+                    link.condemn("its process said what cannot be understood");
+                }
+                break;
+            }
+        }
+    }
+    finish(link);
+}
+
+fn take(link: &Link, message: FromRunner) {
+    match message {
+        FromRunner::Planned(planned) => news(link, News::Planned(planned)),
+        FromRunner::Progress => news(link, News::Progress),
+        FromRunner::Loaded(loaded) => news(link, News::Loaded(loaded)),
+        FromRunner::Answer { id, answer } => {
+            if let Ok(Answer::Status { status, is_open }) = &answer {
+                note(link, status.as_ref().clone(), *is_open);
+            }
+            let call = lock(&link.state).calls.remove(&id);
+            if let Some(call) = call {
+                // Whoever asked may have given up.
+                let _ = call.send(answer);
+            }
+        }
+        FromRunner::Event { request, event, deltas } => happened(link, request, event, deltas),
+        FromRunner::Embedded { request, vectors } => {
+            has_answered(link);
+            let listener = lock(&link.state).listeners.remove(&request);
+            if let Some(listener) = listener
+                && let Listener::Embed(sink) = &mut *lock(&listener)
+                && let Some(sink) = sink.take()
+            {
+                sink(vectors);
+            }
+        }
+        FromRunner::Over { request } => {
+            let listener = lock(&link.state).listeners.remove(&request);
+            drop(listener);
+        }
+        FromRunner::Alive { status, is_open } => {
+            if let Some(status) = status {
+                note(link, *status, is_open);
+            }
+        }
+        FromRunner::Reserve { id, bytes } => {
+            let memory = lock(&link.state).memory.clone();
+            let bytes = memory.map_or(0, |memory| memory.reserve(bytes));
+            lock(&link.state).reserved_bytes += bytes;
+            link.tell(&ToRunner::Memory { id, bytes });
+        }
+        FromRunner::FreeBytes { id } => {
+            let bytes = link.free_bytes();
+            link.tell(&ToRunner::Memory { id, bytes });
+        }
+        FromRunner::Release { bytes } => release(link, bytes),
+        FromRunner::Stopped => lock(&link.state).stopping = true,
+    }
+}
+
+fn note(link: &Link, status: RunnerStatus, is_open: bool) {
+    *lock(&link.status) = status;
+    if !is_open {
+        link.is_open.store(false, Ordering::Relaxed);
+    }
+}
+
+fn news(link: &Link, news: News) {
+    let receiver = lock(&link.state).news.clone();
+    if let Some(receiver) = receiver {
+        // Whoever had it loaded may be gone.
+        let _ = receiver.send(news);
+    }
+}
+
+/// Something happened to a request.
+fn happened(link: &Link, request: u64, event: Event, deltas: Vec<ChatDelta>) {
+    let is_last = matches!(event, Event::Done(_) | Event::Failed(_));
+    if matches!(event, Event::Done(_)) {
+        has_answered(link);
+    }
+    let listener = {
+        let mut state = lock(&link.state);
+        if is_last { state.listeners.remove(&request) } else { state.listeners.get(&request).cloned() }
+    };
+    let Some(listener) = listener else { return };
+    let Listener::Generate { sink, deltas: reader } = &mut *lock(&listener) else { return };
+    if let Some(reader) = reader {
+        reader.add(&event, deltas);
+    }
+    if !sink(event) && !is_last {
+        link.cancel(request);
+    }
+}
+
+fn has_answered(link: &Link) {
+    if !link.answered.swap(true, Ordering::Relaxed) {
+        link.owner.crashes.forgive(&link.owner.weights);
+    }
+}
+
+/// Gives back what of these bytes was reserved.
+fn release(link: &Link, bytes: u64) {
+    let (memory, bytes) = {
+        let mut state = lock(&link.state);
+        let bytes = bytes.min(state.reserved_bytes);
+        state.reserved_bytes -= bytes;
+        (state.memory.clone(), bytes)
+    };
+    if let Some(memory) = memory.filter(|_| bytes > 0) {
+        memory.release(bytes);
+    }
+}
+
+/// The connection is over: so is the process, and whatever it was asked.
+fn finish(link: &Link) {
+    let death = link.peer.reap();
+    release(link, u64::MAX);
+    let (verdict, stopping) = {
+        let state = lock(&link.state);
+        (state.verdict.clone(), state.stopping)
+    };
+    let is_fault = verdict.is_some() || (death.is_fault && !stopping);
+    let how = verdict.unwrap_or(death.how);
+    let end = if stopping && !is_fault {
+        let message = "the model was unloaded before the answer was complete".to_owned();
+        End { kind: RequestErrorKind::Unloaded, message }
+    } else {
+        tracing::error!(model = link.owner.model, reason = ?how, "a runner ended");
+        let how = crate::without_paths(&how);
+        let message = format!("model '{}' failed: {how}", link.owner.model);
+        End { kind: RequestErrorKind::Engine, message }
+    };
+    if is_fault && !link.answered.load(Ordering::Relaxed) {
+        link.owner.crashes.note(&link.owner.weights, &crate::without_paths(&how));
+    }
+    let error = RequestError { kind: end.kind, message: end.message.clone() };
+    let listeners = {
+        let mut state = lock(&link.state);
+        state.end = Some(end);
+        state.calls.clear();
+        state.news = None;
+        state.memory = None;
+        std::mem::take(&mut state.listeners)
+    };
+    link.ended.notify_all();
+    for listener in listeners.into_values() {
+        match &mut *lock(&listener) {
+            Listener::Generate { sink, .. } => drop(sink(Event::Failed(error.clone()))),
+            Listener::Embed(sink) => sink.take().into_iter().for_each(|sink| sink(Err(error.clone()))),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! A process for each loaded model: whatever a file or a request makes of the C++ that reads it ends one
+//! runner, and never the server.
+//!
+//! The server's side:
+//! - `backend`: plans and loads in a runner; refuses files that ended theirs again and again (`crashes`)
+//! - `remote`: a loaded model in a runner, as the server's engine
+//! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
+//!   becomes of its requests when it ends
+//! - `process`: starting, ending and watching the process (`watch`, `limits`)
+//!
+//! The runner's side:
+//! - `host`: does what the server asks of the engine of its process
+//! - `confine`: what a runner may not do
+//!
+//! Between them:
+//! - `message`: what is said; `frame`: how it goes over the socket
+
+mod backend;
+mod confine;
+mod connect;
+mod crashes;
+mod deltas;
+mod frame;
+mod host;
+mod incoming;
+mod limits;
+mod link;
+mod message;
+mod process;
+mod remote;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+pub use backend::ProcessBackend;
+pub use confine::{confine, ignore_limits};
+pub use host::{Hooks, serve};
+pub use limits::Limits;
+pub use process::own_bytes;
