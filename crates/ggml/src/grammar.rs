@@ -3,6 +3,7 @@
 //! A grammar is plain data until a [`Sampler`](crate::Sampler) is built with it; that is where a bad one is
 //! refused.
 
+use crate::schema::placeholder_rule;
 use crate::vocab::Token;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,10 @@ pub enum GrammarTrigger {
 pub struct Grammar {
     /// The rules, with `root` as the start.
     pub gbnf: String,
+    /// JSON schemas. Where the rules have the text of a placeholder, a value of the schema with its number
+    /// stands.
+    #[serde(default)]
+    pub schemas: Vec<String>,
     /// Where it comes from.
     pub kind: GrammarKind,
     /// Only applies once a trigger was met.
@@ -59,6 +64,13 @@ impl Grammar {
     #[must_use]
     pub fn user(gbnf: impl Into<String>) -> Self {
         Self { gbnf: gbnf.into(), ..Self::default() }
+    }
+
+    /// A value of a JSON schema (which [`Vocab::check_schema`](crate::Vocab::check_schema) checks), and
+    /// nothing else.
+    #[must_use]
+    pub fn json_schema(schema: impl Into<String>) -> Self {
+        Self { schemas: vec![schema.into()], ..Self::user(format!("root ::= {}", placeholder_rule(0))) }
     }
 }
 

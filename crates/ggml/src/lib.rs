@@ -17,8 +17,10 @@
 pub mod batch;
 mod buffer;
 pub mod chat;
+mod constraint;
 pub mod context;
 pub mod crash;
+mod deep_stack;
 mod device;
 pub mod error;
 mod exec;
@@ -31,7 +33,9 @@ mod memory;
 mod memory_use;
 pub mod model;
 mod quantize;
+mod rules;
 pub mod sampler;
+mod schema;
 pub mod sim;
 mod sys;
 pub mod system;
@@ -42,7 +46,7 @@ pub use batch::{Batch, RowsPart};
 pub use buffer::{DeviceTensor, TensorMemory, WeightMemory};
 pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
-    ReasoningSplit, ToolChoice, check_grammar, json_schema_to_grammar,
+    ReasoningSplit, ToolChoice, check_grammar,
 };
 pub use context::{Context, ContextOptions, KvType, Pooling};
 pub use device::Device;
@@ -61,4 +65,5 @@ pub use memory_use::{DeviceMemoryUse, MemoryUse};
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor, Placement};
 pub use quantize::{QuantizeError, is_quantization, quantize};
 pub use sampler::{SampleError, Sampler, SamplerOptions};
+pub use schema::SchemaError;
 pub use vocab::{Token, Vocab};

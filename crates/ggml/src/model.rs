@@ -13,7 +13,7 @@ use std::any::Any;
 use std::ffi::{CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// How the weights get into memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ struct Handle {
     /// Freed after the model, whose buffers are of these types.
     types: BufferTypes,
     decorated: bool,
+    /// What belongs to the model and was made since.
+    attached: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 // SAFETY: nothing writes to a llama_model once it is loaded, but for adapters, which this crate has none of:
 // contexts hold it as `const llama_model &`, and every function that is called on it here takes a `const
@@ -199,7 +201,7 @@ impl Model {
         drop(overrides);
         Interposed::of(types.notes()).end(!raw.is_null());
         let decorated = matches!(options.mode, LoadMode::Decorated { .. });
-        let handle = (!raw.is_null()).then(|| Handle { raw, types, decorated });
+        let handle = (!raw.is_null()).then(|| Handle { raw, types, decorated, attached: OnceLock::new() });
         let Watching { stopped, panic, .. } = watching;
         if let Some(panic) = panic {
             drop(handle);
@@ -221,6 +223,11 @@ impl Model {
 
     pub(crate) fn raw(&self) -> *mut sys::llama_model {
         self.0.raw
+    }
+
+    /// What belongs to the model, of one type, made by `make` at first use.
+    pub(crate) fn attached<T: Any + Send + Sync>(&self, make: impl FnOnce() -> T) -> Option<Arc<T>> {
+        Arc::clone(self.0.attached.get_or_init(|| Arc::new(make()))).downcast().ok()
     }
 
     /// Whether its weights are in memory of ours.

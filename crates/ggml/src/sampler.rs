@@ -3,7 +3,10 @@
 //! The grammar is asked about the chosen token first and applied to the whole row only when it says no: that
 //! is many times cheaper, and gives the same distribution as long as the first choice is allowed.
 
+use crate::constraint::Constraint;
 use crate::grammar::{Grammar, GrammarKind, patterns_and_tokens};
+use crate::rules::{Owned, array_of};
+use crate::schema::with_marks;
 use crate::sys;
 use crate::vocab::{Token, Vocab};
 use serde::{Deserialize, Serialize};
@@ -70,19 +73,8 @@ pub struct Sampler {
     candidates: Vec<sys::llama_token_data>,
 }
 
-/// A llama.cpp sampler that is freed when dropped.
-struct Owned(*mut sys::llama_sampler);
-// SAFETY: a sampler is used by one owner at a time and keeps no thread-local state.
-unsafe impl Send for Owned {}
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // SAFETY: made by one of llama.cpp's constructors, freed once, and with it the samplers it owns.
-        unsafe { sys::llama_sampler_free(self.0) };
-    }
-}
-
 struct GrammarState {
-    rules: Owned,
+    rules: Constraint,
     /// Knows whether the model is reasoning, where a lazy or forced grammar must sleep.
     reasoning: Option<Owned>,
     /// Begins reasoning, which may come before what a forced grammar asks for; only as the first token.
@@ -118,10 +110,8 @@ impl Sampler {
     /// [`SampleError::Stuck`] when the grammar allows nothing.
     pub fn sample(&mut self, logits: &[f32]) -> Result<Token, SampleError> {
         let token = self.choose(logits, false)?;
-        match &self.grammar {
-            Some(grammar) if grammar.applies() && !grammar.allows(token) => self.choose(logits, true),
-            _ => Ok(token),
-        }
+        let refused = |grammar: &mut GrammarState| grammar.applies() && !grammar.allows(token);
+        if self.grammar.as_mut().is_some_and(refused) { self.choose(logits, true) } else { Ok(token) }
     }
 
     /// Goes on from a generated token: the grammar moves past it, and penalties count it.
@@ -146,19 +136,13 @@ impl Sampler {
         self.candidates.clear();
         let rows = (0i32..).zip(logits);
         self.candidates.extend(rows.map(|(id, logit)| sys::llama_token_data { id, logit: *logit, p: 0.0 }));
-        let mut array = sys::llama_token_data_array {
-            data: self.candidates.as_mut_ptr(),
-            size: self.candidates.len(),
-            selected: -1,
-            sorted: false,
-        };
-        if let Some(GrammarState { rules, .. }) = self.grammar.as_ref().filter(|_| constrained) {
-            // SAFETY: the array describes `candidates`; a grammar only lowers logits in place.
-            unsafe { sys::llama_sampler_apply(rules.0, &raw mut array) };
+        if let Some(GrammarState { rules, .. }) = self.grammar.as_mut().filter(|_| constrained) {
+            rules.apply(&mut self.candidates);
             if self.candidates.iter().all(|candidate| candidate.logit == f32::NEG_INFINITY) {
                 return Err(SampleError::Stuck);
             }
         }
+        let mut array = array_of(&mut self.candidates);
         // SAFETY: chain and array are alive; samplers sort and shrink the array within its memory or move
         // `data` to memory of their own that lives until their next call.
         let chosen = unsafe {
@@ -215,7 +199,13 @@ impl GrammarState {
     fn new(vocab: &Vocab, grammar: &Grammar) -> Result<Self, SampleError> {
         let bad = |reason: &str| SampleError::BadGrammar(reason.to_owned());
         let nul = |_| bad("it contains a NUL byte");
-        let text = CString::new(grammar.gbnf.as_str()).map_err(nul)?;
+        let schemas = if grammar.schemas.is_empty() {
+            None
+        } else {
+            let compiler = vocab.schema_compiler().map_err(|reason| bad(&reason))?;
+            Some((compiler, grammar.schemas.clone()))
+        };
+        let text = CString::new(with_marks(&grammar.gbnf, grammar.schemas.len())).map_err(nul)?;
         let (patterns, tokens) = patterns_and_tokens(&grammar.triggers);
         let patterns = patterns.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>().map_err(nul)?;
         check(vocab, &text, grammar.lazy, &patterns)?;
@@ -240,7 +230,8 @@ impl GrammarState {
         if rules.is_null() {
             return Err(bad("it cannot be read"));
         }
-        let mut state = Self { rules: Owned(rules), reasoning: None, may_think: None };
+        let rules = Constraint::new(vocab, Owned(rules), schemas);
+        let mut state = Self { rules, reasoning: None, may_think: None };
         let written = written_tokens(vocab, &grammar.generation_prompt);
         if !grammar.lazy && !grammar.forced && grammar.kind != GrammarKind::User {
             for token in &written {
@@ -270,16 +261,8 @@ impl GrammarState {
         })
     }
 
-    fn allows(&self, token: Token) -> bool {
-        if self.may_think == Some(token) {
-            return true;
-        }
-        let mut single = sys::llama_token_data { id: token, logit: 1.0, p: 0.0 };
-        let mut array =
-            sys::llama_token_data_array { data: &raw mut single, size: 1, selected: -1, sorted: false };
-        // SAFETY: the array describes the one candidate.
-        unsafe { sys::llama_sampler_apply(self.rules.0, &raw mut array) };
-        single.logit != f32::NEG_INFINITY
+    fn allows(&mut self, token: Token) -> bool {
+        self.may_think == Some(token) || self.rules.allows(token)
     }
 
     fn accept(&mut self, token: Token) -> Result<(), SampleError> {
@@ -292,9 +275,7 @@ impl GrammarState {
         if !applies || begins_to_think {
             return Ok(());
         }
-        // SAFETY: the sampler is alive; the shim catches what llama.cpp throws.
-        let status = unsafe { sys::common_shim_sampler_accept_raw(self.rules.0, token) };
-        if status == sys::LLAMA_SHIM_OK { Ok(()) } else { Err(SampleError::Stuck) }
+        if self.rules.accept(token) { Ok(()) } else { Err(SampleError::Stuck) }
     }
 }
 

@@ -17,6 +17,7 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
 fn grammar() -> Grammar {
     Grammar {
         gbnf: "root ::= \"yes\"".to_owned(),
+        schemas: vec!["{}".to_owned()],
         kind: GrammarKind::ToolCalls,
         lazy: true,
         forced: true,

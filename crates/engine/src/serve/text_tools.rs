@@ -114,6 +114,16 @@ impl TextTools {
         templates.apply(request)
     }
 
+    /// Whether a JSON schema can be enforced; its grammar is then [`Grammar::json_schema`](crate::Grammar).
+    ///
+    /// # Errors
+    /// [`ChatError::Schema`]: what of it cannot be, and where; also after the runner stopped.
+    pub fn check_schema(&self, schema: &str) -> Result<(), ChatError> {
+        let unloaded = || ChatError::Schema(GenerateError::Unloaded.to_string());
+        let vocab = self.vocab().ok_or_else(unloaded)?;
+        vocab.check_schema(schema).map_err(|error| ChatError::Schema(error.to_string()))
+    }
+
     /// The tokens around a gap to fill: before the beginning, before the end, before the middle; `None` where
     /// the model was not trained for that.
     #[must_use]

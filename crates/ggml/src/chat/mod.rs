@@ -7,9 +7,10 @@
 //!
 //! - [`ChatTemplates::apply`]: [`ChatRequest`] → [`ChatPrompt`]
 //! - [`ChatParser`]: pieces of text → [`ChatDelta`]s
-//! - [`json_schema_to_grammar`], [`check_grammar`]: what the answer may look like; the sampler enforces it
+//! - [`Grammar`](crate::Grammar), [`check_grammar`]: what the answer may look like; the sampler enforces it
 
 mod parser;
+mod placeholders;
 mod prompt;
 mod quiet;
 mod request;
@@ -20,7 +21,7 @@ mod templates;
 pub use parser::{ChatDelta, ChatParser, ReasoningSplit};
 pub use prompt::{ChatParserState, ChatPrompt};
 pub use request::{ChatRequest, ToolChoice};
-pub use schema::{check_grammar, json_schema_to_grammar};
+pub use schema::check_grammar;
 pub use templates::{ChatCaps, ChatTemplates};
 
 /// Why a conversation could not become a prompt, or a constraint not a grammar. The texts are meant for the

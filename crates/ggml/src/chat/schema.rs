@@ -1,6 +1,6 @@
-//! From JSON schemas to grammars, and the check of grammars before use.
+//! The check of grammars before use.
 
-use super::{ChatError, shim};
+use super::ChatError;
 use crate::{log, sys};
 use std::ffi::CString;
 
@@ -69,46 +69,4 @@ fn explain(gbnf: &str, reason: String) -> String {
     } else {
         reason
     }
-}
-
-/// Translates a JSON schema to GBNF with the root rule `root`.
-///
-/// # Errors
-/// [`ChatError::Schema`] with the reason: not JSON, nested too deeply, an unknown `$ref`, an impossible
-/// pattern.
-pub fn json_schema_to_grammar(schema: &str) -> Result<String, ChatError> {
-    let value = shim::checked_json(schema, false).map_err(ChatError::Schema)?;
-    if !value.is_object() {
-        return Err(ChatError::Schema("it is not a JSON object".to_owned()));
-    }
-    shim::bounded(&value).map_err(ChatError::Schema)?;
-    super::quiet::quiet();
-    let grammar = on_deep_stack(|| {
-        let text = shim::Text::new(Some(schema)).ok_or("it contains a NUL byte")?;
-        shim::text_of(schema.len() * 4, |buffer, length, needed| {
-            // SAFETY: the schema is NUL-terminated and the buffer is passed with its length; the shim catches
-            // exceptions.
-            unsafe { sys::common_json_schema_to_grammar_c(text.as_ptr(), true, buffer, length, needed) }
-        })
-    })
-    .map_err(ChatError::Schema)?;
-    check_grammar(&grammar).map_err(|error| match error {
-        ChatError::Grammar(reason) => ChatError::Schema(reason),
-        other => other,
-    })?;
-    Ok(grammar)
-}
-
-/// Runs `work` with a stack that the recursion of C++ cannot exhaust within the bounds that are checked
-/// before: an object with thousands of optional properties recurses once per property.
-pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    const STACK: usize = 256 << 20; // address space only: pages that are not touched cost nothing
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        match thread.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err("internal error".to_owned()),
-            Err(error) => Err(format!("no thread: {error}")),
-        }
-    })
 }

@@ -1,12 +1,15 @@
 //! The chat templates of a model: llama.cpp's own Jinja engine, through the shim of the sys crate.
 
+use super::placeholders::{WithPlaceholders, types_only};
 use super::prompt::{ChatParserState, ChatPrompt, RawParser, Thinking};
-use super::schema::{check_grammar, json_schema_to_grammar, on_deep_stack};
+use super::schema::check_grammar;
 use super::shim::{self, Text, last_error};
 use super::{ChatError, ChatRequest, ToolChoice};
+use crate::deep_stack::on_deep_stack;
 use crate::error::LoadError;
 use crate::grammar::{Grammar, GrammarKind, GrammarTrigger};
 use crate::model::Model;
+use crate::schema::shows_placeholders;
 use crate::sys;
 use crate::vocab::Vocab;
 use std::ffi::{CStr, c_char};
@@ -116,26 +119,71 @@ impl ChatTemplates {
     pub fn apply(&self, request: &ChatRequest) -> Result<ChatPrompt, ChatError> {
         let (messages, continued) = split_continuation(request)?;
         if let Some(tools) = &request.tools_json {
-            shim::checked_json(tools, false)
-                .and_then(|tools| shim::bounded(&tools))
-                .map_err(|error| ChatError::Input(format!("tools: {error}")))?;
-        }
-        if let Some(schema) = &request.json_schema {
-            // Checked by itself first: its errors read better than those of a whole template.
-            json_schema_to_grammar(schema)?;
+            shim::checked_json(tools, false).map_err(|error| ChatError::Input(format!("tools: {error}")))?;
         }
         if let Some(grammar) = &request.grammar {
             check_grammar(grammar)?;
         }
-        // A handle that may cross to the thread with the deep stack.
-        let this: &Self = self;
-        let applied =
-            on_deep_stack(move || this.call_for(request, &messages)).map_err(ChatError::Template)?;
-        let mut prompt = applied.into_prompt(request, &self.model.vocab())?;
+        let mut prompt = match WithPlaceholders::of(request, &self.model.vocab())? {
+            None => self.prompt(request, &messages)?,
+            Some(replaced) => self.prompt_with_schemas(request, replaced, &messages)?,
+        };
         if let Some(message) = continued {
             message.append_to(&mut prompt);
         }
         Ok(prompt)
+    }
+
+    /// A prompt whose grammar is llama.cpp's where values of schemas stand, and llguidance's within them.
+    fn prompt_with_schemas(
+        &self,
+        request: &ChatRequest,
+        replaced: WithPlaceholders,
+        messages: &str,
+    ) -> Result<ChatPrompt, ChatError> {
+        let mut prompt = match self.prompt(&replaced.request, messages) {
+            Ok(prompt) if replaced.are_in(prompt.grammar.as_ref()) => prompt,
+            // Arguments are no JSON in this template, or nothing has a grammar.
+            _ => return self.prompt_of_llama(request, messages),
+        };
+        if let Some(grammar) = &mut prompt.grammar {
+            grammar.schemas = replaced.schemas;
+        }
+        if request.tools_json.is_none() && !shows_placeholders(&prompt.text) {
+            return Ok(prompt);
+        }
+        // The model reads the schemas themselves.
+        match self.prompt(request, messages) {
+            Ok(shown) => (prompt.text, prompt.parts, prompt.parser) = (shown.text, shown.parts, shown.parser),
+            Err(_) => {
+                let shown = self.prompt(&without_grammar(request), messages)?;
+                (prompt.text, prompt.parts) = (shown.text, shown.parts);
+            }
+        }
+        Ok(prompt)
+    }
+
+    /// A prompt whose grammar is llama.cpp's alone. What it cannot translate of tools is not enforced.
+    fn prompt_of_llama(&self, request: &ChatRequest, messages: &str) -> Result<ChatPrompt, ChatError> {
+        let tools = request.tools_json.as_deref();
+        let bounded =
+            |text: &str| serde_json::from_str(text).is_ok_and(|value| shim::bounded(&value).is_ok());
+        if tools.is_none_or(bounded) {
+            match self.prompt(request, messages) {
+                Err(_) if tools.is_some() => {}
+                prompt => return prompt,
+            }
+        }
+        let shown = self.prompt(&without_grammar(request), messages)?;
+        let loose = ChatRequest { tools_json: tools.and_then(types_only), ..request.clone() };
+        let ChatPrompt { text, parts, .. } = shown;
+        Ok(ChatPrompt { text, parts, ..self.prompt(&loose, messages)? })
+    }
+
+    fn prompt(&self, request: &ChatRequest, messages: &str) -> Result<ChatPrompt, ChatError> {
+        // The thread with the deep stack calls llama.cpp.
+        let applied = on_deep_stack(|| self.call_for(request, messages)).map_err(ChatError::Template)?;
+        applied.into_prompt(request, &self.model.vocab())
     }
 
     /// llama.cpp's grammar for a call that must come lets any amount of text come first, and small models
@@ -282,6 +330,7 @@ impl Applied {
                 GrammarKind::ToolCalls
             };
             let grammar = Grammar {
+                schemas: Vec::new(),
                 gbnf: if forced { without_blank_calls(&gbnf) } else { gbnf },
                 kind,
                 lazy: result.grammar_lazy && !forced,
@@ -340,6 +389,11 @@ fn trigger(value: &serde_json::Value, preserved: &[String], vocab: &Vocab) -> Op
 /// that must call writes nothing else.
 fn without_blank_calls(gbnf: &str) -> String {
     gbnf.replace("(tool-call? space)+", "(tool-call space)+")
+}
+
+/// The same conversation; nothing of the answer is asked for.
+fn without_grammar(request: &ChatRequest) -> ChatRequest {
+    ChatRequest { tool_choice: ToolChoice::None, json_schema: None, ..request.clone() }
 }
 
 /// An assistant message that the answer continues from.

@@ -138,6 +138,77 @@ impl Drop for Serving {
     }
 }
 
+/// The request of each protocol for an answer with a schema, and where the answer is.
+fn with_schema(schema: &Value) -> [(&'static str, Value, &'static str); 5] {
+    let messages = json!([{"role": "user", "content": "What is a lynx?"}]);
+    let named = json!({"type": "json_schema", "name": "n", "schema": schema});
+    let openai = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
+    let options = json!({"num_predict": 200});
+    [
+        (
+            "/api/chat",
+            json!({"messages": messages, "format": schema, "options": options, "stream": false}),
+            "/message/content",
+        ),
+        (
+            "/api/generate",
+            json!({"prompt": "A lynx", "raw": true, "format": schema, "options": options, "stream": false}),
+            "/response",
+        ),
+        (
+            "/v1/chat/completions",
+            json!({"messages": messages, "response_format": openai, "max_tokens": 200}),
+            "/choices/0/message/content",
+        ),
+        (
+            "/v1/responses",
+            json!({"input": "What is a lynx?", "text": {"format": named}, "max_output_tokens": 200}),
+            "/output/0/content/0/text",
+        ),
+        (
+            "/v1/messages",
+            json!({"messages": messages, "max_tokens": 200, "output_config": {"format": named}}),
+            "/content/0/text",
+        ),
+    ]
+}
+
+/// What a schema asked for was dropped in part, without a word and with status 200.
+#[test]
+fn an_answer_fits_its_schema_or_the_request_is_refused_with_the_place() {
+    let server = Serving::start(&[]);
+    let send = |path: &str, mut body: Value| {
+        body["model"] = "demo".into();
+        server.send(path, &body)
+    };
+    let properties = json!({
+        "kind": {"enum": ["cat", "dog"]},
+        "age": {"type": "integer", "minimum": 3, "maximum": 5},
+        "code": {"type": "string", "pattern": "^[A-Z]{2}[0-9]{3}$"},
+    });
+    let schema = json!({"type": "object", "properties": properties, "required": ["kind", "age", "code"]});
+    for (path, body, place) in with_schema(&schema) {
+        let (status, text) = send(path, body);
+        assert_eq!(status, 200, "{path}: {text}");
+        let answer: Value = serde_json::from_str(&text).unwrap();
+        let said = answer.pointer(place).and_then(Value::as_str).unwrap_or_else(|| panic!("{path}: {text}"));
+        let value: Value = serde_json::from_str(said).unwrap_or_else(|_| panic!("{path}: {said}"));
+        assert!(["cat", "dog"].iter().any(|kind| value["kind"] == *kind), "{path}: {said}");
+        assert!((3..=5).contains(&value["age"].as_u64().unwrap()), "{path}: {said}");
+        assert_eq!(value["code"].as_str().unwrap().len(), 5, "{path}: {said}");
+    }
+    for (schema, place) in [
+        (json!({"properties": {"age": {"not": {"type": "string"}}}}), "`not` cannot be enforced"),
+        (json!({"properties": {"age": {"minimum": 5, "maximum": 3}}}), "minimum 5 is above maximum 3"),
+    ] {
+        for (path, body, _) in with_schema(&schema) {
+            let (status, text) = send(path, body);
+            assert_eq!(status, 400, "{path}: {text}");
+            assert!(text.contains("properties.age") && text.contains(place), "{path}: {text}");
+        }
+    }
+}
+
 /// What a program is asked for is what another one shows: the default context was a number in each of them.
 #[test]
 fn without_a_context_plan_run_and_serve_choose_the_same() {

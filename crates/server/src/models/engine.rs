@@ -11,9 +11,7 @@ use hypura_engine::media::{MediaFile, MediaPromptError, marker};
 use hypura_engine::request::{EmbedSink, Event, Options, RequestError, RequestErrorKind, Sink, SubmitError};
 use hypura_engine::serve::{Runner, RunnerInfo, RunnerSettings, RunnerStatus};
 use hypura_engine::source::ModelSource;
-use hypura_engine::{
-    ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, Token, json_schema_to_grammar,
-};
+use hypura_engine::{ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, Token};
 use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
 
@@ -222,9 +220,8 @@ impl Engine for RunnerEngine {
 
     fn grammar(&self, format: &Format) -> Result<Option<Grammar>, Failure> {
         let Some(schema) = schema_of(format) else { return Ok(None) };
-        let gbnf =
-            json_schema_to_grammar(&schema).map_err(|error| Failure::bad_request(error.to_string()))?;
-        Ok(Some(Grammar::user(gbnf)))
+        self.runner.text().check_schema(&schema).map_err(|error| chat_failure(&error))?;
+        Ok(Some(Grammar::json_schema(schema)))
     }
 
     fn submit(
