@@ -159,8 +159,9 @@ fn finish(link: &Link) {
         let message = format!("model '{}' failed: {how}", link.owner.model);
         End { kind: RequestErrorKind::Engine, message }
     };
-    if is_fault && !link.answered.load(Ordering::Relaxed) {
-        link.owner.crashes.note(&link.owner.weights, &crate::without_paths(&how));
+    if is_fault {
+        let loaded = link.is_loaded.load(Ordering::Relaxed);
+        link.owner.crashes.note(&link.owner.weights, &crate::without_paths(&how), loaded);
     }
     let error = RequestError { kind: end.kind, message: end.message.clone() };
     let listeners = {

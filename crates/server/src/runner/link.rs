@@ -79,6 +79,7 @@ pub(super) struct Link {
     pub ended: Condvar,
     pub status: Mutex<RunnerStatus>,
     pub is_open: AtomicBool,
+    pub is_loaded: AtomicBool,
     pub answered: AtomicBool,
     /// Bytes that the plan promised; until the model says itself what it holds.
     pub planned_bytes: AtomicU64,
@@ -101,6 +102,7 @@ impl Link {
             ended: Condvar::new(),
             status: Mutex::default(),
             is_open: AtomicBool::new(true),
+            is_loaded: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             planned_bytes: AtomicU64::new(0),
             heard: Mutex::new(Instant::now()),
@@ -171,6 +173,7 @@ impl Link {
     /// The model is there: from here on it says itself what it holds.
     pub fn loaded(&self, status: RunnerStatus) {
         *lock(&self.status) = status;
+        self.is_loaded.store(true, Ordering::Relaxed);
         self.planned_bytes.store(0, Ordering::Relaxed);
     }
 

@@ -126,10 +126,11 @@ fn a_runner_that_dies_ends_all_that_it_was_asked_and_gives_back_what_it_reserved
 }
 
 #[test]
-fn only_what_ended_a_runner_before_its_first_answer_counts_against_its_file() {
+fn what_ends_a_runner_counts_against_its_file_until_it_has_answered() {
     for answers in [false, true] {
         let mut kit = kit(Limits::default());
-        kit.crashes.note("w", "before");
+        kit.crashes.note("w", "before", false);
+        kit.link.loaded(hypura_engine::serve::RunnerStatus::default());
         if answers {
             let asking = Arc::clone(&kit.link);
             let (listener, events) = listener();
