@@ -27,6 +27,20 @@ pub enum Weights {
     Read,
 }
 
+/// Where routed experts are beside a GPU that has all else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Experts {
+    /// In its memory.
+    OnGpu,
+    /// In the host's, and computed by the CPU: llama.cpp's `--cpu-moe`.
+    OnCpu,
+    /// The same, with llama.cpp's own cache of so many bytes in the GPU's memory: `--moe-cache-mib`.
+    Cached(u64),
+}
+
+/// llama.cpp's own pattern for `--cpu-moe`.
+const EXPERTS: &str = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps";
+
 /// A model that llama.cpp runs by itself.
 pub struct Baseline {
     context: Context,
@@ -35,12 +49,17 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Loads; where the settings choose a GPU, all layers go there. Beside that only context, ubatch, threads
-    /// and the type of the KV cache matter.
+    /// Loads; where the settings choose a GPU, all layers go there, and `experts` says where theirs go.
+    /// Beside that only context, ubatch, threads and the type of the KV cache matter.
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn open(path: &Path, settings: &LoadSettings, weights: Weights) -> Result<Self, LoadError> {
+    pub fn open(
+        path: &Path,
+        settings: &LoadSettings,
+        weights: Weights,
+        experts: Experts,
+    ) -> Result<Self, LoadError> {
         if Device::is_cpu_decorated() {
             return Err(GgmlError::Decorated.into());
         }
@@ -52,6 +71,9 @@ impl Baseline {
         let mut options = LoadOptions::on_cpu(path.to_owned(), mode);
         if let Some(gpu) = &gpu {
             (options.devices, options.gpu_layers) = (vec![gpu.device], -1);
+            if experts != Experts::OnGpu {
+                options.on_cpu = vec![EXPERTS.to_owned()];
+            }
         }
         let model = Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))?;
         let trained = if model.context_train() == 0 { u32::MAX } else { model.context_train() };
@@ -69,6 +91,10 @@ impl Baseline {
             flash_attention: gpu.is_none_or(|gpu| gpu.flash_attention),
             alone: true,
             reference_kernels: false,
+            moe_cache_bytes: match experts {
+                Experts::Cached(bytes) => bytes,
+                Experts::OnGpu | Experts::OnCpu => 0,
+            },
         };
         let context = Context::new(&model, &options, Vec::new(), Arc::default())?;
         Ok(Self { context, model, ubatch: ubatch as usize })

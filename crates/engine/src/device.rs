@@ -1,6 +1,6 @@
 //! Which GPU computes, and how much of its memory may be used.
 
-use hypura_core::plan::{Plan, PlanRequest, Pools};
+use hypura_core::plan::{ExpertHome, Plan, PlanRequest, PoolId, Pools, human_bytes};
 use hypura_ggml::Device;
 use hypura_ggml::system::{self, DeviceInfo};
 
@@ -39,8 +39,8 @@ pub struct DeviceOptions {
     pub vram_bytes: Option<u64>,
     /// Layers that it computes, the output projection counted as one, in place of as many as fit.
     pub layers: Option<u32>,
-    /// Whether routed experts stay with the CPU even where they would fit.
-    pub experts_on_host: bool,
+    /// Whether the CPU computes routed experts even where they would fit, or the GPU even where they do not.
+    pub experts: ExpertHome,
 }
 
 /// A GPU that was chosen.
@@ -110,7 +110,13 @@ impl Gpu {
     pub fn layers_note(&self, plan: &Plan) -> Option<String> {
         let (layers, most) = (plan.homes.device_layers(), plan.homes.layers.len() + 1);
         let left = plan.homes.layers.iter().any(|home| home.experts != home.dense);
-        let experts = if left { ", but for their routed experts" } else { "" };
+        let experts = if plan.homes.streamed_experts != PoolId::HOST {
+            format!(", routed experts from {} of slots in its memory", human_bytes(plan.device_slot_bytes()))
+        } else if left {
+            ", but for their routed experts".to_owned()
+        } else {
+            String::new()
+        };
         (layers > 0).then(|| format!("{} computes {layers} of {most} layers{experts}", self.info.name))
     }
 

@@ -8,7 +8,7 @@ mod common;
 use common::{session, settings, tiny};
 use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
-use hypura_engine::baseline::{Baseline, Weights};
+use hypura_engine::baseline::{Baseline, Experts, Weights};
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::{SamplerOptions, Token};
 
@@ -33,7 +33,7 @@ fn the_baseline_is_llama_cpp_alone() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     let settings = settings(Residency::Auto).with_poison(false);
     let prompt = common::tokens(40, 200);
-    let mut alone = Baseline::open(&model.path, &settings, Weights::Read).unwrap();
+    let mut alone = Baseline::open(&model.path, &settings, Weights::Read, Experts::OnGpu).unwrap();
     assert!(alone.vocab_size() > 200);
     let said = greedy(&mut alone, &prompt, 12);
     let options = GenerateOptions {
@@ -42,11 +42,11 @@ fn the_baseline_is_llama_cpp_alone() {
         ignore_end: true,
         ..GenerateOptions::default()
     };
-    let mut mapped = Baseline::open(&model.path, &settings, Weights::Mapped).unwrap();
+    let mut mapped = Baseline::open(&model.path, &settings, Weights::Mapped, Experts::OnGpu).unwrap();
     mapped.prefill(&prompt).unwrap();
     let mut ours = session(&model.path, settings.clone());
     assert_eq!(ours.generate(&prompt, &options, &mut |_| Ok(())).unwrap().tokens, said);
     // Planning has measured, with decorated devices.
-    let refused = Baseline::open(&model.path, &settings, Weights::Read).err().unwrap();
+    let refused = Baseline::open(&model.path, &settings, Weights::Read, Experts::OnGpu).err().unwrap();
     assert!(refused.to_string().contains("decorated"), "{refused}");
 }

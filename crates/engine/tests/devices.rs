@@ -32,7 +32,13 @@ mod all_on_the_device {
 
     fn homes(device: SimDevice) -> DeviceSettings {
         let device = device.device();
-        DeviceSettings { devices: vec![device], gpu_layers: -1, experts: Some(device), dense: Some(device) }
+        DeviceSettings {
+            devices: vec![device],
+            gpu_layers: -1,
+            experts: Some(device),
+            dense: Some(device),
+            ..DeviceSettings::default()
+        }
     }
 
     exactness!(|part| on_device(homes, part));
@@ -56,4 +62,30 @@ mod experts_on_the_device {
     }
 
     exactness!(|part| on_device(homes, part));
+}
+
+/// The device has slots for fewer experts than the host, but for what a token uses of a layer, and sometimes
+/// more than the host has.
+mod experts_in_a_few_slots_of_the_device {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        let device = device.device();
+        DeviceSettings {
+            devices: vec![device],
+            gpu_layers: -1,
+            experts: Some(device),
+            expert_slots: Some(10),
+            ..DeviceSettings::default()
+        }
+    }
+
+    exactness! {
+        |part| on_device(homes, part);
+        mixtral qwen3_moe gpt_oss kimi_k2 mixed_quantisations_make_two_size_classes
+        gate_and_up_of_experts_in_one_tensor readers_and_policies
+        large_ubatches_equal_the_resident_run_at_the_same_ubatch
+        every_ubatch_equals_the_resident_run_at_the_same_ubatch
+        the_demo_model_answers_the_same_from_a_third_of_its_experts
+    }
 }

@@ -10,10 +10,10 @@
 mod common;
 
 use common::{TinyModel, demo_path, forced_run, hash, session, settings, streaming, tiny};
-use hypura_core::plan::{Homes, Mode, PoolId, Purpose, Residency};
+use hypura_core::plan::{ExpertHome, Homes, Mode, PoolId, Purpose, Residency};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::SamplerOptions;
-use hypura_engine::baseline::{Baseline, Weights};
+use hypura_engine::baseline::{Baseline, Experts, Weights};
 use hypura_engine::device::{DeviceChoice, DeviceOptions};
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{Kernels, LoadSettings, prepare};
@@ -35,7 +35,7 @@ fn gpu() -> DeviceOptions {
 
 /// Dense weights on the GPU, experts with the CPU.
 fn hybrid(settings: LoadSettings) -> LoadSettings {
-    settings.with_device(DeviceOptions { experts_on_host: true, ..gpu() })
+    settings.with_device(DeviceOptions { experts: ExpertHome::Host, ..gpu() })
 }
 
 /// Streams at several sizes of the cache, from none to everything.
@@ -80,13 +80,78 @@ fn gpu_ubatches_of_1_8_and_64_equal_resident_experts() {
     }
 }
 
+/// The GPU computes the experts too, from slots in its memory over slots in the host's.
+fn on_gpu(settings: LoadSettings, vram_bytes: u64) -> LoadSettings {
+    let vram_bytes = Some(vram_bytes);
+    settings.with_device(DeviceOptions { experts: ExpertHome::Device, vram_bytes, ..gpu() })
+}
+
+/// Bytes of the GPU's memory that a model takes whose experts do not, with frames but without slots.
+fn bytes_without_slots(path: &Path, ubatch: u32) -> u64 {
+    let asked = on_gpu(streaming(0.0), u64::MAX / 2).with_ubatch(ubatch);
+    let plan = prepare(ModelSource::open(path).unwrap(), asked).unwrap().plan;
+    assert!(plan.device_slot_bytes() > 0, "everything has a slot where there is room for it");
+    plan.ledger.pool_bytes(PoolId::DEVICE) - plan.device_slot_bytes()
+}
+
+/// Streams to slots on the GPU, from a few of them to everything, over none to everything in the host's
+/// memory.
+fn check_slots(path: &Path, ubatch: u32) {
+    let whole = bytes_without_slots(path, ubatch);
+    let all = settings(Residency::Resident).with_device(gpu()).with_ubatch(ubatch);
+    let layout = prepare(ModelSource::open(path).unwrap(), all.clone()).unwrap().layout;
+    let mut hashes = Vec::new();
+    for (percent, share) in [(0.0, 0.5), (40.0, 0.5), (100.0, 0.3), (30.0, 1.0)] {
+        let vram = whole + (layout.total_bytes() as f64 * share) as u64;
+        let mut session = session(path, on_gpu(streaming(percent), vram).with_ubatch(ubatch));
+        let plan = &session.loaded().planned.plan;
+        assert_eq!((plan.mode(), plan.homes.streamed_experts), (Mode::ExpertStreaming, PoolId::DEVICE));
+        assert!(plan.ledger.pool_bytes(PoolId::DEVICE) <= vram && plan.device_slot_bytes() > 0);
+        let outcome = forced_run(&mut session, 40, 8).unwrap();
+        let stats = outcome.decode_stats;
+        assert!(stats.device_hits > 0 && stats.uploaded_bytes > 0, "{percent}%, {share}: {stats:?}");
+        // A cell is read into again, so that its upload is waited for; a slot of the host is not.
+        let layers = layout.layers.len() as u64;
+        let few = stats.device_waits <= stats.graphs * (layers + 1);
+        assert!(few || percent < 100.0, "{percent}%, {share}: {stats:?}");
+        hashes.push((percent, share, outcome.logits_hash.unwrap().to_string()));
+    }
+    let resident = hash(path, all);
+    for (percent, share, streamed) in hashes {
+        assert_eq!(streamed, resident, "{percent}% in memory, {share} on the GPU, ubatch {ubatch}");
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_slots_give_the_bits_of_a_model_that_is_all_on_the_gpu() {
+    for (shape, quant) in [
+        (Shape::TinyQwen3Moe, Quant::Q4_K),
+        (Shape::TinyMixtral, Quant::Q5_K),
+        (Shape::TinyGptOss, Quant::MXFP4),
+        (Shape::TinyKimiK2, Quant::Q2_K),
+    ] {
+        let TinyModel { path, .. } = &tiny(shape, quant, 1);
+        check_slots(path, 24);
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_slots_at_ubatches_of_1_8_and_64() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    for ubatch in [1, 8, 64] {
+        check_slots(path, ubatch);
+    }
+}
+
 #[test]
 #[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
 fn gpu_with_some_of_the_layers_equals_resident_experts() {
     let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
     for layers in [1, 2] {
         let some = |settings: LoadSettings| {
-            settings.with_device(DeviceOptions { layers: Some(layers), experts_on_host: true, ..gpu() })
+            settings.with_device(DeviceOptions { layers: Some(layers), experts: ExpertHome::Host, ..gpu() })
         };
         let resident = hash(path, some(settings(Residency::Resident)));
         assert_eq!(hash(path, some(streaming(30.0))), resident, "{layers} layers");
@@ -148,7 +213,7 @@ fn gpu_that_does_not_exist_or_is_too_small_for_what_was_asked_is_an_error_with_a
 
 /// What the model says after the prompt, the likeliest token each time.
 fn greedy(path: &Path, settings: &LoadSettings, prompt: &[i32], count: usize) -> Vec<i32> {
-    let mut alone = Baseline::open(path, settings, Weights::Read).unwrap();
+    let mut alone = Baseline::open(path, settings, Weights::Read, Experts::OnGpu).unwrap();
     alone.prefill(prompt).unwrap();
     let mut chosen = Vec::new();
     loop {

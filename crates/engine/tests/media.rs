@@ -93,6 +93,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
         flash_attention: true,
         alone: false,
         reference_kernels: false,
+        moe_cache_bytes: 0,
     };
     let mut context = Context::new(&model, &options, Vec::new(), std::sync::Arc::default()).unwrap();
     let mut batch = Batch::new(room as usize);

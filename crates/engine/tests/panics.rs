@@ -92,6 +92,7 @@ fn context_of(model: &Model, executor: Box<dyn Executor>, outputs: u32) -> Conte
         flash_attention: true,
         alone: false,
         reference_kernels: false,
+        moe_cache_bytes: 0,
     };
     Context::new(model, &options, vec![(Device::cpu().unwrap(), executor)], Arc::default()).unwrap()
 }

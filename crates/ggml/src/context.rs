@@ -64,6 +64,8 @@ pub struct ContextOptions {
     /// same bits for one row and for many. llama.cpp has others for several rows of floats and of some 8- and
     /// 4-bit types (`llamafile_sgemm`), and for attention with many rows or over a long context.
     pub reference_kernels: bool,
+    /// llama.cpp's own cache of experts in the memory of a GPU, for baselines; 0: none.
+    pub moe_cache_bytes: u64,
 }
 
 impl ContextOptions {
@@ -92,6 +94,7 @@ impl ContextOptions {
         params.n_threads = threads;
         params.n_threads_batch = threads;
         params.no_perf = true;
+        params.moe_cache_size = usize::try_from(self.moe_cache_bytes).unwrap_or(usize::MAX);
         if !self.flash_attention {
             params.flash_attn_type = sys::LLAMA_FLASH_ATTN_TYPE_DISABLED;
         }

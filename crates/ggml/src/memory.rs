@@ -154,13 +154,8 @@ impl DeviceBuffer {
     /// the buffer is.
     pub(crate) fn tensor(&self, at: usize, bytes: usize) -> Option<sys::ggml_tensor> {
         at.checked_add(bytes).filter(|end| *end <= self.bytes)?;
-        // SAFETY: zeroes are a valid tensor.
-        let mut tensor: sys::ggml_tensor = unsafe { std::mem::zeroed() };
-        tensor.type_ = sys::GGML_TYPE_I8;
-        tensor.ne = [i64::try_from(bytes).ok()?, 1, 1, 1];
-        tensor.nb = [1, bytes, bytes, bytes];
-        (tensor.buffer, tensor.data) = self.place(at);
-        Some(tensor)
+        let (buffer, data) = self.place(at);
+        bytes_at(buffer, data, bytes)
     }
 
     /// Overwrites all of it with one value, and waits for that. No kernel reads it meanwhile.
@@ -175,4 +170,80 @@ impl Drop for DeviceBuffer {
         // SAFETY: made by ggml_backend_buft_alloc_buffer, freed once.
         unsafe { sys::ggml_backend_buffer_free(self.raw) };
     }
+}
+
+/// A device takes host memory in pieces of this size: some have a limit for one piece.
+const IMPORT_BYTES: usize = 256 << 20;
+
+/// Host memory that a device reads by itself.
+pub(crate) struct ImportedMemory {
+    /// Piece after piece, each of [`IMPORT_BYTES`] but the last.
+    pieces: Vec<sys::ggml_backend_buffer_t>,
+    bytes: usize,
+}
+// SAFETY: as for `DeviceBuffer`: buffers have no thread affinity, and this owner only hands out descriptions.
+unsafe impl Send for ImportedMemory {}
+
+impl ImportedMemory {
+    /// `None` where the device cannot, or refuses this memory. Whoever owns `memory` keeps it, and its pages,
+    /// for as long as this lives.
+    pub(crate) fn new(device: Device, memory: &[AtomicU8]) -> Option<Self> {
+        if device.is_host() || !device.imports_host_memory() {
+            return None;
+        }
+        let mut imported = Self { pieces: Vec::new(), bytes: memory.len() };
+        for piece in memory.chunks(IMPORT_BYTES) {
+            // SAFETY: the device offers the function (`imports_host_memory`) and is alive for the whole
+            // process; the memory is alive for the call, and its owner keeps it for longer. A refusal is
+            // null.
+            let raw = unsafe {
+                let pointer = piece.as_ptr().cast_mut().cast::<c_void>();
+                sys::ggml_backend_dev_buffer_from_host_ptr(device.inner(), pointer, piece.len(), piece.len())
+            };
+            if raw.is_null() {
+                return None;
+            }
+            imported.pieces.push(raw);
+        }
+        Some(imported)
+    }
+
+    /// Tensors that are a part of it, one behind the other; `None` where it reaches beyond the end.
+    pub(crate) fn pieces(&self, range: Range<usize>) -> Option<Vec<sys::ggml_tensor>> {
+        if range.start > range.end || range.end > self.bytes {
+            return None;
+        }
+        let mut tensors = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            let (piece, offset) = (at / IMPORT_BYTES, at % IMPORT_BYTES);
+            let length = (IMPORT_BYTES - offset).min(range.end - at);
+            let buffer = *self.pieces.get(piece)?;
+            // SAFETY: the buffer is alive. Addresses of devices are numbers to us: the sum is never followed.
+            let data = unsafe { sys::ggml_backend_buffer_get_base(buffer) }.wrapping_byte_add(offset);
+            tensors.push(bytes_at(buffer, data, length)?);
+            at += length;
+        }
+        Some(tensors)
+    }
+}
+
+impl Drop for ImportedMemory {
+    fn drop(&mut self) {
+        for piece in &self.pieces {
+            // SAFETY: made by the device and freed once; nothing reads it any more (`Uploader` waits first).
+            unsafe { sys::ggml_backend_buffer_free(*piece) };
+        }
+    }
+}
+
+/// A tensor of so many bytes.
+fn bytes_at(buffer: sys::ggml_backend_buffer_t, data: *mut c_void, bytes: usize) -> Option<sys::ggml_tensor> {
+    // SAFETY: zeroes are a valid tensor.
+    let mut tensor: sys::ggml_tensor = unsafe { std::mem::zeroed() };
+    tensor.type_ = sys::GGML_TYPE_I8;
+    tensor.ne = [i64::try_from(bytes).ok()?, 1, 1, 1];
+    tensor.nb = [1, bytes, bytes, bytes];
+    (tensor.buffer, tensor.data) = (buffer, data);
+    Some(tensor)
 }

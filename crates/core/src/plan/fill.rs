@@ -19,6 +19,8 @@ use crate::model::{ModelShape, ModelTensor, TensorRole};
 const EXPERT_CELLS: usize = 16;
 /// Fewest cells that keep the disk busy while one is computed.
 const FEWEST_CELLS: usize = 2;
+/// Whole stacks on a device: one that is filled while another is computed with.
+const FRAMES: usize = 2;
 /// The expert ring may take this share of what is left for slots.
 const CELL_SHARE: u64 = 8;
 
@@ -114,7 +116,11 @@ impl<'a> Host<'a> {
             Residency::Resident if !fits => {
                 Err(PlanError::ResidentTooLarge { needed_bytes: needed, budget_bytes: self.budget })
             }
-            Residency::Auto if fits && (cache.is_none() || !self.can_stream()) => Ok(self.resident(needed)),
+            Residency::Auto
+                if fits && !self.has_device_slots() && (cache.is_none() || !self.can_stream()) =>
+            {
+                Ok(self.resident(needed))
+            }
             Residency::Resident => Ok(self.resident(needed)),
             Residency::Auto | Residency::Stream if self.has_experts() => {
                 self.experts().map(|it| self.placed(it))
@@ -135,13 +141,34 @@ impl<'a> Host<'a> {
         self.layout.layers.iter().any(|layer| here(layer.layer))
     }
 
+    /// Whether a device computes experts that stream.
+    fn has_device_slots(&self) -> bool {
+        self.has_experts() && self.constraints.homes.streamed_experts != PoolId::HOST
+    }
+
+    /// Slots in what the device that computes streamed experts has left, and bytes of its frames, which take
+    /// the whole stacks of long prompts.
+    fn device_slots(&self) -> (Vec<ClassSlots>, u64) {
+        let pool = self.constraints.homes.streamed_experts;
+        let budget = self.constraints.pools.get(pool).map_or(0, |pool| pool.budget_bytes);
+        let frames = times(FRAMES, self.layout.largest_stack_bytes());
+        let room = budget.saturating_sub(self.devices.pool_bytes(pool)).saturating_sub(frames);
+        (split_slots(self.layout, pool, room), frames)
+    }
+
     fn resident(&self, floor: u64) -> Plan {
         self.placed(Division { floor, resident: self.total, experts: None, dense: None })
     }
 
     fn placed(&self, division: Division) -> Plan {
-        let Division { floor, resident, experts, dense } = division;
+        let Division { floor, resident, mut experts, dense } = division;
         let mut ledger = self.devices.clone();
+        if let Some(experts) = experts.as_mut().filter(|_| self.has_device_slots()) {
+            let (slots, bytes) = self.device_slots();
+            experts.slots.extend(slots);
+            let pool = self.constraints.homes.streamed_experts;
+            ledger.add(Entry { pool, purpose: Purpose::Cells, bytes, basis: Basis::Exact });
+        }
         for entry in self.constraints.needs.entries().iter().filter(|entry| entry.pool == PoolId::HOST) {
             ledger.add(*entry);
         }
@@ -235,7 +262,7 @@ impl<'a> Host<'a> {
         let cell_bytes = self.layout.cell_bytes;
         let more_cells = usize::try_from(spare).unwrap_or(usize::MAX) / cell_bytes.max(1);
         ExpertPlan {
-            slots: split_slots(self.layout, room),
+            slots: split_slots(self.layout, PoolId::HOST, room),
             cells: FEWEST_CELLS.saturating_add(more_cells),
             cell_bytes,
             streamable_bytes: self.routed,
@@ -280,13 +307,13 @@ fn slot_bytes(layout: &ExpertLayout, group: ClassSlots) -> u64 {
     u64::from(group.slots).saturating_mul(class.map_or(0, |class| class.slot_bytes as u64))
 }
 
-/// Divides room on the host among the size classes in proportion to their bytes.
-fn split_slots(layout: &ExpertLayout, room_bytes: u64) -> Vec<ClassSlots> {
+/// Divides room in a pool among the size classes in proportion to their bytes.
+fn split_slots(layout: &ExpertLayout, pool: PoolId, room_bytes: u64) -> Vec<ClassSlots> {
     let total = layout.total_bytes();
     let of_class = |(class, sizes): (usize, &ClassLayout)| {
         let part = share(room_bytes, ratio(sizes.total_bytes(), total));
         let slots = (part / (sizes.slot_bytes as u64).max(1)).min(sizes.experts);
-        ClassSlots { pool: PoolId::HOST, class, slots: u32::try_from(slots).unwrap_or(u32::MAX) }
+        ClassSlots { pool, class, slots: u32::try_from(slots).unwrap_or(u32::MAX) }
     };
     layout.classes.iter().enumerate().map(of_class).collect()
 }

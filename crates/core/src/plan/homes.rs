@@ -26,13 +26,17 @@ pub struct Homes {
     pub layers: Vec<LayerHome>,
     /// The last norm and the projection to the vocabulary.
     pub output: PoolId,
+    /// Whose kernels compute routed experts that stream. A device has slots of its own for them, over those
+    /// of the host.
+    #[serde(default)]
+    pub streamed_experts: PoolId,
 }
 
 impl Homes {
     /// Everything on the host.
     #[must_use]
     pub fn on_host(shape: &ModelShape) -> Self {
-        Self { layers: vec![LayerHome::default(); shape.layers as usize], output: PoolId::HOST }
+        Self { layers: vec![LayerHome::default(); shape.layers as usize], ..Self::default() }
     }
 
     /// The last `layers` layers on devices, in shares of their budgets: what llama.cpp makes of
@@ -92,16 +96,26 @@ impl Homes {
             (Some(layer), role) => {
                 // Layers of multi-token prediction are beyond the last.
                 let home = self.layers.get(layer as usize).copied().unwrap_or_default();
-                if role.is_routed_expert() { home.experts } else { home.dense }
+                match role {
+                    TensorRole::RoutedExpert(_) => home.experts,
+                    // With whoever computes the experts.
+                    _ if role.is_routed_expert() => self.experts_of(home),
+                    _ => home.dense,
+                }
             }
         }
+    }
+
+    /// Whose kernels compute the routed experts of a layer that is at home there.
+    fn experts_of(&self, home: LayerHome) -> PoolId {
+        if home.experts == PoolId::HOST { self.streamed_experts } else { home.experts }
     }
 
     /// Whether there is nothing at home anywhere else.
     #[must_use]
     pub fn are_on_host(&self) -> bool {
         let on_host = |home: &LayerHome| *home == LayerHome::default();
-        self.output == PoolId::HOST && self.layers.iter().all(on_host)
+        [self.output, self.streamed_experts] == [PoolId::HOST; 2] && self.layers.iter().all(on_host)
     }
 
     /// Bytes of the tensors at home in a pool of which `counts` is true.

@@ -154,6 +154,15 @@ impl ExpertLayout {
         map
     }
 
+    /// Bytes of the largest stack: one part of all experts of a layer.
+    pub fn largest_stack_bytes(&self) -> usize {
+        let stack = |layer: &LayerLayout| {
+            let slice = layer.parts.iter().map(|part| part.slice_bytes).max().unwrap_or(0);
+            slice.saturating_mul(layer.experts as usize)
+        };
+        self.layers.iter().map(stack).max().unwrap_or(0)
+    }
+
     /// Bytes of slots if every expert had one.
     pub fn total_bytes(&self) -> u64 {
         self.classes.iter().fold(0, |sum, class| sum.saturating_add(class.total_bytes()))

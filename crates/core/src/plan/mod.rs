@@ -54,7 +54,8 @@ pub use ledger::{Basis, Entry, Ledger, Purpose};
 pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
 pub use request::{
-    CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency, SHORT_CONTEXT, SMALL_UBATCH,
+    CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency, SHORT_CONTEXT,
+    SMALL_UBATCH,
 };
 pub use settle::{PlanRequest, SettleError, Settled, settle};
 pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};

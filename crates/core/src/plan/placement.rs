@@ -104,10 +104,14 @@ pub struct Plan {
 }
 
 impl ExpertPlan {
-    /// Slots of a class, in all pools.
+    /// Slots of a class in the host's memory.
     #[must_use]
     pub fn class_slots(&self, class: usize) -> u32 {
-        let of_class = self.slots.iter().filter(|group| group.class == class);
+        self.class_slots_in(PoolId::HOST, class)
+    }
+
+    fn class_slots_in(&self, pool: PoolId, class: usize) -> u32 {
+        let of_class = self.slots.iter().filter(|group| group.class == class && group.pool == pool);
         of_class.fold(0, |sum, group| sum.saturating_add(group.slots))
     }
 }
@@ -142,22 +146,35 @@ impl Plan {
         self.ledger.bytes_for(Purpose::Weights)
     }
 
-    /// All slots of experts.
+    /// Slots of experts in the host's memory.
     #[must_use]
     pub fn slot_bytes(&self) -> u64 {
-        self.ledger.bytes_for(Purpose::Slots)
+        self.ledger.bytes(PoolId::HOST, Purpose::Slots)
     }
 
-    /// Cells of experts and of the ring.
+    /// Slots of experts in the memory of devices.
+    #[must_use]
+    pub fn device_slot_bytes(&self) -> u64 {
+        self.ledger.bytes_for(Purpose::Slots).saturating_sub(self.slot_bytes())
+    }
+
+    /// Cells of experts and of the ring in the host's memory.
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
-        self.ledger.bytes_for(Purpose::Cells).saturating_add(self.ledger.bytes_for(Purpose::Ring))
+        let bytes = |purpose| self.ledger.bytes(PoolId::HOST, purpose);
+        bytes(Purpose::Cells).saturating_add(bytes(Purpose::Ring))
     }
 
-    /// Slots of each class of a layout, in all pools; none of them where experts do not stream.
+    /// Slots of each class of a layout in the host's memory; none of them where experts do not stream.
     #[must_use]
     pub fn slots(&self, layout: &ExpertLayout) -> Vec<u32> {
-        let slots = |class| self.experts.as_ref().map_or(0, |experts| experts.class_slots(class));
+        self.slots_in(PoolId::HOST, layout)
+    }
+
+    /// The same of any pool.
+    #[must_use]
+    pub fn slots_in(&self, pool: PoolId, layout: &ExpertLayout) -> Vec<u32> {
+        let slots = |class| self.experts.as_ref().map_or(0, |experts| experts.class_slots_in(pool, class));
         (0..layout.classes.len()).map(slots).collect()
     }
 
@@ -184,10 +201,11 @@ impl Plan {
         }
     }
 
-    /// Share of the experts that has room in slots, 0 to 1.
+    /// Share of the experts that has room in slots, those of devices included, 0 to 1.
     #[must_use]
     pub fn expert_fraction(&self, layout: &ExpertLayout) -> f64 {
-        ratio(self.slot_bytes(), layout.total_bytes())
+        let slots = self.ledger.bytes_for(Purpose::Slots);
+        ratio(slots.min(layout.total_bytes()), layout.total_bytes())
     }
 
     /// The dense weights that stream: indices into [`ModelShape::tensors`], in order of use.

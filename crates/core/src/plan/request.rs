@@ -27,6 +27,19 @@ pub enum Residency {
     Stream,
 }
 
+/// Whose kernels compute routed experts, when the user says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpertHome {
+    /// A device's where all of the model fits there, the host's otherwise.
+    #[default]
+    Auto,
+    /// The host's.
+    Host,
+    /// A device's, with slots in its memory for those that do not fit, where all other weights do.
+    Device,
+}
+
 /// How much of the streamable bytes stays in memory, when the user says so.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

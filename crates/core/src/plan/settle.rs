@@ -14,7 +14,7 @@ use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
 use super::placement::Plan;
 use super::pool::Pools;
-use super::request::{CacheSize, Constraints, ContextShape, KvType, MediaNeeds, Residency};
+use super::request::{CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency};
 use super::{ExpertLayout, choose_ubatch};
 use crate::model::ModelShape;
 
@@ -32,8 +32,8 @@ pub struct PlanRequest {
     pub cache: Option<CacheSize>,
     /// Layers on devices, in place of as many as fit.
     pub device_layers: Option<u32>,
-    /// Whether routed experts stay on the host even where a device has room for them.
-    pub experts_on_host: bool,
+    /// Whose kernels compute routed experts.
+    pub experts: ExpertHome,
     /// The context, as far as the model can have it.
     pub context: ContextShape,
     /// Whether the context may be longer than asked where the memory for it is little.
@@ -56,7 +56,7 @@ impl Default for PlanRequest {
             residency: Residency::Auto,
             cache: None,
             device_layers: None,
-            experts_on_host: false,
+            experts: ExpertHome::Auto,
             context: ContextShape::default(),
             context_may_grow: false,
             least_context_tokens: None,
@@ -219,7 +219,7 @@ impl<E> Settling<'_, E> {
         }
         let most = Homes::most_layers(shape);
         let asked = request.device_layers.map(|layers| layers.min(most));
-        let may_have_experts = request.residency != Residency::Stream && !request.experts_on_host;
+        let may_have_experts = request.residency != Residency::Stream && request.experts != ExpertHome::Host;
         if may_have_experts
             && asked.is_none_or(|layers| layers == most)
             && let Some(all) = self.on_devices(context, most, true)?
@@ -228,7 +228,8 @@ impl<E> Settling<'_, E> {
         }
         if let Some(layers) = asked {
             let homes = Homes::on_devices(shape, &request.pools, layers, false);
-            return self.measured(context, &homes);
+            let constraints = self.measured(context, &homes)?;
+            return self.with_device_slots(constraints);
         }
         let mut best = on_host;
         let (mut fits, mut too_many) = (0, most.saturating_add(1));
@@ -239,7 +240,23 @@ impl<E> Settling<'_, E> {
                 None => too_many = layers,
             }
         }
-        Ok(best)
+        self.with_device_slots(best)
+    }
+
+    /// The same with slots for experts on the device of all other weights, where that was asked for and
+    /// there is room for what a token uses of a layer.
+    fn with_device_slots(&mut self, constraints: Constraints) -> Result<Constraints, SettleError<E>> {
+        let Self { shape, layout, request, .. } = *self;
+        let all = constraints.homes.device_layers() == Homes::most_layers(shape);
+        let asked = request.experts == ExpertHome::Device && request.residency != Residency::Resident;
+        let Some(pool) = constraints.homes.device().filter(|_| all && asked) else { return Ok(constraints) };
+        let homes = Homes { streamed_experts: pool, ..constraints.homes.clone() };
+        let there = self.measured(constraints.context, &homes)?;
+        let plan = fill(shape, layout, &there);
+        let slots = plan.ok().map(|plan| plan.slots_in(pool, layout)).unwrap_or_default();
+        let mut enough = layout.classes.iter().zip(&slots);
+        let works = !slots.is_empty() && enough.all(|(class, slots)| *slots >= 2 * class.used);
+        Ok(if works { there } else { constraints })
     }
 
     /// So many layers on devices; `None` where that does not fit.

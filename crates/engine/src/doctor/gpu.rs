@@ -67,9 +67,7 @@ fn usable(gpu: &Device) -> Finding {
         bytes(gpu.memory_total_bytes),
         bytes(gpu.memory_free_bytes)
     );
-    let idle =
-        "weights are not placed on it yet: the processor computes, which costs speed and no correctness";
-    Finding::new("GPU", Verdict::Slow, found).fix(idle).device(gpu.clone())
+    Finding::new("GPU", Verdict::Good, found).device(gpu.clone())
 }
 
 fn absent(backends: &[String], drivers: Drivers) -> Finding {

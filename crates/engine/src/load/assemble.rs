@@ -5,11 +5,12 @@ use hypura_storage::{Arena, Reader, ReaderKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hypura_core::plan::{DensePlan, ExpertPlan};
+use hypura_core::plan::{DensePlan, ExpertPlan, PoolId};
 
 use super::prepare::Planned;
 use crate::error::LoadError;
 use crate::stream::dense::{DenseStreamer, DenseWeight};
+use crate::stream::device::DeviceSide;
 use crate::stream::executor::{ExpertSide, StreamExecutor};
 use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::experts::ExpertStreamer;
@@ -92,7 +93,7 @@ fn expert_side(
 ) -> Result<ExpertSide, LoadError> {
     let Planned { source, layout, plan, settings, .. } = planned;
     let policy = |slots| settings.tuning.policy.build(slots, source.shape.layers);
-    let pools = make_pools(layout, &plan.slots(layout), policy, settings.hooks.poison, uploads)?;
+    let pools = make_pools(layout, &plan.slots(layout), &policy, settings.hooks.poison)?;
     let cells = ScratchRing::new(experts.cells, experts.cell_bytes, settings.hooks.poison)?;
     let streamer = ExpertStreamer::new(ExpertSlots::new(layout.clone(), pools, cells));
     if let Some(memory) = streamer.slots().memory().filter(|_| settings.hooks.populate_first) {
@@ -100,7 +101,11 @@ fn expert_side(
     }
     let streamer = if settings.hooks.synchronous_reads { streamer.synchronous() } else { streamer };
     let streamer = match uploads {
-        Some(uploads) => streamer.on_device(uploads.clone()),
+        Some(uploads) => {
+            let counts = device_slots(planned);
+            let side = DeviceSide::new(uploads.clone(), streamer.slots(), &counts, &policy)?;
+            streamer.on_device(side)
+        }
         None => streamer,
     };
     let io = Io::new(reader, source.files.clone())
@@ -110,6 +115,16 @@ fn expert_side(
     let prefetcher = Prefetcher::new(settings.tuning.prefetch, selections);
     let tap = settings.tuning.routes.is_active().then(|| RouteTap::new(settings.tuning.routes.clone()));
     Ok(ExpertSide { streamer, io, prefetcher, tap })
+}
+
+/// Slots of each class on the device that computes streamed experts.
+fn device_slots(planned: &Planned) -> Vec<u32> {
+    let Planned { plan, layout, settings, .. } = planned;
+    match (plan.homes.streamed_experts, settings.model.devices.expert_slots) {
+        (_, Some(slots)) => vec![slots; layout.classes.len()],
+        (PoolId::HOST, None) => plan.slots(layout),
+        (pool, None) => plan.slots_in(pool, layout),
+    }
 }
 
 fn observed_executor(planned: &Planned) -> ObservedExecutor {

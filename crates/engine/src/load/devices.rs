@@ -15,7 +15,10 @@ pub struct DeviceSettings {
     pub gpu_layers: i32,
     /// Where streamed experts are computed with; `None`: on the CPU, wherever the rest of their layer is.
     pub experts: Option<Device>,
-    /// The same for dense weights that are streamed.
+    /// Slots of each class in the memory of that device; `None`: as the plan says, or as many as the host has
+    /// where the plan knows nothing of it.
+    pub expert_slots: Option<u32>,
+    /// Where streamed dense weights are computed with; `None`: on the CPU.
     pub dense: Option<Device>,
 }
 

@@ -1,11 +1,11 @@
 //! What llama.cpp will need of memory, found out by having it build model and context without any.
 
 use hypura_core::plan::{self, Basis, ContextShape, Entry, Homes, KvType, Ledger, PoolId, Purpose};
-use hypura_ggml::{Context, ContextOptions, MemoryUse, Model};
+use hypura_ggml::{Context, ContextOptions, LoadMode, MemoryUse, Model};
 use std::sync::Arc;
 
 use super::devices::DeviceSettings;
-use super::offload::place;
+use super::offload::{place, streamed_experts};
 use crate::device::Gpu;
 use crate::error::LoadError;
 use crate::source::ModelSource;
@@ -86,6 +86,9 @@ fn build(
 ) -> Result<Model, LoadError> {
     let mut options = devices.measured(source.path.clone());
     if let Some(gpu) = gpu {
+        if homes.streamed_experts != PoolId::HOST {
+            options.mode = LoadMode::Measure { placements: streamed_experts(&source.shape, gpu.device) };
+        }
         place(&mut options, &source.shape, homes, gpu.device);
     }
     Model::load(&options)?.fill(|_| Ok::<(), LoadError>(()))
@@ -122,5 +125,6 @@ pub(super) fn context_options(
         flash_attention: gpu.is_none_or(|gpu| gpu.flash_attention),
         alone: false,
         reference_kernels: false,
+        moe_cache_bytes: 0,
     }
 }

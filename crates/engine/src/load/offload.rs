@@ -1,8 +1,8 @@
 //! Layers on a device, as llama.cpp is told of them: how many, and which of their weights stay with the CPU.
 
-use hypura_core::model::{ModelShape, ModelTensor};
+use hypura_core::model::{ModelShape, ModelTensor, TensorRole};
 use hypura_core::plan::{Homes, PoolId};
-use hypura_ggml::{Device, LoadMode, LoadOptions};
+use hypura_ggml::{Device, LoadMode, LoadOptions, Placement, WeightMemory};
 
 /// Has llama.cpp put layers on the device where they are at home.
 pub(super) fn place(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes, device: Device) {
@@ -22,9 +22,21 @@ pub(super) fn place(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes
 fn host_names<'a>(shape: &'a ModelShape, homes: &'a Homes) -> impl Iterator<Item = &'a str> {
     let stays = |tensor: &&ModelTensor| {
         let home = tensor.layer.and_then(|layer| homes.layers.get(layer as usize));
-        home.is_some_and(|home| home.dense != PoolId::HOST) && homes.of(tensor) == PoolId::HOST
+        let streams = homes.streamed_experts != PoolId::HOST && is_expert(tensor);
+        home.is_some_and(|home| home.dense != PoolId::HOST) && homes.of(tensor) == PoolId::HOST && !streams
     };
     shape.tensors.iter().filter(stays).map(|tensor| tensor.info.name.as_str())
+}
+
+const fn is_expert(tensor: &ModelTensor) -> bool {
+    matches!(tensor.role, TensorRole::RoutedExpert(_))
+}
+
+/// All routed experts, streamed to a device.
+pub(super) fn streamed_experts(shape: &ModelShape, device: Device) -> Vec<Placement> {
+    let experts = shape.tensors.iter().filter(|tensor| is_expert(tensor));
+    let streamed = |pattern| Placement { pattern, memory: WeightMemory::Streamed, device };
+    patterns(experts.map(|tensor| tensor.info.name.as_str())).into_iter().map(streamed).collect()
 }
 
 /// Regular expressions for tensors, one per kind of tensor: llama.cpp compiles each of them anew for every

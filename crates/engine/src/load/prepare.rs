@@ -1,7 +1,7 @@
 //! From settings to a plan: what the file says, what llama.cpp will need, what fits. Allocates nothing of
 //! size.
 
-use hypura_core::plan::{ExpertLayout, Plan, PlanRequest, PoolId, SettleError, Settled, settle};
+use hypura_core::plan::{ExpertHome, ExpertLayout, Plan, PlanRequest, PoolId, SettleError, Settled, settle};
 
 use super::measure::NeedsMeter;
 use super::settings::LoadSettings;
@@ -42,8 +42,10 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let projector = projector.map(|path| PlannedProjector::of(path, settings.model.sequences)).transpose()?;
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
     let mut request = settings.model.plan_request(media);
-    // Routing is looked into where the CPU computes it.
-    request.experts_on_host |= settings.tuning.routes.is_active();
+    if settings.tuning.routes.is_active() {
+        // Routing is looked into where the CPU computes it.
+        request.experts = ExpertHome::Host;
+    }
     let layout = ExpertLayout::new(&source.shape);
     let gpu = device::choose(&settings.model.device)?;
     let mut meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
@@ -53,6 +55,10 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let settled = settle_measured(&source, &layout, &request, &mut meter);
     drop(meter);
     let Settled { plan, mut notes, .. } = settled?;
+    let mut settings = settings;
+    if let Some(gpu) = gpu.as_ref().filter(|_| plan.homes.streamed_experts != PoolId::HOST) {
+        settings.model.devices.experts = Some(gpu.device);
+    }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
     notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
     Ok(Planned { source, layout, plan, settings, notes, projector, gpu })
@@ -75,10 +81,15 @@ pub fn with_gpu(
     }
     // The same memory was given out twice: once it is known what the device takes, the host gets the rest.
     let plan = settle_measured(source, layout, &both, meter)?.plan;
-    let experts_on_host = plan.homes.layers.iter().all(|home| home.experts == PoolId::HOST);
+    let on_host = plan.homes.layers.iter().all(|home| home.experts == PoolId::HOST);
+    let experts = match (plan.homes.streamed_experts, on_host) {
+        (PoolId::HOST, true) => ExpertHome::Host,
+        (PoolId::HOST, false) => ExpertHome::Auto,
+        _ => ExpertHome::Device,
+    };
     let device_layers = Some(plan.homes.device_layers());
     let used = plan.ledger.pool_bytes(PoolId::DEVICE);
-    Ok(gpu.add_to(PlanRequest { device_layers, experts_on_host, ..request }, used))
+    Ok(gpu.add_to(PlanRequest { device_layers, experts, ..request }, used))
 }
 
 fn settle_measured(

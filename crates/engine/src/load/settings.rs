@@ -162,7 +162,7 @@ impl ModelOptions {
             residency: self.residency,
             cache: self.cache,
             device_layers: self.device.layers,
-            experts_on_host: self.device.experts_on_host,
+            experts: self.device.experts,
             context: ContextShape {
                 context_tokens: self.context,
                 ubatch_tokens: self.ubatch,

@@ -35,7 +35,8 @@ impl ExpertStreamer {
             && step.slots.is_some()
             && step.none.is_empty()
             && !step.wanted.is_empty()
-            && !self.synchronous;
+            && !self.synchronous
+            && self.device.is_none();
         // The parts of the layer come in the order of its nodes, each once.
         let once = layer_ops.count == ops.len() && layer_ops.parts.len() == ops.len();
         if whole && once { ExpertChain::of(run, ops) } else { None }
@@ -126,10 +127,6 @@ impl ExpertSlots {
         parts: &[usize],
     ) -> Result<Vec<SlotBinding<'m>>, ExecError> {
         let layer = &self.layout.layers[step.layer];
-        parts
-            .iter()
-            .map(|part| bank.binding(*part, &layer.parts[*part]))
-            .collect::<Option<_>>()
-            .ok_or_else(no_slots)
+        parts.iter().map(|part| bank.binding(&layer.parts[*part])).collect::<Option<_>>().ok_or_else(no_slots)
     }
 }

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::dense::DenseStreamer;
+use super::device::DeviceCounts;
 use super::experts::ExpertStreamer;
 use super::io::Io;
 use super::lookups::DECODE_TOKENS;
@@ -286,7 +287,7 @@ impl StreamExecutor {
     fn held(&self) -> Held {
         let mut held = Held::default();
         if let Some(side) = &self.experts {
-            held = side.streamer.slots().held();
+            held = side.streamer.held();
             held.reads += side.io.in_flight();
         }
         if let Some(dense) = &self.dense {
@@ -308,6 +309,10 @@ impl StreamExecutor {
             stats.bytes_read += side.io.device_bytes();
             stats.disk_busy += side.io.disk_busy();
             stats.read_stall += side.io.stall();
+            if let Some(DeviceCounts { hits, uploaded_bytes, waits }) = side.streamer.device_counts() {
+                (stats.device_hits, stats.uploaded_bytes) = (hits, uploaded_bytes);
+                stats.device_waits = waits;
+            }
             for pool in side.streamer.slots().pools() {
                 let counters = pool.cache.counters();
                 stats.evictions += counters.evictions;

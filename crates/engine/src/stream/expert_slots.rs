@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::io::{Io, Landed};
 use super::layer_reads::fill_scratch_ring;
 use super::lookups::{DECODE_TOKENS, LookupCounts};
+use super::slots::device::Lent;
 use super::slots::{ScratchRing, SlotPool};
 use super::stats::Held;
 use super::step::{GroupedIds, Place, Step};
@@ -27,6 +28,10 @@ pub(crate) struct ExpertSlots {
     pub(super) cells: ScratchRing,
     pub(super) clock: TokenClock,
     pub(super) counts: LookupCounts,
+    /// Slots that a device may be reading, where one computes.
+    pub(super) lent: Option<Lent>,
+    /// Whether a device reads the pages of slots by itself, so that they must stay.
+    pub(super) pages_must_stay: bool,
     /// A read into a cell failed.
     failure: Option<ReadError>,
 }
@@ -40,6 +45,8 @@ impl ExpertSlots {
             cells,
             clock: TokenClock::default(),
             counts: LookupCounts::default(),
+            lent: None,
+            pages_must_stay: false,
             failure: None,
         }
     }
@@ -90,7 +97,10 @@ impl ExpertSlots {
         lookups.count(&pool.cache.counters().since(&before));
         let mut loads = Vec::new();
         let expert_bytes: u64 = layer.parts.iter().map(|part| part.slice_bytes as u64).sum();
-        for (want, grant) in grouped.wanted.iter_mut().zip(&grants) {
+        let wanted = grouped.wanted.iter_mut();
+        // What a device has in its own memory is a hit.
+        lookups.hits += (wanted.len() - grants.len()) as u64;
+        for (want, grant) in wanted.filter(|want| want.is_wanted_on_host()).zip(&grants) {
             if tokens <= DECODE_TOKENS && matches!(grant, Grant::Load(_) | Grant::NoRoom) {
                 *shared_bytes += expert_bytes * (want.pairs.len() as u64 - 1);
             }
@@ -101,6 +111,9 @@ impl ExpertSlots {
                         if slot == late && self.layout.layers[*other].class == layer.class)
                 }),
                 Grant::Load(slot) => {
+                    if let Some(lent) = &mut self.lent {
+                        lent.reclaim(layer.class, *slot);
+                    }
                     pool.start(*slot, layer.parts.len());
                     loads.push((want.expert, *slot));
                 }
@@ -148,7 +161,7 @@ impl ExpertSlots {
         let pool = self.pool(step.layer);
         let failed = todo.iter().find_map(|want| match step.wanted[*want].place {
             Place::Slot(slot) => pool.failure(slot),
-            Place::Cells(_) => None,
+            Place::Cells(_) | Place::OnDevice => None,
         });
         match failed.or_else(|| Some(StreamError::Read(self.failure.clone()?).into())) {
             Some(failure) => Err(failure),

@@ -12,7 +12,7 @@ use hypura_core::cache::SlotId;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
 use hypura_storage::Priority;
 
-use super::device::DeviceSide;
+use super::device::{DeviceCounts, DeviceSide};
 use super::expert_slots::ExpertSlots;
 use super::guesses::GuessQueue;
 use super::io::Io;
@@ -20,7 +20,7 @@ use super::layer_reads::slot_reads;
 use super::polling::{poll_reads, wait_for};
 use super::prefetcher::Guess;
 use super::ready::{MOST_ROWS, free_cells};
-use super::slots::device::Uploads;
+use super::stats::Held;
 use super::step::{LayerOps, Step, group_by_expert};
 use super::target::{Target, no_layer, no_slots};
 
@@ -28,7 +28,7 @@ use super::target::{Target, no_layer, no_slots};
 pub(crate) struct ExpertStreamer {
     pub(super) slots: ExpertSlots,
     pub(super) guesses: GuessQueue,
-    device: Option<DeviceSide>,
+    pub(super) device: Option<DeviceSide>,
     pub(super) step: Option<Step>,
     pub(super) synchronous: bool,
 }
@@ -43,10 +43,23 @@ impl ExpertStreamer {
         Self { synchronous: true, ..self }
     }
 
-    /// Has the experts computed on the device that `uploads` leads to, where their slots are.
-    pub fn on_device(mut self, uploads: Uploads) -> Self {
-        self.device = Some(DeviceSide::new(uploads, &self.slots.layout, &self.slots.cells));
-        self
+    /// Has the experts computed on a device.
+    pub fn on_device(mut self, device: DeviceSide) -> Self {
+        (self.slots.lent, self.slots.pages_must_stay) = (Some(device.lent()), device.imports());
+        Self { device: Some(device), ..self }
+    }
+
+    /// What is held right now.
+    pub fn held(&self) -> Held {
+        let held = self.slots.held();
+        let Some(device) = &self.device else { return held };
+        let (pins, loading_slots) = (held.pins + device.pinned(), held.loading_slots + device.loading());
+        Held { pins, loading_slots, ..held }
+    }
+
+    /// What the device did; `None` where the host computes.
+    pub fn device_counts(&self) -> Option<DeviceCounts> {
+        Some(self.device.as_ref()?.counts)
     }
 
     /// Where the experts are.
@@ -57,8 +70,15 @@ impl ExpertStreamer {
     /// Nothing is being computed any more: what layers before held is free.
     pub fn settle(&mut self) {
         for step in self.device.as_mut().map(DeviceSide::settle).unwrap_or_default() {
-            self.slots.unpin(&step);
+            self.unpin(&step);
         }
+    }
+
+    fn unpin(&mut self, step: &Step) {
+        if let Some(device) = &mut self.device {
+            device.unpin(&self.slots.layout.layers[step.layer], step);
+        }
+        self.slots.unpin(step);
     }
 
     /// A pass over the layers begins, of `tokens` tokens.
@@ -88,7 +108,7 @@ impl ExpertStreamer {
         let done = step.ops_left == 0 && outcome.is_ok();
         match &mut self.device {
             _ if !done => self.step = Some(step),
-            Some(device) => device.keep(step),
+            Some(device) => device.keep(&self.slots.layout.layers[step.layer], step),
             None => self.end_layer(io, &step),
         }
         outcome
@@ -110,21 +130,22 @@ impl ExpertStreamer {
         ops: &LayerOps,
     ) {
         if let Some(unfinished) = self.step.take() {
-            self.slots.unpin(&unfinished);
+            self.unpin(&unfinished);
         }
         // The ids are known: the device is done with the layers before.
         self.settle();
         let mut grouped = group_by_expert(ids, self.slots.layout.layers[index].experts);
+        if let Some(device) = &mut self.device {
+            device.place(&self.slots.layout.layers[index], ids.tokens, self.slots.clock, &mut grouped);
+        }
         let loads = self.slots.place(io, index, ids.tokens, &mut grouped);
         if self.synchronous {
             self.read_one_part_after_the_other(io, index, &loads, &ops.parts);
         } else {
             self.submit(io, index, &loads, &ops.parts);
         }
-        let mut step = Step::new(index, &self.slots.layout.layers[index], ids_operand, ids, grouped, ops);
-        if self.device.is_some() {
-            step.experts.clone_from(&ids.experts);
-        }
+        let (layer, on_device) = (&self.slots.layout.layers[index], self.device.is_some());
+        let step = Step::new(index, layer, ids_operand, ids, grouped, ops, on_device);
         self.slots.fill_ring(io, self.step.insert(step));
     }
 
@@ -180,7 +201,7 @@ impl ExpertStreamer {
             && todo.iter().all(|want| self.slots.is_ready(step, *want, part))
         {
             let layout = &self.slots.layout.layers[step.layer].parts[part];
-            let pool = self.slots.pool(step.layer).binding(part, layout).ok_or_else(no_slots)?;
+            let pool = self.slots.pool(step.layer).binding(layout).ok_or_else(no_slots)?;
             return run.meanwhile(&mut || io.resubmit(), |run| run.run_bound(op, pool, slots));
         }
         run.zero_rows(op, &step.none)?;
@@ -210,7 +231,7 @@ impl ExpertStreamer {
         self.slots.absorb(landed);
         self.guesses.clear();
         if let Some(step) = self.step.take() {
-            self.slots.unpin(&step);
+            self.unpin(&step);
         }
         self.slots.abandon(taken_back);
     }

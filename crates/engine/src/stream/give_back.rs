@@ -16,6 +16,9 @@ fn spare(pool: &SlotPool, planned: u32) -> u32 {
 impl ExpertSlots {
     /// Bytes of slots that may go.
     pub fn spare_bytes(&self) -> u64 {
+        if self.pages_must_stay {
+            return 0;
+        }
         let pools = self.pools.iter().zip(&self.planned);
         pools.map(|(pool, planned)| u64::from(spare(pool, *planned)) * pool.slot_bytes()).sum()
     }

@@ -54,6 +54,9 @@ impl GuessQueue {
             let layer = &slots.layout.layers[index];
             let pool = &mut slots.pools[layer.class];
             if let Some(slot) = pool.cache.prefetch(ExpertKey::new(layer.layer, expert), slots.clock) {
+                if let Some(lent) = &mut slots.lent {
+                    lent.reclaim(layer.class, slot);
+                }
                 pool.start(slot, layer.parts.len());
                 let parts: Vec<usize> = (0..layer.parts.len()).collect();
                 reads.extend(slot_reads(layer, index, pool, &[(expert, slot)], &parts, Priority::Prefetch));

@@ -22,7 +22,7 @@
 
 mod chain;
 pub(crate) mod dense;
-mod device;
+pub(crate) mod device;
 pub(crate) mod executor;
 pub(crate) mod expert_slots;
 pub(crate) mod experts;

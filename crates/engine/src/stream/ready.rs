@@ -37,6 +37,7 @@ impl ExpertSlots {
         match &step.wanted[want].place {
             Place::Slot(slot) => self.pools[class].ready(*slot, part),
             Place::Cells(cells) => cells[part].is_some_and(|cell| self.cells.ready(cell)),
+            Place::OnDevice => true,
         }
     }
 
@@ -66,16 +67,17 @@ impl ExpertSlots {
                     slots.resize(pairs.len(), i32::try_from(slot.0).unwrap_or(i32::MAX));
                     continue;
                 }
-                Place::Slot(slot) => pool.host_slice(*slot, layout),
+                Place::Slot(slot) => pool.slice(*slot, layout),
                 Place::Cells(cells) => {
                     cells[part].and_then(|cell| self.cells.slice(cell, layout.slice_bytes))
                 }
+                Place::OnDevice => None,
             };
             let binding = binding.ok_or_else(lost)?;
             groups.push(RowGroup { binding, pairs: &want.pairs, slots: &zeros[..want.pairs.len()] });
         }
         if !pairs.is_empty() {
-            let binding = pool.binding(part, layout).ok_or_else(lost)?;
+            let binding = pool.binding(layout).ok_or_else(lost)?;
             groups.push(RowGroup { binding, pairs: &pairs, slots: &slots });
         }
         run.run_rows(op, &groups)

@@ -35,6 +35,12 @@ pub struct StreamStats {
     /// Bytes of experts that rows of decode steps did not have to read, because another row of the same step
     /// did.
     pub shared_bytes: u64,
+    /// Lookups of decode steps that were answered by a slot in the memory of a device; hits, too.
+    pub device_hits: u64,
+    /// Bytes of experts that were uploaded to a device.
+    pub uploaded_bytes: u64,
+    /// Times that the thread that computes waited for a device, but for the end of a step.
+    pub device_waits: u64,
 }
 
 impl StreamStats {
@@ -73,6 +79,9 @@ impl StreamStats {
             prefetches_wasted: self.prefetches_wasted + other.prefetches_wasted,
             prefetch_switched_off: self.prefetch_switched_off + other.prefetch_switched_off,
             shared_bytes: self.shared_bytes + other.shared_bytes,
+            device_hits: self.device_hits + other.device_hits,
+            uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
+            device_waits: self.device_waits + other.device_waits,
         }
     }
 
@@ -99,6 +108,9 @@ impl StreamStats {
             prefetches_wasted: self.prefetches_wasted - earlier.prefetches_wasted,
             prefetch_switched_off: self.prefetch_switched_off - earlier.prefetch_switched_off,
             shared_bytes: self.shared_bytes - earlier.shared_bytes,
+            device_hits: self.device_hits - earlier.device_hits,
+            uploaded_bytes: self.uploaded_bytes - earlier.uploaded_bytes,
+            device_waits: self.device_waits - earlier.device_waits,
         }
     }
 }

@@ -11,12 +11,32 @@ pub(super) struct ExpertDemand {
     /// Indices into the ids.
     pub pairs: Vec<u32>,
     pub place: Place,
+    /// Its slot on the device, where the step computes with those.
+    pub on_device: Option<DeviceSlot>,
 }
 
+/// A slot on a device, pinned.
+#[derive(Clone, Copy)]
+pub(super) struct DeviceSlot {
+    pub slot: SlotId,
+    /// Its expert has yet to be uploaded.
+    pub loading: bool,
+}
+
+/// Where an expert is in the host's memory.
 pub(super) enum Place {
+    /// Nowhere: the device has it.
+    OnDevice,
     Slot(SlotId),
     /// For each part of the layer, the cell once one was given.
     Cells(Vec<Option<usize>>),
+}
+
+impl ExpertDemand {
+    /// Whether it has to be in the host's memory.
+    pub fn is_wanted_on_host(&self) -> bool {
+        !matches!(self.place, Place::OnDevice)
+    }
 }
 
 /// One layer of one step.
@@ -26,7 +46,7 @@ pub(super) struct Step {
     pub wanted: Vec<ExpertDemand>,
     /// Pairs without an expert.
     pub none: Vec<u32>,
-    /// For each pair its slot, when every expert has one.
+    /// For each pair its slot in the memory that is computed with, when every expert has one.
     pub slots: Option<Vec<i32>>,
     /// Slices to read into cells, in the order of use: (part, index into `wanted`).
     pub queue: VecDeque<(usize, usize)>,
@@ -60,16 +80,25 @@ pub(super) fn group_by_expert(ids: &MoeIds, experts: u32) -> GroupedIds {
     let wanted = (0u32..)
         .zip(pairs)
         .filter(|(_, pairs)| !pairs.is_empty())
-        .map(|(expert, pairs)| ExpertDemand { expert, pairs, place: Place::Cells(Vec::new()) })
+        .map(|(expert, pairs)| ExpertDemand {
+            expert,
+            pairs,
+            place: Place::Cells(Vec::new()),
+            on_device: None,
+        })
         .collect();
     GroupedIds { wanted, none }
 }
 
-/// For each pair its slot, when every expert of the step has one.
-fn slots_of_pairs(ids: &MoeIds, wanted: &[ExpertDemand]) -> Option<Vec<i32>> {
+/// For each pair its slot in the memory that is computed with, when every expert of the step has one.
+fn slots_of_pairs(ids: &MoeIds, wanted: &[ExpertDemand], on_device: bool) -> Option<Vec<i32>> {
     let mut slots = vec![-1; ids.experts.len()];
     for want in wanted {
-        let Place::Slot(slot) = want.place else { return None };
+        let slot = match (&want.place, want.on_device) {
+            (_, Some(device)) => device.slot,
+            (Place::Slot(slot), None) if !on_device => *slot,
+            _ => return None,
+        };
         for pair in &want.pairs {
             slots[*pair as usize] = i32::try_from(slot.0).ok()?;
         }
@@ -92,7 +121,7 @@ fn cell_queue(wanted: &mut [ExpertDemand], part_count: usize, parts: &[usize]) -
 }
 
 impl Step {
-    /// The step of a layer whose experts have their places.
+    /// The step of a layer whose experts have their places; `on_device`: it is not the host that computes it.
     pub fn new(
         layer: usize,
         layout: &LayerLayout,
@@ -100,9 +129,10 @@ impl Step {
         ids: &MoeIds,
         wanted: GroupedIds,
         ops: &LayerOps,
+        on_device: bool,
     ) -> Self {
         let GroupedIds { mut wanted, none } = wanted;
-        let slots = slots_of_pairs(ids, &wanted);
+        let slots = slots_of_pairs(ids, &wanted, on_device);
         let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts[..ops.needed]);
         Self {
             layer,
@@ -113,7 +143,7 @@ impl Step {
             queue,
             ops_left: ops.count,
             tokens: ids.tokens,
-            experts: Vec::new(),
+            experts: if on_device { ids.experts.clone() } else { Vec::new() },
         }
     }
 }
@@ -127,12 +157,12 @@ pub(super) struct GroupedIds {
 }
 
 impl GroupedIds {
-    /// One demand for each expert, in the same order.
+    /// One demand for each expert that the host must have, in the same order.
     pub fn demands(&self, layer: u32) -> Vec<Demand> {
         let demand = |want: &ExpertDemand| Demand {
             key: ExpertKey::new(layer, want.expert),
             tokens: u32::try_from(want.pairs.len()).unwrap_or(u32::MAX),
         };
-        self.wanted.iter().map(demand).collect()
+        self.wanted.iter().filter(|want| want.is_wanted_on_host()).map(demand).collect()
     }
 }

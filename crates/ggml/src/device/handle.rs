@@ -89,6 +89,26 @@ impl Device {
         self.0.is_host()
     }
 
+    /// The largest piece of memory that it gives.
+    #[must_use]
+    pub fn largest_buffer_bytes(self) -> usize {
+        // SAFETY: a buffer type lives for the whole process.
+        unsafe { sys::ggml_backend_buft_get_max_size(self.inner_buffer_type()) }
+    }
+
+    /// Whether it may be asked to read host memory by itself. AMD's driver for Linux goes through all such
+    /// pages at each submission.
+    pub(crate) fn imports_host_memory(self) -> bool {
+        // SAFETY: the device is alive for the whole process, its layout the one that was linked, and its
+        // description a static string.
+        let (offers, description) = unsafe {
+            let offered = (*self.inner().cast::<raw::ggml_backend_device>()).iface.buffer_from_host_ptr;
+            (offered.is_some(), CStr::from_ptr(sys::ggml_backend_dev_description(self.inner())))
+        };
+        let description = description.to_string_lossy();
+        offers && !["AMD", "Radeon"].iter().any(|maker| description.contains(maker))
+    }
+
     /// Our device, for llama.cpp.
     pub(crate) fn handle(self) -> sys::ggml_backend_dev_t {
         self.0.handle()

@@ -106,6 +106,14 @@ impl<'a> GraphRun<'a> {
     pub fn synchronize(&mut self) {
         // SAFETY: the backend is alive (`new`).
         unsafe { sys::ggml_backend_synchronize(self.inner) };
+        self.scratch.forget_standins();
+    }
+
+    /// The operands of a call are put back: the host is done with its stand-ins.
+    pub(super) fn end_call(&mut self) {
+        if self.is_host() {
+            self.scratch.forget_standins();
+        }
     }
 
     /// Computes with any of the methods here, doing `work` between nodes, in the thread that computes: every

@@ -17,9 +17,26 @@ pub(crate) struct Scratch {
     pub(super) routers: RouterCopies,
     pub(super) chain: ChainScratch,
     pub(super) ids: Option<DeviceIds>,
+    /// Stand-ins of what a device was given: backends look at the tensors of earlier calls until they are
+    /// waited for.
+    #[expect(clippy::vec_box, reason = "their addresses stay when the list grows")]
+    standins: Vec<Box<sys::ggml_tensor>>,
 }
 
 impl Scratch {
+    /// Keeps a stand-in where it stays until [`Self::forget_standins`].
+    pub(super) fn stand_in(&mut self, tensor: sys::ggml_tensor) -> *mut sys::ggml_tensor {
+        let mut standin = Box::new(tensor);
+        let address = &raw mut *standin;
+        self.standins.push(standin);
+        address
+    }
+
+    /// The backend was waited for.
+    pub(super) fn forget_standins(&mut self) {
+        self.standins.clear();
+    }
+
     /// Keeps a stand-in where it stays.
     pub(super) fn push(&mut self, tensor: sys::ggml_tensor) -> *mut sys::ggml_tensor {
         assert!(self.tensors.len() < self.tensors.capacity(), "stand-ins must not move");

@@ -4,10 +4,13 @@
 //! may compute with what was uploaded before [`Uploader::fence`] has put the one behind the other, and
 //! nothing may overwrite the source before [`Uploader::wait`] has returned. Sources and targets are kept
 //! alive until then.
+//!
+//! A source that a device can read by itself ([`Uploader::import`]) is copied from where it is; any other
+//! goes through memory of the backend's own, at the price of a second copy, which the host waits for.
 
 use crate::device::Device;
 use crate::error::{ExecError, LoadError};
-use crate::memory::DeviceBuffer;
+use crate::memory::{DeviceBuffer, ImportedMemory};
 use crate::sys;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,6 +33,8 @@ pub struct Uploader {
     kept: Vec<(Arc<dyn HostMemory>, Arc<DeviceBuffer>)>,
     /// Something was uploaded since the last fence.
     unfenced: bool,
+    /// Host memory that the device reads by itself, with who keeps it alive.
+    imported: Vec<(Arc<dyn HostMemory>, ImportedMemory)>,
 }
 // SAFETY: a backend and an event have no thread affinity; `&mut self` keeps them to one thread at a time.
 unsafe impl Send for Uploader {}
@@ -46,8 +51,25 @@ impl Uploader {
             let backend = sys::ggml_backend_dev_init(device.inner(), std::ptr::null());
             (backend, sys::ggml_backend_event_new(device.inner()))
         };
-        let uploader = Self { backend, event, kept: Vec::new(), unfenced: false };
+        let uploader = Self { backend, event, kept: Vec::new(), unfenced: false, imported: Vec::new() };
         if backend.is_null() { Err(LoadError::Device(device.name())) } else { Ok(uploader) }
+    }
+
+    /// Has the device read host memory by itself, where it can; says whether it does. The memory keeps its
+    /// pages for as long as this lives: none of it may be given back to the system.
+    pub fn import(&mut self, device: Device, source: &Arc<dyn HostMemory>) -> bool {
+        let known = self.imported_of(source.bytes()).is_some();
+        if !known && let Some(memory) = ImportedMemory::new(device, source.bytes()) {
+            self.imported.push((Arc::clone(source), memory));
+            return true;
+        }
+        known
+    }
+
+    fn imported_of(&self, bytes: &[AtomicU8]) -> Option<&ImportedMemory> {
+        let (_, memory) =
+            self.imported.iter().find(|(source, _)| source.bytes().as_ptr() == bytes.as_ptr())?;
+        Some(memory)
     }
 
     /// Has `range` of `source` copied to `at` of `target`. The source must not change, and nothing may use
@@ -64,12 +86,30 @@ impl Uploader {
     ) -> Result<(), ExecError> {
         let short = || ExecError::Misuse(format!("{range:?} does not fit at {at} of {}", target.len()));
         let bytes = source.bytes().get(range.clone()).ok_or_else(short)?;
-        let mut tensor = target.tensor(at, bytes.len()).ok_or_else(short)?;
-        // SAFETY: the backend is alive; the tensor describes bytes inside the target. Source and target are
-        // kept until `wait`, and the description is read during the call alone.
-        unsafe {
-            let from = bytes.as_ptr().cast();
-            sys::ggml_backend_tensor_set_async(self.backend, &raw mut tensor, from, 0, bytes.len());
+        if at.checked_add(bytes.len()).is_none_or(|end| end > target.len()) {
+            return Err(short());
+        }
+        let pieces = self.imported_of(source.bytes()).and_then(|memory| memory.pieces(range.clone()));
+        let mut done = 0;
+        for mut piece in pieces.unwrap_or_default() {
+            let length = piece.nb[1];
+            let mut to = target.tensor(at + done, length).ok_or_else(short)?;
+            // SAFETY: the backend is alive; both tensors describe bytes inside live buffers of its device, as
+            // many of each. Source and target are kept until `wait`; descriptions are read during the call
+            // alone.
+            unsafe {
+                sys::ggml_backend_tensor_copy_async(self.backend, self.backend, &raw mut piece, &raw mut to);
+            }
+            done += length;
+        }
+        if done < bytes.len() {
+            let mut tensor = target.tensor(at, bytes.len()).ok_or_else(short)?;
+            // SAFETY: the backend is alive; the tensor describes bytes inside the target. Source and target
+            // are kept until `wait`, and the description is read during the call alone.
+            unsafe {
+                let from = bytes.as_ptr().cast();
+                sys::ggml_backend_tensor_set_async(self.backend, &raw mut tensor, from, 0, bytes.len());
+            }
         }
         self.kept.push((Arc::clone(source), Arc::clone(target)));
         self.unfenced = true;
@@ -89,6 +129,13 @@ impl Uploader {
             sys::ggml_backend_event_record(self.event, self.backend);
             sys::ggml_backend_event_wait(run.inner(), self.event);
         }
+    }
+
+    /// Whether something was uploaded that no fence is behind yet: it may arrive before or after whatever is
+    /// uploaded next.
+    #[must_use]
+    pub fn is_unfenced(&self) -> bool {
+        self.unfenced
     }
 
     /// Waits until everything is uploaded.

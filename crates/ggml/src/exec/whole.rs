@@ -39,17 +39,19 @@ impl GraphRun<'_> {
         let node = self.graph().node(op.node);
         // SAFETY: node and operands are alive; lengths were checked above, so the substituted tensors
         // describe memory that exists for this call. The operands are put back before anyone else can look: a
-        // backend has taken down what it was given when it returns.
+        // backend has taken down what it was given when it returns, and the stand-ins stay until it is waited
+        // for.
         unsafe {
             let (weight, ids) = ((*node).src[0], (*node).src[2]);
-            let mut bound = bind_slots(self, weight, binding)?;
+            let bound = bind_slots(self, weight, binding)?;
             let mut remapped = remapped_ids(self, ids, slots)?;
             remapped.nb = [4, 4 * used, 4 * used * tokens, 4 * used * tokens];
-            (*node).src[0] = &raw mut bound;
-            (*node).src[2] = &raw mut remapped;
+            (*node).src[0] = self.scratch.stand_in(bound);
+            (*node).src[2] = self.scratch.stand_in(remapped);
             let outcome = self.run(op.node..op.node + 1);
             (*node).src[0] = weight;
             (*node).src[2] = ids;
+            self.end_call();
             outcome
         }
     }
@@ -70,10 +72,11 @@ impl GraphRun<'_> {
         // SAFETY: as in `run_bound`; the length was checked.
         unsafe {
             let original = (*node).src[0];
-            let mut bound = bind(self, original, weight)?;
-            (*node).src[0] = &raw mut bound;
+            let bound = bind(self, original, weight)?;
+            (*node).src[0] = self.scratch.stand_in(bound);
             let outcome = self.run(op.node..op.node + 1);
             (*node).src[0] = original;
+            self.end_call();
             outcome
         }
     }

@@ -1,7 +1,7 @@
 //! The arms without Hypura: llama.cpp in a bare loop of decode calls, counted as the others are.
 
 use anyhow::bail;
-use hypura_engine::baseline::{Baseline, Weights};
+use hypura_engine::baseline::Baseline;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::machine;
 use hypura_engine::stream::StreamStats;
@@ -19,7 +19,6 @@ use super::work::{ArmRun, Work, ms};
 pub(super) fn run_arm(
     path: &Path,
     arm: Arm,
-    weights: Weights,
     settings: &LoadSettings,
     work: &Work,
     device: Option<&str>,
@@ -28,7 +27,10 @@ pub(super) fn run_arm(
         bail!("llama.cpp alone cannot be given routes: leave {} out of --against", arm.name());
     }
     let start = Instant::now();
-    let mut model = Baseline::open(path, settings, weights)?;
+    let Some((weights, experts)) = arm.baseline(work.moe_cache_bytes) else {
+        bail!("{} is no baseline", arm.name());
+    };
+    let mut model = Baseline::open(path, settings, weights, experts)?;
     let load_ms = ms(start.elapsed());
     let load_cpu_ms = process_cpu_s().map(|seconds| seconds * 1e3);
     let tokens = work.tokens(model.vocab_size());

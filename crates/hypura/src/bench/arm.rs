@@ -3,14 +3,14 @@
 use clap::ValueEnum;
 use hypura_core::plan::Residency;
 use hypura_engine::ReaderConfig;
-use hypura_engine::baseline::Weights;
+use hypura_engine::baseline::{Experts, Weights};
 use hypura_engine::load::{LoadSettings, PolicyKind};
 use hypura_engine::stream::Prefetch;
 use serde::{Deserialize, Serialize};
 
 /// A way of running the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Arm {
     /// What hypura does by itself under this memory: resident if it fits, streamed otherwise
     Auto,
@@ -22,6 +22,13 @@ pub enum Arm {
     Mmap,
     /// llama.cpp alone, with all weights read into memory: no device, buffer, session or thread of hypura's
     Plain,
+    /// llama.cpp alone, all on the GPU (--device) but the experts, which are read into memory and computed by
+    /// the CPU
+    CpuMoe,
+    /// The same with llama.cpp's own cache of experts in the GPU's memory, as large as --moe-cache says
+    MoeCache,
+    /// The same over llama.cpp's own mapping of the file
+    MmapMoeCache,
     /// Streamed as simply as can be: the least recently used expert goes, reads are waited for, nothing is
     /// guessed
     Naive,
@@ -39,6 +46,9 @@ impl Arm {
             Self::Resident => "resident",
             Self::Mmap => "mmap",
             Self::Plain => "plain",
+            Self::CpuMoe => "cpu-moe",
+            Self::MoeCache => "moe-cache",
+            Self::MmapMoeCache => "mmap-moe-cache",
             Self::Naive => "naive",
             Self::Blind => "blind",
         }
@@ -47,7 +57,7 @@ impl Arm {
     /// Whether it takes memory for the whole model, whatever the budget says.
     #[must_use]
     pub const fn needs_whole_model(self) -> bool {
-        matches!(self, Self::Resident | Self::Plain)
+        matches!(self, Self::Resident | Self::Plain | Self::CpuMoe | Self::MoeCache)
     }
 
     /// Whether `--memory` bounds it.
@@ -56,12 +66,16 @@ impl Arm {
         matches!(self, Self::Auto | Self::Stream | Self::Naive | Self::Blind)
     }
 
-    /// Where llama.cpp keeps the weights when it runs alone; `None` for what hypura runs.
+    /// Where llama.cpp keeps the weights when it runs alone, and experts beside a GPU with a cache of so many
+    /// bytes; `None` for what hypura runs.
     #[must_use]
-    pub const fn baseline(self) -> Option<Weights> {
+    pub const fn baseline(self, cache_bytes: u64) -> Option<(Weights, Experts)> {
         match self {
-            Self::Mmap => Some(Weights::Mapped),
-            Self::Plain => Some(Weights::Read),
+            Self::Mmap => Some((Weights::Mapped, Experts::OnGpu)),
+            Self::Plain => Some((Weights::Read, Experts::OnGpu)),
+            Self::CpuMoe => Some((Weights::Read, Experts::OnCpu)),
+            Self::MoeCache => Some((Weights::Read, Experts::Cached(cache_bytes))),
+            Self::MmapMoeCache => Some((Weights::Mapped, Experts::Cached(cache_bytes))),
             _ => None,
         }
     }
@@ -75,7 +89,9 @@ impl Arm {
             Self::Naive => Self::naive(asked),
             Self::Blind => asked.with_choice(Residency::Stream).with_statistics(false),
             Self::Resident => Self::unbounded(asked, Residency::Resident),
-            Self::Plain | Self::Mmap => Self::unbounded(asked, Residency::Auto),
+            Self::Plain | Self::Mmap | Self::CpuMoe | Self::MoeCache | Self::MmapMoeCache => {
+                Self::unbounded(asked, Residency::Auto)
+            }
         }
     }
 
@@ -111,7 +127,7 @@ mod tests {
 
     #[test]
     fn baselines_know_no_budget_and_no_cache() {
-        for arm in [Arm::Resident, Arm::Plain, Arm::Mmap] {
+        for arm in [Arm::Resident, Arm::Plain, Arm::Mmap, Arm::CpuMoe, Arm::MoeCache, Arm::MmapMoeCache] {
             let settings = arm.settings(asked());
             assert_eq!(
                 (settings.model.budget_bytes, settings.model.cache),
@@ -119,7 +135,7 @@ mod tests {
                 "{}",
                 arm.name()
             );
-            assert_eq!(arm.baseline().is_some(), arm != Arm::Resident);
+            assert_eq!(arm.baseline(0).is_some(), arm != Arm::Resident);
             assert_eq!(settings.tuning.threads, 3, "all else is as asked");
         }
         assert_eq!(Arm::Resident.settings(asked()).model.residency, Residency::Resident);

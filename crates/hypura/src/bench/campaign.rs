@@ -107,7 +107,7 @@ fn refuse_what_does_not_fit(job: &Job, model_bytes: u64) -> anyhow::Result<()> {
 
 /// macOS has panicked under mappings larger than its memory.
 fn maps_dangerously(arm: Arm) -> bool {
-    cfg!(target_os = "macos") && arm == Arm::Mmap
+    cfg!(target_os = "macos") && matches!(arm, Arm::Mmap | Arm::MmapMoeCache)
 }
 
 /// Says so if a whole model, and the twentieth of it that computing takes beside, has no room.
@@ -170,12 +170,15 @@ impl<'a> Campaign<'a> {
             self.caches = CacheState::Warm;
         }
         let device = self.file_system.device.as_ref();
-        let (guard, read_ahead) =
-            if arm == Arm::Mmap { disk::usual_read_ahead(device) } else { (None, no_read_ahead()) };
+        let (guard, read_ahead) = if matches!(arm, Arm::Mmap | Arm::MmapMoeCache) {
+            disk::usual_read_ahead(device)
+        } else {
+            (None, no_read_ahead())
+        };
         let name = device.map(|device| device.name.as_str());
         let finished = self.job.launcher.run(arm, name, self.cap_of(arm), stop)?;
         drop(guard);
-        if arm == Arm::Mmap {
+        if matches!(arm, Arm::Mmap | Arm::MmapMoeCache) {
             self.read_ahead = Some(read_ahead);
         }
         let after = if counts { self.probe() } else { None };

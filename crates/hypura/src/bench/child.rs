@@ -52,8 +52,8 @@ pub fn run_arm(
 ) -> anyhow::Result<ArmRun> {
     let start = Instant::now();
     let settings = arm.settings(asked);
-    if let Some(weights) = arm.baseline() {
-        return alone::run_arm(path, arm, weights, &settings, work, device);
+    if arm.baseline(work.moe_cache_bytes).is_some() {
+        return alone::run_arm(path, arm, &settings, work, device);
     }
     let planned = prepare(ModelSource::open(path)?, settings)?;
     let prepare_ms = ms(start.elapsed());

@@ -22,6 +22,9 @@ pub struct Work {
     /// After that, prompts of many lengths for so many seconds.
     #[serde(default)]
     pub soak_s: u64,
+    /// Bytes of llama.cpp's own cache of experts on the GPU, in arms that have it.
+    #[serde(default)]
+    pub moe_cache_bytes: u64,
 }
 
 /// What an arm did.
@@ -87,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_tokens() {
-        let work = Work { prompt: 20, warmup: 3, generate: 40, seed: 7, soak_s: 0 };
+        let work = Work { prompt: 20, warmup: 3, generate: 40, seed: 7, soak_s: 0, moe_cache_bytes: 0 };
         let tokens = work.tokens(1000);
         assert_eq!(tokens.len(), 64);
         assert_eq!(tokens, work.tokens(1000));
@@ -99,7 +102,7 @@ mod tests {
     proptest! {
         #[test]
         fn tokens_are_of_the_vocabulary(seed: u64, vocab in 1usize..200_000) {
-            let work = Work { prompt: 5, warmup: 1, generate: 5, seed, soak_s: 0 };
+            let work = Work { prompt: 5, warmup: 1, generate: 5, seed, soak_s: 0, moe_cache_bytes: 0 };
             prop_assert!(work.tokens(vocab).iter().all(|token| (0..vocab as i64).contains(&i64::from(*token))));
         }
     }

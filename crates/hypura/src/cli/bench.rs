@@ -66,6 +66,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Benchmark")]
     memcap: Option<u64>,
 
+    /// Memory of the GPU for llama.cpp's own cache of experts, in the arms moe-cache and mmap-moe-cache
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Benchmark")]
+    moe_cache: Option<u64>,
+
     /// Force the routers' choices from this trace (for tests: the text is nonsense, the reads are those of a
     /// real model)
     #[arg(long, value_name = "TRACE", help_heading = "Benchmark")]
@@ -111,6 +115,9 @@ impl ValueEnum for Against {
             Self::Arm(Arm::Mmap),
             Self::Arm(Arm::Resident),
             Self::Arm(Arm::Plain),
+            Self::Arm(Arm::CpuMoe),
+            Self::Arm(Arm::MoeCache),
+            Self::Arm(Arm::MmapMoeCache),
             Self::Arm(Arm::Auto),
             Self::Arm(Arm::Stream),
             Self::Arm(Arm::Naive),
@@ -200,6 +207,7 @@ impl Args {
             generate: self.generate,
             seed: self.seed,
             soak_s: self.soak,
+            moe_cache_bytes: self.moe_cache.unwrap_or(0),
         }
     }
 

@@ -1,29 +1,37 @@
-//! Slots in a device's memory: a read lands in the host's memory, where the expert stays, and is used after
-//! an upload.
+//! Slots in a device's memory: a cache over the slots of the host, filled by uploads.
 //!
 //! Each part has a bank of its own, slices one behind the other: kernels of devices count in whole blocks of
-//! the type, which the host's slots, whole pages with all parts in them, are not multiples of.
+//! the type, which the host's slots, whole pages with all parts in them, are not multiples of. A class whose
+//! banks would be larger than a device can bind has several pools, which the layers share evenly.
 //!
-//! Invariants: an upload reads host memory that no read writes to until it is done ([`SlotMemory::prepare`]
-//! waits for that), and writes to a slot that nothing computes with (slots are unpinned when the device is
-//! done with them).
+//! Invariants: an upload reads host memory that no read writes to until it is done
+//! ([`Lent::reclaim`] waits for that), and writes to a slot that nothing computes
+//! with (slots are unpinned when the device is done with them).
 
-use hypura_core::plan::{ExpertLayout, PartLayout, PartRead};
+use hypura_core::cache::{EvictionPolicy, ExpertCache, SlotId};
+use hypura_core::plan::{ExpertLayout, PartLayout};
 use hypura_ggml::{Device, DeviceBuffer, ExecError, GraphRun, HostMemory, SlotBinding, Uploader};
 use hypura_storage::Arena;
-use std::ops::Range;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::SlotMemory;
-use super::host::HostSlots;
 use crate::error::LoadError;
 
 /// Rooms in a device's memory begin at multiples of this: more than any device asks for.
 const ALIGNMENT: usize = 4096;
 
+/// Kernels bind at most so much memory as one operand on any device worth the name.
+const LARGEST_BANK: usize = 2 << 30;
+
 /// Host memory that devices read.
 pub(crate) struct Source(pub Arc<Arena>);
+
+impl Source {
+    pub fn of(arena: &Arc<Arena>) -> Arc<dyn HostMemory> {
+        Arc::new(Self(Arc::clone(arena)))
+    }
+}
 
 impl HostMemory for Source {
     fn bytes(&self) -> &[AtomicU8] {
@@ -48,101 +56,145 @@ impl Uploads {
     pub fn lock(&self) -> MutexGuard<'_, Uploader> {
         self.uploader.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// The slots of one size class on a device.
-pub(crate) struct DeviceSlots {
-    host: HostSlots,
-    source: Arc<dyn HostMemory>,
-    buffer: Arc<DeviceBuffer>,
-    /// Where the bank of each part begins, and the bytes from slot to slot.
-    banks: Vec<(usize, usize)>,
-    uploads: Uploads,
-    /// For each slot, which parts were handed to the device. Bit `i`: part `i`.
-    handed: Vec<AtomicU8>,
-}
-
-impl DeviceSlots {
-    /// Slots of a class over `host`, which has as many.
+    /// Memory of the device, zeroed: some kernels read a little beyond what they compute with, and what they
+    /// find there must be a number.
     ///
     /// # Errors
-    /// [`LoadError::Ggml`] when the device has no memory left.
-    pub fn new(
-        host: HostSlots,
-        layout: &ExpertLayout,
-        class: usize,
-        slots: usize,
-        uploads: &Uploads,
-    ) -> Result<Self, LoadError> {
-        let mut strides: Vec<usize> = Vec::new();
-        for layer in layout.layers.iter().filter(|layer| layer.class == class) {
-            strides.resize(strides.len().max(layer.parts.len()), 0);
-            for (stride, part) in strides.iter_mut().zip(&layer.parts) {
-                *stride = part.slice_bytes.max(*stride);
-            }
-        }
-        let mut bytes = 0;
-        let bank = |stride: usize| {
-            let at = bytes;
-            bytes = (bytes + slots * stride).next_multiple_of(ALIGNMENT);
-            (at, stride)
-        };
-        let banks = strides.into_iter().map(bank).collect();
-        let source: Arc<dyn HostMemory> = Arc::new(Source(Arc::clone(host.arena())));
-        let buffer = Arc::new(DeviceBuffer::new(uploads.device, bytes.max(ALIGNMENT))?);
-        let handed = (0..slots).map(|_| AtomicU8::new(0)).collect();
-        Ok(Self { host, source, buffer, banks, uploads: uploads.clone(), handed })
+    /// [`LoadError::Ggml`] when it has no memory left.
+    pub fn buffer(&self, bytes: usize) -> Result<Arc<DeviceBuffer>, LoadError> {
+        let mut buffer = DeviceBuffer::new(self.device, bytes)?;
+        buffer.fill(0);
+        Ok(Arc::new(buffer))
     }
 }
 
-impl SlotMemory for DeviceSlots {
-    fn arena(&self) -> &Arc<Arena> {
-        self.host.arena()
+/// Slots of the host that uploads may still read.
+pub(crate) struct Lent {
+    uploads: Uploads,
+    /// By class.
+    slots: HashSet<(usize, SlotId)>,
+}
+
+impl Lent {
+    pub fn new(uploads: Uploads) -> Self {
+        Self { uploads, slots: HashSet::new() }
     }
 
-    fn destination(&self, slot: usize, layout: &PartLayout) -> usize {
-        self.host.destination(slot, layout)
+    /// An upload reads a slot.
+    pub fn lend(&mut self, class: usize, slot: SlotId) {
+        self.slots.insert((class, slot));
     }
 
-    fn prepare(&self, slot: usize, poison: bool) {
-        if self.handed[slot].swap(0, Ordering::Relaxed) != 0 {
+    /// A slot is about to be read into.
+    pub fn reclaim(&mut self, class: usize, slot: SlotId) {
+        if self.slots.contains(&(class, slot)) {
             self.uploads.lock().wait();
+            self.slots.clear();
         }
-        self.host.prepare(slot, poison);
+    }
+}
+
+/// Slices of one part, slot by slot.
+struct Bank {
+    buffer: Arc<DeviceBuffer>,
+    /// Bytes from slot to slot.
+    stride: usize,
+}
+
+/// Slots of a size class on a device.
+pub(crate) struct DevicePool {
+    pub cache: ExpertCache,
+    /// One for each part.
+    banks: Vec<Bank>,
+    /// For each slot, which parts were handed to the device since it was given to its expert. Bit `i`: part
+    /// `i`.
+    handed: Vec<u8>,
+}
+
+impl DevicePool {
+    fn new(
+        strides: &[usize],
+        slots: usize,
+        policy: Box<dyn EvictionPolicy + Send>,
+        uploads: &Uploads,
+    ) -> Result<Self, LoadError> {
+        let bank = |stride: &usize| {
+            // Kernels may read one slice further than the last.
+            let buffer = uploads.buffer(((slots + 1) * stride).next_multiple_of(ALIGNMENT))?;
+            Ok::<_, LoadError>(Bank { buffer, stride: *stride })
+        };
+        let banks = strides.iter().map(bank).collect::<Result<_, _>>()?;
+        let cache = ExpertCache::new(u32::try_from(slots).unwrap_or(u32::MAX), policy);
+        Ok(Self { cache, banks, handed: vec![0; slots] })
     }
 
-    fn landed(&self, slot: usize, part: usize, layout: &PartLayout, read: PartRead) -> Result<(), ExecError> {
-        self.host.landed(slot, part, layout, read)?;
-        let (bank, stride) = self.banks[part];
-        let from = self.host.host_slice(slot, layout);
-        self.uploads.lock().upload(&self.source, from, &self.buffer, bank + slot * stride)?;
-        self.handed[slot].fetch_or(1 << part, Ordering::Relaxed);
-        Ok(())
+    /// How many.
+    pub fn slots(&self) -> usize {
+        self.handed.len()
     }
 
-    fn usable(&self, slot: usize, part: usize) -> bool {
-        self.handed[slot].load(Ordering::Relaxed) & (1 << part) != 0
+    /// A slot was given to an expert.
+    pub fn start(&mut self, slot: SlotId) {
+        self.handed[slot.index()] = 0;
     }
 
-    fn fence(&self, run: &mut GraphRun<'_>) {
-        self.uploads.lock().fence(run);
+    /// Whether kernels that are launched behind a fence find the part of a slot.
+    pub fn has(&self, slot: SlotId, part: usize) -> bool {
+        self.handed[slot.index()] & (1 << part) != 0
     }
 
-    fn binding(&self, slots: usize, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
-        let (bank, stride) = *self.banks.get(part)?;
-        let end = bank + slots.checked_sub(1)? * stride + layout.slice_bytes;
-        let region = self.buffer.region(bank..end)?;
-        Some(SlotBinding { memory: region.into(), stride, slots })
+    /// A part of a slot was handed to the device.
+    pub fn hand(&mut self, slot: SlotId, part: usize) {
+        self.handed[slot.index()] |= 1 << part;
     }
 
-    fn host_slice(&self, slot: usize, layout: &PartLayout) -> Range<usize> {
-        self.host.host_slice(slot, layout)
+    /// Whether all parts of a slot were.
+    pub fn is_whole(&self, slot: SlotId, parts: usize) -> bool {
+        (0..parts).all(|part| self.has(slot, part))
     }
 
-    fn discard(&self, slots: Range<usize>) {
-        // The device's part stays: its buffer is one piece.
-        self.host.discard(slots);
+    /// Where the part of a slot is.
+    pub fn room(&self, slot: SlotId, part: usize) -> Option<(Arc<DeviceBuffer>, usize)> {
+        let bank = self.banks.get(part)?;
+        Some((Arc::clone(&bank.buffer), slot.index() * bank.stride))
     }
+
+    /// The slots as kernels see one part of them; `None` without slots.
+    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
+        let Bank { buffer, stride } = self.banks.get(part)?;
+        let end = self.slots().checked_sub(1)? * stride + layout.slice_bytes;
+        Some(SlotBinding { memory: buffer.region(0..end)?.into(), stride: *stride, slots: self.slots() })
+    }
+}
+
+/// Makes the pools of a class, `slots` slots in all of them together.
+///
+/// # Errors
+/// [`LoadError::Ggml`] when the device has no memory left.
+pub(crate) fn make_device_pools(
+    layout: &ExpertLayout,
+    class: usize,
+    slots: usize,
+    policy: &dyn Fn(u32) -> Box<dyn EvictionPolicy + Send>,
+    uploads: &Uploads,
+) -> Result<Vec<DevicePool>, LoadError> {
+    let mut strides: Vec<usize> = Vec::new();
+    let layers = layout.layers.iter().filter(|layer| layer.class == class);
+    for layer in layers.clone() {
+        strides.resize(strides.len().max(layer.parts.len()), 0);
+        for (stride, part) in strides.iter_mut().zip(&layer.parts) {
+            *stride = part.slice_bytes.max(*stride);
+        }
+    }
+    let largest = strides.iter().max().copied().unwrap_or(0);
+    let bank_bytes = uploads.device.largest_buffer_bytes().min(LARGEST_BANK);
+    let count = (slots * largest).div_ceil(bank_bytes.max(1)).clamp(1, layers.count().max(1));
+    let pool = |_| {
+        let slots = slots / count;
+        DevicePool::new(&strides, slots, policy(u32::try_from(slots).unwrap_or(u32::MAX)), uploads)
+    };
+    if slots / count == 0 { Ok(Vec::new()) } else { (0..count).map(pool).collect() }
 }
 
 /// Whole stacks of one part of a layer, for steps that use more experts than there are slots: in the order of
@@ -159,11 +211,7 @@ pub(crate) struct Frames {
 impl Frames {
     /// Room for the largest stack of a model. Memory is taken when it is first wanted.
     pub fn new(layout: &ExpertLayout, uploads: &Uploads) -> Self {
-        let stacks = layout
-            .layers
-            .iter()
-            .flat_map(|layer| layer.parts.iter().map(|part| part.slice_bytes * layer.experts as usize));
-        let bytes = stacks.max().unwrap_or(0).next_multiple_of(ALIGNMENT);
+        let bytes = layout.largest_stack_bytes().next_multiple_of(ALIGNMENT);
         Self { uploads: uploads.clone(), bytes, frames: [None, None], next: 0, launched: 0 }
     }
 
@@ -177,8 +225,8 @@ impl Frames {
         if let Some(frame) = frame {
             return Ok(Arc::clone(frame));
         }
-        let made = DeviceBuffer::new(self.uploads.device, self.bytes).map_err(ExecError::engine)?;
-        Ok(Arc::clone(frame.insert(Arc::new(made))))
+        let made = self.uploads.buffer(self.bytes).map_err(ExecError::engine)?;
+        Ok(Arc::clone(frame.insert(made)))
     }
 
     /// The frame of the last [`Self::begin`] is being computed with.

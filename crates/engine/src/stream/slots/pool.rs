@@ -7,10 +7,9 @@ use hypura_core::cache::{EvictionPolicy, ExpertCache, SlotId};
 use hypura_core::plan::{ExpertLayout, PartLayout, PartRead};
 use hypura_ggml::{ExecError, SlotBinding};
 use hypura_storage::{Arena, HugePages, ReadError};
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::SlotMemory;
-use super::device::{DeviceSlots, Uploads};
 use super::host::HostSlots;
 use crate::error::{LoadError, StreamError};
 
@@ -26,67 +25,50 @@ struct SlotReads {
 enum Failure {
     Read(ReadError),
     TakenBack,
-    /// It was read, and the device did not take it.
-    Upload(ExecError),
 }
 
 /// The slots of one size class.
 pub(crate) struct SlotPool {
-    memory: Option<Arc<dyn SlotMemory>>,
+    memory: Option<Arc<HostSlots>>,
     slot_bytes: usize,
     reads: Vec<SlotReads>,
     pub cache: ExpertCache,
     poison: bool,
 }
 
-/// The memory of a class's slots, to be bound while the slab itself is used for other things.
+/// The memory of a class's slots, to be bound while the pool itself is used for other things.
 #[derive(Clone)]
 pub(crate) struct SlotBank {
-    memory: Arc<dyn SlotMemory>,
+    memory: Arc<HostSlots>,
     slots: usize,
 }
 
 impl SlotBank {
     /// The slots as kernels see one part of them.
-    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
-        self.memory.binding(self.slots, part, layout)
-    }
-
-    /// Their memory.
-    pub fn memory(&self) -> &dyn SlotMemory {
-        &*self.memory
+    pub fn binding(&self, layout: &PartLayout) -> Option<SlotBinding<'_>> {
+        self.memory.binding(self.slots, layout)
     }
 }
 
-/// Makes the slabs of all classes, in one arena and, with `uploads`, on that device. `policy` is asked for
-/// one policy per class.
+/// Makes the slots of all classes, in one arena. `policy` is asked for one policy per class.
 ///
 /// # Errors
 /// [`LoadError`] when the memory is refused.
 pub(crate) fn make_pools(
     layout: &ExpertLayout,
     slots: &[u32],
-    policy: impl Fn(u32) -> Box<dyn EvictionPolicy + Send>,
+    policy: &dyn Fn(u32) -> Box<dyn EvictionPolicy + Send>,
     poison: bool,
-    uploads: Option<&Uploads>,
 ) -> Result<Vec<SlotPool>, LoadError> {
     let bytes: usize =
         layout.classes.iter().zip(slots).map(|(class, slots)| class.slot_bytes * *slots as usize).sum();
     let memory = if bytes == 0 { None } else { Some(Arena::new(bytes, HugePages::Try)?) };
     let mut base = 0;
     let mut pools = Vec::with_capacity(slots.len());
-    for (index, (class, slots)) in layout.classes.iter().zip(slots).enumerate() {
+    for (class, slots) in layout.classes.iter().zip(slots) {
         let count = *slots as usize;
-        let memory: Option<Arc<dyn SlotMemory>> = match memory.as_ref().filter(|_| count > 0) {
-            None => None,
-            Some(arena) => {
-                let host = HostSlots::new(Arc::clone(arena), base, class.slot_bytes);
-                Some(match uploads {
-                    None => Arc::new(host),
-                    Some(uploads) => Arc::new(DeviceSlots::new(host, layout, index, count, uploads)?),
-                })
-            }
-        };
+        let arena = memory.as_ref().filter(|_| count > 0);
+        let memory = arena.map(|arena| Arc::new(HostSlots::new(Arc::clone(arena), base, class.slot_bytes)));
         pools.push(SlotPool {
             memory,
             slot_bytes: class.slot_bytes,
@@ -122,7 +104,7 @@ impl SlotPool {
         }
     }
 
-    /// The host memory of all slabs; `None` without slots.
+    /// The memory of all classes' slots; `None` without slots.
     pub fn arena(&self) -> Option<&Arc<Arena>> {
         Some(self.memory.as_ref()?.arena())
     }
@@ -133,14 +115,18 @@ impl SlotPool {
     }
 
     /// The slots as kernels see one part of them; `None` without slots.
-    pub fn binding(&self, part: usize, layout: &PartLayout) -> Option<SlotBinding<'_>> {
-        self.memory.as_ref()?.binding(self.reads.len(), part, layout)
+    pub fn binding(&self, layout: &PartLayout) -> Option<SlotBinding<'_>> {
+        self.memory.as_ref()?.binding(self.reads.len(), layout)
     }
 
-    /// The bytes of one part of one slot in the host's memory.
-    pub fn host_slice(&self, slot: SlotId, layout: &PartLayout) -> Option<SlotBinding<'_>> {
-        let memory = self.memory.as_ref()?;
-        let bytes = memory.arena().cells().get(memory.host_slice(slot.index(), layout))?;
+    /// Where the bytes of one part of one slot are in [`Self::arena`].
+    pub fn place(&self, slot: SlotId, layout: &PartLayout) -> Option<Range<usize>> {
+        Some(self.memory.as_ref()?.slice(slot.index(), layout))
+    }
+
+    /// The bytes of one part of one slot.
+    pub fn slice(&self, slot: SlotId, layout: &PartLayout) -> Option<SlotBinding<'_>> {
+        let bytes = self.arena()?.cells().get(self.place(slot, layout)?)?;
         Some(SlotBinding { memory: bytes.into(), stride: layout.slice_bytes, slots: 1 })
     }
 
@@ -155,8 +141,8 @@ impl SlotPool {
         let reads = &mut self.reads[slot.index()];
         debug_assert_eq!(reads.waiting, 0, "slot {} reused while reads are out", slot.0);
         *reads = SlotReads { waiting: ((1u16 << parts) - 1) as u8, failed: None };
-        if let Some(memory) = &self.memory {
-            memory.prepare(slot.index(), self.poison);
+        if let Some(memory) = self.memory.as_ref().filter(|_| self.poison) {
+            memory.poison(slot.index());
         }
     }
 
@@ -169,11 +155,10 @@ impl SlotPool {
         read: PartRead,
         result: Result<(), ReadError>,
     ) {
-        let outcome = match (result, &self.memory) {
-            (Ok(()), Some(memory)) => memory.landed(slot.index(), index, part, read).map_err(Failure::Upload),
-            (result, _) => result.map_err(Failure::Read),
-        };
-        self.settle(slot, index, outcome.err());
+        if let (Ok(()), Some(memory)) = (&result, &self.memory) {
+            memory.landed(slot.index(), part, read);
+        }
+        self.settle(slot, index, result.map_err(Failure::Read).err());
     }
 
     /// The read of a part was taken back before it started.
@@ -198,19 +183,12 @@ impl SlotPool {
         Some(match self.reads[slot.index()].failed.clone()? {
             Failure::Read(error) => StreamError::Read(error).into(),
             Failure::TakenBack => StreamError::TakenBack.into(),
-            Failure::Upload(error) => error,
         })
     }
 
-    /// Whether a part of a slot was read.
-    pub fn landed(&self, slot: SlotId, part: usize) -> bool {
+    /// Whether a part of a slot was read and can be computed with.
+    pub fn ready(&self, slot: SlotId, part: usize) -> bool {
         let reads = &self.reads[slot.index()];
         reads.waiting & (1 << part) == 0 && reads.failed.is_none()
-    }
-
-    /// Whether a part of a slot can be computed with.
-    pub fn ready(&self, slot: SlotId, part: usize) -> bool {
-        self.landed(slot, part)
-            && self.memory.as_ref().is_some_and(|memory| memory.usable(slot.index(), part))
     }
 }

@@ -39,7 +39,7 @@ fn report() -> Report {
             routed_bytes_per_token: 1_000_000,
         },
         settings: Settings {
-            work: Work { prompt: 32, warmup: 2, generate: 8, seed: 1, soak_s: 0 },
+            work: Work { prompt: 32, warmup: 2, generate: 8, seed: 1, soak_s: 0, moe_cache_bytes: 0 },
             pairs: 3,
             context: 4096,
             ubatch: 512,

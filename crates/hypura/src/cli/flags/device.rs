@@ -1,5 +1,6 @@
 //! Flags about the GPU that computes beside the CPU.
 
+use hypura_core::plan::ExpertHome;
 use hypura_engine::device::{DeviceChoice, DeviceOptions};
 
 use super::environment::Env;
@@ -25,8 +26,12 @@ pub struct DeviceFlags {
     pub(super) gpu_layers: Option<u32>,
 
     /// Leave routed experts to the CPU, even where they would fit in the GPU's memory
-    #[arg(long, help_heading = "Device")]
+    #[arg(long, help_heading = "Device", conflicts_with = "gpu_moe")]
     pub(super) cpu_moe: bool,
+
+    /// Have the GPU compute routed experts also where they do not all fit: its memory is then a cache of them
+    #[arg(long, help_heading = "Device")]
+    pub(super) gpu_moe: bool,
 }
 
 impl DeviceFlags {
@@ -42,7 +47,11 @@ impl DeviceFlags {
             choice: name.map_or(DeviceChoice::Auto, |name| DeviceChoice::named(&name)),
             vram_bytes: self.vram,
             layers: self.gpu_layers,
-            experts_on_host: self.cpu_moe,
+            experts: match (self.cpu_moe, self.gpu_moe) {
+                (true, _) => ExpertHome::Host,
+                (false, true) => ExpertHome::Device,
+                (false, false) => ExpertHome::Auto,
+            },
         }
     }
 }

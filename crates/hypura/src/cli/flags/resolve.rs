@@ -86,7 +86,7 @@ fn budget_bytes(memory: Option<MemorySize>, env: &Env) -> anyhow::Result<u64> {
 mod tests {
     use super::*;
     use clap::Parser as _;
-    use hypura_core::plan::{CacheSize, Residency};
+    use hypura_core::plan::{CacheSize, ExpertHome, Residency};
     use hypura_engine::device::DeviceChoice;
     use hypura_engine::load::PolicyKind;
     use hypura_engine::{KvType, ReaderKind};
@@ -143,7 +143,7 @@ mod tests {
         assert!(matches!(tuning.reader, ReaderKind::Pread));
         let device = &model.device;
         assert_eq!((&device.choice, device.vram_bytes), (&DeviceChoice::named("Vulkan1"), Some(6 << 30)));
-        assert_eq!((device.layers, device.experts_on_host), (Some(9), true));
+        assert_eq!((device.layers, device.experts), (Some(9), ExpertHome::Host));
         assert_eq!((hooks.poison, hooks.simulate_uring_refusal), (true, Some(1)));
         assert!(!resolved(&["--kv=f16"]).unwrap().model.kv_may_shrink, "f16 by name is not given up");
     }

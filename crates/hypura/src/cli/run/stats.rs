@@ -169,6 +169,10 @@ pub(super) struct Phase {
     pub read_stall_ms: f64,
     pub compute_ms: Option<f64>,
     pub evictions: u64,
+    /// Lookups that a slot of the GPU answered, bytes of experts uploaded to it, and waits for it.
+    pub device_hits: u64,
+    pub uploaded_bytes: u64,
+    pub device_waits: u64,
 }
 
 impl Phase {
@@ -185,6 +189,9 @@ impl Phase {
             read_stall_ms: ms(stats.read_stall),
             compute_ms: observed.then(|| ms(stats.compute)),
             evictions: stats.evictions,
+            device_hits: stats.device_hits,
+            uploaded_bytes: stats.uploaded_bytes,
+            device_waits: stats.device_waits,
         }
     }
 
@@ -315,6 +322,9 @@ mod tests {
             read_stall_ms,
             compute_ms,
             evictions: 0,
+            device_hits: 0,
+            uploaded_bytes: 0,
+            device_waits: 0,
         }
     }
 
