@@ -143,7 +143,8 @@ fn with_schema(schema: &Value) -> [(&'static str, Value, &'static str); 5] {
     let messages = json!([{"role": "user", "content": "What is a lynx?"}]);
     let named = json!({"type": "json_schema", "name": "n", "schema": schema});
     let openai = json!({"type": "json_schema", "json_schema": {"name": "n", "schema": schema}});
-    let options = json!({"num_predict": 200});
+    // White space between values is bounded, and so is the longest answer.
+    let options = json!({"num_predict": 600});
     [
         (
             "/api/chat",
@@ -157,17 +158,17 @@ fn with_schema(schema: &Value) -> [(&'static str, Value, &'static str); 5] {
         ),
         (
             "/v1/chat/completions",
-            json!({"messages": messages, "response_format": openai, "max_tokens": 200}),
+            json!({"messages": messages, "response_format": openai, "max_tokens": 600}),
             "/choices/0/message/content",
         ),
         (
             "/v1/responses",
-            json!({"input": "What is a lynx?", "text": {"format": named}, "max_output_tokens": 200}),
+            json!({"input": "What is a lynx?", "text": {"format": named}, "max_output_tokens": 600}),
             "/output/0/content/0/text",
         ),
         (
             "/v1/messages",
-            json!({"messages": messages, "max_tokens": 200, "output_config": {"format": named}}),
+            json!({"messages": messages, "max_tokens": 600, "output_config": {"format": named}}),
             "/content/0/text",
         ),
     ]
