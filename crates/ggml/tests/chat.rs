@@ -275,6 +275,26 @@ fn tool_choice_is_obeyed_by_the_grammar() {
     assert_eq!(ask(ToolChoice::None).grammar, None);
 }
 
+/// llama.cpp repeats calls with a tag each, also where the request wants one at most.
+#[test]
+fn one_call_is_all_that_may_come_where_no_other_may_follow() {
+    let ask = |choice, parallel_tool_calls| {
+        let request = ChatRequest {
+            tools_json: Some(TOOLS.to_owned()),
+            tool_choice: choice,
+            parallel_tool_calls,
+            ..ChatRequest::new(r#"[{"role":"user","content":"Hi"}]"#)
+        };
+        templates(QWEN).apply(&request).unwrap().grammar.unwrap().gbnf
+    };
+    for choice in [ToolChoice::Auto, ToolChoice::Required] {
+        let (several, one) = (ask(choice, true), ask(choice, false));
+        let calls = if choice == ToolChoice::Required { "(tool-call space)" } else { "(tool-call? space)" };
+        assert!(several.contains(&format!("{calls}+")), "{several}");
+        assert!(one.contains(calls) && !one.contains(&format!("{calls}+")), "{one}");
+    }
+}
+
 #[test]
 fn caps_tell_what_a_template_can_do() {
     let caps = |source| templates(source).caps();

@@ -331,7 +331,7 @@ impl Applied {
             };
             let grammar = Grammar {
                 schemas: Vec::new(),
-                gbnf: if forced { without_blank_calls(&gbnf) } else { gbnf },
+                gbnf: with_calls_as_asked(&gbnf, forced, request.parallel_tool_calls),
                 kind,
                 lazy: result.grammar_lazy && !forced,
                 forced,
@@ -385,10 +385,16 @@ fn trigger(value: &serde_json::Value, preserved: &[String], vocab: &Vocab) -> Op
     }
 }
 
-/// llama.cpp's rule for several calls also takes spaces without a call, any number of them. A small model
-/// that must call writes nothing else.
-fn without_blank_calls(gbnf: &str) -> String {
-    gbnf.replace("(tool-call? space)+", "(tool-call space)+")
+/// llama.cpp's rule for calls with a tag each takes any number of them, whatever was asked, and spaces
+/// without a call: a small model that must call writes nothing else.
+fn with_calls_as_asked(gbnf: &str, forced: bool, several: bool) -> String {
+    let calls = match (forced, several) {
+        (false, true) => return gbnf.to_owned(),
+        (false, false) => "(tool-call? space)",
+        (true, true) => "(tool-call space)+",
+        (true, false) => "(tool-call space)",
+    };
+    gbnf.replace("(tool-call? space)+", calls)
 }
 
 /// The same conversation; nothing of the answer is asked for.
