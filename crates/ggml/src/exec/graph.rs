@@ -76,31 +76,29 @@ impl Graph<'_> {
         self.len() == 0
     }
 
+    /// All nodes in order, each with its index.
+    fn nodes(&self) -> impl Iterator<Item = (usize, &sys::ggml_tensor)> {
+        // SAFETY: the index is below n_nodes, and every node is alive (`new`).
+        (0..self.len()).map(|node| (node, unsafe { &*self.node(node) }))
+    }
+
     /// All nodes that use a streamed weight, in order.
     #[must_use]
     pub fn streamed(self) -> Vec<StreamedOp> {
-        (0..self.len())
-            .filter_map(|node| {
-                // SAFETY: `node` is below n_nodes and every node is alive (`new`).
-                unsafe {
-                    let tensor = self.node(node);
-                    let weight = (*tensor).src[0];
-                    if !is_streamed(weight) {
-                        return None;
-                    }
-                    let kind = match (*tensor).op {
-                        sys::GGML_OP_MUL_MAT_ID => StreamedKind::Experts,
-                        sys::GGML_OP_MUL_MAT => StreamedKind::Dense,
-                        _ => StreamedKind::Unsupported,
-                    };
-                    let ids = match kind {
-                        StreamedKind::Experts => (*tensor).src[2] as usize,
-                        StreamedKind::Dense | StreamedKind::Unsupported => 0,
-                    };
-                    Some(StreamedOp { node, weight: WeightId(weight as usize), kind, ids })
-                }
-            })
-            .collect()
+        let op = |(node, tensor): (usize, &sys::ggml_tensor)| {
+            let weight = tensor.src[0];
+            // SAFETY: operands of a live node are null or alive.
+            if !unsafe { is_streamed(weight) } {
+                return None;
+            }
+            let (kind, ids) = match tensor.op {
+                sys::GGML_OP_MUL_MAT_ID => (StreamedKind::Experts, tensor.src[2] as usize),
+                sys::GGML_OP_MUL_MAT => (StreamedKind::Dense, 0),
+                _ => (StreamedKind::Unsupported, 0),
+            };
+            Some(StreamedOp { node, weight: WeightId(weight as usize), kind, ids })
+        };
+        self.nodes().filter_map(op).collect()
     }
 
     /// The name of a streamed weight, as in the GGUF.
@@ -135,39 +133,27 @@ impl Graph<'_> {
     /// All `MUL_MAT_ID` nodes, streamed or not, in order.
     #[must_use]
     pub fn expert_ops(self) -> Vec<StreamedOp> {
-        (0..self.len())
-            .filter_map(|node| {
-                // SAFETY: `node` is below n_nodes and every node is alive.
-                unsafe {
-                    let tensor = self.node(node);
-                    ((*tensor).op == sys::GGML_OP_MUL_MAT_ID).then(|| StreamedOp {
-                        node,
-                        weight: WeightId((*tensor).src[0] as usize),
-                        kind: StreamedKind::Experts,
-                        ids: (*tensor).src[2] as usize,
-                    })
-                }
-            })
-            .collect()
+        let experts = self.nodes().filter(|(_, tensor)| tensor.op == sys::GGML_OP_MUL_MAT_ID);
+        let op = |(node, tensor): (usize, &sys::ggml_tensor)| StreamedOp {
+            node,
+            weight: WeightId(tensor.src[0] as usize),
+            kind: StreamedKind::Experts,
+            ids: tensor.src[2] as usize,
+        };
+        experts.map(op).collect()
     }
 
     /// All `MUL_MAT` nodes with a weight as matrix, in order.
     #[must_use]
     pub fn matmuls(self) -> Vec<MatMul> {
-        (0..self.len())
-            .filter_map(|node| {
-                // SAFETY: `node` is below n_nodes; nodes and their operands are alive.
-                unsafe {
-                    let tensor = self.node(node);
-                    if (*tensor).op != sys::GGML_OP_MUL_MAT {
-                        return None;
-                    }
-                    let weight = (*tensor).src[0];
-                    ((*weight).op == sys::GGML_OP_NONE)
-                        .then_some(MatMul { node, weight: WeightId(weight as usize) })
-                }
-            })
-            .collect()
+        let products = self.nodes().filter(|(_, tensor)| tensor.op == sys::GGML_OP_MUL_MAT);
+        let of_weight = |(node, tensor): (usize, &sys::ggml_tensor)| {
+            let weight = tensor.src[0];
+            // SAFETY: a product has a matrix, which is alive with its node.
+            let is_weight = unsafe { (*weight).op } == sys::GGML_OP_NONE;
+            is_weight.then_some(MatMul { node, weight: WeightId(weight as usize) })
+        };
+        products.filter_map(of_weight).collect()
     }
 
     /// The name of the weight of a node.

@@ -77,6 +77,17 @@ fn listener() -> (Listener, mpsc::Receiver<Event>) {
     (Listener::Generate { sink, deltas: None }, events)
 }
 
+/// A request that the runner has taken up: its number, and what its listener hears.
+fn taken_up(kit: &mut Kit) -> (u64, mpsc::Receiver<Event>) {
+    let asking = Arc::clone(&kit.link);
+    let (listener, events) = listener();
+    let request = std::thread::spawn(move || asking.request(submit(), listener));
+    let ToRunner::Call { id, .. } = hear(&mut kit.theirs) else { panic!("a call") };
+    say(&mut kit.theirs, &FromRunner::Answer { id, answer: Ok(Answer::Done) });
+    assert_eq!(request.join().unwrap().unwrap(), id);
+    (id, events)
+}
+
 #[derive(Debug, Default)]
 struct Pool(AtomicU64);
 
@@ -104,12 +115,7 @@ fn a_runner_that_dies_ends_all_that_it_was_asked_and_gives_back_what_it_reserved
     let asking = Arc::clone(&kit.link);
     let call = std::thread::spawn(move || asking.call(Call::Detokenize { tokens: vec![1] }, Duration::MAX));
     assert!(matches!(hear(&mut kit.theirs), ToRunner::Call { call: Call::Detokenize { .. }, .. }));
-    let asking = Arc::clone(&kit.link);
-    let (listener, events) = listener();
-    let request = std::thread::spawn(move || asking.request(submit(), listener));
-    let ToRunner::Call { id, .. } = hear(&mut kit.theirs) else { panic!("a call") };
-    say(&mut kit.theirs, &FromRunner::Answer { id, answer: Ok(Answer::Done) });
-    assert_eq!(request.join().unwrap().unwrap(), id);
+    let (_, events) = taken_up(&mut kit);
     say(&mut kit.theirs, &FromRunner::Reserve { id: 7, bytes: 30 });
     assert!(matches!(hear(&mut kit.theirs), ToRunner::Memory { id: 7, bytes: 30 }));
     assert_eq!(pool.free_bytes(), 70);
@@ -132,12 +138,7 @@ fn what_ends_a_runner_counts_against_its_file_until_it_has_answered() {
         kit.crashes.note("w", "before", false);
         kit.link.loaded(hypura_engine::serve::RunnerStatus::default());
         if answers {
-            let asking = Arc::clone(&kit.link);
-            let (listener, events) = listener();
-            let request = std::thread::spawn(move || asking.request(submit(), listener));
-            let ToRunner::Call { id, .. } = hear(&mut kit.theirs) else { panic!("a call") };
-            say(&mut kit.theirs, &FromRunner::Answer { id, answer: Ok(Answer::Done) });
-            request.join().unwrap().unwrap();
+            let (id, events) = taken_up(&mut kit);
             let done = FromRunner::Event { request: id, event: done(), deltas: Vec::new() };
             say(&mut kit.theirs, &done);
             assert!(matches!(events.recv().unwrap(), Event::Done(_)));
@@ -200,12 +201,7 @@ fn a_runner_that_talks_nonsense_is_ended() {
 #[test]
 fn a_request_that_nobody_listens_to_is_cancelled() {
     let mut kit = kit(Limits::default());
-    let asking = Arc::clone(&kit.link);
-    let (listener, events) = listener();
-    let request = std::thread::spawn(move || asking.request(submit(), listener));
-    let ToRunner::Call { id, .. } = hear(&mut kit.theirs) else { panic!("a call") };
-    say(&mut kit.theirs, &FromRunner::Answer { id, answer: Ok(Answer::Done) });
-    request.join().unwrap().unwrap();
+    let (id, events) = taken_up(&mut kit);
     drop(events);
     let text = Event::Text { text: "a".to_owned(), tokens: Vec::new() };
     say(&mut kit.theirs, &FromRunner::Event { request: id, event: text, deltas: Vec::new() });

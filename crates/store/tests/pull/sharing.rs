@@ -1,5 +1,6 @@
 //! Several who want the same files make one download of it, and one that goes away takes nobody along.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,13 +9,19 @@ use hypura_store::PullError;
 use crate::kit::{Machine, model, request};
 use crate::server::{Hub, Model};
 
-#[test]
-fn two_who_want_the_same_file_make_one_download() {
+/// A file of 32 parts, each sent after a while.
+fn slow(delay: Duration) -> (Hub, Arc<Model>, Machine) {
     let hub = Hub::start();
     let here = hub.add("r", Model::new(vec![("m-Q4_K_M.gguf".to_owned(), model(1, 2 << 20, 0, 1))]));
-    *here.delay.lock().unwrap() = Duration::from_millis(10);
+    *here.delay.lock().unwrap() = delay;
     let mut machine = Machine::new();
     machine.settings.part_bytes = 64 << 10;
+    (hub, here, machine)
+}
+
+#[test]
+fn two_who_want_the_same_file_make_one_download() {
+    let (hub, here, machine) = slow(Duration::from_millis(10));
     let seen = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -40,11 +47,7 @@ fn two_who_want_the_same_file_make_one_download() {
 
 #[test]
 fn one_that_goes_away_takes_nobody_along() {
-    let hub = Hub::start();
-    let here = hub.add("r", Model::new(vec![("m-Q4_K_M.gguf".to_owned(), model(1, 2 << 20, 0, 1))]));
-    *here.delay.lock().unwrap() = Duration::from_millis(20);
-    let mut machine = Machine::new();
-    machine.settings.part_bytes = 64 << 10;
+    let (hub, here, machine) = slow(Duration::from_millis(20));
     let begun = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let first = scope.spawn(|| {
