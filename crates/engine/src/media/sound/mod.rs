@@ -1,5 +1,6 @@
 //! From the bytes of a sound file to its samples, in Rust, within bounds.
 //!
+//! - `format`: what a file is
 //! - `wav`: a header and numbers, read here: every length in it is held against the file before anything is
 //!   allocated
 //! - `packed`: mp3 and flac
@@ -10,13 +11,16 @@
 //! against the limit before it is decoded; what is decoded is counted in any case.
 
 mod error;
+mod format;
 mod packed;
 mod resample;
 mod sink;
 mod wav;
 
 pub use error::{MOST_BYTES, SoundError};
+pub use format::is_sound;
 
+use format::{Format, checked_format};
 use sink::Limit;
 
 /// Most seconds of sound in a prompt. The plan of a model that hears counts what they take.
@@ -24,39 +28,6 @@ pub const MOST_SECONDS: u32 = 600;
 
 /// Shorter sounds get silence behind them: encoders want some columns of a spectrum before they normalise it.
 const LEAST_SECONDS: f64 = 0.5;
-
-/// What a file is, by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    Wav,
-    Mp3,
-    Flac,
-    /// A sound, but none that can be decoded here.
-    Other,
-}
-
-fn format_of(bytes: &[u8]) -> Option<Format> {
-    let at = |from: usize, mark: &[u8]| bytes.get(from..).is_some_and(|rest| rest.starts_with(mark));
-    if at(0, b"RIFF") && at(8, b"WAVE") {
-        return Some(Format::Wav);
-    }
-    if at(0, b"fLaC") {
-        return Some(Format::Flac);
-    }
-    // Eleven bits of synchronisation, then any version but the reserved one, and layer III.
-    let frame = bytes.len() > 2 && bytes[0] == 0xff && bytes[1] & 0xe6 == 0xe2 && bytes[1] & 0x18 != 0x08;
-    if at(0, b"ID3") || frame {
-        return Some(Format::Mp3);
-    }
-    let other = at(0, b"OggS") || at(4, b"ftypM4A") || (at(0, b"FORM") && at(8, b"AIF")) || at(0, b"RF64");
-    other.then_some(Format::Other)
-}
-
-/// Whether bytes begin like a sound, also like one of a kind that cannot be decoded here.
-#[must_use]
-pub fn is_sound(bytes: &[u8]) -> bool {
-    format_of(bytes).is_some()
-}
 
 /// Whether bytes begin like a sound that can be used, as far as its header tells.
 ///
@@ -92,13 +63,6 @@ pub fn decode(bytes: &[u8], rate: u32, most_seconds: u32) -> Result<Vec<f32>, So
         samples.resize(least, 0.0);
     }
     Ok(samples)
-}
-
-fn checked_format(bytes: &[u8]) -> Result<Format, SoundError> {
-    if bytes.len() > MOST_BYTES {
-        return Err(SoundError::TooLarge);
-    }
-    format_of(bytes).ok_or(SoundError::Format)
 }
 
 #[cfg(test)]

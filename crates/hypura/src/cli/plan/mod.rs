@@ -6,6 +6,7 @@
 //! - `report`, `json`: the answer for people and for programs
 
 mod advice;
+mod args;
 mod header;
 mod json;
 mod report;
@@ -16,41 +17,14 @@ use hypura_engine::advise::AdviceSettings;
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::failure::UsageError;
-use super::flags::{Env, ModelFlags};
+use super::flags::Env;
 use super::profile::{disk_target, remembered};
+pub use args::Args;
+
 use advice::advise_about;
-use what_if::WhatIfArg;
-
-/// Arguments of `hypura plan`.
-#[derive(Debug, clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    model: ModelFlags,
-
-    /// Another machine than this one: disk=7GB/s,memory=64GiB,compute=2x,hits=80%
-    #[arg(long, value_name = "FACTS")]
-    what_if: Option<WhatIfArg>,
-
-    /// Tokens of the prompt that speeds are predicted for
-    #[arg(long, value_name = "TOKENS", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    prompt: u32,
-
-    /// Directory whose disk counts [default: where the model is; the current one for a model elsewhere]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-
-    /// Assume that every expert is chosen equally often: the worst case for a cache
-    #[arg(long)]
-    uniform_routing: bool,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
 
 /// Runs the subcommand.
 ///
