@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build man test test-own test-gpu test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -25,6 +25,7 @@ DEMO_PROMPT ?= What is a lynx?
 help:
 	@echo 'make demo     install what the build lacks, build, and let the demo model answer with a third of its experts in memory'
 	@echo 'make build    the hypura program, in $(TARGET_DIR)/release; GPU=vulkan, cuda or none instead of what is found'
+	@echo 'make backend  GPU=cuda or vulkan: that backend as a library that the program loads, in $(TARGET_DIR)/lib/hypura'
 	@echo 'make man      manual pages and shell completions, in $(TARGET_DIR)/man and $(TARGET_DIR)/completions'
 	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
 	@echo 'make test-gpu  the tests of GPUs, with GPU=vulkan on a software driver where there is none; part of `make test` there'
@@ -41,6 +42,10 @@ demo: build
 # The program alone: neither tests nor tools.
 build: bootstrap
 	@./scripts/build.sh --package hypura --bin hypura $(FEATURES) $(CARGO_FLAGS)
+
+# A backend as a library of its own, which the program finds beside its folder: GPU=cuda or GPU=vulkan.
+backend:
+	./scripts/backend.sh '$(GPU)' '$(TARGET_DIR)/lib/hypura'
 
 man: build
 	$(TARGET_DIR)/release/hypura man --dir $(TARGET_DIR)/man

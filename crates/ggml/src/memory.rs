@@ -5,7 +5,7 @@
 //! by copies alone.
 
 use crate::device::Device;
-use crate::error::{ExecError, LoadError};
+use crate::error::LoadError;
 use crate::sys;
 use std::ffi::c_void;
 use std::ops::Range;
@@ -138,18 +138,6 @@ impl DeviceBuffer {
         (self.raw, unsafe { sys::ggml_backend_buffer_get_base(self.raw) }.wrapping_byte_add(at))
     }
 
-    /// Copies plain values to `at` bytes behind the beginning, and waits for that. No kernel reads there
-    /// meanwhile.
-    pub(crate) fn write<T: Copy>(&mut self, at: usize, values: &[T]) -> Result<(), ExecError> {
-        let bytes = size_of_val(values);
-        let tensor = self.tensor(at, bytes);
-        let mut tensor = tensor.ok_or_else(|| ExecError::Misuse(format!("{bytes} bytes do not fit")))?;
-        // SAFETY: the tensor describes bytes inside the live buffer, and the source is read before the call
-        // returns.
-        unsafe { sys::ggml_backend_tensor_set(&raw mut tensor, values.as_ptr().cast(), 0, bytes) };
-        Ok(())
-    }
-
     /// A tensor of `bytes` bytes at `at`; `None` where they reach beyond the end. It is good for as long as
     /// the buffer is.
     pub(crate) fn tensor(&self, at: usize, bytes: usize) -> Option<sys::ggml_tensor> {
@@ -234,6 +222,39 @@ impl Drop for ImportedMemory {
             // SAFETY: made by the device and freed once; nothing reads it any more (`Uploader` waits first).
             unsafe { sys::ggml_backend_buffer_free(*piece) };
         }
+    }
+}
+
+/// Host memory that a device copies from without a detour: its pages stay where they are.
+pub(crate) struct PinnedMemory {
+    base: *mut c_void,
+    unpin: unsafe extern "C" fn(*mut c_void),
+}
+// SAFETY: the address is only given back to who pinned it, which has no thread affinity.
+unsafe impl Send for PinnedMemory {}
+
+impl PinnedMemory {
+    /// `None` where the device's backend has no such thing (CUDA has), or refuses. Whoever owns `memory`
+    /// keeps it, and its pages, for as long as this lives.
+    pub(crate) fn new(device: Device, memory: &[AtomicU8]) -> Option<Self> {
+        type Pin = unsafe extern "C" fn(*mut c_void, usize) -> bool;
+        type Unpin = unsafe extern "C" fn(*mut c_void);
+        let pin = device.function(c"ggml_backend_register_host_buffer")?;
+        let unpin = device.function(c"ggml_backend_unregister_host_buffer")?;
+        // SAFETY: backends offer functions of these types under these names.
+        let (pin, unpin) = unsafe {
+            (std::mem::transmute::<*mut c_void, Pin>(pin), std::mem::transmute::<*mut c_void, Unpin>(unpin))
+        };
+        let base = memory.as_ptr().cast_mut().cast::<c_void>();
+        // SAFETY: the memory is alive, and its owner keeps it until this is dropped.
+        unsafe { pin(base, memory.len()) }.then_some(Self { base, unpin })
+    }
+}
+
+impl Drop for PinnedMemory {
+    fn drop(&mut self) {
+        // SAFETY: pinned by `new`, and nothing copies from it any more (`Uploader` waits first).
+        unsafe { (self.unpin)(self.base) };
     }
 }
 

@@ -1,6 +1,6 @@
 //! Process-wide state of llama.cpp, and what it says about the machine.
 
-use crate::{log, sys};
+use crate::{libraries, log, sys};
 use std::ffi::{CStr, CString, c_char};
 use std::sync::{Once, OnceLock};
 
@@ -20,7 +20,20 @@ pub(crate) fn init() {
             hypura_without_amx();
             sys::llama_backend_init();
         }
+        libraries::load();
     });
+}
+
+/// Has CUDA pin host memory where it is asked to, which it otherwise refuses: without that, uploads take
+/// three times as long. For the first line of a program; does nothing in a process that has other threads
+/// already.
+pub fn prepare_process() {
+    const PINNING: &str = "GGML_CUDA_REGISTER_HOST";
+    let alone = std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() == 1);
+    if alone && std::env::var_os(PINNING).is_none() {
+        // SAFETY: no other thread reads the environment: there is none.
+        unsafe { std::env::set_var(PINNING, "1") };
+    }
 }
 
 /// A device as ggml reports it.

@@ -4,5 +4,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // Before there is a second thread.
+    hypura_engine::system::prepare_process();
     hypura::cli::main()
 }

@@ -1,10 +1,12 @@
 //! GPUs: each one that ggml found, or what keeps it from finding one that is there.
 //!
-//! ggml sees only what the build has a backend for (Cargo features `vulkan`, `cuda`, `metal`) and what that
-//! backend finds a driver for, so an absent device has one of two causes, and each has its own fix.
+//! ggml sees only what it has a backend for (Cargo features `vulkan`, `cuda`, `metal`, or a library beside
+//! the program) and what that backend finds a driver for, so an absent device has one of two causes, and each
+//! has its own fix.
 
 use hypura_core::plan::human_bytes;
 use hypura_core::profile::Device;
+use hypura_ggml::libraries;
 use hypura_ggml::system::{self, DeviceInfo};
 use std::path::Path;
 
@@ -26,7 +28,15 @@ struct Drivers {
 
 pub(super) fn examine() -> Vec<Finding> {
     let drivers = Drivers::of(&|path| Path::new(path).exists());
-    judge(&system::devices(), &system::backends(), drivers)
+    let mut findings = judge(&system::devices(), &system::backends(), drivers);
+    findings.extend(libraries::refused().iter().map(unusable));
+    findings
+}
+
+/// A backend that is there as a library, for nothing.
+fn unusable(library: &libraries::Refused) -> Finding {
+    Finding::new("GPU", Verdict::Slow, format!("{}: {}", library.path.display(), library.reason))
+        .fix("build it from the sources of this program: `make backend GPU=cuda` or `GPU=vulkan`")
 }
 
 impl Drivers {
@@ -133,6 +143,15 @@ mod tests {
         assert_eq!(json["device"]["unified"], false);
         let unified = &judge(&[gpu(DeviceKind::IntegratedGpu, true)], &[], Drivers::default())[0];
         assert!(unified.found.contains("of the host's memory"), "{unified:?}");
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_is_reported_with_the_reason() {
+        let reason = "undefined symbol: ggml_new".to_owned();
+        let finding = unusable(&libraries::Refused { path: "/opt/libggml-cuda.so".into(), reason });
+        assert!(finding.found.contains("libggml-cuda.so: undefined symbol"), "{finding:?}");
+        assert_eq!(finding.verdict, Verdict::Slow);
+        assert!(finding.fix.is_some_and(|fix| fix.contains("make backend")));
     }
 
     #[test]

@@ -160,7 +160,7 @@ impl DenseStreamer {
             self.launch(run, op, cell, bytes)?;
         } else {
             let binding = self.cells.slice(cell, bytes).ok_or(StreamError::LostRead)?;
-            run.run_dense(op, binding.memory)?;
+            run.run_elsewhere(op, binding.memory)?;
             self.cells.free(cell);
         }
         self.used += 1;
@@ -189,7 +189,7 @@ impl DenseStreamer {
         drop(uploader);
         let region = device.buffer.region(at..at + bytes).ok_or(StreamError::LostRead)?;
         device.launched.push(cell);
-        run.run_dense(op, Bytes::Device(region))?;
+        run.run_elsewhere(op, Bytes::Device(region))?;
         if device.launched.len() * 2 >= self.cells.count() {
             run.synchronize();
             self.settle();

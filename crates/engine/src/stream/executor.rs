@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::dense::DenseStreamer;
-use super::device::DeviceCounts;
+use super::device::{DeviceCounts, PartOp};
 use super::experts::ExpertStreamer;
 use super::io::Io;
 use super::lookups::DECODE_TOKENS;
@@ -53,7 +53,9 @@ impl ExpertSide {
         if let Some(tap) = &mut self.tap {
             tap.layer(run, op, layout.layer, layout.experts)?;
         }
+        let begun = Instant::now();
         let ids = MoeIds::read(run, op)?;
+        self.streamer.note_wait(begun.elapsed());
         self.prefetcher.record_used(layer, &ids);
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
         match self.prefetcher.after_router(layer) {
@@ -190,10 +192,43 @@ impl StreamExecutor {
         };
         // Nodes before this one have been computed: a chain takes several segments at once.
         let mut done = 0;
-        for segment in segments(&placed, entries, parts, run.graph().len()) {
-            done = self.run_segment(run, &ops, segment, done)?;
+        let segments = segments(&placed, entries, parts, run.graph().len());
+        for (index, segment) in segments.iter().enumerate() {
+            done = match self.run_on_device(run, &ops, &placed, &segments[index..])? {
+                Some(end) => end,
+                None => self.run_segment(run, &ops, segment, done)?,
+            };
         }
         Ok(())
+    }
+
+    /// A layer that a device computes in one call, together with what comes before the host must know the
+    /// next ids; returns the node up to which all is done, `None` where that is not how it is computed.
+    fn run_on_device(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        ops: &[StreamedOp],
+        placed: &[PlacedOp],
+        segments: &[Segment],
+    ) -> Result<Option<usize>, ExecError> {
+        let (Some((Segment::Layer { op, layer, ops: layer_ops }, behind)), Some(side)) =
+            (segments.split_first(), &mut self.experts)
+        else {
+            return Ok(None);
+        };
+        if run.is_host() {
+            return Ok(None);
+        }
+        side.begin_layer(run, ops[*op], *layer, layer_ops)?;
+        let last = run.graph().len();
+        let nodes = ops[*op].node..end_of_layer(behind, ops).unwrap_or(last);
+        let inside = ops.iter().zip(placed).skip(*op).take_while(|(op, _)| op.node < nodes.end);
+        let parts: Option<Vec<PartOp>> = inside.map(|(op, placed)| part_of(*op, placed, *layer)).collect();
+        let Some(parts) = parts.filter(|parts| parts.len() == layer_ops.count) else {
+            return Ok(Some(nodes.start));
+        };
+        let launched = side.streamer.run_on_device(&mut side.io, run, &parts, nodes.clone())?;
+        Ok(Some(if launched { nodes.end } else { nodes.start }))
     }
 
     /// Computes a segment, as far as that has not been done; returns the node up to which all is done.
@@ -201,10 +236,10 @@ impl StreamExecutor {
         &mut self,
         run: &mut GraphRun<'_>,
         ops: &[StreamedOp],
-        segment: Segment,
+        segment: &Segment,
         done: usize,
     ) -> Result<usize, ExecError> {
-        match (segment, &mut self.experts, &mut self.dense) {
+        match (segment.clone(), &mut self.experts, &mut self.dense) {
             (Segment::Plain(nodes), ..) => {
                 let nodes = nodes.start.max(done)..nodes.end.max(done);
                 let end = nodes.end;
@@ -309,9 +344,11 @@ impl StreamExecutor {
             stats.bytes_read += side.io.device_bytes();
             stats.disk_busy += side.io.disk_busy();
             stats.read_stall += side.io.stall();
-            if let Some(DeviceCounts { hits, uploaded_bytes, waits }) = side.streamer.device_counts() {
+            if let Some(counts) = side.streamer.device_counts() {
+                let DeviceCounts { hits, uploaded_bytes, waits, wait, upload, launch } = counts;
                 (stats.device_hits, stats.uploaded_bytes) = (hits, uploaded_bytes);
-                stats.device_waits = waits;
+                (stats.device_waits, stats.device_wait) = (waits, wait);
+                (stats.device_upload, stats.device_launch) = (upload, launch);
             }
             for pool in side.streamer.slots().pools() {
                 let counters = pool.cache.counters();
@@ -330,6 +367,22 @@ impl StreamExecutor {
         stats.compute = self.stats.compute + elapsed.saturating_sub(stalled);
         self.stats = stats;
         shared.set(stats);
+    }
+}
+
+/// The node where the next thing begins that the host must look at.
+fn end_of_layer(behind: &[Segment], ops: &[StreamedOp]) -> Option<usize> {
+    behind.iter().find_map(|segment| match segment {
+        Segment::Layer { op, .. } | Segment::Dense { op, .. } => Some(ops[*op].node),
+        Segment::Plain(_) | Segment::LookAhead { .. } | Segment::Expert { .. } => None,
+    })
+}
+
+/// A node of this layer's experts; `None` for any other.
+fn part_of(op: StreamedOp, placed: &PlacedOp, layer: usize) -> Option<PartOp> {
+    match placed.place {
+        Place::Expert { layer: of, part } if of == layer => Some((op, part)),
+        Place::Expert { .. } | Place::Dense(_) => None,
     }
 }
 

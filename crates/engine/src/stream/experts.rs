@@ -11,8 +11,10 @@
 use hypura_core::cache::SlotId;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
 use hypura_storage::Priority;
+use std::ops::Range;
+use std::time::Duration;
 
-use super::device::{DeviceCounts, DeviceSide};
+use super::device::{DeviceCounts, DeviceSide, DeviceWork, PartOp};
 use super::expert_slots::ExpertSlots;
 use super::guesses::GuessQueue;
 use super::io::Io;
@@ -100,7 +102,7 @@ impl ExpertStreamer {
         let outcome = match self.device.as_mut().filter(|_| !run.is_host()) {
             Some(device) => {
                 let (slots, guesses) = (&mut self.slots, &mut self.guesses);
-                device.node(slots, guesses, io, op, part).run(run, &mut step)
+                DeviceWork { device, slots, guesses, io }.run_node(run, &mut step, (op, part))
             }
             None => self.compute(io, run, op, part, &mut step),
         };
@@ -112,6 +114,48 @@ impl ExpertStreamer {
             None => self.end_layer(io, &step),
         }
         outcome
+    }
+
+    /// Has a device compute the layer that has just begun, and the nodes behind it, in one call, where its
+    /// experts are in slots: `ops` are all its nodes, the first of `nodes` is the first of them. Returns
+    /// whether it does.
+    ///
+    /// # Errors
+    /// As [`Self::run_op`].
+    pub fn run_on_device(
+        &mut self,
+        io: &mut Io<Target>,
+        run: &mut GraphRun<'_>,
+        ops: &[PartOp],
+        nodes: Range<usize>,
+    ) -> Result<bool, ExecError> {
+        // A ubatch without outputs has no tokens left in its last layer.
+        let has_slots = |step: &Step| step.slots.as_ref().is_some_and(|slots| !slots.is_empty());
+        let in_slots = self.step.as_ref().is_some_and(has_slots);
+        let Some(device) = self.device.as_mut().filter(|_| in_slots && !run.is_host()) else {
+            return Ok(false);
+        };
+        let mut step = self.step.take().ok_or_else(no_layer)?;
+        let (slots, guesses) = (&mut self.slots, &mut self.guesses);
+        let mut work = DeviceWork { device, slots, guesses, io };
+        match work.run_layer(run, &mut step, ops, nodes) {
+            Ok(()) => {
+                work.device.keep(&work.slots.layout.layers[step.layer], step);
+                Ok(true)
+            }
+            Err(error) => {
+                // `abandon` gives back what it holds.
+                self.step = Some(step);
+                Err(error)
+            }
+        }
+    }
+
+    /// The host waited for the device, to know the ids of a layer.
+    pub fn note_wait(&mut self, wait: Duration) {
+        if let Some(device) = &mut self.device {
+            device.counts.note_wait(wait);
+        }
     }
 
     /// All of a layer's experts are computed.

@@ -41,6 +41,12 @@ pub struct StreamStats {
     pub uploaded_bytes: u64,
     /// Times that the thread that computes waited for a device, but for the end of a step.
     pub device_waits: u64,
+    /// Time in those waits.
+    pub device_wait: Duration,
+    /// Time in which the thread that computes handed uploads over.
+    pub device_upload: Duration,
+    /// Time in which it handed nodes over.
+    pub device_launch: Duration,
 }
 
 impl StreamStats {
@@ -82,6 +88,9 @@ impl StreamStats {
             device_hits: self.device_hits + other.device_hits,
             uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
             device_waits: self.device_waits + other.device_waits,
+            device_wait: self.device_wait + other.device_wait,
+            device_upload: self.device_upload + other.device_upload,
+            device_launch: self.device_launch + other.device_launch,
         }
     }
 
@@ -111,6 +120,9 @@ impl StreamStats {
             device_hits: self.device_hits - earlier.device_hits,
             uploaded_bytes: self.uploaded_bytes - earlier.uploaded_bytes,
             device_waits: self.device_waits - earlier.device_waits,
+            device_wait: self.device_wait.saturating_sub(earlier.device_wait),
+            device_upload: self.device_upload.saturating_sub(earlier.device_upload),
+            device_launch: self.device_launch.saturating_sub(earlier.device_launch),
         }
     }
 }

@@ -52,8 +52,6 @@ pub(super) struct Step {
     pub queue: VecDeque<(usize, usize)>,
     pub ops_left: usize,
     pub tokens: usize,
-    /// The experts of the ids, for devices.
-    pub experts: Vec<i32>,
 }
 
 /// The streamed nodes of one layer, which share one ids operand.
@@ -134,17 +132,7 @@ impl Step {
         let GroupedIds { mut wanted, none } = wanted;
         let slots = slots_of_pairs(ids, &wanted, on_device);
         let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts[..ops.needed]);
-        Self {
-            layer,
-            ids: ids_operand,
-            wanted,
-            none,
-            slots,
-            queue,
-            ops_left: ops.count,
-            tokens: ids.tokens,
-            experts: if on_device { ids.experts.clone() } else { Vec::new() },
-        }
+        Self { layer, ids: ids_operand, wanted, none, slots, queue, ops_left: ops.count, tokens: ids.tokens }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::sys::{self, raw};
 use crate::system::DeviceKind;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -107,6 +107,16 @@ impl Device {
         };
         let description = description.to_string_lossy();
         offers && !["AMD", "Radeon"].iter().any(|maker| description.contains(maker))
+    }
+
+    /// A function that its backend has beside those of ggml's interface; `None` without one.
+    pub(crate) fn function(self, name: &CStr) -> Option<*mut c_void> {
+        // SAFETY: device and registry are alive for the whole process; the name is NUL-terminated.
+        let found = unsafe {
+            let registry = sys::ggml_backend_dev_backend_reg(self.inner());
+            sys::ggml_backend_reg_get_proc_address(registry, name.as_ptr())
+        };
+        (!found.is_null()).then_some(found)
     }
 
     /// Our device, for llama.cpp.

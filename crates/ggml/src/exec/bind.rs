@@ -8,7 +8,7 @@ use std::ffi::c_void;
 
 use super::operand::{plain_tensor, to_i64};
 use super::run::GraphRun;
-use super::scratch::DeviceIds;
+use super::scratch::LayerIds;
 use super::slots::SlotBinding;
 
 /// A copy of a weight that points elsewhere.
@@ -61,33 +61,57 @@ pub(super) unsafe fn bind_slots(
     Ok(bound)
 }
 
-/// Brings ids to the device; returns the buffer and the address that a tensor of them has.
+/// A buffer of ids is at least so large.
+const LEAST_IDS_BYTES: usize = 4096;
+
+/// Most layers, in all the shapes that graphs take, whose ids are kept.
+const MOST_IDS: usize = 1024;
+
+/// Brings ids to the device, at a place that `operand` has for itself; returns the buffer and the address
+/// that a tensor of them has.
 fn upload_ids(
     run: &mut GraphRun<'_>,
+    operand: usize,
     ids: &[i32],
 ) -> Result<(sys::ggml_backend_buffer_t, *mut c_void), ExecError> {
     let bytes = size_of_val(ids);
-    let known = run.scratch.ids.as_ref();
-    if known.is_none_or(|known| known.content != ids) {
+    let known = run.scratch.ids.get(&operand);
+    if let Some(known) = known.filter(|known| known.content == ids) {
+        return Ok(known.buffer.place(0));
+    }
+    let waits = run.scratch.waits;
+    if known.is_some_and(|known| known.written == waits) || run.scratch.ids.len() > MOST_IDS {
         // Kernels may still read what was there.
         run.synchronize();
-        let device = run.device();
-        let fits = run.scratch.ids.take().filter(|known| known.buffer.len() >= bytes);
-        let mut kept = match fits {
-            Some(kept) => kept,
-            None => DeviceIds {
-                buffer: DeviceBuffer::new(device, bytes.next_power_of_two().max(4096))
-                    .map_err(ExecError::engine)?,
-                content: Vec::new(),
-            },
-        };
-        kept.buffer.write(0, ids)?;
-        kept.content.clear();
-        kept.content.extend_from_slice(ids);
-        run.scratch.ids = Some(kept);
     }
-    let ids = run.scratch.ids.as_ref().map(|known| known.buffer.place(0));
-    ids.ok_or_else(|| ExecError::Misuse("there are no ids".to_owned()))
+    if run.scratch.ids.len() > MOST_IDS {
+        run.scratch.ids.clear();
+    }
+    let device = run.device();
+    let fits = run.scratch.ids.remove(&operand).filter(|known| known.buffer.len() >= bytes);
+    let mut kept = match fits {
+        Some(kept) => kept,
+        None => LayerIds {
+            buffer: DeviceBuffer::new(device, bytes.next_power_of_two().max(LEAST_IDS_BYTES))
+                .map_err(ExecError::engine)?,
+            content: Vec::new(),
+            written: 0,
+        },
+    };
+    kept.content.clear();
+    kept.content.extend_from_slice(ids);
+    kept.written = run.scratch.waits;
+    let short = || ExecError::Misuse("there is no room for ids".to_owned());
+    let mut tensor = kept.buffer.tensor(0, bytes).ok_or_else(short)?;
+    // SAFETY: the backend is alive; the tensor describes bytes inside the buffer. Both and the content stay
+    // as they are until the backend was waited for; the description is read during the call alone.
+    unsafe {
+        let from = kept.content.as_ptr().cast();
+        sys::ggml_backend_tensor_set_async(run.inner(), &raw mut tensor, from, 0, bytes);
+    }
+    let place = kept.buffer.place(0);
+    run.scratch.ids.insert(operand, kept);
+    Ok(place)
 }
 
 /// A stand-in for the ids operand that holds `slots`, where the kernels can read it.
@@ -105,7 +129,7 @@ pub(super) unsafe fn remapped_ids(
         // SAFETY: the caller's promise.
         return Ok(unsafe { plain_tensor(ids, run.scratch.slots.as_mut_ptr().cast()) });
     }
-    let region = upload_ids(run, slots)?;
+    let region = upload_ids(run, ids as usize, slots)?;
     // SAFETY: the caller's promise.
     let mut copy = unsafe { plain_tensor(ids, std::ptr::null_mut()) };
     copy.op = sys::GGML_OP_NONE;

@@ -2,13 +2,14 @@
 //! see it.
 //!
 //! A node with a streamed weight runs on the inner backend unchanged: for the length of one call its weight
-//! operand is replaced by a copy of the tensor that points at memory the engine supplies. Four forms exist:
+//! operand is replaced by a copy of the tensor that points at memory the engine supplies. These forms exist:
 //! - [`GraphRun::run_bound`]: the whole `MUL_MAT_ID` over all slots of a pool, with ids remapped to slots;
+//! - [`GraphRun::run_layer`]: the same for all nodes of an expert layer and what is behind them, in one call;
 //! - [`GraphRun::run_rows`]: only the rows of some experts, gathered and scattered, so that experts can be
 //!   computed as their bytes land; all rows of an expert go in one group, because ggml picks its kernel by
 //!   their number;
 //! - [`ExpertChain::run`]: all nodes of an expert layer for the experts whose bytes are there;
-//! - [`GraphRun::run_dense`]: a `MUL_MAT` with its weight elsewhere.
+//! - [`GraphRun::run_elsewhere`]: a node with its whole weight elsewhere.
 //!
 //! Rows and chains read and write the graph's own tensors, which only host memory allows: a device refuses
 //! them. Sizes and ids are checked here, so that the engine needs no unsafe code.
@@ -28,6 +29,7 @@ mod rows;
 mod run;
 mod scratch;
 mod slots;
+mod standins;
 mod upload;
 mod whole;
 

@@ -106,13 +106,13 @@ impl<'a> GraphRun<'a> {
     pub fn synchronize(&mut self) {
         // SAFETY: the backend is alive (`new`).
         unsafe { sys::ggml_backend_synchronize(self.inner) };
-        self.scratch.forget_standins();
+        self.scratch.settle();
     }
 
     /// The operands of a call are put back: the host is done with its stand-ins.
     pub(super) fn end_call(&mut self) {
         if self.is_host() {
-            self.scratch.forget_standins();
+            self.scratch.settle();
         }
     }
 

@@ -2,8 +2,10 @@
 
 use crate::memory::DeviceBuffer;
 use crate::sys;
+use std::collections::HashMap;
 
 use super::copies::RouterCopies;
+use super::standins::StandIns;
 
 /// Memory reused from call to call.
 #[derive(Default)]
@@ -16,25 +18,18 @@ pub(crate) struct Scratch {
     pub(super) converted: Converted,
     pub(super) routers: RouterCopies,
     pub(super) chain: ChainScratch,
-    pub(super) ids: Option<DeviceIds>,
-    /// Stand-ins of what a device was given: backends look at the tensors of earlier calls until they are
-    /// waited for.
-    #[expect(clippy::vec_box, reason = "their addresses stay when the list grows")]
-    standins: Vec<Box<sys::ggml_tensor>>,
+    pub(super) ids: DeviceIds,
+    /// For devices.
+    pub(super) standins: StandIns,
+    /// Times that the backend was waited for.
+    pub(super) waits: u64,
 }
 
 impl Scratch {
-    /// Keeps a stand-in where it stays until [`Self::forget_standins`].
-    pub(super) fn stand_in(&mut self, tensor: sys::ggml_tensor) -> *mut sys::ggml_tensor {
-        let mut standin = Box::new(tensor);
-        let address = &raw mut *standin;
-        self.standins.push(standin);
-        address
-    }
-
-    /// The backend was waited for.
-    pub(super) fn forget_standins(&mut self) {
-        self.standins.clear();
+    /// The backend was waited for, or is done when a call returns.
+    pub(super) fn settle(&mut self) {
+        self.waits += 1;
+        self.standins.settle();
     }
 
     /// Keeps a stand-in where it stays.
@@ -85,9 +80,15 @@ pub(super) struct ChainScratch {
     pub experts: Vec<i32>,
 }
 
-/// Ids that the kernels of a device read.
-pub(super) struct DeviceIds {
+/// Ids that the kernels of a device read, by the operand that they replace, as its address: a layer finds its
+/// own at the same place in each step.
+pub(super) type DeviceIds = HashMap<usize, LayerIds>;
+
+/// The ids of a layer.
+pub(super) struct LayerIds {
     pub buffer: DeviceBuffer,
-    /// What is in it.
+    /// What is in it, or on its way there: copied from here.
     pub content: Vec<i32>,
+    /// [`Scratch::waits`] when it was written.
+    pub written: u64,
 }

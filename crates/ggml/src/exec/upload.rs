@@ -5,12 +5,13 @@
 //! nothing may overwrite the source before [`Uploader::wait`] has returned. Sources and targets are kept
 //! alive until then.
 //!
-//! A source that a device can read by itself ([`Uploader::import`]) is copied from where it is; any other
-//! goes through memory of the backend's own, at the price of a second copy, which the host waits for.
+//! A source that a device can read by itself, or whose pages are pinned ([`Uploader::import`]), is copied
+//! from where it is; any other goes through memory of the backend's own, at the price of a second copy, which
+//! the host waits for.
 
 use crate::device::Device;
 use crate::error::{ExecError, LoadError};
-use crate::memory::{DeviceBuffer, ImportedMemory};
+use crate::memory::{DeviceBuffer, ImportedMemory, PinnedMemory};
 use crate::sys;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Uploader {
     unfenced: bool,
     /// Host memory that the device reads by itself, with who keeps it alive.
     imported: Vec<(Arc<dyn HostMemory>, ImportedMemory)>,
+    /// Host memory whose pages stay, with who keeps it alive.
+    pinned: Vec<(Arc<dyn HostMemory>, PinnedMemory)>,
 }
 // SAFETY: a backend and an event have no thread affinity; `&mut self` keeps them to one thread at a time.
 unsafe impl Send for Uploader {}
@@ -51,19 +54,26 @@ impl Uploader {
             let backend = sys::ggml_backend_dev_init(device.inner(), std::ptr::null());
             (backend, sys::ggml_backend_event_new(device.inner()))
         };
-        let uploader = Self { backend, event, kept: Vec::new(), unfenced: false, imported: Vec::new() };
+        let (kept, imported, pinned) = (Vec::new(), Vec::new(), Vec::new());
+        let uploader = Self { backend, event, kept, unfenced: false, imported, pinned };
         if backend.is_null() { Err(LoadError::Device(device.name())) } else { Ok(uploader) }
     }
 
-    /// Has the device read host memory by itself, where it can; says whether it does. The memory keeps its
-    /// pages for as long as this lives: none of it may be given back to the system.
+    /// Has the device read host memory by itself, or copy from it without a detour, where it can; says
+    /// whether it does. The memory keeps its pages for as long as this lives: none of it may be given back to
+    /// the system.
     pub fn import(&mut self, device: Device, source: &Arc<dyn HostMemory>) -> bool {
-        let known = self.imported_of(source.bytes()).is_some();
-        if !known && let Some(memory) = ImportedMemory::new(device, source.bytes()) {
+        if self.imported_of(source.bytes()).is_some() {
+            return true;
+        }
+        if let Some(memory) = ImportedMemory::new(device, source.bytes()) {
             self.imported.push((Arc::clone(source), memory));
             return true;
         }
-        known
+        let pinned = PinnedMemory::new(device, source.bytes());
+        let is_pinned = pinned.is_some();
+        self.pinned.extend(pinned.map(|memory| (Arc::clone(source), memory)));
+        is_pinned
     }
 
     fn imported_of(&self, bytes: &[AtomicU8]) -> Option<&ImportedMemory> {
@@ -111,9 +121,19 @@ impl Uploader {
                 sys::ggml_backend_tensor_set_async(self.backend, &raw mut tensor, from, 0, bytes.len());
             }
         }
-        self.kept.push((Arc::clone(source), Arc::clone(target)));
+        self.keep(source, target);
         self.unfenced = true;
         Ok(())
+    }
+
+    /// Keeps them alive until [`Self::wait`].
+    fn keep(&mut self, source: &Arc<dyn HostMemory>, target: &Arc<DeviceBuffer>) {
+        let is_kept = |(from, to): &(Arc<dyn HostMemory>, Arc<DeviceBuffer>)| {
+            Arc::ptr_eq(from, source) && Arc::ptr_eq(to, target)
+        };
+        if !self.kept.iter().any(is_kept) {
+            self.kept.push((Arc::clone(source), Arc::clone(target)));
+        }
     }
 
     /// What `run` computes from now on finds everything that was uploaded so far.

@@ -76,6 +76,7 @@ mod linux {
             .map(PathBuf::from)
             .chain(files(order))
             .chain(order.settings.model.projector.clone())
+            .chain(hypura_engine::libraries::folder())
             .collect();
         // What this kernel does not know yet is left out.
         Ruleset::default()

@@ -173,6 +173,10 @@ pub(super) struct Phase {
     pub device_hits: u64,
     pub uploaded_bytes: u64,
     pub device_waits: u64,
+    /// Waiting for it, and handing uploads and nodes over to it.
+    pub device_wait_ms: f64,
+    pub device_upload_ms: f64,
+    pub device_launch_ms: f64,
 }
 
 impl Phase {
@@ -192,6 +196,9 @@ impl Phase {
             device_hits: stats.device_hits,
             uploaded_bytes: stats.uploaded_bytes,
             device_waits: stats.device_waits,
+            device_wait_ms: ms(stats.device_wait),
+            device_upload_ms: ms(stats.device_upload),
+            device_launch_ms: ms(stats.device_launch),
         }
     }
 
@@ -325,6 +332,9 @@ mod tests {
             device_hits: 0,
             uploaded_bytes: 0,
             device_waits: 0,
+            device_wait_ms: 0.0,
+            device_upload_ms: 0.0,
+            device_launch_ms: 0.0,
         }
     }
 

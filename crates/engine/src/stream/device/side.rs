@@ -1,0 +1,174 @@
+//! A device's slots, and the frames where there are too few of them.
+//!
+//! The device's slots are a cache over those of the host: an expert that is in one of them is not looked up
+//! in the host's memory at all, so the two hold different experts after a while. Any other comes from a slot
+//! or a cell of the host, where it is or is read into.
+//!
+//! Whether a step computes with slots or with frames follows from its tokens and its experts, not from what
+//! is in memory. A device computes after the call has returned: what it computes with stays pinned until it
+//! is known to be done, when the ids of the next layer have been read, or at the end of the step.
+
+use hypura_core::cache::{EvictionPolicy, Grant, TokenClock};
+use hypura_core::plan::LayerLayout;
+use hypura_ggml::HostMemory;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::counts::DeviceCounts;
+use crate::error::LoadError;
+use crate::stream::expert_slots::ExpertSlots;
+use crate::stream::lookups::DECODE_TOKENS;
+use crate::stream::slots::device::{DevicePool, Frames, Lent, Source, Uploads, make_device_pools};
+use crate::stream::step::{DeviceSlot, GroupedIds, Place, Step};
+
+/// What experts on a device need besides the host's memory.
+pub(crate) struct DeviceSide {
+    pub(super) uploads: Uploads,
+    pub(super) frames: Frames,
+    /// By class; the layers of a class share its pools evenly.
+    pub(super) pools: Vec<Vec<DevicePool>>,
+    /// The memory of throwaway cells.
+    pub(super) cells: Arc<dyn HostMemory>,
+    /// The memory of the host's slots; `None` without any.
+    pub(super) slots: Option<Arc<dyn HostMemory>>,
+    /// Whether the device reads the host's slots by itself: then their pages must stay.
+    imports: bool,
+    /// Layers that the device may still be computing.
+    launched: Vec<Step>,
+    pub counts: DeviceCounts,
+}
+
+impl DeviceSide {
+    /// `counts` slots of each class where `uploads` leads to, over those of the host.
+    ///
+    /// # Errors
+    /// [`LoadError::Ggml`] when the device has no memory left.
+    pub fn new(
+        uploads: Uploads,
+        host: &ExpertSlots,
+        counts: &[u32],
+        policy: &dyn Fn(u32) -> Box<dyn EvictionPolicy + Send>,
+    ) -> Result<Self, LoadError> {
+        let layout = host.layout();
+        let frames = Frames::new(layout, &uploads);
+        let pools = counts.iter().enumerate();
+        let pools = pools
+            .map(|(class, slots)| make_device_pools(layout, class, *slots as usize, policy, &uploads))
+            .collect::<Result<_, _>>()?;
+        let (cells, slots) = (Source::of(host.cells.arena()), host.memory().map(Source::of));
+        let mut uploader = uploads.lock();
+        let imports = slots.as_ref().is_some_and(|slots| uploader.import(uploads.device, slots));
+        uploader.import(uploads.device, &cells);
+        drop(uploader);
+        let (launched, counts) = (Vec::new(), DeviceCounts::default());
+        Ok(Self { uploads, frames, pools, cells, slots, imports, launched, counts })
+    }
+
+    /// Whether the pages of the host's slots must stay.
+    pub fn imports(&self) -> bool {
+        self.imports
+    }
+
+    /// Looks up the experts of a step that computes with slots: those that are there need nothing of the
+    /// host.
+    pub(in crate::stream) fn place(
+        &mut self,
+        layer: &LayerLayout,
+        tokens: usize,
+        now: TokenClock,
+        grouped: &mut GroupedIds,
+    ) {
+        let Some(pool) = pool_of(&mut self.pools, layer) else { return };
+        if tokens > DECODE_TOKENS || grouped.wanted.len() > pool.slots() {
+            return;
+        }
+        let grants = pool.cache.acquire(&grouped.demands(layer.layer), now);
+        if grants.iter().any(|grant| !matches!(grant, Grant::Hit(_) | Grant::Load(_))) {
+            for grant in grants {
+                if let Grant::Load(slot) = grant {
+                    pool.cache.complete(slot, false);
+                }
+                grant.slot().into_iter().for_each(|slot| pool.cache.unpin(slot));
+            }
+            return;
+        }
+        for (want, grant) in grouped.wanted.iter_mut().zip(grants) {
+            let loading = matches!(grant, Grant::Load(_));
+            want.on_device = grant.slot().map(|slot| DeviceSlot { slot, loading });
+            match grant {
+                Grant::Load(slot) => pool.start(slot),
+                _ => {
+                    want.place = Place::OnDevice;
+                    self.counts.hits += 1;
+                }
+            }
+        }
+    }
+
+    /// Keeps account of the host's slots that uploads read.
+    pub fn lent(&self) -> Lent {
+        Lent::new(self.uploads.clone())
+    }
+
+    /// A layer has been launched; it keeps what it holds.
+    pub(in crate::stream) fn keep(&mut self, layer: &LayerLayout, mut step: Step) {
+        if let Some(pool) = pool_of(&mut self.pools, layer) {
+            let loading = |slot: &&mut DeviceSlot| slot.loading;
+            for place in step.wanted.iter_mut().filter_map(|want| want.on_device.as_mut()).filter(loading) {
+                pool.cache.complete(place.slot, pool.is_whole(place.slot, layer.parts.len()));
+                place.loading = false;
+            }
+        }
+        self.settle_uploads();
+        self.launched.push(step);
+    }
+
+    /// Slots that are given to others must not be waiting for an upload: none comes between two layers,
+    /// unless the layer's nodes came in several graphs or were given up.
+    fn settle_uploads(&mut self) {
+        let mut uploader = self.uploads.lock();
+        if uploader.is_unfenced() {
+            let begun = Instant::now();
+            uploader.wait();
+            self.counts.note_wait(begun.elapsed());
+        }
+    }
+
+    /// Gives back what a layer holds of the device.
+    pub(in crate::stream) fn unpin(&mut self, layer: &LayerLayout, step: &Step) {
+        self.settle_uploads();
+        let Some(pool) = pool_of(&mut self.pools, layer) else { return };
+        for DeviceSlot { slot, loading } in step.wanted.iter().filter_map(|want| want.on_device) {
+            if loading {
+                pool.cache.complete(slot, false);
+            }
+            pool.cache.unpin(slot);
+        }
+    }
+
+    /// Nothing is being computed any more: what layers before held is free.
+    pub(in crate::stream) fn settle(&mut self) -> Vec<Step> {
+        self.frames.settle();
+        std::mem::take(&mut self.launched)
+    }
+
+    /// Slots that are pinned.
+    pub fn pinned(&self) -> usize {
+        self.pools.iter().flatten().map(|pool| pool.cache.pinned()).sum()
+    }
+
+    /// Slots whose experts are on their way.
+    pub fn loading(&self) -> usize {
+        self.pools.iter().flatten().map(|pool| pool.cache.loading()).sum()
+    }
+}
+
+/// The pool of a layer; `None` where its class has none.
+pub(super) fn pool_of<'a>(
+    pools: &'a mut [Vec<DevicePool>],
+    layer: &LayerLayout,
+) -> Option<&'a mut DevicePool> {
+    let of_class = pools.get_mut(layer.class)?;
+    let count = of_class.len();
+    of_class.get_mut((layer.layer as usize).checked_rem(count)?)
+}
