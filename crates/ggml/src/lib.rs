@@ -54,8 +54,8 @@ pub use context::{Context, ContextOptions, KvType, Pooling};
 pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
 pub use exec::{
-    ChainRow, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, HostMemory, MatMul, MoeIds, RowGroup,
-    SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
+    ChainRow, DeviceEvent, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, HostMemory, MatMul,
+    MoeIds, RowGroup, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
 };
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use media::{

@@ -37,7 +37,7 @@ fn backends(names: &[String]) -> Finding {
         return Finding::new("backends", Verdict::Bad, "ggml has none: nothing can be computed")
             .fix("build Hypura anew: make clean, then make build");
     }
-    Finding::new("backends", Verdict::Good, format!("compiled in: {}", names.join(", ")))
+    Finding::new("backends", Verdict::Good, names.join(", "))
 }
 
 #[cfg(test)]

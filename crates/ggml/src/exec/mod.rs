@@ -20,6 +20,7 @@ mod bind;
 mod chain;
 mod convert;
 mod copies;
+mod event;
 mod graph;
 mod ids;
 mod memory;
@@ -35,6 +36,7 @@ mod whole;
 
 pub use attach::DeviceExecutor;
 pub use chain::{ChainRow, ExpertChain};
+pub use event::DeviceEvent;
 pub use graph::{Graph, MatMul, StreamedKind, StreamedOp, WeightId};
 pub use ids::MoeIds;
 pub use rows::RowGroup;

@@ -17,6 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 
+use super::event::DeviceEvent;
 use super::run::GraphRun;
 
 /// Host memory that can be kept alive while a device reads it.
@@ -28,8 +29,8 @@ pub trait HostMemory: Send + Sync {
 /// Uploads to one device.
 pub struct Uploader {
     backend: sys::ggml_backend_t,
-    /// Null where the device has no events.
-    event: sys::ggml_backend_event_t,
+    /// `None` where the device has no events.
+    event: Option<DeviceEvent>,
     /// What uploads read and write that may not be finished.
     kept: Vec<(Arc<dyn HostMemory>, Arc<DeviceBuffer>)>,
     /// Something was uploaded since the last fence.
@@ -39,7 +40,7 @@ pub struct Uploader {
     /// Host memory whose pages stay, with who keeps it alive.
     pinned: Vec<(Arc<dyn HostMemory>, PinnedMemory)>,
 }
-// SAFETY: a backend and an event have no thread affinity; `&mut self` keeps them to one thread at a time.
+// SAFETY: a backend has no thread affinity; `&mut self` keeps them to one thread at a time.
 unsafe impl Send for Uploader {}
 
 impl Uploader {
@@ -48,12 +49,9 @@ impl Uploader {
     /// # Errors
     /// [`LoadError::Device`] when the device makes no backend.
     pub fn new(device: Device) -> Result<Self, LoadError> {
-        // SAFETY: the device lives for the whole process; a null backend is checked, a null event is one that
-        // there is not.
-        let (backend, event) = unsafe {
-            let backend = sys::ggml_backend_dev_init(device.inner(), std::ptr::null());
-            (backend, sys::ggml_backend_event_new(device.inner()))
-        };
+        // SAFETY: the device lives for the whole process; a null backend is checked.
+        let backend = unsafe { sys::ggml_backend_dev_init(device.inner(), std::ptr::null()) };
+        let event = DeviceEvent::new(device);
         let (kept, imported, pinned) = (Vec::new(), Vec::new(), Vec::new());
         let uploader = Self { backend, event, kept, unfenced: false, imported, pinned };
         if backend.is_null() { Err(LoadError::Device(device.name())) } else { Ok(uploader) }
@@ -141,14 +139,18 @@ impl Uploader {
         if !std::mem::take(&mut self.unfenced) {
             return;
         }
-        if self.event.is_null() {
-            return self.wait();
+        match &mut self.event {
+            Some(event) => {
+                event.record(self.backend);
+                event.hold(run.inner());
+            }
+            None => self.wait(),
         }
-        // SAFETY: backends and event are alive and of one device.
-        unsafe {
-            sys::ggml_backend_event_record(self.event, self.backend);
-            sys::ggml_backend_event_wait(run.inner(), self.event);
-        }
+    }
+
+    /// What is uploaded from now on waits for an event, which the host does not.
+    pub fn hold(&mut self, event: &DeviceEvent) {
+        event.hold(self.backend);
     }
 
     /// Whether something was uploaded that no fence is behind yet: it may arrive before or after whatever is
@@ -173,12 +175,7 @@ impl Drop for Uploader {
             return;
         }
         self.wait();
-        // SAFETY: both were made by `new` (or the event is null) and are freed once; nothing is under way.
-        unsafe {
-            if !self.event.is_null() {
-                sys::ggml_backend_event_free(self.event);
-            }
-            sys::ggml_backend_free(self.backend);
-        }
+        // SAFETY: made by `new` and freed once; nothing is under way.
+        unsafe { sys::ggml_backend_free(self.backend) };
     }
 }

@@ -148,7 +148,6 @@ impl DeviceSide {
 
     /// Nothing is being computed any more: what layers before held is free.
     pub(in crate::stream) fn settle(&mut self) -> Vec<Step> {
-        self.frames.settle();
         std::mem::take(&mut self.launched)
     }
 

@@ -172,7 +172,7 @@ impl DeviceWork<'_> {
             run.run_elsewhere(op, region.into())
         });
         self.device.counts.launch += begun.elapsed();
-        self.device.frames.launch();
+        self.device.frames.launch(run);
         outcome
     }
 

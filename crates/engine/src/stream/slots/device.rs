@@ -10,7 +10,9 @@
 
 use hypura_core::cache::{EvictionPolicy, ExpertCache, SlotId};
 use hypura_core::plan::{ExpertLayout, PartLayout};
-use hypura_ggml::{Device, DeviceBuffer, ExecError, GraphRun, HostMemory, SlotBinding, Uploader};
+use hypura_ggml::{
+    Device, DeviceBuffer, DeviceEvent, ExecError, GraphRun, HostMemory, SlotBinding, Uploader,
+};
 use hypura_storage::Arena;
 use std::collections::HashSet;
 use std::sync::atomic::AtomicU8;
@@ -202,41 +204,46 @@ pub(crate) fn make_device_pools(
 pub(crate) struct Frames {
     uploads: Uploads,
     bytes: usize,
-    frames: [Option<Arc<DeviceBuffer>>; 2],
+    frames: [Option<Frame>; 2],
     next: usize,
-    /// Of the last frames that were launched, how many the device may not be done with.
-    launched: usize,
+}
+
+struct Frame {
+    buffer: Arc<DeviceBuffer>,
+    /// Behind what computes with it; `None` where the device has no events.
+    computed: Option<DeviceEvent>,
 }
 
 impl Frames {
     /// Room for the largest stack of a model. Memory is taken when it is first wanted.
     pub fn new(layout: &ExpertLayout, uploads: &Uploads) -> Self {
         let bytes = layout.largest_stack_bytes().next_multiple_of(ALIGNMENT);
-        Self { uploads: uploads.clone(), bytes, frames: [None, None], next: 0, launched: 0 }
+        Self { uploads: uploads.clone(), bytes, frames: [None, None], next: 0 }
     }
 
-    /// A frame that nothing computes with.
+    /// A frame; what is uploaded from now on waits until nothing computes with it.
     pub fn begin(&mut self, run: &mut GraphRun<'_>) -> Result<Arc<DeviceBuffer>, ExecError> {
-        if self.launched == self.frames.len() {
-            run.synchronize();
-            self.launched = 0;
-        }
         let frame = &mut self.frames[self.next];
-        if let Some(frame) = frame {
-            return Ok(Arc::clone(frame));
+        let Frame { buffer, computed } = match frame {
+            Some(frame) => frame,
+            None => {
+                let buffer = self.uploads.buffer(self.bytes).map_err(ExecError::engine)?;
+                frame.insert(Frame { buffer, computed: DeviceEvent::new(self.uploads.device) })
+            }
+        };
+        match computed {
+            Some(computed) => self.uploads.lock().hold(computed),
+            None => run.synchronize(),
         }
-        let made = self.uploads.buffer(self.bytes).map_err(ExecError::engine)?;
-        Ok(Arc::clone(frame.insert(made)))
+        Ok(Arc::clone(buffer))
     }
 
     /// The frame of the last [`Self::begin`] is being computed with.
-    pub fn launch(&mut self) {
+    pub fn launch(&mut self, run: &mut GraphRun<'_>) {
+        let frame = self.frames[self.next].as_mut();
+        if let Some(computed) = frame.and_then(|frame| frame.computed.as_mut()) {
+            run.record(computed);
+        }
         self.next = (self.next + 1) % self.frames.len();
-        self.launched += 1;
-    }
-
-    /// The device is done with everything.
-    pub fn settle(&mut self) {
-        self.launched = 0;
     }
 }
