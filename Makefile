@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build backend man test test-own test-gpu test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -29,6 +29,7 @@ help:
 	@echo 'make man      manual pages and shell completions, in $(TARGET_DIR)/man and $(TARGET_DIR)/completions'
 	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
 	@echo 'make test-gpu  the tests of GPUs, with GPU=vulkan on a software driver where there is none; part of `make test` there'
+	@echo 'make test-backend  the same with the Vulkan backend as a library: no second build of llama.cpp'
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
 	@echo 'make fuzz     every fuzz target for a minute (Linux)'
@@ -70,9 +71,16 @@ test-gpu: bootstrap
 	$(GPU_TEST) --skip alone_
 	$(GPU_TEST) alone_
 
+# The GPU suite with the Vulkan backend as a library, so that llama.cpp is not built a second time for it.
+test-backend: bootstrap
+	@./scripts/bootstrap.sh --vulkan
+	./scripts/backend.sh vulkan '$(TARGET_DIR)/lib/hypura'
+	HYPURA_BACKENDS="$$(cd '$(TARGET_DIR)/lib/hypura' && pwd)" $(GPU_TEST) --skip alone_
+	HYPURA_BACKENDS="$$(cd '$(TARGET_DIR)/lib/hypura' && pwd)" $(GPU_TEST) alone_
+
 # On the first device of Vulkan's list: ggml leaves software drivers out unless they are named. The second run is of
 # what needs a process in which nothing was decorated.
-GPU_TEST = GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} timeout 900 \
+GPU_TEST = GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} timeout 1200 \
 	$(CARGO) test --release $(FEATURES) -p hypura-engine --test gpu $(CARGO_FLAGS) -- --ignored --test-threads 1
 
 test-scripts:

@@ -45,7 +45,7 @@ case $backend in
 esac
 build=${CARGO_TARGET_DIR:-target}/backend-$backend
 cmake -S "$here/backend" -B "$build" -DCMAKE_BUILD_TYPE=Release -DLLAMA_SOURCE="$LLAMA_SOURCE" "$switch" "$@"
-cmake --build "$build" --target "ggml-$backend" --parallel
+cmake --build "$build" --target "ggml-$backend" --parallel "$(getconf _NPROCESSORS_ONLN)"
 mkdir -p "$folder"
 # Not onto itself: a program may be using it.
 library=$(find "$build" -name "libggml-$backend.so" | head -n 1)

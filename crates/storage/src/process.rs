@@ -16,6 +16,15 @@ pub fn peak_rss_bytes() -> io::Result<u64> {
     platform::peak_rss_bytes()
 }
 
+/// Bytes of memory that are this process's own, not a file's: code and mapped files are left out (`RssAnon`
+/// and `RssShmem` of `/proc/self/status`; macOS does not say).
+///
+/// # Errors
+/// Where the system does not say.
+pub fn own_memory_bytes() -> io::Result<u64> {
+    platform::own_memory_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,6 +36,8 @@ mod tests {
         let arena = Arena::new(GROWTH, HugePages::No).unwrap();
         arena.fill(0..GROWTH, 1);
         assert!(peak_rss_bytes().unwrap() >= GROWTH as u64);
+        #[cfg(target_os = "linux")]
+        assert!(own_memory_bytes().unwrap() >= GROWTH as u64);
     }
 
     #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::devices::DeviceSettings;
 use super::offload::{place, streamed_experts};
-use crate::device::Gpu;
+use crate::device::{Gpu, driver_bytes};
 use crate::error::LoadError;
 use crate::source::ModelSource;
 
@@ -50,11 +50,10 @@ impl<'a> NeedsMeter<'a> {
         let options = context_options(context, self.threads, self.source, self.gpu);
         let used = Context::new(&self.built.1, &options, Vec::new(), Arc::default())?.memory_use();
         let process = plan::process_bytes(&self.source.shape, u64::from(context.ubatch_tokens));
-        let mut needs = context_ledger(&used, homes, Basis::Measured).with_host(
-            Purpose::Process,
-            process,
-            Basis::Estimated,
-        );
+        let driver = self.gpu.map_or(0, |_| driver_bytes(process));
+        let process = process.saturating_add(driver);
+        let measured = context_ledger(&used, homes, Basis::Measured);
+        let mut needs = measured.with_host(Purpose::Process, process, Basis::Estimated);
         // A copy of the embedding table, where it is the projection to the vocabulary too, and what alignment
         // takes.
         let copies = used.device.model_bytes.saturating_sub(homes.device_bytes(&self.source.shape));

@@ -66,6 +66,17 @@ impl GraphRun<'_> {
         outcome
     }
 
+    /// Sends the ids of a layer ahead of [`Self::run_layer`], so that they do not queue behind uploads that it
+    /// will wait for.
+    ///
+    /// # Errors
+    /// As [`Self::run_bound`].
+    pub fn send_slots(&mut self, op: StreamedOp, slots: &[i32]) -> Result<(), ExecError> {
+        self.graph().ids_shape(op)?;
+        // SAFETY: the node is alive and has ids (`ids_shape`), which are alive too.
+        unsafe { remapped_ids(self, (*self.graph().node(op.node)).src[2], slots) }.map(drop)
+    }
+
     /// Runs a node with its whole weight in other memory: a dense matrix, or the whole stack of a
     /// `MUL_MAT_ID`, whose ids stay as they are.
     ///

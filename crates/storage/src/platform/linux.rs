@@ -131,6 +131,14 @@ pub(crate) fn peak_rss_bytes() -> io::Result<u64> {
     field(&text, "VmHWM:").map(|kb| kb * 1024).ok_or_else(|| missing("/proc/self/status", "VmHWM"))
 }
 
+/// Pages that belong to this process and have no file behind them.
+pub(crate) fn own_memory_bytes() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/self/status")?;
+    let bytes = |name| field(&text, name).map(|kb| kb * 1024);
+    let anonymous = bytes("RssAnon:").ok_or_else(|| missing("/proc/self/status", "RssAnon"))?;
+    Ok(anonymous + bytes("RssShmem:").unwrap_or(0))
+}
+
 /// The first number after `name` at the start of a line.
 pub(crate) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()

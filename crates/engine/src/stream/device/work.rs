@@ -76,8 +76,11 @@ impl DeviceWork<'_> {
         for (_, part) in ops {
             self.wait_for_part(step, *part)?;
         }
-        self.device.uploads.lock().fence(run);
         let begun = Instant::now();
+        if let Some((op, _)) = ops.first() {
+            run.send_slots(*op, slots)?;
+        }
+        self.device.uploads.lock().fence(run);
         let layer = &self.slots.layout.layers[step.layer];
         let pool = pool_of(&mut self.device.pools, layer).ok_or_else(no_slots)?;
         let binding = |(op, part): &PartOp| Some((*op, pool.binding(*part, &layer.parts[*part])?));
