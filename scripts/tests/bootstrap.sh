@@ -62,7 +62,8 @@ run() {
     shift
     status=0
     # shellcheck disable=SC2086 # $with is a list of assignments
-    "$env_path" -i PATH="$work/bin" HOME="$work/home" BOOTSTRAP_ROOT="$work/root" $with \
+    # Not the target folder of this checkout, where headers may have been fetched to.
+    "$env_path" -i PATH="$work/bin" HOME="$work/home" BOOTSTRAP_ROOT="$work/root" CARGO_TARGET_DIR="$work/target" $with \
         "$shell" "$here/$script" "$@" >"$work/out" 2>"$work/err" || status=$?
 }
 

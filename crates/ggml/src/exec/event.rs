@@ -3,6 +3,8 @@
 use crate::device::Device;
 use crate::sys;
 
+use super::run::GraphRun;
+
 /// One such point at a time; recording it again moves it.
 pub struct DeviceEvent {
     raw: sys::ggml_backend_event_t,
@@ -18,6 +20,11 @@ impl DeviceEvent {
         // SAFETY: the device lives for the whole process; a null event is one that there is not.
         let raw = unsafe { sys::ggml_backend_event_new(device.inner()) };
         (!raw.is_null()).then_some(Self { raw, recorded: false })
+    }
+
+    /// Puts it behind everything that was run.
+    pub fn record_behind(&mut self, run: &GraphRun<'_>) {
+        self.record(run.inner());
     }
 
     /// Behind everything that was handed to `backend`, which is alive and of the device.

@@ -7,7 +7,6 @@ use std::ffi::c_int;
 use std::ops::Range;
 
 use super::between::BetweenNodes;
-use super::event::DeviceEvent;
 use super::graph::Graph;
 use super::operand::to_int;
 use super::scratch::Scratch;
@@ -108,11 +107,6 @@ impl<'a> GraphRun<'a> {
         // SAFETY: the backend is alive (`new`).
         unsafe { sys::ggml_backend_synchronize(self.inner) };
         self.scratch.settle();
-    }
-
-    /// Records an event behind everything that was run.
-    pub fn record(&mut self, event: &mut DeviceEvent) {
-        event.record(self.inner);
     }
 
     /// The operands of a call are put back: the host is done with its stand-ins.

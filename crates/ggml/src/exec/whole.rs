@@ -66,8 +66,8 @@ impl GraphRun<'_> {
         outcome
     }
 
-    /// Sends the ids of a layer ahead of [`Self::run_layer`], so that they do not queue behind uploads that it
-    /// will wait for.
+    /// Sends the ids of a layer ahead of [`Self::run_layer`], so that they do not queue behind uploads that
+    /// it will wait for.
     ///
     /// # Errors
     /// As [`Self::run_bound`].

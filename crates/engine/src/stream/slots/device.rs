@@ -242,7 +242,7 @@ impl Frames {
     pub fn launch(&mut self, run: &mut GraphRun<'_>) {
         let frame = self.frames[self.next].as_mut();
         if let Some(computed) = frame.and_then(|frame| frame.computed.as_mut()) {
-            run.record(computed);
+            computed.record_behind(run);
         }
         self.next = (self.next + 1) % self.frames.len();
     }
