@@ -55,6 +55,9 @@ pub struct Profile {
     pub memory: Memory,
     /// Devices as ggml reports them.
     pub devices: Vec<Device>,
+    /// The GPU that computes, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<GpuRates>,
     /// The disk under the directory that was asked for.
     pub storage: Option<Storage>,
 }
@@ -97,6 +100,21 @@ pub struct AttentionRate {
     pub decode_flops_per_s: Option<f64>,
     /// Many tokens.
     pub prefill_flops_per_s: Option<f64>,
+}
+
+/// How fast a GPU computes, and gets weights from the host's memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GpuRates {
+    /// ggml's name of it.
+    pub device: String,
+    /// Rates of matrix multiplication, as those of the processor.
+    pub matmul: Vec<MatmulRate>,
+    /// Rates of attention.
+    pub attention: AttentionRate,
+    /// One small node, and a call with the wait for it.
+    pub overhead: Overhead,
+    /// Bytes per second of uploads from memory that it can copy from without a detour.
+    pub upload_bytes_per_s: Option<f64>,
 }
 
 /// What a graph costs besides its arithmetic, in seconds.

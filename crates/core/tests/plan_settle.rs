@@ -6,9 +6,11 @@ mod plan_common;
 use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{
-    Basis, ContextShape, Entry, ExpertLayout, Homes, KvType, Ledger, MediaNeeds, Plan, PlanError,
-    PlanRequest, PoolId, Pools, Purpose, Residency, SettleError, Settled, estimate_needs, settle,
+    Basis, ContextShape, CostInput, Entry, ExpertHome, ExpertLayout, Homes, KvType, Ledger, MediaNeeds, Plan,
+    PlanError, PlanRequest, PoolId, Pools, Purpose, Residency, SettleError, Settled, Workload,
+    estimate_needs, predict, settle,
 };
+use hypura_core::profile::{GpuRates, Overhead, Profile};
 use hypura_core::synth::Shape;
 use plan_common::{cases, model, model_of_layers};
 use proptest::prelude::*;
@@ -252,4 +254,43 @@ fn a_device_gets_the_whole_model_or_dense_weights_and_experts_stay_where_they_st
     let part = plan(1 << 30, Residency::Auto);
     assert!((1..shape.layers as usize).contains(&on_devices(&part)), "{}", on_devices(&part));
     assert_eq!(on_devices(&plan(1 << 20, Residency::Auto)), 0, "not even the compute buffers fit");
+}
+
+/// A GPU two hundred times as fast as the processor, behind a link of 20 GB/s.
+fn fixed_gpu() -> GpuRates {
+    GpuRates {
+        device: "CUDA0".to_owned(),
+        matmul: plan_common::matmul(2e12, 1e14),
+        overhead: Overhead { node_s: Some(2e-6), call_s: Some(2e-5), wake_s: None },
+        upload_bytes_per_s: Some(2e10),
+        ..GpuRates::default()
+    }
+}
+
+#[test]
+fn a_plan_with_a_gpu_predicts_at_its_rates_or_says_that_nobody_measured_them() {
+    let shape = model(Shape::Qwen3_30bA3b);
+    let layout = ExpertLayout::new(&shape);
+    let context = of_tokens(4096);
+    let speed = |device: u64, experts: ExpertHome, gpu: Option<GpuRates>| {
+        let pools = Pools::host(24 << 30).with_device(device);
+        let asked = PlanRequest { pools: pools.clone(), experts, ..request(context) };
+        let settled = settle(&shape, &layout, &asked, |context, homes| {
+            Ok::<_, ()>(needs_by_home(&shape, context, homes, &pools))
+        });
+        let plan = settled.unwrap().plan;
+        let profile = Profile { gpu, ..plan_common::fixed_machine(2e9) };
+        let (layout, workload) = (&layout, Workload::default());
+        let told = predict(&CostInput { shape: &shape, layout, plan: &plan, profile: &profile, workload });
+        told.decode.map(|decode| decode.tokens_per_s.mid).ok_or(told.missing)
+    };
+    let unknown = speed(40 << 30, ExpertHome::Auto, None).unwrap_err();
+    assert_eq!(unknown, ["the speed of the GPU"]);
+    let host = speed(0, ExpertHome::Auto, None).unwrap();
+    let hybrid = speed(4 << 30, ExpertHome::Host, Some(fixed_gpu())).unwrap();
+    let slots = |vram: u64| speed(vram << 30, ExpertHome::Device, Some(fixed_gpu())).unwrap();
+    let (few, many) = (slots(4), slots(9));
+    let whole = speed(40 << 30, ExpertHome::Auto, Some(fixed_gpu())).unwrap();
+    let rising = [host, hybrid, few, many, whole];
+    assert!(rising.is_sorted_by(|slower, faster| slower < faster), "{rising:?}");
 }

@@ -96,7 +96,7 @@ pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
         info: info.clone(),
         budget_bytes: budget_bytes(info, options.vram_bytes),
         // Mesa 22.3's software driver crashes in it once a prompt was longer than a few tokens.
-        flash_attention: !info.description.contains("llvmpipe"),
+        flash_attention: !is_software(info),
     }))
 }
 
@@ -122,7 +122,18 @@ fn budget_bytes(gpu: &DeviceInfo, vram_bytes: Option<u64>) -> u64 {
     vram_bytes.unwrap_or_else(|| free - headroom.min(free / 2))
 }
 
+/// Whether it is Mesa's software driver.
+fn is_software(gpu: &DeviceInfo) -> bool {
+    gpu.description.contains("llvmpipe")
+}
+
 impl Gpu {
+    /// Whether it is a driver without a chip.
+    #[must_use]
+    pub fn is_software(&self) -> bool {
+        is_software(&self.info)
+    }
+
     /// What the user may want to know of a plan with layers here.
     #[must_use]
     pub fn layers_note(&self, plan: &Plan) -> Option<String> {

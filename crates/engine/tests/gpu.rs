@@ -17,6 +17,7 @@ use hypura_engine::baseline::{Baseline, Experts, Weights};
 use hypura_engine::device::{DeviceChoice, DeviceOptions};
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{Kernels, LoadSettings, prepare};
+use hypura_engine::profile::gpu_rates;
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::source::ModelSource;
 use std::path::Path;
@@ -249,4 +250,24 @@ fn alone_gpu_with_all_of_a_model_says_what_llama_cpp_alone_says_there() {
         assert_eq!(planned.plan.homes.device_layers(), Homes::most_layers(&planned.source.shape));
         assert_eq!(ours.generate(&prompt, &options, &mut |_| Ok(())).unwrap().tokens, expected, "{path:?}");
     }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_rates_are_measured_once_and_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let rates = gpu_rates(Some(folder.path()), &gpu());
+    if hypura_engine::device::choose(&gpu()).unwrap().unwrap().is_software() {
+        assert_eq!(rates, None);
+        return;
+    }
+    let rates = rates.unwrap();
+    let q4 = rates.matmul.iter().find(|rate| rate.quant == "q4_K").unwrap();
+    for rate in [q4.decode_bytes_per_s, q4.expert_bytes_per_s, q4.prefill_flops_per_s] {
+        assert!(rate.unwrap() > 0.0, "{q4:?}");
+    }
+    assert!(rates.overhead.call_s.unwrap() > 0.0 && rates.upload_bytes_per_s.unwrap() > 0.0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    // Measured again, times would differ.
+    assert_eq!(gpu_rates(Some(folder.path()), &gpu()).unwrap(), rates);
 }

@@ -1,11 +1,12 @@
-//! Times small graphs on the CPU backend: how fast weights of a type are multiplied, and what a node and a
-//! call cost.
+//! Times small graphs on the CPU backend or a GPU's: how fast weights of a type are multiplied, and what a
+//! node and a call cost.
 //!
 //! The graphs are those that decoding is made of (`MUL_MAT`, `MUL_MAT_ID`), over weights that the caller
 //! wants large enough not to fit the caches. The content of the weights does not matter to the speed of the
 //! kernels; it is zero, so that nothing becomes infinite.
 
 use crate::buffer::resident::ask_for_huge_pages;
+use crate::device::Device;
 use crate::error::LoadError;
 use crate::exec::STATUS_OK;
 use crate::threads::ThreadPool;
@@ -60,7 +61,9 @@ pub struct MeasureOptions {
     pub rows: u32,
     /// Matrices, or stacks of experts.
     pub matrices: u32,
-    /// Threads that compute.
+    /// Who computes; `None`: the CPU.
+    pub device: Option<Device>,
+    /// Threads that compute, on the CPU.
     pub threads: u32,
     /// Repeats until this time is over, at least once after one warm-up.
     pub duration: Duration,
@@ -114,21 +117,22 @@ impl Drop for Bench {
 pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
     system::init();
     check(options)?;
-    let mut bench = Bench::new(options.matrices, options.threads)?;
-    // SAFETY: `Bench::new` sized the context for this number of matrices, and the options were checked.
+    let mut bench = Bench::new(options)?;
+    // SAFETY: `Bench::new` sized the context for these options, which were checked.
     unsafe { bench.build(options) }?;
     let (bytes, flops) = work(options);
     let (usual_s, runs) = bench.time(options.duration)?;
     Ok(Measured { bytes, flops, usual_s, runs })
 }
 
-/// Seconds that a small node adds to a graph, and seconds of a call that computes one such node.
+/// Seconds that a small node adds to a graph, and seconds of a call that computes one such node and is waited
+/// for.
 ///
 /// # Errors
 /// As [`measure`].
-pub fn overhead(threads: u32, duration: Duration) -> Result<(f64, f64), LoadError> {
+pub fn overhead(device: Option<Device>, threads: u32, duration: Duration) -> Result<(f64, f64), LoadError> {
     const NODES: u32 = 64;
-    let of = |matrices| measure(&small(matrices, threads, duration / 2));
+    let of = |matrices| measure(&MeasureOptions { device, ..small(matrices, threads, duration / 2) });
     let (one, many) = (of(1)?, of(NODES)?);
     let node_s = ((many.usual_s - one.usual_s) / f64::from(NODES - 1)).max(0.0);
     Ok((node_s, one.usual_s))
@@ -145,8 +149,8 @@ pub fn wake(threads: u32) -> Result<f64, LoadError> {
     system::init();
     let options = small(1, threads, Duration::ZERO);
     check(&options)?;
-    let mut bench = Bench::new(options.matrices, options.threads)?;
-    // SAFETY: `Bench::new` sized the context for this number of matrices, and the options were checked.
+    let mut bench = Bench::new(&options)?;
+    // SAFETY: `Bench::new` sized the context for these options, which were checked.
     unsafe { bench.build(&options) }?;
     let (awake_s, _) = bench.time(Duration::from_millis(5))?;
     let mut asleep_s = Vec::with_capacity(REPEATS);
@@ -162,7 +166,8 @@ pub fn wake(threads: u32) -> Result<f64, LoadError> {
 
 /// A graph of the small nodes that a model has between its matrices.
 fn small(matrices: u32, threads: u32, duration: Duration) -> MeasureOptions {
-    MeasureOptions { ty: 0, kernel: Kernel::Between, columns: 2048, rows: 1, matrices, threads, duration }
+    let kernel = Kernel::Between;
+    MeasureOptions { ty: 0, kernel, columns: 2048, rows: 1, matrices, device: None, threads, duration }
 }
 
 fn refuse(reason: &str) -> LoadError {
@@ -208,8 +213,9 @@ fn work(options: &MeasureOptions) -> (u64, u64) {
 }
 
 impl Bench {
-    fn new(matrices: u32, threads: u32) -> Result<Self, LoadError> {
-        let threads = ThreadPool::new(threads, false)?;
+    fn new(options: &MeasureOptions) -> Result<Self, LoadError> {
+        let MeasureOptions { matrices, device, .. } = *options;
+        let threads = ThreadPool::new(if device.is_some() { 1 } else { options.threads }, false)?;
         // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph
         // has room for as many leafs as nodes.
         let tensors = 5 * matrices as usize + 8;
@@ -231,15 +237,18 @@ impl Bench {
             if context.is_null() {
                 return Err(refuse("no memory"));
             }
-            let cpu = sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
-            if cpu.is_null() {
+            let cpu = || sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU);
+            let unit = device.map_or_else(cpu, Device::inner);
+            if unit.is_null() {
                 return Err(LoadError::NoCpu);
             }
-            bench.backend = sys::ggml_backend_dev_init(cpu, std::ptr::null());
+            bench.backend = sys::ggml_backend_dev_init(unit, std::ptr::null());
             if bench.backend.is_null() {
-                return Err(LoadError::NoCpu);
+                return Err(device.map_or(LoadError::NoCpu, |device| LoadError::Device(device.name())));
             }
-            bench.threads.attach(bench.backend);
+            if device.is_none() {
+                bench.threads.attach(bench.backend);
+            }
             bench.graph = sys::ggml_new_graph_custom(context, nodes, false);
             Ok(bench)
         }
@@ -296,14 +305,22 @@ impl Bench {
                         sys::ggml_flash_attn_ext(self.context, queries, keys, values, mask, 1.0, 0.0, 0.0)
                     }
                 };
+                if options
+                    .device
+                    .is_some_and(|device| !sys::ggml_backend_dev_supports_op(device.inner(), node))
+                {
+                    return Err(refuse("the device has no such kernel"));
+                }
                 sys::ggml_build_forward_expand(self.graph, node);
             }
             self.buffer = sys::ggml_backend_alloc_ctx_tensors(self.context, self.backend);
             if self.buffer.is_null() {
                 return Err(refuse("no memory for the weights"));
             }
-            let base = sys::ggml_backend_buffer_get_base(self.buffer);
-            ask_for_huge_pages(base, sys::ggml_backend_buffer_get_size(self.buffer));
+            if options.device.is_none() {
+                let base = sys::ggml_backend_buffer_get_base(self.buffer);
+                ask_for_huge_pages(base, sys::ggml_backend_buffer_get_size(self.buffer));
+            }
             sys::ggml_backend_buffer_clear(self.buffer, 0);
         }
         if let Kernel::MulMatId { experts, used, tokens } = options.kernel {
@@ -352,7 +369,8 @@ mod tests {
 
     fn options(ty: TypeId, kernel: Kernel) -> MeasureOptions {
         let (columns, rows, matrices) = (512, 64, 40);
-        MeasureOptions { ty, kernel, columns, rows, matrices, threads: 2, duration: Duration::ZERO }
+        let duration = Duration::ZERO;
+        MeasureOptions { ty, kernel, columns, rows, matrices, device: None, threads: 2, duration }
     }
 
     #[test]
@@ -394,7 +412,7 @@ mod tests {
 
     #[test]
     fn overhead_is_a_time() {
-        let (node_s, call_s) = overhead(2, Duration::from_millis(2)).unwrap();
+        let (node_s, call_s) = overhead(None, 2, Duration::from_millis(2)).unwrap();
         assert!(node_s >= 0.0 && call_s > 0.0);
         assert!(wake(2).unwrap() >= 0.0);
     }

@@ -110,7 +110,9 @@ impl ExpertPlan {
         self.class_slots_in(PoolId::HOST, class)
     }
 
-    fn class_slots_in(&self, pool: PoolId, class: usize) -> u32 {
+    /// Slots of a class in the memory of a pool.
+    #[must_use]
+    pub fn class_slots_in(&self, pool: PoolId, class: usize) -> u32 {
         let of_class = self.slots.iter().filter(|group| group.class == class && group.pool == pool);
         of_class.fold(0, |sum, group| sum.saturating_add(group.slots))
     }

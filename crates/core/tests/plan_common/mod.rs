@@ -46,7 +46,7 @@ fn of_options(options: &SynthOptions) -> ModelShape {
 
 const TYPES: [&str; 9] = ["f32", "f16", "q8_0", "q4_K", "q5_K", "q6_K", "mxfp4", "q2_K", "q3_K"];
 
-fn matmul(decode: f64, flops: f64) -> Vec<MatmulRate> {
+pub fn matmul(decode: f64, flops: f64) -> Vec<MatmulRate> {
     let rate = |quant: &&str| MatmulRate {
         quant: (*quant).to_owned(),
         decode_bytes_per_s: Some(decode),

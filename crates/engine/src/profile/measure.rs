@@ -2,6 +2,7 @@
 
 use hypura_core::gguf::GgmlType;
 use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Profile};
+use hypura_ggml::Device;
 use hypura_ggml::measure::{Kernel, MeasureOptions, measure as measure_kernel, overhead, wake};
 use hypura_storage::{Arena, HugePages};
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use super::store::Need;
 use super::{budget, disk};
 
 /// The quantisations that GGUFs are made of, most used first.
-const QUANTS: [GgmlType; 10] = [
+pub(super) const QUANTS: [GgmlType; 10] = [
     GgmlType::Q4_K,
     GgmlType::Q6_K,
     GgmlType::Q5_K,
@@ -50,7 +51,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
     let touch = touch_bandwidth(options, memory.available_bytes);
     memory.touch_bytes_per_s = touch.map(|(rate, _)| rate);
     memory.touch_ready_bytes = touch.map(|(_, ready)| ready);
-    let attention = attention_rate(options);
+    let attention = attention_rate(options, None);
     let overhead = least_overhead(options, start);
     progress(1.0, "done");
     let need = Need { target: &options.target, threads: options.threads, disk: options.disk };
@@ -69,6 +70,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         },
         memory,
         devices: facts::devices(),
+        gpu: None,
         storage,
     }
 }
@@ -89,7 +91,7 @@ fn matmul_rates(
         }
         let done = (round * QUANTS.len() + index) as f64 / (ROUNDS * QUANTS.len()) as f64;
         progress(DISK_PART + (CPU_PART - DISK_PART) * done, &format!("processor, {quant}"));
-        let rate = matmul_rate(options, quant);
+        let rate = matmul_rate(options, None, quant);
         longest = longest.max(start.elapsed().saturating_sub(began));
         match rates.get_mut(index) {
             Some(before) => keep_better(before, &rate),
@@ -108,16 +110,18 @@ fn least_overhead(options: &ProfileOptions, start: Instant) -> Option<(f64, f64)
         if round > 0 && !budget::may_repeat(start.elapsed(), options.cell) {
             break;
         }
-        let found = overhead(options.threads, options.cell / 2).ok();
+        let found = overhead(None, options.threads, options.cell / 2).ok();
         least = least.into_iter().chain(found).min_by(|a, b| a.1.total_cmp(&b.1));
     }
     least
 }
 
-fn matmul_rate(options: &ProfileOptions, quant: GgmlType) -> MatmulRate {
+/// Rates of a type, on the CPU or a device.
+pub(super) fn matmul_rate(options: &ProfileOptions, device: Option<Device>, quant: GgmlType) -> MatmulRate {
     let row_bytes = quant.row_bytes(u64::from(COLUMNS)).unwrap_or(1);
-    // Matrices of 4 MiB; as many as make up the weights.
-    let rows = (options.weight_bytes.min(4 << 20) / row_bytes).max(16);
+    // Matrices of 4 MiB; as many as make up the weights. A GPU would measure how it starts kernels.
+    let matrix_bytes = if device.is_some() { 32 << 20 } else { 4 << 20 };
+    let rows = (options.weight_bytes.min(matrix_bytes) / row_bytes).max(16);
     let matrices = options.weight_bytes.div_ceil(rows * row_bytes).max(1);
     let base = MeasureOptions {
         ty: quant.id(),
@@ -125,6 +129,7 @@ fn matmul_rate(options: &ProfileOptions, quant: GgmlType) -> MatmulRate {
         columns: COLUMNS,
         rows: u32::try_from(rows).unwrap_or(u32::MAX),
         matrices: u32::try_from(matrices).unwrap_or(u32::MAX),
+        device,
         threads: options.threads,
         duration: options.cell / ROUNDS as u32,
     };
@@ -152,15 +157,15 @@ fn matmul_rate(options: &ProfileOptions, quant: GgmlType) -> MatmulRate {
 }
 
 /// Attention as most models have it today: 32 heads of 128 on 8 of keys and values.
-fn attention_rate(options: &ProfileOptions) -> AttentionRate {
+pub(super) fn attention_rate(options: &ProfileOptions, device: Option<Device>) -> AttentionRate {
     /// Tokens before: as many as make an answer's attention noticeable.
     const PAST: u32 = 1024;
     let flops = |tokens, layers| {
         let kernel = Kernel::Attention { heads: 32, kv_heads: 8, tokens };
         let duration = options.cell;
         let (ty, threads) = (GgmlType::F16.id(), options.threads);
-        let options =
-            MeasureOptions { ty, kernel, columns: 128, rows: PAST, matrices: layers, threads, duration };
+        let (columns, rows, matrices) = (128, PAST, layers);
+        let options = MeasureOptions { ty, kernel, columns, rows, matrices, device, threads, duration };
         measure_kernel(&options).ok().map(|run| run.flops as f64 / run.usual_s)
     };
     // The keys and values of several layers, so that they come from memory.

@@ -229,7 +229,7 @@ fn now_s() -> u64 {
 }
 
 /// Writes beside and renames, so that another process never reads half a file.
-fn write(path: &Path, profile: &Profile) -> io::Result<()> {
+pub(super) fn write(path: &Path, profile: &impl serde::Serialize) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use super::failure::{UsageError, complain};
 use super::flags::{Env, MemorySize, ModelFlags, parse_bytes};
 use super::interrupt::Interrupt;
-use super::profile::{disk_target, remembered};
+use super::profile::{disk_target, remembered_with_gpu};
 use crate::bench::{
     Arm, Job, Launcher, Look, Predictor, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
 };
@@ -259,7 +259,7 @@ impl Args {
         let Ok(bytes) = bytes else { return Ok(None) };
         let target = disk_target(Some(&path), bytes);
         let need = Need { target: &target, threads: asked.tuning.threads, disk: true };
-        let remembered = remembered(&need, Wanted::Sound)?;
+        let remembered = remembered_with_gpu(&need, Wanted::Sound, &asked.model.device)?;
         let mut asked = asked.clone();
         if let (None, Some(cap)) = (self.model.memory, self.memcap) {
             asked.model.budget_bytes = machine::default_budget_bytes(cap).min(asked.model.budget_bytes);

@@ -2,10 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use hypura_core::plan::human_bytes;
-use hypura_core::profile::{Pattern, Profile, Storage};
+use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Pattern, Profile, Storage};
+use hypura_engine::device::{DeviceChoice, DeviceOptions};
 use hypura_engine::load::default_threads;
 use hypura_engine::profile::{
-    DISTURBED_SHARE, MOST, Need, Origin, ProfileOptions, Remembered, Wanted, cache_folder, measure, recall,
+    DISTURBED_SHARE, MOST, Need, Origin, ProfileOptions, Remembered, Wanted, cache_folder, gpu_rates,
+    measure, recall,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
@@ -40,7 +42,9 @@ pub struct Args {
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let threads = args.threads.unwrap_or_else(default_threads);
     let wanted = if args.refresh { Wanted::New } else { Wanted::Sound };
-    let remembered = remembered(&Need { target: &args.dir, threads, disk: true }, wanted)?;
+    let device = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
+    let need = Need { target: &args.dir, threads, disk: true };
+    let remembered = remembered_with_gpu(&need, wanted, &device)?;
     let text = if args.json {
         serde_json::to_string_pretty(&remembered.profile)? + "\n"
     } else {
@@ -82,6 +86,20 @@ pub(super) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Reme
              too low: hypura profile --refresh when they are done"
         );
     }
+    Ok(remembered)
+}
+
+/// The same, with the rates of the GPU that would compute, where one would.
+///
+/// # Errors
+/// As [`remembered`].
+pub(super) fn remembered_with_gpu(
+    need: &Need<'_>,
+    wanted: Wanted,
+    device: &DeviceOptions,
+) -> anyhow::Result<Remembered> {
+    let mut remembered = remembered(need, wanted)?;
+    remembered.profile.gpu = gpu_rates(cache_folder().as_deref(), device);
     Ok(remembered)
 }
 
@@ -135,7 +153,12 @@ fn render(profile: &Profile) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
     let _ = write_machine(&mut text, profile);
-    let _ = write_matmul(&mut text, profile);
+    let _ = write_matmul(&mut text, &profile.matmul, &profile.attention, &profile.overhead);
+    if let Some(gpu) = &profile.gpu {
+        let _ = writeln!(text, "\n{}", gpu.device);
+        let _ = write_matmul(&mut text, &gpu.matmul, &gpu.attention, &gpu.overhead);
+        let _ = writeln!(text, "uploads {}", rate_or_dash(gpu.upload_bytes_per_s));
+    }
     if let Some(storage) = &profile.storage {
         let _ = write_storage(&mut text, storage);
     }
@@ -168,10 +191,15 @@ fn write_machine(out: &mut String, profile: &Profile) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_matmul(out: &mut String, profile: &Profile) -> std::fmt::Result {
+fn write_matmul(
+    out: &mut String,
+    rates: &[MatmulRate],
+    attention: &AttentionRate,
+    overhead: &Overhead,
+) -> std::fmt::Result {
     let flops = |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{:.1} GFLOP/s", rate / 1e9));
     writeln!(out, "\nweights       one token     experts       many tokens    experts")?;
-    for rate in &profile.matmul {
+    for rate in rates {
         writeln!(
             out,
             "{:<13} {:<13} {:<13} {:<14} {}",
@@ -182,10 +210,10 @@ fn write_matmul(out: &mut String, profile: &Profile) -> std::fmt::Result {
             flops(rate.expert_prefill_flops_per_s)
         )?;
     }
-    let (one, many) = (profile.attention.decode_flops_per_s, profile.attention.prefill_flops_per_s);
+    let (one, many) = (attention.decode_flops_per_s, attention.prefill_flops_per_s);
     writeln!(out, "attention     {:<27} {}", flops(one), flops(many))?;
-    if let (Some(node), Some(call)) = (profile.overhead.node_s, profile.overhead.call_s) {
-        let wake = profile.overhead.wake_s;
+    if let (Some(node), Some(call)) = (overhead.node_s, overhead.call_s) {
+        let wake = overhead.wake_s;
         let wake = wake.map(|wake| format!(", waking threads {:.1} µs", wake * 1e6)).unwrap_or_default();
         writeln!(out, "a node costs {:.1} µs, a call {:.1} µs{wake}", node * 1e6, call * 1e6)?;
     }

@@ -2,21 +2,32 @@
 
 use crate::gguf::GgmlType;
 use crate::model::{ModelShape, ModelTensor, TensorRole};
-use crate::profile::{AttentionRate, MatmulRate, Profile};
+use crate::plan::{Homes, Plan, PoolId};
+use crate::profile::{AttentionRate, MatmulRate, Overhead, Profile};
 
-/// Rates for every type of weight in a model.
-pub(super) struct Rates {
-    by_type: Vec<(GgmlType, TypeRates)>,
-    /// One small node.
-    pub node_s: f64,
-    /// One graph call.
-    pub call_s: f64,
+/// Rates for every type of weight in a model, on the processor and on the GPU that has a part of it.
+pub(super) struct Rates<'a> {
+    plan: &'a Plan,
+    host: UnitRates,
+    /// `None` where all layers are the host's.
+    gpu: Option<UnitRates>,
     /// What a call takes longer after waiting for the disk.
     pub wake_s: f64,
     /// Reading memory: what bounds attention over the KV cache where it was not measured.
     memory_bytes_per_s: f64,
-    attention: AttentionRate,
+    /// Uploads to the GPU; `None` where that was not measured.
+    upload_bytes_per_s: Option<f64>,
     pub assumptions: Vec<String>,
+}
+
+/// Rates of one unit that computes.
+struct UnitRates {
+    by_type: Vec<(GgmlType, TypeRates)>,
+    attention: AttentionRate,
+    /// One small node.
+    node_s: f64,
+    /// One graph call; of a GPU with the wait for it.
+    call_s: f64,
 }
 
 #[derive(Clone, Copy)]
@@ -25,6 +36,53 @@ struct TypeRates {
     expert: f64,
     prefill: f64,
     expert_prefill: f64,
+}
+
+impl UnitRates {
+    /// `None` when nothing at all was measured. Types that were not measured take the slowest rate that was,
+    /// in bytes, and the fact is noted.
+    fn of(
+        types: &[GgmlType],
+        matmul: &[MatmulRate],
+        (attention, overhead): (AttentionRate, Overhead),
+        assumptions: &mut Vec<String>,
+    ) -> Option<Self> {
+        let slowest = |pick: fn(&MatmulRate) -> Option<f64>| {
+            let rates = matmul.iter().filter_map(pick).filter(|rate| *rate > 0.0);
+            rates.min_by(f64::total_cmp)
+        };
+        let any_decode = slowest(|rate| rate.decode_bytes_per_s)?;
+        let any_prefill = slowest(|rate| rate.prefill_flops_per_s)?;
+        let mut rates_of = |ty: &GgmlType| {
+            let rate = matmul.iter().find(|rate| rate.quant == ty.name());
+            if rate.is_none() {
+                assumptions.push(format!("{ty} weights compute like the slowest type measured"));
+            }
+            let decode = rate.and_then(|rate| rate.decode_bytes_per_s).unwrap_or(any_decode);
+            let expert = rate.and_then(|rate| rate.expert_bytes_per_s).unwrap_or(decode);
+            let prefill = rate.and_then(|rate| rate.prefill_flops_per_s).unwrap_or(any_prefill);
+            let expert_prefill = rate.and_then(|rate| rate.expert_prefill_flops_per_s).unwrap_or(prefill);
+            (*ty, TypeRates { decode, expert, prefill, expert_prefill })
+        };
+        Some(Self {
+            by_type: types.iter().map(&mut rates_of).collect(),
+            attention,
+            node_s: overhead.node_s.unwrap_or(0.0),
+            call_s: overhead.call_s.unwrap_or(0.0),
+        })
+    }
+
+    fn of_type(&self, ty: GgmlType) -> Option<TypeRates> {
+        self.by_type.iter().find(|(known, _)| *known == ty).map(|(_, rates)| *rates)
+    }
+
+    fn slowest_decode(&self) -> f64 {
+        self.by_type.iter().map(|(_, rates)| rates.decode).fold(f64::MAX, f64::min)
+    }
+
+    fn slowest_prefill(&self) -> f64 {
+        self.by_type.iter().map(|(_, rates)| rates.prefill).fold(f64::MAX, f64::min)
+    }
 }
 
 /// Seconds of a token that is computed alone.
@@ -38,54 +96,78 @@ pub(super) struct TokenCompute {
     pub sync_s: f64,
 }
 
-impl Rates {
-    /// Rates for the weights of `shape`; `None` when nothing at all was measured. Types that were not
-    /// measured take the slowest rate that was, in bytes, and the fact is noted.
-    pub fn of(shape: &ModelShape, profile: &Profile) -> Option<Self> {
-        let slowest = |pick: fn(&MatmulRate) -> Option<f64>| {
-            let rates = profile.matmul.iter().filter_map(pick).filter(|rate| *rate > 0.0);
-            rates.min_by(f64::total_cmp)
-        };
-        let any_decode = slowest(|rate| rate.decode_bytes_per_s)?;
-        let any_prefill = slowest(|rate| rate.prefill_flops_per_s)?;
+impl<'a> Rates<'a> {
+    /// Rates for the weights of `shape` where the plan has them.
+    ///
+    /// # Errors
+    /// What was not measured at all.
+    pub fn of(shape: &ModelShape, plan: &'a Plan, profile: &Profile) -> Result<Self, String> {
         let mut types: Vec<GgmlType> = multiplied(shape).map(|tensor| tensor.info.ty).collect();
         types.sort_unstable();
         types.dedup();
         let mut assumptions = Vec::new();
-        let by_type = types
-            .into_iter()
-            .map(|ty| {
-                let rate = profile.matmul_of(ty);
-                if rate.is_none() {
-                    assumptions.push(format!("{ty} weights compute like the slowest type measured"));
-                }
-                let decode = rate.and_then(|rate| rate.decode_bytes_per_s).unwrap_or(any_decode);
-                let expert = rate.and_then(|rate| rate.expert_bytes_per_s).unwrap_or(decode);
-                let prefill = rate.and_then(|rate| rate.prefill_flops_per_s).unwrap_or(any_prefill);
-                let expert_prefill = rate.and_then(|rate| rate.expert_prefill_flops_per_s).unwrap_or(prefill);
-                (ty, TypeRates { decode, expert, prefill, expert_prefill })
-            })
-            .collect();
-        Some(Self {
-            by_type,
-            node_s: profile.overhead.node_s.unwrap_or(0.0),
-            call_s: profile.overhead.call_s.unwrap_or(0.0),
-            wake_s: profile.overhead.wake_s.unwrap_or(0.0),
-            memory_bytes_per_s: profile.memory.read_bytes_per_s.unwrap_or(any_decode),
-            attention: profile.attention,
-            assumptions,
-        })
+        let extras = (profile.attention, profile.overhead);
+        let host = UnitRates::of(&types, &profile.matmul, extras, &mut assumptions);
+        let host = host.ok_or("the speed of the processor")?;
+        let uses_gpu = plan.homes.device().is_some() || plan.homes.streamed_experts != PoolId::HOST;
+        let rates = profile.gpu.as_ref().filter(|_| uses_gpu);
+        let gpu = rates.and_then(|gpu| {
+            UnitRates::of(&types, &gpu.matmul, (gpu.attention, gpu.overhead), &mut assumptions)
+        });
+        if uses_gpu && gpu.is_none() {
+            return Err("the speed of the GPU".to_owned());
+        }
+        let memory_bytes_per_s = profile.memory.read_bytes_per_s.unwrap_or(host.slowest_decode());
+        let wake_s = profile.overhead.wake_s.unwrap_or(0.0);
+        let upload_bytes_per_s = rates.and_then(|gpu| gpu.upload_bytes_per_s);
+        Ok(Self { plan, host, gpu, wake_s, memory_bytes_per_s, upload_bytes_per_s, assumptions })
     }
 
-    fn of_type(&self, ty: GgmlType) -> Option<TypeRates> {
-        self.by_type.iter().find(|(known, _)| *known == ty).map(|(_, rates)| *rates)
+    /// Who computes with a tensor.
+    fn unit(&self, tensor: &ModelTensor) -> &UnitRates {
+        let streams = tensor.role.is_routed_expert() && self.computes_streamed_on_gpu();
+        let there = streams || self.plan.homes.of(tensor) != PoolId::HOST;
+        self.gpu.as_ref().filter(|_| there).unwrap_or(&self.host)
+    }
+
+    /// Whether the GPU computes streamed experts, from slots of its own.
+    pub fn computes_streamed_on_gpu(&self) -> bool {
+        self.plan.experts.is_some() && self.plan.homes.streamed_experts != PoolId::HOST
+    }
+
+    /// Uploading so many bytes; `None` where that was not measured.
+    pub fn upload_s(&self, bytes: f64) -> Option<f64> {
+        if bytes <= 0.0 { Some(0.0) } else { self.upload_bytes_per_s.map(|rate| bytes / rate) }
+    }
+
+    /// One graph call of who computes streamed weights, on a GPU with the wait for it.
+    pub fn call_s(&self) -> f64 {
+        let gpu = self.gpu.as_ref().filter(|_| self.computes_streamed_on_gpu());
+        gpu.unwrap_or(&self.host).call_s
+    }
+
+    /// The unit that computes attention, as far as one says it for all layers.
+    fn attention_unit(&self) -> &UnitRates {
+        let first = self.plan.homes.layers.last().is_some_and(|home| home.dense != PoolId::HOST);
+        self.gpu.as_ref().filter(|_| first).unwrap_or(&self.host)
+    }
+
+    /// Dispatch of all nodes of a graph, and one call of each unit for each layer that it leaves to the
+    /// other; one at least.
+    fn dispatch_s(&self, shape: &ModelShape) -> f64 {
+        let Some(gpu) = &self.gpu else { return nodes(shape) * self.host.node_s };
+        let homes = &self.plan.homes;
+        let there = f64::from(homes.device_layers()) / f64::from(Homes::most_layers(shape).max(1));
+        let splits = homes.layers.iter().filter(|home| home.dense != home.experts).count().max(1);
+        let calls = if self.computes_streamed_on_gpu() { 0.0 } else { splits as f64 * gpu.call_s };
+        nodes(shape) * (gpu.node_s * there + self.host.node_s * (1.0 - there)) + calls
     }
 
     /// One token with `past_tokens` before it.
     pub fn token(&self, shape: &ModelShape, past_tokens: f64) -> TokenCompute {
         let mut compute = TokenCompute::default();
         for tensor in multiplied(shape) {
-            let Some(rates) = self.of_type(tensor.info.ty) else { continue };
+            let Some(rates) = self.unit(tensor).of_type(tensor.info.ty) else { continue };
             let bytes = tensor.info.bytes as f64;
             match tensor.role {
                 TensorRole::RoutedExpert(_) => {
@@ -95,17 +177,18 @@ impl Rates {
             }
         }
         compute.dense_s += past_tokens
-            * match self.attention.decode_flops_per_s {
+            * match self.attention_unit().attention.decode_flops_per_s {
                 Some(rate) => attention_flops(shape) / rate,
                 None => kv_token_bytes(shape) / self.memory_bytes_per_s,
             };
-        compute.sync_s = nodes(shape) * self.node_s;
+        compute.sync_s = self.dispatch_s(shape);
         compute
     }
 
     /// A matrix that every token passes, for one token; 0 for a type without rates.
     fn matrix_s(&self, tensor: &ModelTensor) -> f64 {
-        self.of_type(tensor.info.ty).map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
+        let rates = self.unit(tensor).of_type(tensor.info.ty);
+        rates.map_or(0.0, |rates| tensor.info.bytes as f64 / rates.decode)
     }
 
     /// The output matrix for one token: the end of a token, in which the next one is unknown.
@@ -126,7 +209,7 @@ impl Rates {
     pub fn batch(&self, shape: &ModelShape, tokens: f64, past_tokens: f64) -> (f64, f64) {
         let (mut dense, mut experts) = (0.0, 0.0);
         for tensor in multiplied(shape) {
-            let Some(rates) = self.of_type(tensor.info.ty) else { continue };
+            let Some(rates) = self.unit(tensor).of_type(tensor.info.ty) else { continue };
             let flops = 2.0 * elements(tensor);
             match tensor.role {
                 TensorRole::RoutedExpert(_) => {
@@ -140,10 +223,10 @@ impl Rates {
             }
         }
         let attended = past_tokens + tokens / 2.0;
-        let slowest = self.by_type.iter().map(|(_, rates)| rates.prefill).fold(f64::MAX, f64::min);
-        let rate = self.attention.prefill_flops_per_s.unwrap_or(slowest);
+        let unit = self.attention_unit();
+        let rate = unit.attention.prefill_flops_per_s.unwrap_or(unit.slowest_prefill());
         dense += tokens * attended * attention_flops(shape) / rate;
-        (dense + nodes(shape) * self.node_s, experts)
+        (dense + self.dispatch_s(shape), experts)
     }
 }
 

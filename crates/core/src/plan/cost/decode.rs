@@ -4,13 +4,13 @@ use super::compute::{Rates, TokenCompute};
 use super::disk::{CHUNK_BYTES, Disk, READER_DEPTH};
 use super::{CostInput, DecodeCost, Estimate};
 use crate::model::{ExpertLayer, ModelShape};
-use crate::plan::Mode;
-use crate::plan::hits::HitRate;
+use crate::plan::hits::{HitRate, Routing};
+use crate::plan::{Mode, PoolId};
 use crate::prefetch::{PrefetchDepth, QUEUE};
 use crate::profile::Pattern;
 use crate::roofline::Times;
 
-pub(super) fn decode(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<DecodeCost> {
+pub(super) fn decode(input: &CostInput<'_>, rates: &Rates<'_>, disk: &Disk<'_>) -> Option<DecodeCost> {
     let workload = &input.workload;
     let past = f64::from(workload.prompt_tokens) + f64::from(workload.generated_tokens) / 2.0;
     let compute = rates.token(input.shape, past);
@@ -46,7 +46,7 @@ struct Ring {
 }
 
 impl Ring {
-    fn of(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<Self> {
+    fn of(input: &CostInput<'_>, rates: &Rates<'_>, disk: &Disk<'_>) -> Option<Self> {
         let Some(dense) = &input.plan.dense else { return Some(Self::default()) };
         let bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
         let ahead = dense.cells.saturating_sub(1).max(1) as f64;
@@ -54,12 +54,17 @@ impl Ring {
         let depth = in_flight.clamp(1.0, READER_DEPTH);
         let read_s = disk.seconds(Pattern::Sequential, bytes, depth)?;
         // Nodes before and after each streamed one are calls of their own.
-        Some(Self { bytes, read_s, sync_s: 2.0 * dense.weights.len() as f64 * rates.call_s })
+        Some(Self { bytes, read_s, sync_s: 2.0 * dense.weights.len() as f64 * rates.call_s() })
     }
 }
 
 /// The ring reads ahead all the time, also into the next token, so the slower side decides.
-fn dense(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>, compute: TokenCompute) -> Option<DecodeCost> {
+fn dense(
+    input: &CostInput<'_>,
+    rates: &Rates<'_>,
+    disk: &Disk<'_>,
+    compute: TokenCompute,
+) -> Option<DecodeCost> {
     let Ring { bytes, read_s, sync_s } = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + sync_s;
     let times = Times { read_s, compute_s: compute.dense_s, sync_s };
@@ -96,15 +101,21 @@ const START_S: f64 = 20e-6;
 /// the same disk.
 fn experts(
     input: &CostInput<'_>,
-    rates: &Rates,
+    rates: &Rates<'_>,
     disk: &Disk<'_>,
     compute: TokenCompute,
 ) -> Option<DecodeCost> {
     let hits = layer_hits(input);
     let parts: usize = input.shape.expert_layers.iter().map(|layer| layer.parts.len()).sum();
-    // A streamed node is a call of its own, and so is what lies between two of them.
     let ring = Ring::of(input, rates, disk)?;
-    let sync_s = compute.sync_s + ring.sync_s + 2.0 * parts as f64 * rates.call_s;
+    let calls_s = if rates.computes_streamed_on_gpu() {
+        // A call and a wait for each layer, and uploads between the two.
+        input.shape.expert_layers.len() as f64 * rates.call_s() + uploads_s(input, rates)?
+    } else {
+        // A streamed node is a call of its own, and so is what lies between two of them.
+        2.0 * parts as f64 * rates.call_s()
+    };
+    let sync_s = compute.sync_s + ring.sync_s + calls_s;
     let dense_s = (compute.dense_s + sync_s) / input.shape.expert_layers.len().max(1) as f64;
     let head_s = rates.head_s(input.shape);
     let work = |layer| LayerWork {
@@ -146,20 +157,45 @@ fn experts(
     })
 }
 
-/// The hit rate of each expert layer. A size class has slots of its own, for all its layers together.
+/// Uploading what a GPU's slots lack of a token's experts; `None` where that speed was not measured.
+fn uploads_s(input: &CostInput<'_>, rates: &Rates<'_>) -> Option<f64> {
+    // A hit rate that somebody knows is that of all memory together.
+    let routing = match input.workload.routing {
+        Routing::Known(_) => Routing::of(input.shape),
+        routing => routing,
+    };
+    let hits = hits_in(input, routing, &|class| {
+        let experts = input.plan.experts.as_ref();
+        experts.map_or(0, |experts| experts.class_slots_in(input.plan.homes.streamed_experts, class))
+    });
+    let missing = |(layer, hits): (&ExpertLayer, &HitRate)| (1.0 - hits.mid) * layer_bytes(layer);
+    rates.upload_s(input.shape.expert_layers.iter().zip(&hits).map(missing).sum())
+}
+
+/// The hit rate of each expert layer in all memory: what a GPU's slots have need not be in the host's. A size
+/// class has slots of its own, for all its layers together.
 pub(super) fn layer_hits(input: &CostInput<'_>) -> Vec<HitRate> {
+    let there = input.plan.homes.streamed_experts;
+    hits_in(input, input.workload.routing, &|class| {
+        let Some(experts) = input.plan.experts.as_ref() else { return 0 };
+        let beyond = if there == PoolId::HOST { 0 } else { experts.class_slots_in(there, class) };
+        experts.class_slots(class).saturating_add(beyond)
+    })
+}
+
+/// The hit rate of each expert layer with so many slots for its class.
+fn hits_in(input: &CostInput<'_>, routing: Routing, slots_of: &dyn Fn(usize) -> u32) -> Vec<HitRate> {
     let class_of = |layer: u32| {
         input.layout.layers.iter().find(|candidate| candidate.layer == layer).map(|found| found.class)
     };
     let of_layer = |layer: &ExpertLayer| {
         let class = class_of(layer.layer);
-        let experts = input.plan.experts.as_ref();
-        let slots = class.zip(experts).map_or(0, |(class, experts)| experts.class_slots(class));
+        let slots = class.map_or(0, slots_of);
         let experts =
             class.and_then(|class| input.layout.classes.get(class)).map_or(0, |class| class.experts);
         let fraction = ratio(f64::from(slots), experts as f64);
         let used = ratio(f64::from(layer.used), f64::from(layer.experts));
-        input.workload.routing.hit_rate(fraction, used)
+        routing.hit_rate(fraction, used)
     };
     input.shape.expert_layers.iter().map(of_layer).collect()
 }

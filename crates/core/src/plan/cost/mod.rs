@@ -3,7 +3,8 @@
 //! What is modelled is what the engine does. Decoding with experts: layer by layer, reads of a layer start
 //! when its router has answered and overlap with computing its hits (`decode`). Dense streaming: one ring,
 //! the slower of disk and processor decides. Prefill: each ubatch touches nearly every weight once
-//! (`prefill`). Arithmetic at rates that were measured for the types of the weights (`compute`), reads at
+//! (`prefill`). A GPU computes what is at home there at rates of its own; experts that its slots lack are
+//! uploaded first. Arithmetic at rates that were measured for the types of the weights (`compute`), reads at
 //! those of the disk (`disk`).
 //!
 //! Invariants: pure; a prediction that would need a number that nobody measured is absent, and
@@ -33,9 +34,12 @@ pub fn predict(input: &CostInput<'_>) -> Prediction {
         prediction.missing.push("the speed of the disk".to_owned());
     }
     prediction.load_s = storage.and_then(|storage| load(input, storage));
-    let Some(rates) = compute::Rates::of(input.shape, input.profile) else {
-        prediction.missing.push("the speed of the processor".to_owned());
-        return prediction;
+    let rates = match compute::Rates::of(input.shape, input.plan, input.profile) {
+        Ok(rates) => rates,
+        Err(missing) => {
+            prediction.missing.push(missing);
+            return prediction;
+        }
     };
     prediction.assumptions.extend(rates.assumptions.iter().cloned());
     let disk = Disk { storage };

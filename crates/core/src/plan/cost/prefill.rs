@@ -17,7 +17,7 @@ struct Total {
     read_bytes: f64,
 }
 
-pub(super) fn prefill(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> Option<PrefillCost> {
+pub(super) fn prefill(input: &CostInput<'_>, rates: &Rates<'_>, disk: &Disk<'_>) -> Option<PrefillCost> {
     let prompt = input.workload.prompt_tokens;
     let ubatch = input.workload.ubatch_tokens.max(1);
     let mut total = Total::default();
@@ -43,7 +43,7 @@ pub(super) fn prefill(input: &CostInput<'_>, rates: &Rates, disk: &Disk<'_>) -> 
 
 fn step(
     input: &CostInput<'_>,
-    rates: &Rates,
+    rates: &Rates<'_>,
     disk: &Disk<'_>,
     tokens: u32,
     past: u32,
@@ -51,6 +51,9 @@ fn step(
 ) -> Option<()> {
     let (dense_s, experts_s) = rates.batch(input.shape, f64::from(tokens), f64::from(past));
     let compute_s = dense_s + experts_s;
+    // A GPU's frames are filled while others are computed with.
+    let on_gpu = rates.computes_streamed_on_gpu();
+    let upload_s = rates.upload_s(if on_gpu { touched_bytes(input, tokens) } else { 0.0 })?;
     let expert_bytes = if input.plan.experts.is_some() { missing_bytes(input, tokens) } else { 0.0 };
     let ring_bytes = input.plan.streamed_dense_bytes(input.shape) as f64;
     let expert_read_s = disk.seconds(Pattern::Sequential, expert_bytes, READER_DEPTH)?;
@@ -58,7 +61,7 @@ fn step(
     // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile.
     // The ring reads all the time, from the same disk.
     let touch_s = touch_s(input, expert_bytes, total.read_bytes);
-    total.time_s += (dense_s + experts_s.max(expert_read_s)).max(read_s).max(touch_s);
+    total.time_s += (dense_s + experts_s.max(expert_read_s).max(upload_s)).max(read_s).max(touch_s);
     total.compute_s += compute_s;
     total.read_s += read_s;
     total.read_bytes += expert_bytes + ring_bytes;
@@ -77,10 +80,14 @@ fn touch_s(input: &CostInput<'_>, bytes: f64, before: f64) -> f64 {
 /// that the hit rate is the share of experts in memory; the skew of routers is left out, which errs on the
 /// slow side.
 fn missing_bytes(input: &CostInput<'_>, tokens: u32) -> f64 {
-    let fraction = input.plan.expert_fraction(input.layout);
+    touched_bytes(input, tokens) * (1.0 - input.plan.expert_fraction(input.layout))
+}
+
+/// Experts that a ubatch touches.
+fn touched_bytes(input: &CostInput<'_>, tokens: u32) -> f64 {
     let touched = |layer: &ExpertLayer| {
         let untouched = 1.0 - f64::from(layer.used) / f64::from(layer.experts.max(1));
         f64::from(layer.experts) * (1.0 - untouched.powf(f64::from(tokens))) * layer.expert_bytes() as f64
     };
-    input.shape.expert_layers.iter().map(touched).sum::<f64>() * (1.0 - fraction)
+    input.shape.expert_layers.iter().map(touched).sum()
 }

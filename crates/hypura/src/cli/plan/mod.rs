@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use super::failure::UsageError;
 use super::flags::Env;
-use super::profile::{disk_target, remembered};
+use super::profile::{disk_target, remembered_with_gpu};
 pub use args::Args;
 
 use advice::advise_about;
@@ -41,7 +41,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     };
     // Whatever is known of this machine will do: who asks what a model needs did not ask for a measurement.
     let disk = what_if.disk_bytes_per_s.is_none();
-    let remembered = remembered(&Need { target: &target, threads: load.tuning.threads, disk }, Wanted::Any)?;
+    let need = Need { target: &target, threads: load.tuning.threads, disk };
+    let remembered = remembered_with_gpu(&need, Wanted::Any, &load.model.device)?;
     let routing = if args.uniform_routing { Routing::Uniform } else { Routing::of(&header.shape) };
     let workload = Workload { prompt_tokens: args.prompt, routing, ..Workload::default() };
     let projector = header.projector.as_ref().or(load.model.projector.as_ref());

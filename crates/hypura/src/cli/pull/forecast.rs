@@ -11,7 +11,7 @@ use hypura_store::fetch::{FileKind, Remote, RemoteHeader, RemoteModel, Variant};
 use std::path::Path;
 
 use crate::cli::flags::{Env, ModelFlags};
-use crate::cli::profile::remembered;
+use crate::cli::profile::remembered_with_gpu;
 
 /// Fast enough to read along, in tokens per second. Of the variants that reach it the best is the largest.
 const READING_SPEED: f64 = 10.0;
@@ -46,7 +46,7 @@ impl Forecast {
         let header = remote.header(model)?;
         let load = flags.settings(&Env::of_process())?;
         let need = Need { target: Path::new("."), threads: load.tuning.threads, disk: true };
-        let profile = remembered(&need, Wanted::Any)?.profile;
+        let profile = remembered_with_gpu(&need, Wanted::Any, &load.model.device)?.profile;
         let media = media_needs(model);
         let workload = Workload { routing: Routing::of(&header.shape), ..Workload::default() };
         let settings =
