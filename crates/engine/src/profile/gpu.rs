@@ -36,8 +36,8 @@ struct Kept {
 }
 
 /// The rates of the GPU that `options` choose, remembered in `folder` or measured now; `None` where there is
-/// none, or where nothing of it can be measured. Software drivers are for tests: compiling their kernels alone
-/// takes minutes.
+/// none, or where nothing of it can be measured. Software drivers are for tests: compiling their kernels
+/// alone takes minutes.
 #[must_use]
 pub fn gpu_rates(folder: Option<&Path>, options: &DeviceOptions) -> Option<GpuRates> {
     let gpu = choose(options).ok().flatten().filter(|gpu| !gpu.is_software())?;
