@@ -162,6 +162,9 @@ pub enum GenerateError {
     /// No token could be chosen.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// The model computed something that is no number: its file or the machine's memory is damaged.
+    #[error("the model computed numbers that are none: its file is damaged, or no model of its architecture")]
+    NotFinite,
     /// The model has no embeddings to give.
     #[error("this model gives no embeddings")]
     NoEmbedding,

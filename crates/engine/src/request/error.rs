@@ -70,6 +70,7 @@ impl From<&GenerateError> for RequestError {
             GenerateError::Unloaded => RequestErrorKind::Unloaded,
             GenerateError::NoSequence
             | GenerateError::Sample(_)
+            | GenerateError::NotFinite
             | GenerateError::NoEmbedding
             | GenerateError::Decode(_)
             | GenerateError::Media(_)

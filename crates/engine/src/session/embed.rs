@@ -102,7 +102,11 @@ impl<'a> Embedder<'a> {
             if texts == 0 { self.embed_long(&inputs, rows) } else { self.embed_short(&inputs, rows) };
         self.kv.context_mut().set_embeddings(false);
         rows.iter().for_each(|row| self.kv.empty(*row));
-        work.done.extend(vectors?);
+        let vectors = vectors?;
+        if vectors.iter().flatten().any(|value| !value.is_finite()) {
+            return Err(GenerateError::NotFinite);
+        }
+        work.done.extend(vectors);
         work.waiting.drain(..taken);
         Ok(())
     }

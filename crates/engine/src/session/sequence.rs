@@ -299,6 +299,9 @@ impl Sequence {
         if let Some(forced) = &self.forced {
             return Ok(forced.get(self.outcome.tokens.len()).copied());
         }
+        if !are_usable(logits) {
+            return Err(GenerateError::NotFinite);
+        }
         let token = self.sampler.sample(logits)?;
         self.sampler.accept(token)?;
         Ok(Some(token))
@@ -328,5 +331,26 @@ impl Sequence {
         let top =
             likely.map(|Likely { token, logprob }| (token, vocab.piece(token, true), logprob)).collect();
         TokenInfo { token, bytes, logprob: Some(logprobs.of(token)), top }
+    }
+}
+
+/// Whether a token can be chosen: tokens may be impossible, but not all of them, and nothing else may be
+/// infinite or no number.
+fn are_usable(logits: &[f32]) -> bool {
+    // Not a number is less than nothing.
+    logits.iter().all(|logit| *logit < f32::INFINITY) && logits.iter().any(|logit| *logit > f32::NEG_INFINITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_usable;
+
+    #[test]
+    fn logits_that_are_no_numbers_choose_no_token() {
+        const NONE: f32 = f32::NEG_INFINITY;
+        assert!(are_usable(&[0.0, -1.0]) && are_usable(&[NONE, 3.0]) && are_usable(&[f32::MAX]));
+        for bad in [&[f32::NAN, 1.0][..], &[1.0, f32::INFINITY], &[NONE, NONE], &[]] {
+            assert!(!are_usable(bad), "{bad:?}");
+        }
     }
 }
