@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -33,6 +33,7 @@ help:
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
 	@echo 'make fuzz     every fuzz target for a minute (Linux)'
+	@echo 'make hostile  files that strangers made through run and a server; FILES=5000 SEED=7 for more and others (Linux)'
 	@echo 'make sanitize the tests of the crate for disks and memory under AddressSanitizer (Linux)'
 	@echo 'make deny     licences and sources of dependencies; needs cargo-deny'
 	@echo 'make clean    remove everything that was built'
@@ -87,6 +88,7 @@ test-scripts:
 	sh scripts/tests/bootstrap.sh
 	sh scripts/tests/build.sh
 	sh scripts/tests/benchmarks.sh
+	sh scripts/tests/service.sh
 
 # These need the network once: the clients come from PyPI and npm, into $(TARGET_DIR)/clients.
 test-clients: build
@@ -108,6 +110,11 @@ fuzz-check: bootstrap
 # Every target for a minute.
 fuzz: bootstrap
 	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/fuzz.sh $(FUZZ_SECONDS)
+
+# SEED and a number make a file: FIRST=123 FILES=1 KEEP=DIR makes one again, and keeps it.
+hostile: bootstrap
+	HYPURA_HOSTILE_SEED=$(SEED) HYPURA_HOSTILE_FILES=$(FILES) HYPURA_HOSTILE_FIRST=$(FIRST) HYPURA_HOSTILE_KEEP=$(KEEP) \
+		$(CARGO) test --release -p hypura --test hostile $(CARGO_FLAGS) -- --nocapture
 
 sanitize: bootstrap
 	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/sanitize.sh

@@ -47,9 +47,11 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 /// The middleware that looks at `Host` where only programs of this machine can connect.
 pub async fn host(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     if server.http.loopback {
-        let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("\u{fffd}"));
+        let mut named = request.headers().get_all(header::HOST).iter();
+        let host = named.next().map(|host| host.to_str().unwrap_or("\u{fffd}"));
         let host = host.or_else(|| request.uri().authority().map(http::uri::Authority::as_str));
-        if !is_local(host.unwrap_or_default()) {
+        // Of two it would depend on who reads them.
+        if named.next().is_some() || !is_local(host.unwrap_or_default()) {
             return respond::with_type(StatusCode::FORBIDDEN, "text/plain", Body::empty());
         }
     }
@@ -58,7 +60,8 @@ pub async fn host(State(server): State<Arc<Server>>, request: Request, next: Nex
 
 /// Whether a `Host` can only mean this machine or its private network.
 fn is_local(host: &str) -> bool {
-    let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();
+    let Some(name) = without_port(host) else { return false };
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     if name.is_empty() || name == "localhost" {
         return true;
     }
@@ -78,14 +81,22 @@ fn is_private(address: Ipv6Addr) -> bool {
     address.is_unique_local() || address.is_unicast_link_local()
 }
 
-fn without_port(host: &str) -> &str {
+/// The host of `host`, `host:port`, `[address]`, `[address]:port`, or of an address of IPv6 alone; `None`
+/// where it is none of these.
+fn without_port(host: &str) -> Option<&str> {
+    let is_port = |port: &str| port.parse::<u16>().is_ok() && port.bytes().all(|byte| byte.is_ascii_digit());
     if let Some(rest) = host.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or_default();
+        let (address, port) = rest.split_once(']')?;
+        address.parse::<Ipv6Addr>().ok()?;
+        let good = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
+        return good.then_some(address);
     }
-    match host.rsplit_once(':') {
-        Some((name, _)) if !name.contains(':') => name,
-        _ => host,
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Some(host);
     }
+    let (name, port) = host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port)));
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    (is_name && port.is_none_or(is_port)).then_some(name)
 }
 
 fn machine_name() -> Option<String> {
@@ -120,6 +131,26 @@ mod tests {
         for host in
             ["example.com", "evil.example:11434", "8.8.8.8", "localhost.evil.example", "\u{fffd}", "local"]
         {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn http_hosts_that_are_none() {
+        for host in [
+            "[::1]evil.example",
+            "[::1",
+            "[localhost]",
+            "localhost:",
+            "localhost:x",
+            "localhost:99999",
+            "localhost:1:2",
+            "localhost@evil.example",
+            "localhost/evil.example",
+            "evil.example localhost",
+            "localhost..",
+            "127.0.0.1, evil.example",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }

@@ -62,7 +62,7 @@ impl RequestLine {
     pub fn new(counters: &Arc<Counters>, model: &str, received: Instant) -> Self {
         counters.requests.fetch_add(1, Ordering::Relaxed);
         counters.active.fetch_add(1, Ordering::Relaxed);
-        let (counters, model, seen) = (Arc::clone(counters), model.to_owned(), Mutex::default());
+        let (counters, model, seen) = (Arc::clone(counters), field(model), Mutex::default());
         Self(Arc::new(Line { counters, model, received, seen }))
     }
 
@@ -125,8 +125,24 @@ impl RequestLine {
         let Line { counters, model, received, .. } = &*self.0;
         counters.failures.fetch_add(1, Ordering::Relaxed);
         let (status, total_ms) = (failure.status.as_u16(), received.elapsed().as_millis());
-        tracing::warn!(status, model = %model, total_ms, reason = %failure, "request");
+        tracing::warn!(status, model = %model, total_ms, reason = ?bounded(&failure.to_string()), "request");
     }
+}
+
+/// As much as a line of the log has of what a client wrote.
+fn bounded(text: &str) -> String {
+    const MOST: usize = 300;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A name that a client wrote, as a field of the log: in quotes unless it is plainly a name.
+fn field(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    let name = bounded(name);
+    if !name.is_empty() && name.chars().all(plain) { name } else { format!("{name:?}") }
 }
 
 impl Drop for Line {
@@ -147,5 +163,18 @@ impl Drop for Line {
                 "request"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::field;
+
+    #[test]
+    fn no_client_writes_a_line_or_a_field_of_the_log() {
+        assert_eq!(field("hf.co/org/model-GGUF:Q4_K_M"), "hf.co/org/model-GGUF:Q4_K_M");
+        assert_eq!(field("a\nstatus=200"), r#""a\nstatus=200""#);
+        assert_eq!((field("a b").as_str(), field("").as_str()), ("\"a b\"", "\"\""));
+        assert!(field(&"x".repeat(100_000)).chars().count() < 400);
     }
 }

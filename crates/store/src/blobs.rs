@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::digest::{Digest, Hasher};
-use super::files::unique;
+use super::files::{create_private, make_private_folder, unique};
 use super::layout::Layout;
 use super::{Store, StoreError};
 
@@ -54,10 +54,10 @@ impl Store {
             return Ok(None);
         }
         let folder = layout.root().join("incoming");
-        fs::create_dir_all(&folder).map_err(StoreError::io("make the folder", &folder))?;
+        make_private_folder(&folder).map_err(StoreError::io("make the folder", &folder))?;
         remove_abandoned(&folder);
         let temporary = folder.join(unique());
-        let file = File::create_new(&temporary).map_err(StoreError::io("write", &temporary))?;
+        let file = create_private(&temporary).map_err(StoreError::io("write", &temporary))?;
         let target = layout.blob(digest);
         let (expected, hasher) = (digest.clone(), Hasher::default());
         Ok(Some(BlobWriter { file, temporary, target, expected, hasher, finished: false }))
@@ -126,7 +126,7 @@ pub(super) fn link_blob(
         return Ok(Stored::Present);
     }
     if let Some(folder) = blob.parent() {
-        fs::create_dir_all(folder).map_err(StoreError::io("make the folder", folder))?;
+        make_private_folder(folder).map_err(StoreError::io("make the folder", folder))?;
     }
     let real = fs::canonicalize(path).map_err(StoreError::io("read", path))?;
     // A link that leads nowhere any more may be in the way.
@@ -143,7 +143,7 @@ pub(super) fn link_blob(
 /// Moves a whole file to its place.
 fn adopt(from: &Path, to: &Path) -> Result<(), StoreError> {
     if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder).map_err(StoreError::io("make the folder", folder))?;
+        make_private_folder(folder).map_err(StoreError::io("make the folder", folder))?;
     }
     fs::rename(from, to).map_err(StoreError::io("write", to))
 }

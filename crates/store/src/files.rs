@@ -1,7 +1,8 @@
 //! Small helpers over files: bounded reads, atomic writes, names for messages.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,10 +24,16 @@ pub(super) fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Makes a folder, and those above it that are missing, for its owner alone. One that is there stays as it
+/// is.
+pub(super) fn make_private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 /// Writes a file so that others see the old content or the new one, never a part.
 pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(folder)?;
+    make_private_folder(folder)?;
     let temporary = folder.join(format!(".{}.{}.tmp", shown_name(path), unique()));
     let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -42,8 +49,13 @@ pub(super) fn unique() -> String {
     format!("{}-{}", std::process::id(), CALLS.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A new file for its owner alone.
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
+    let mut file = create_private(path)?;
     io::Write::write_all(&mut file, bytes)?;
     file.sync_all()
 }
@@ -62,5 +74,9 @@ mod tests {
         assert!(read_bounded(&file, 2).is_err());
         assert!(read_bounded(folder.path(), 2).is_err());
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
+        let mode = |path: &Path| {
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777
+        };
+        assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700), "nobody else reads it");
     }
 }

@@ -5,7 +5,7 @@
 //! removing: otherwise a model could be deleted between the two and take a shared blob along. Everything slow
 //! (hashing, receiving) is done before.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 
 use super::StoreError;
@@ -25,7 +25,7 @@ impl StoreLock {
     /// Waits until nobody else has the lock of this store.
     pub fn acquire(layout: &Layout) -> Result<Self, StoreError> {
         let root = layout.root();
-        fs::create_dir_all(root).map_err(StoreError::io("make the folder", root))?;
+        super::files::make_private_folder(root).map_err(StoreError::io("make the folder", root))?;
         let path = root.join(LOCK_FILE);
         let file = File::options().write(true).create(true).truncate(false).open(&path);
         let file = file.map_err(StoreError::io("write", &path))?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::StoreError;
 use super::entry::{ModelEntry, broken};
-use super::files::shown_name;
+use super::files::{make_private_folder, shown_name};
 use super::unusable::Unusable;
 
 /// Folder of the store with links to shards, one folder a model.
@@ -34,7 +34,7 @@ pub(super) fn open_path(own: Option<&Path>, entry: &ModelEntry) -> Result<PathBu
     let hex = shown_name(first);
     let hex = hex.strip_prefix("sha256-").unwrap_or(&hex).to_owned();
     let folder = shards_folder(own, &hex);
-    fs::create_dir_all(&folder).map_err(StoreError::io("make the folder", &folder))?;
+    make_private_folder(&folder).map_err(StoreError::io("make the folder", &folder))?;
     let shard = ShardName { prefix: "model".to_owned(), index: 0, count };
     for (index, file) in (0..count).zip(&entry.files) {
         let link = folder.join(shard.sibling(index));

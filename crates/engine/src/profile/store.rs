@@ -9,8 +9,9 @@
 
 use hypura_core::profile::{Memory, PROFILE_FORMAT, Profile, ProfileKey, Storage};
 use sha2::{Digest as _, Sha256};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -231,7 +232,7 @@ fn now_s() -> u64 {
 /// Writes beside and renames, so that another process never reads half a file.
 pub(super) fn write(path: &Path, profile: &impl serde::Serialize) -> io::Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     fs::write(&beside, serde_json::to_vec_pretty(profile)?)?;

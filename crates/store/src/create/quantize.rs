@@ -7,7 +7,7 @@ use super::parts::{Parts, Weights, facts_of};
 use super::progress::{Progress, Watch};
 use super::quantizer::Quantizer;
 use crate::StoreError;
-use crate::files::unique;
+use crate::files::{make_private_folder, unique};
 use crate::layout::Layout;
 
 /// Types that lose nothing when they are quantised once.
@@ -49,7 +49,7 @@ impl Parts {
             }
         };
         let folder = layout.root().join("incoming");
-        fs::create_dir_all(&folder).map_err(StoreError::io("make the folder", &folder))?;
+        make_private_folder(&folder).map_err(StoreError::io("make the folder", &folder))?;
         let output = Temporary(folder.join(format!("{}.gguf", unique())));
         let total = fs::metadata(&input).map_err(StoreError::io("read", &input))?.len();
         let kind = kind.to_uppercase();

@@ -7,8 +7,9 @@
 
 use hypura_ggml::Token;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -47,7 +48,8 @@ impl KvDisk {
     /// # Errors
     /// When the folder can be neither made nor read.
     pub fn open(dir: &Path, quota: u64, fingerprint: Fingerprint) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        // What is in it are conversations: for their owner alone.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         remove_abandoned(dir)?;
         let mut entries = Vec::new();
         for (path, _, _) in files(dir)? {
@@ -230,7 +232,7 @@ fn write(path: &Path, fingerprint: &Fingerprint, tokens: &[Token], state: &[u8])
     let mut sum = Sha256::new();
     sum.update(&start);
     sum.update(state);
-    let mut file = File::create(path)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(&start)?;
     file.write_all(state)?;
     file.write_all(&sum.finalize())

@@ -7,6 +7,8 @@ use hypura_engine::media::{MediaFile, Modalities};
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{Config, Editor};
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -178,7 +180,10 @@ impl Lines {
     /// History is a convenience: that it cannot be kept is no reason to disturb a conversation.
     fn save(&mut self) {
         if let Some(path) = &self.history {
-            let _ = path.parent().map(std::fs::create_dir_all);
+            let folder = |folder| DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            let _ = path.parent().map(folder);
+            // For its owner alone from the first byte on; the editor keeps the mode of a file that is there.
+            let _ = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
             let _ = self.editor.save_history(path);
         }
     }
