@@ -1,10 +1,11 @@
-//! Bodies of requests in memory: how much all of them together may take, and how long one may stand still.
+//! Bodies of requests: how much memory all of them together may take, and how slow one may be.
 //!
 //! A body counts from its first chunk until its handler answers. What is on its way to the disk ([`TO_DISK`])
 //! is not counted: its chunks do not stay.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::{Request, State};
@@ -14,12 +15,20 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::StatusCode;
+use tokio::time::Instant;
 
 use super::state::Server;
 use super::{Failure, refusal};
 
 /// Paths whose bodies go to the disk.
 const TO_DISK: &str = "/api/blobs/";
+
+/// How fast a body comes. Only the time that it is waited for counts, not what is done with it.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    bytes: usize,
+    waited: Duration,
+}
 
 /// A body that is being read.
 struct Reading {
@@ -48,15 +57,21 @@ impl Reading {
         error
     }
 
-    async fn next(&self, body: &mut BodyDataStream) -> Option<Result<Bytes, axum::Error>> {
-        match tokio::time::timeout(self.server.http.body_standstill, body.next()).await {
-            Err(_) => {
-                let message = "the request's body stood still for too long";
-                Some(Err(self.refuse(Failure::new(StatusCode::REQUEST_TIMEOUT, message))))
-            }
-            Ok(Some(Ok(chunk))) if !self.take(chunk.len()) => Some(Err(self.refuse(Failure::busy()))),
-            Ok(chunk) => chunk,
+    async fn next(&self, body: &mut BodyDataStream, pace: &mut Pace) -> Option<Result<Bytes, axum::Error>> {
+        let http = &self.server.http;
+        let start = Instant::now();
+        let next = tokio::time::timeout(http.body_patience.saturating_sub(pace.waited), body.next()).await;
+        pace.waited += start.elapsed();
+        let Ok(next) = next else {
+            let message = "the request's body comes too slowly";
+            return Some(Err(self.refuse(Failure::new(StatusCode::REQUEST_TIMEOUT, message))));
+        };
+        let Some(Ok(chunk)) = next else { return next };
+        pace.bytes += chunk.len();
+        if pace.bytes >= http.least_body_bytes {
+            *pace = Pace::default();
         }
+        if self.take(chunk.len()) { Some(Ok(chunk)) } else { Some(Err(self.refuse(Failure::busy()))) }
     }
 }
 
@@ -75,10 +90,10 @@ pub async fn bound(State(server): State<Arc<Server>>, request: Request, next: Ne
     let path = head.uri.path().to_owned();
     let counts = !path.starts_with(TO_DISK);
     let reading = Arc::new(Reading { server, bytes: AtomicUsize::new(0), counts, refused: OnceLock::new() });
-    let state = (body.into_data_stream(), Arc::clone(&reading));
-    let watched = stream::unfold(state, |(mut body, reading)| async {
-        let chunk = reading.next(&mut body).await?;
-        Some((chunk, (body, reading)))
+    let state = (body.into_data_stream(), Pace::default(), Arc::clone(&reading));
+    let watched = stream::unfold(state, |(mut body, mut pace, reading)| async move {
+        let chunk = reading.next(&mut body, &mut pace).await?;
+        Some((chunk, (body, pace, reading)))
     });
     let answer = next.run(Request::from_parts(head, Body::from_stream(watched))).await;
     match reading.refused.get() {

@@ -1,6 +1,7 @@
 //! The HTTP server: a drop-in Ollama over models that need not fit in memory.
 //!
-//! - [`serve`]: the operation: listen, log, drain, stop
+//! - [`serve`]: the operation: listen, log, drain, stop; `connections`: which are open, `last_resort`: the
+//!   end that nothing holds up
 //! - [`http`]: the router and what surrounds every route ([`guard`], [`origin`], [`bodies`], [`refusal`])
 //! - [`state`]: what every request can reach
 //! - [`recent`]: answers that later requests may refer to
@@ -21,6 +22,7 @@ pub mod address;
 pub mod anthropic;
 pub mod bodies;
 pub mod body;
+mod connections;
 pub mod counters;
 mod failure;
 pub mod guard;
@@ -29,6 +31,7 @@ mod ids;
 pub mod job;
 pub mod jobs;
 pub mod keep_alive;
+mod last_resort;
 pub mod metrics;
 pub mod models;
 pub mod notes;

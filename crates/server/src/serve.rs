@@ -1,5 +1,9 @@
-//! The operation: listen, say so, serve, drain on the first signal and stop on the second.
+//! The operation: listen, say so, serve, and drain on the first signal.
+//!
+//! What ends the program when that takes too long, and at the second signal, is `last_resort`: no task of the
+//! server can hold it up.
 
+use std::convert::Infallible;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::pin::pin;
@@ -8,24 +12,29 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt as _;
 
 use super::address::Address;
+use super::connections::{Connections, Member};
 use super::http;
+use super::settings::HttpSettings;
 use super::state::Server;
+
+pub use super::last_resort::{UNLOAD_LIMIT, end_by_force};
 
 /// How long the program that owns the port may take to say who it is.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// How long to wait where no connection can be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
-/// Exit code of a program that a second signal ended.
-const STOPPED_AT_ONCE: i32 = 130;
+/// Open files that are not connections: models, their headers, sockets of runners, the log.
+const OTHER_FILES: usize = 64;
 
 /// Why the port cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +125,7 @@ pub async fn run(listener: TcpListener, server: Arc<Server>, stop: watch::Receiv
 /// Accepts connections until it is asked to stop. Returns those that are open then; the port is closed.
 async fn accept(listener: TcpListener, server: &Arc<Server>, stop: &watch::Receiver<bool>) -> JoinSet<()> {
     let router = http::router(Arc::clone(server));
+    let open = Connections::new(server.http.most_connections);
     let mut connections = JoinSet::new();
     let mut stopping = pin!(stopped(stop.clone()));
     loop {
@@ -126,10 +136,15 @@ async fn accept(listener: TcpListener, server: &Arc<Server>, stop: &watch::Recei
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let limit = server.http.head_limit;
-                connections.spawn(connection(stream, router.clone(), limit, stop.clone()));
-            }
+            Ok((stream, _)) => match open.admit() {
+                Some(member) => {
+                    let server = Arc::clone(server);
+                    let (router, stop) = (router.clone(), stop.clone());
+                    connections
+                        .spawn(async move { connection(stream, router, &server.http, &member, stop).await });
+                }
+                None => tracing::warn!("a connection was closed: all that there may be are at work"),
+            },
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be taken");
                 // Mostly there are too many open files: some have to be closed first.
@@ -139,26 +154,45 @@ async fn accept(listener: TcpListener, server: &Arc<Server>, stop: &watch::Recei
     }
 }
 
-/// Serves one connection: to its end, or, once a shutdown was requested, to the end of the request that runs.
-async fn connection(stream: TcpStream, router: Router, head_limit: Duration, stop: watch::Receiver<bool>) {
+/// Serves one connection: to its end, until another one needs its place while it is idle, or, once a shutdown
+/// was requested, to the end of the request that runs.
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    settings: &HttpSettings,
+    member: &Arc<Member>,
+    stop: watch::Receiver<bool>,
+) {
     // Every piece goes out at once.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection keeps its delay");
     }
-    // One that has not said anything yet may wait for as long as it likes: it costs nothing but itself.
     let mut first = [0];
     tokio::select! {
         // Readiness alone may be a false alarm.
-        peeked = stream.peek(&mut first) => if !peeked.is_ok_and(|bytes| bytes > 0) { return },
+        peeked = tokio::time::timeout(settings.first_byte_limit, stream.peek(&mut first)) => {
+            if !peeked.is_ok_and(|peeked| peeked.is_ok_and(|bytes| bytes > 0)) {
+                return;
+            }
+        }
+        () = member.dismissed() => return,
         () = stopped(stop.clone()) => return,
     }
-    let service = TowerToHyperService::new(router);
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let (running, router) = (member.begin(), router.clone());
+        async move { Ok::<_, Infallible>(running.until_sent(router.oneshot(request).await?)) }
+    });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head_limit);
+    http.timer(TokioTimer::new()).header_read_timeout(settings.head_limit);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = member.dismissed() => return,
+        // Half a head is not waited for.
         () = stopped(stop) => {
+            if member.is_idle() {
+                return;
+            }
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -182,17 +216,20 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 }
 
 /// Allows as many open files as the system lets us have: each connection is one, and the usual limit is a
-/// thousand.
-pub fn raise_open_files() {
+/// thousand. Returns how many connections there can be.
+pub fn raise_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
     {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
+    let files = getrlimit(Resource::Nofile).current;
+    let files = files.map_or(usize::MAX, |files| usize::try_from(files).unwrap_or(usize::MAX));
+    files.saturating_sub(OTHER_FILES).max(1)
 }
 
-/// Becomes true at the first SIGINT or SIGTERM; the second one ends the program at once.
+/// Becomes true at the first SIGINT or SIGTERM.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -201,21 +238,13 @@ pub fn stop_on_signals() -> io::Result<watch::Receiver<bool>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     tokio::spawn(async move {
-        let mut seen = 0;
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            seen += 1;
-            if seen > 1 {
-                tracing::warn!("stopping at once");
-                std::process::exit(STOPPED_AT_ONCE);
-            }
-            tracing::info!("stopping after the requests that run; again to stop at once");
-            // Nobody serves any more: then there is nothing to stop.
-            let _ = sender.send(true);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
+        tracing::info!("stopping after the requests that run; again to stop at once");
+        // Nobody serves any more: then there is nothing to stop.
+        let _ = sender.send(true);
     });
     Ok(receiver)
 }

@@ -21,19 +21,23 @@ pub type Args = ServeFlags;
 /// # Errors
 /// Wrong usage, a port that is taken, models that are nowhere.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
-    let serving = args.resolve(&Env::of_process())?;
+    let mut serving = args.resolve(&Env::of_process())?;
     start_log(serving.verbose);
     for warning in &serving.warnings {
         tracing::warn!("{warning}");
     }
     let store = Arc::new(store(args)?);
     let catalog = catalog(args, &store)?;
-    serve::raise_open_files();
+    serving.http.most_connections = serve::raise_open_files();
+    let stopping = serving.http.drain_limit + serve::UNLOAD_LIMIT;
+    serve::end_by_force(stopping).context("cannot watch for signals")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the threads that serve")?;
     runtime.block_on(listen(serving, store, catalog))?;
+    // Work that nobody waits for any more does not hold up the end.
+    runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
 }
 

@@ -49,13 +49,41 @@ async fn hostile_bodies_share_a_limit_and_give_it_back() {
 
 #[tokio::test]
 async fn hostile_a_body_that_stands_still_is_given_up() {
-    let kit = with(HttpSettings { body_standstill: SHORT, ..HttpSettings::default() }).start();
+    let kit = with(HttpSettings { body_patience: SHORT, ..HttpSettings::default() }).start();
     let blob = format!("/api/blobs/sha256:{}", "a".repeat(64));
     for path in ["/api/generate", "/v1/messages", &blob] {
         let answer = kit.send(request(Method::POST, path, stuck())).await;
         assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT, "{path}");
     }
     assert_eq!(kit.server.body_bytes.load(Ordering::SeqCst), 0);
+}
+
+/// A body that brings a byte now and then, for ever: it never stood still, and held its place.
+#[tokio::test]
+async fn hostile_a_body_that_drips_is_given_up() {
+    let http = HttpSettings { body_patience: 4 * SHORT, least_body_bytes: 100, ..HttpSettings::default() };
+    let kit = with(http).start();
+    let drips = || {
+        let ticks = stream::unfold((), |()| async {
+            tokio::time::sleep(SHORT / 10).await;
+            Some((Ok::<_, std::io::Error>(Bytes::from_static(b" ")), ()))
+        });
+        Body::from_stream(ticks)
+    };
+    let blob = format!("/api/blobs/sha256:{}", "a".repeat(64));
+    for path in ["/api/generate", "/v1/messages", &blob] {
+        let sent = kit.send(request(Method::POST, path, drips()));
+        let answer = tokio::time::timeout(Duration::from_secs(20), sent).await.expect(path);
+        assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT, "{path}");
+    }
+    // One that is as fast as it must be may take longer than that.
+    let steady = stream::iter(0..8).then(|_| async {
+        tokio::time::sleep(SHORT).await;
+        Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 200]))
+    });
+    let body = steady.chain(stream::iter([Ok(Bytes::from_static(b"{\"model\":\"m\",\"stream\":false}"))]));
+    let answer = kit.send(request(Method::POST, "/api/generate", Body::from_stream(body))).await;
+    assert_eq!(answer.status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -112,6 +140,62 @@ async fn hostile_half_a_head_is_not_waited_for_and_an_idle_connection_is() {
     assert!(!rest.starts_with(b"HTTP/1.1 200"));
     tokio::time::sleep(2 * limit).await;
     ask_version(&mut idle).await;
+    server.stop.send(true).unwrap();
+    server.ended.await.unwrap().unwrap();
+}
+
+/// Closed, with or without a word.
+async fn is_closed(stream: &mut TcpStream) -> bool {
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 64])).await;
+    !matches!(read, Err(_) | Ok(Ok(1..)))
+}
+
+#[tokio::test]
+async fn hostile_a_connection_that_says_nothing_is_closed() {
+    let server = listen(with(HttpSettings { first_byte_limit: SHORT, ..HttpSettings::default() })).await;
+    let mut silent = TcpStream::connect(server.address).await.unwrap();
+    assert!(is_closed(&mut silent).await);
+    server.stop.send(true).unwrap();
+    server.ended.await.unwrap().unwrap();
+}
+
+/// Connections without number took all files that the server may have open, and nobody else could connect.
+#[tokio::test]
+async fn hostile_the_oldest_idle_connection_makes_room_for_another() {
+    let setup = with(HttpSettings { most_connections: 4, ..HttpSettings::default() });
+    let server = listen(Setup { steps: vec![Step::Text("a"), Step::Wait], ..setup }).await;
+    server.kit.script.gate.shut();
+    let mut working = TcpStream::connect(server.address).await.unwrap();
+    let body = r#"{"model":"m","prompt":"x"}"#;
+    let head = format!("POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}", body.len());
+    working.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.unwrap();
+    until("it runs", || !server.kit.script.requests.lock().unwrap().is_empty()).await;
+    // Silent ones, ones that asked and then said no more, and halves of heads.
+    let mut idle = Vec::new();
+    for round in 0..30 {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        match round % 3 {
+            0 => {}
+            1 => ask_version(&mut stream).await,
+            _ => stream.write_all(b"GET /api/version HT").await.unwrap(),
+        }
+        idle.push(stream);
+        let mut honest = TcpStream::connect(server.address).await.unwrap();
+        ask_version(&mut honest).await;
+    }
+    for stream in &mut idle[..20] {
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "it stays");
+    }
+    server.kit.script.gate.open();
+    let mut answer = String::new();
+    while !answer.contains("\"done\":true") {
+        let mut piece = vec![0; 4096];
+        let read = working.read(&mut piece).await.unwrap();
+        assert!(read > 0, "an answer is never cut for others: {answer}");
+        answer.push_str(&String::from_utf8_lossy(&piece[..read]));
+    }
     server.stop.send(true).unwrap();
     server.ended.await.unwrap().unwrap();
 }

@@ -47,6 +47,10 @@ pub struct ServeFlags {
     #[arg(long, value_name = "KEY", env = "HYPURA_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
 
+    /// File with that key, which other users cannot read off the list of processes
+    #[arg(long, value_name = "FILE", env = "HYPURA_API_KEY_FILE", conflicts_with = "api_key")]
+    api_key_file: Option<PathBuf>,
+
     /// Web pages that may call, with commas; `*` stands for anything [env: OLLAMA_ORIGINS]
     #[arg(long, value_name = "ORIGINS")]
     origins: Option<String>,
@@ -136,8 +140,16 @@ impl ServeFlags {
             self.max_queue.or_else(|| variables.number("OLLAMA_MAX_QUEUE")).unwrap_or(DEFAULT_QUEUE);
         let parallel = self.parallel.or_else(|| variables.number("OLLAMA_NUM_PARALLEL")).unwrap_or(1).max(1);
         let manager = self.manager(&mut variables, load.model.budget_bytes, max_queue);
+        let http = self.http(&address, env)?;
+        if !http.loopback && http.api_key.is_none() {
+            let address = address.authority();
+            variables.warnings.push(format!(
+                "every machine that reaches {address} may use this server, load and delete models: --api-key-file \
+                 or HYPURA_API_KEY asks for a key"
+            ));
+        }
         Ok(Serving {
-            http: self.http(&address, env),
+            http,
             limits: self.limits(manager.load_timeout),
             manager,
             runner: RunnerSettings {
@@ -177,13 +189,28 @@ impl ServeFlags {
         Ok(address)
     }
 
-    fn http(&self, address: &Address, env: &Env) -> HttpSettings {
+    fn http(&self, address: &Address, env: &Env) -> anyhow::Result<HttpSettings> {
         let origins = self.origins.clone().or_else(|| env.variable("OLLAMA_ORIGINS")).unwrap_or_default();
-        HttpSettings {
+        Ok(HttpSettings {
             origins: Origins::of_list(&origins),
-            api_key: self.api_key.as_deref().map(stripped).filter(|key| !key.is_empty()).map(str::to_owned),
+            api_key: self.key()?,
             loopback: is_loopback(&address.host),
             ..HttpSettings::default()
+        })
+    }
+
+    /// The key of the file, or the one that was named.
+    fn key(&self) -> anyhow::Result<Option<String>> {
+        let Some(path) = &self.api_key_file else {
+            let key = self.api_key.as_deref().map(stripped).filter(|key| !key.is_empty());
+            return Ok(key.map(str::to_owned));
+        };
+        let cannot =
+            |why: String| UsageError(format!("the API key cannot be read from {}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| cannot(error.to_string()))?;
+        match text.trim() {
+            "" => Err(cannot("it is empty".to_owned()).into()),
+            key => Ok(Some(key.to_owned())),
         }
     }
 
@@ -207,7 +234,9 @@ impl ServeFlags {
     fn limits(&self, load_timeout: Duration) -> Limits {
         let limits = Limits { load: load_timeout, ..Limits::default() };
         match self.runner_deadline.map(Duration::from_secs) {
-            Some(deadline) => Limits { silence: deadline, text: deadline, plan: deadline, ..limits },
+            Some(deadline) => {
+                Limits { silence: deadline, text: deadline, template: deadline, plan: deadline, ..limits }
+            }
             None => limits,
         }
     }
@@ -323,6 +352,30 @@ mod tests {
         assert_eq!(address(&["--port", "7"], "box:9999"), "box:7");
         assert_eq!(address(&["--host", "a:5", "--port", "7"], "box:9999"), "a:7");
         assert_eq!(address(&[], ""), "127.0.0.1:11434");
+    }
+
+    #[test]
+    fn a_key_comes_from_a_file_or_the_server_does_not_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let flags = ["--api-key-file", path.to_str().unwrap()];
+        assert!(
+            serving(&flags, &[]).unwrap_err().is::<UsageError>(),
+            "never without the key that was asked for"
+        );
+        std::fs::write(&path, " \n").unwrap();
+        assert!(serving(&flags, &[]).unwrap_err().is::<UsageError>());
+        std::fs::write(&path, "secret\n").unwrap();
+        assert_eq!(serving(&flags, &[]).unwrap().http.api_key.as_deref(), Some("secret"));
+    }
+
+    #[test]
+    fn an_open_server_without_a_key_is_warned_about() {
+        let warnings = |flags: &[&str]| serving(flags, &[]).unwrap().warnings.join("\n");
+        assert!(warnings(&["--host", "0.0.0.0"]).contains("every machine that reaches 0.0.0.0:11434"));
+        assert!(warnings(&["--host", "::"]).contains("every machine"));
+        assert_eq!(warnings(&["--host", "0.0.0.0", "--api-key", "k"]), "");
+        assert_eq!(warnings(&["--host", "127.0.0.2"]), "");
     }
 
     #[test]
