@@ -42,7 +42,7 @@ pub use hypura_core::plan::KvType;
 pub use hypura_ggml::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, DecodeError,
     Grammar, GrammarKind, GrammarTrigger, QuantizeError, ReasoningSplit, SampleError, SamplerOptions, Token,
-    ToolChoice, Vocab, check_grammar, crash, is_quantization, libraries, quantize, system,
+    ToolChoice, Vocab, check_grammar, crash, is_quantization, libraries, quantize, system, try_template,
 };
 pub use hypura_storage::{ReaderConfig, ReaderKind};
 

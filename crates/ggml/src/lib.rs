@@ -48,7 +48,7 @@ pub use batch::{Batch, RowsPart};
 pub use buffer::{DeviceTensor, TensorMemory, WeightMemory};
 pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
-    ReasoningSplit, ToolChoice, check_grammar,
+    ReasoningSplit, ToolChoice, check_grammar, try_template,
 };
 pub use context::{Context, ContextOptions, KvType, Pooling};
 pub use device::Device;

@@ -18,9 +18,10 @@ const MAX_HEAD_ELEMENTS: u64 = 1 << 16;
 const MAX_WIDTH: u64 = 1 << 24;
 
 /// Numbers and words of the metadata.
-pub(super) fn check_keys(keys: &ArchKeys<'_>, layers: u32) -> Result<(), ModelError> {
-    check_experts(keys, layers)?;
+pub(super) fn check_keys(keys: &ArchKeys<'_>, layers: u32, is_dense: bool) -> Result<(), ModelError> {
+    check_experts(keys, layers, is_dense)?;
     check_sizes(keys, layers)?;
+    check_latent(keys)?;
     for name in
         ["attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.group_norm_epsilon"]
     {
@@ -47,25 +48,27 @@ fn check_word(keys: &ArchKeys<'_>, name: &str, known: &[&str]) -> Result<(), Mod
     }
 }
 
-fn check_experts(keys: &ArchKeys<'_>, layers: u32) -> Result<(), ModelError> {
+fn check_experts(keys: &ArchKeys<'_>, layers: u32, is_dense: bool) -> Result<(), ModelError> {
     // These take one expert for none.
     if keys.arch.starts_with("hunyuan") {
         return Ok(());
     }
     let get = |name: &str| Ok::<u64, ModelError>(keys.u64(name)?.unwrap_or(0));
-    let groups = get("expert_group_count")?;
-    let Some(experts) = keys.u64("expert_count")? else { return Ok(()) };
+    let (experts, groups) = (get("expert_count")?, get("expert_group_count")?);
     let used = keys.per_layer("expert_used_count", layers)?.unwrap_or_default();
     let used = used.into_iter().max().unwrap_or(0);
     let refuse = |name: &str, value: u64, why| Err(unusable(keys.key(name), value, why));
     if experts > MAX_EXPERTS {
         return refuse("expert_count", experts, "llama.cpp takes at most 1024");
     }
-    if used > experts {
+    if used > experts && experts > 0 {
         return refuse("expert_used_count", used, "there are fewer experts than that");
     }
     if experts > 0 && used == 0 {
         return refuse("expert_used_count", used, "the model has experts and uses none");
+    }
+    if experts == 0 && used > 0 && is_dense {
+        return refuse("expert_used_count", used, "the model has no experts");
     }
     if groups > 0 && groups >= experts {
         return refuse("expert_group_count", groups, "there are too few experts for so many groups");
@@ -111,6 +114,16 @@ fn check_sizes(keys: &ArchKeys<'_>, layers: u32) -> Result<(), ModelError> {
         }
     }
     Ok(())
+}
+
+/// Multi-head latent attention: a part of each key has no position.
+fn check_latent(keys: &ArchKeys<'_>) -> Result<(), ModelError> {
+    const NAME: &str = "attention.key_length_mla";
+    let Some(key) = keys.u64(NAME)?.filter(|key| *key > 0) else { return Ok(()) };
+    match keys.u64("rope.dimension_count").ok().flatten().filter(|rotated| *rotated >= key) {
+        Some(_) => Err(unusable(keys.key(NAME), key, "no element of a key is left without a position")),
+        None => Ok(()),
+    }
 }
 
 /// Types of tensors that no kernel reads where they are.

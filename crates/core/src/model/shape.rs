@@ -70,7 +70,7 @@ impl ModelShape {
         let used = keys.per_layer("expert_used_count", all_layers)?.unwrap_or_default();
         let used = |layer: u32| used.get(layer as usize).copied().unwrap_or(0);
         let mut expert_layers = find_layers(&tensors, all_layers, used)?;
-        asserts::check_keys(&keys, all_layers)?;
+        asserts::check_keys(&keys, all_layers, expert_layers.is_empty())?;
         let nextn_expert_layers =
             expert_layers.split_off(expert_layers.partition_point(|e| e.layer < layers));
         let has_shared = tensors.iter().any(|tensor| tensor.role == TensorRole::SharedExpert);

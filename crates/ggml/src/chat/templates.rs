@@ -1,9 +1,10 @@
 //! The chat templates of a model: llama.cpp's own Jinja engine, through the shim of the sys crate.
 
 use super::placeholders::{WithPlaceholders, types_only};
-use super::prompt::{ChatParserState, ChatPrompt, RawParser, Thinking};
+use super::prompt::{ChatParserState, ChatPrompt, Thinking};
+use super::raw::{Applied, RENDERING, RawTemplates};
 use super::schema::check_grammar;
-use super::shim::{self, Text, last_error};
+use super::shim;
 use super::{ChatError, ChatRequest, ToolChoice};
 use crate::deep_stack::on_deep_stack;
 use crate::error::LoadError;
@@ -12,21 +13,13 @@ use crate::model::Model;
 use crate::schema::shows_placeholders;
 use crate::sys;
 use crate::vocab::Vocab;
-use std::ffi::{CStr, c_char};
-use std::sync::{Arc, Mutex, PoisonError};
-
-/// Rendering asks the C library for the local date, which is not thread-safe everywhere: one at a time.
-static RENDERING: Mutex<()> = Mutex::new(());
+use std::sync::{Arc, PoisonError};
 
 /// The chat templates of a model.
 pub struct ChatTemplates {
-    raw: *mut sys::chat_shim_templates,
+    raw: RawTemplates,
     model: Model,
 }
-// SAFETY: applying a template does not change it; the shim's error text is thread-local.
-unsafe impl Send for ChatTemplates {}
-// SAFETY: as above, and rendering takes the lock above.
-unsafe impl Sync for ChatTemplates {}
 
 /// What a template can express.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,14 +46,8 @@ impl ChatTemplates {
     /// # Errors
     /// [`LoadError::Template`] with the reason.
     pub fn new(model: &Model, template: Option<&str>) -> Result<Self, LoadError> {
-        super::quiet::quiet();
-        let source =
-            Text::new(template).ok_or_else(|| LoadError::Template("it contains a NUL byte".to_owned()))?;
-        // SAFETY: the model is alive and kept alive; the source is NUL-terminated or null.
-        let raw = unsafe { sys::chat_shim_templates_init(model.raw(), source.as_ptr()) };
-        if raw.is_null() {
-            return Err(LoadError::Template(last_error()));
-        }
+        // SAFETY: the model is alive.
+        let raw = unsafe { RawTemplates::parse(model.raw(), template) }?;
         Ok(Self { raw, model: model.clone() })
     }
 
@@ -78,7 +65,9 @@ impl ChatTemplates {
         shim::text_of(16 << 10, |buffer, length, needed| {
             // SAFETY: the templates are alive, a null variant is the default, the buffer comes with its
             // length.
-            unsafe { sys::chat_shim_templates_source(self.raw, std::ptr::null(), buffer, length, needed) }
+            unsafe {
+                sys::chat_shim_templates_source(self.raw.as_ptr(), std::ptr::null(), buffer, length, needed)
+            }
         })
         .unwrap_or_default()
     }
@@ -88,7 +77,7 @@ impl ChatTemplates {
     pub fn caps(&self) -> ChatCaps {
         let text = shim::text_of(1 << 10, |buffer, length, needed| {
             // SAFETY: the templates are alive, the buffer comes with its length.
-            unsafe { sys::chat_shim_templates_get_caps(self.raw, buffer, length, needed) }
+            unsafe { sys::chat_shim_templates_get_caps(self.raw.as_ptr(), buffer, length, needed) }
         });
         let caps: serde_json::Value =
             text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
@@ -97,8 +86,8 @@ impl ChatTemplates {
         // SAFETY: the templates are alive; both functions catch exceptions and then answer false.
         let (thinking, explicit) = unsafe {
             (
-                sys::chat_shim_templates_support_enable_thinking(self.raw),
-                sys::chat_shim_templates_was_explicit(self.raw),
+                sys::chat_shim_templates_support_enable_thinking(self.raw.as_ptr()),
+                sys::chat_shim_templates_was_explicit(self.raw.as_ptr()),
             )
         };
         ChatCaps {
@@ -182,124 +171,13 @@ impl ChatTemplates {
 
     fn prompt(&self, request: &ChatRequest, messages: &str) -> Result<ChatPrompt, ChatError> {
         // The thread with the deep stack calls llama.cpp.
-        let applied = on_deep_stack(|| self.call_for(request, messages)).map_err(ChatError::Template)?;
+        let applied =
+            on_deep_stack(|| self.raw.call_for(request, messages)).map_err(ChatError::of_template)?;
         applied.into_prompt(request, &self.model.vocab())
     }
-
-    /// llama.cpp's grammar for a call that must come lets any amount of text come first, and small models
-    /// then never call. The lazy one begins at the call.
-    fn call_for(&self, request: &ChatRequest, messages: &str) -> Result<Applied, String> {
-        if request.tool_choice == ToolChoice::Required && request.json_schema.is_none() {
-            let auto = self.call(request, ToolChoice::Auto, messages)?;
-            if auto.result.0.grammar_lazy {
-                return Ok(auto);
-            }
-        }
-        self.call(request, request.tool_choice, messages)
-    }
-
-    fn call(&self, request: &ChatRequest, choice: ToolChoice, messages: &str) -> Result<Applied, String> {
-        const NUL: &str = "a NUL byte in the request";
-        let messages_c = Text::new(Some(messages)).ok_or(NUL)?;
-        let tools = Text::new(request.tools_json.as_deref()).ok_or(NUL)?;
-        let grammar = Text::new(request.grammar.as_deref()).ok_or(NUL)?;
-        let schema = Text::new(request.json_schema.as_deref()).ok_or(NUL)?;
-        let kwargs = request.reasoning_effort.as_ref().map(|effort| {
-            // Each value is itself JSON text.
-            serde_json::json!({ "reasoning_effort": serde_json::json!(effort).to_string() }).to_string()
-        });
-        let kwargs = Text::new(kwargs.as_deref()).ok_or(NUL)?;
-        let choice = match choice {
-            ToolChoice::Auto => sys::CHAT_SHIM_TOOL_CHOICE_AUTO,
-            ToolChoice::Required => sys::CHAT_SHIM_TOOL_CHOICE_REQUIRED,
-            ToolChoice::None => sys::CHAT_SHIM_TOOL_CHOICE_NONE,
-        };
-        let params = sys::chat_shim_apply_params {
-            messages_json: messages_c.as_ptr(),
-            tools_json: tools.as_ptr(),
-            grammar: grammar.as_ptr(),
-            json_schema: schema.as_ptr(),
-            template_kwargs_json: kwargs.as_ptr(),
-            tool_choice: choice.cast_signed(),
-            reasoning_format: sys::CHAT_SHIM_REASONING_DEEPSEEK.cast_signed(),
-            add_generation_prompt: request.add_generation_prompt || request.continue_final_message,
-            enable_thinking: request.enable_thinking.unwrap_or(true),
-            parallel_tool_calls: request.parallel_tool_calls,
-            use_jinja: true,
-            add_bos: false,
-            add_eos: false,
-            force_pure_content: false,
-        };
-        // SAFETY: the result struct is plain data filled by the shim.
-        let mut result: sys::chat_shim_apply_result = unsafe { std::mem::zeroed() };
-        let mut buffer: Vec<u8> = vec![0; messages.len() * 3 + (64 << 10)];
-        let _one_at_a_time = RENDERING.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            let mut needed = 0;
-            // SAFETY: every pointer is valid for the call, the buffer is passed with its length, and the shim
-            // catches exceptions.
-            let status = unsafe {
-                sys::chat_shim_templates_apply(
-                    self.raw,
-                    &raw const params,
-                    &raw mut result,
-                    buffer.as_mut_ptr().cast::<c_char>(),
-                    buffer.len(),
-                    &raw mut needed,
-                )
-            };
-            if status == sys::LLAMA_SHIM_OK {
-                return Ok(Applied {
-                    buffer,
-                    parser: RawParser::own(result.parser),
-                    result: Offsets(result),
-                });
-            }
-            if status != sys::LLAMA_SHIM_BUFFER_TOO_SMALL || needed <= buffer.len() {
-                return Err(last_error());
-            }
-            buffer.resize(needed, 0);
-        }
-    }
-}
-
-impl Drop for ChatTemplates {
-    fn drop(&mut self) {
-        // SAFETY: made by chat_shim_templates_init, freed once.
-        unsafe { sys::chat_shim_templates_free(self.raw) };
-    }
-}
-
-/// The plain numbers of a result; its parser pointer is owned elsewhere.
-struct Offsets(sys::chat_shim_apply_result);
-// SAFETY: only offsets and flags are read; the pointer is not followed.
-unsafe impl Send for Offsets {}
-
-/// What the shim packed into one buffer.
-struct Applied {
-    buffer: Vec<u8>,
-    parser: Option<RawParser>,
-    result: Offsets,
 }
 
 impl Applied {
-    fn text(&self, offset: usize) -> Result<String, ChatError> {
-        self.buffer
-            .get(offset..)
-            .and_then(|rest| CStr::from_bytes_until_nul(rest).ok())
-            .map(|text| text.to_string_lossy().into_owned())
-            .ok_or_else(|| ChatError::Template("the rendered prompt is cut off".to_owned()))
-    }
-
-    fn json(&self, offset: usize) -> Result<Vec<serde_json::Value>, ChatError> {
-        serde_json::from_str(&self.text(offset)?).map_err(|error| ChatError::Template(error.to_string()))
-    }
-
-    fn strings(&self, offset: usize) -> Result<Vec<String>, ChatError> {
-        let items = self.json(offset)?;
-        Ok(items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect())
-    }
-
     fn into_prompt(self, request: &ChatRequest, vocab: &Vocab) -> Result<ChatPrompt, ChatError> {
         let result = self.result.0;
         let parts: Vec<(String, bool)> = self
@@ -398,12 +276,12 @@ fn with_calls_as_asked(gbnf: &str, forced: bool, several: bool) -> String {
 }
 
 /// The same conversation; nothing of the answer is asked for.
-fn without_grammar(request: &ChatRequest) -> ChatRequest {
+pub(super) fn without_grammar(request: &ChatRequest) -> ChatRequest {
     ChatRequest { tool_choice: ToolChoice::None, json_schema: None, ..request.clone() }
 }
 
 /// An assistant message that the answer continues from.
-struct Continued {
+pub(super) struct Continued {
     reasoning: Option<String>,
     content: Option<String>,
 }
@@ -411,7 +289,7 @@ struct Continued {
 /// Takes the final assistant message off, where the request wants it continued. The shim does not offer
 /// llama.cpp's own continuation, so the same is done here: render what comes before it, then append it behind
 /// the generation prompt.
-fn split_continuation(request: &ChatRequest) -> Result<(String, Option<Continued>), ChatError> {
+pub(super) fn split_continuation(request: &ChatRequest) -> Result<(String, Option<Continued>), ChatError> {
     let invalid = |error: String| ChatError::Input(format!("messages: {error}"));
     let value = shim::checked_json(&request.messages_json, true).map_err(invalid)?;
     let serde_json::Value::Array(mut messages) = value else {

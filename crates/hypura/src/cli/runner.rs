@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 use hypura_engine::crash;
 use hypura_server::models::engine;
-use hypura_server::runner::{Hooks, confine, serve};
+use hypura_server::runner::{Hooks, confine, confine_trial, serve};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io;
@@ -34,6 +34,8 @@ pub fn execute() -> anyhow::Result<ExitCode> {
     // A second log of one process changes nothing.
     let _ = log.with_target(false).with_level(false).with_writer(io::stderr).try_init();
     // Whatever it does then is for nobody, and may never end.
-    serve(socket, Hooks { confine, plan: engine::plan, gone: || std::process::abort() })?;
+    let gone = || std::process::abort();
+    let try_template = engine::try_template;
+    serve(socket, Hooks { confine, confine_trial, try_template, plan: engine::plan, gone })?;
     Ok(ExitCode::SUCCESS)
 }

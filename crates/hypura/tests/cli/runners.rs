@@ -70,6 +70,81 @@ fn a_file_that_ends_llama_cpp_is_one_line_of_a_run() {
     finished.assert_error(1, &["cannot run", "tiny-llama"]);
 }
 
+/// A file whose chat template counts for years.
+fn looping(folder: &Path) -> PathBuf {
+    tampered(folder, |metadata| {
+        let template =
+            "{% for a in range(10000) %}{% for b in range(10000) %}{{ a }}{% endfor %}{% endfor %}";
+        metadata.insert("tokenizer.chat_template", template);
+    })
+}
+
+#[test]
+fn a_template_that_never_ends_is_one_line_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = looping(folder.path());
+    run(["run", path.to_str().unwrap(), "hi"]).assert_error(1, &["cannot run", "chat template did not end"]);
+}
+
+/// What a template can do was found out while its model was loaded: nobody could load another meanwhile.
+#[test]
+fn a_template_that_never_ends_holds_up_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = looping(folder.path());
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let server = Serving::start(&[path.to_str().unwrap(), "--runner-deadline", "8"]);
+    std::thread::scope(|scope| {
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        let chat = json!({"model": name, "messages": messages, "stream": false});
+        let (server, start) = (&server, Instant::now());
+        let looping = scope.spawn(move || server.send("/api/chat", &chat));
+        while server.get("/api/ps")["models"].as_array().unwrap().is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(60), "it is loaded at once");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!looping.is_finished());
+        assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3, "others are served meanwhile");
+        let (status, text) = looping.join().unwrap();
+        assert!(status == 500 && text.contains("did not answer within 8 s"), "{status}: {text}");
+    });
+}
+
+/// A template of a client that looped or recursed ended the process of a model that others use.
+#[test]
+fn templates_of_clients_end_no_model() {
+    let server = Serving::start(&["--runner-deadline", "4"]);
+    server.post("/api/generate", &ask(3));
+    let [runner] = runners(&server)[..] else { panic!("one runner") };
+    let with = |template: &str| {
+        let mut body = ask(3);
+        body["template"] = template.into();
+        server.send("/api/generate", &body)
+    };
+    let nested = format!("{{% if messages %}}{}1{}{{% endif %}}", "[".repeat(50_000), "]".repeat(50_000));
+    for (template, words) in [
+        (
+            "{% for a in range(100000) %}{% for b in range(100000) %}{{ messages }}{% endfor %}{% endfor %}",
+            "",
+        ),
+        ("{% macro f(x) %}{{ f(messages) }}{% endmacro %}{{ f(1) }}", ""),
+        (
+            "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(64) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s }}",
+            "",
+        ),
+        (nested.as_str(), ""),
+        ("{{ raise_exception('only about cats') }}{{ messages }}", "only about cats"),
+        ("{% if messages %}", "template error"),
+    ] {
+        let (status, text) = with(template);
+        assert!(status == 400 && text.contains(words), "{template:.60}: {status}: {text}");
+        assert!(text.contains("template"), "{template:.60}: {status}: {text}");
+        assert_eq!(runners(&server), [runner], "{template:.60}");
+    }
+    let (status, text) = with("{% for m in messages %}{{ bos_token }}{{ m.content }}{% endfor %}");
+    assert_eq!(status, 200, "{text}");
+    assert_eq!(runners(&server), [runner]);
+}
+
 #[test]
 fn a_file_that_ends_its_process_is_an_error_and_the_third_time_refused() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hypura_core::gguf::Metadata;
 use hypura_core::plan::{Mode, PoolId};
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, LoadSettings, Planned};
@@ -121,6 +122,12 @@ fn public(error: &dyn std::error::Error, folder: &Path) -> String {
     without_paths(&text)
 }
 
+/// Whether a file has a chat template.
+fn has_template(metadata: &Metadata) -> bool {
+    let named = |key| metadata.str(key).ok().flatten().is_some_and(|template| !template.is_empty());
+    named("tokenizer.chat_template") || named("tokenizer.chat_template.tool_use")
+}
+
 struct EnginePlan {
     planned: Planned,
     runner: RunnerSettings,
@@ -138,11 +145,13 @@ impl Plan for EnginePlan {
 
     fn load(self: Box<Self>, host: &dyn LoadHost) -> Result<Arc<dyn Engine>, Failure> {
         let failed = |error: &LoadError| load_failure(&self.model, error, &self.folder);
+        // What a template can do is found out by running it, which may never end: not while others wait for
+        // this load.
+        let lacks_template = self.needs_template && !has_template(&self.planned.source.metadata);
         let loaded =
             load::load_watched(self.planned, &mut |_, _| host.advanced()).map_err(|error| failed(&error))?;
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
         let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
-        let lacks_template = self.needs_template && !runner.text().caps().explicit;
         Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template }))
     }
 }
@@ -257,28 +266,43 @@ impl Engine for RunnerEngine {
 
 impl RunnerEngine {
     fn apply(&self, chat: &ChatInput, messages: Vec<Value>) -> Result<ChatPrompt, ChatError> {
-        let (enable_thinking, reasoning_effort) = match &chat.think {
-            None => (None, None),
-            Some(Think::Switch(on)) => (Some(*on), None),
-            Some(Think::Level(level)) => (Some(true), Some(level.clone())),
-        };
-        let request = ChatRequest {
-            messages_json: Value::Array(messages).to_string(),
-            tools_json: (!chat.tools.is_empty()).then(|| Value::Array(chat.tools.clone()).to_string()),
-            tool_choice: chat.tool_choice,
-            parallel_tool_calls: chat.parallel_tool_calls,
-            json_schema: schema_of(&chat.format),
-            enable_thinking,
-            reasoning_effort,
-            continue_final_message: chat.continues,
-            ..ChatRequest::default()
-        };
+        let request = chat_request(chat, messages);
         let text = self.runner.text();
         match &chat.template {
             Some(template) => text.apply_template(template, &request),
             None => text.apply(&request),
         }
     }
+}
+
+fn chat_request(chat: &ChatInput, messages: Vec<Value>) -> ChatRequest {
+    let (enable_thinking, reasoning_effort) = match &chat.think {
+        None => (None, None),
+        Some(Think::Switch(on)) => (Some(*on), None),
+        Some(Think::Level(level)) => (Some(true), Some(level.clone())),
+    };
+    ChatRequest {
+        messages_json: Value::Array(messages).to_string(),
+        tools_json: (!chat.tools.is_empty()).then(|| Value::Array(chat.tools.clone()).to_string()),
+        tool_choice: chat.tool_choice,
+        parallel_tool_calls: chat.parallel_tool_calls,
+        json_schema: schema_of(&chat.format),
+        enable_thinking,
+        reasoning_effort,
+        continue_final_message: chat.continues,
+        ..ChatRequest::default()
+    }
+}
+
+/// Tries a conversation's own template without a model. Gives the bytes of the text.
+///
+/// # Errors
+/// 400: what the template says.
+pub fn try_template(chat: ChatInput, (bos, eos): (&str, &str)) -> Result<usize, Failure> {
+    let request = chat_request(&chat, chat.messages.clone());
+    let template = chat.template.unwrap_or_default();
+    hypura_engine::try_template(&template, (bos, eos), &request)
+        .map_err(|error| Failure::bad_request(without_paths(&error.to_string())))
 }
 
 /// A conversation and its decoded media.
@@ -293,7 +317,7 @@ impl Renderer for RunnerRenderer<'_> {
     fn render(&self, messages: &[usize]) -> Result<Prompt, RenderError> {
         let chosen = messages.iter().filter_map(|at| self.chat.messages.get(*at).cloned()).collect();
         let prompt = self.engine.apply(self.chat, chosen).map_err(|error| match error {
-            ChatError::Template(_) => RenderError::Template(chat_failure(&error)),
+            ChatError::Template(_) | ChatError::Refused(_) => RenderError::Template(chat_failure(&error)),
             _ => RenderError::Other(chat_failure(&error)),
         })?;
         let which = self.chat.media_of(messages);
@@ -319,13 +343,15 @@ fn with_tags(text: &str) -> String {
     pieces.enumerate().fold(first, |text, (at, piece)| format!("{text}[img-{at}]{piece}"))
 }
 
-/// What a template or a schema says: a template that fails is a 500, as in Ollama; everything else is the
-/// request's fault.
+/// What a template or a schema says: a template that fails is a 500, as in Ollama; one that refuses the
+/// conversation in its own words, and everything else, is the request's fault.
 fn chat_failure(error: &ChatError) -> Failure {
     let message = without_paths(&error.to_string());
     match error {
         ChatError::Template(_) => Failure::internal(message),
-        ChatError::Input(_) | ChatError::Schema(_) | ChatError::Grammar(_) => Failure::bad_request(message),
+        ChatError::Refused(_) | ChatError::Input(_) | ChatError::Schema(_) | ChatError::Grammar(_) => {
+            Failure::bad_request(message)
+        }
     }
 }
 
@@ -377,6 +403,7 @@ mod tests {
     fn errors_9_a_template_that_fails_is_a_500_and_a_bad_schema_a_400() {
         let status = |error| chat_failure(&error).status.as_u16();
         assert_eq!(status(ChatError::Template("roles must alternate".into())), 500);
+        assert_eq!(status(ChatError::Refused("roles must alternate".into())), 400);
         assert_eq!(status(ChatError::Schema("x".into())), 400);
         assert_eq!(status(ChatError::Input("x".into())), 400);
         assert_eq!(status(ChatError::Grammar("x".into())), 400);

@@ -21,6 +21,29 @@ pub fn confine(_: &LoadOrder) {
     ignore_limits();
 }
 
+/// Confines this process, which tries a template and has no other threads yet: no model, little memory,
+/// little time.
+pub fn confine_trial() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    #[cfg(target_os = "linux")]
+    linux::trial();
+    ignore_limits();
+    let most = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    for (resource, limit) in
+        [(Resource::Data, most(TRIAL_DATA_BYTES)), (Resource::Cpu, most(TRIAL_CPU_SECONDS))]
+    {
+        if let Err(error) = setrlimit(resource, limit) {
+            tracing::debug!(%error, "a template is tried without a limit");
+        }
+    }
+}
+
+/// Memory for trying a template: its stack of 256 MiB, and less beside it than a runner may take beyond its
+/// budget.
+const TRIAL_DATA_BYTES: u64 = 768 << 20;
+/// Processor time for it. Whoever waits for it waits no longer.
+const TRIAL_CPU_SECONDS: u64 = 30;
+
 /// No file of memory is left behind by a runner that dies.
 pub fn ignore_limits() {
     use rustix::process::{Resource, Rlimit, setrlimit};
@@ -32,6 +55,7 @@ pub fn ignore_limits() {
 
 #[cfg(target_os = "linux")]
 mod linux {
+    use std::os::unix::fs::DirBuilderExt as _;
     use std::path::PathBuf;
 
     use hypura_core::gguf::ShardName;
@@ -63,28 +87,40 @@ mod linux {
         }
     }
 
+    pub fn trial() {
+        limits();
+        if let Err(error) = restrict(system(), [PathBuf::from("/dev")]) {
+            tracing::debug!(%error, "the view of the file system stays as it is");
+        }
+    }
+
     pub fn file_system(order: &LoadOrder) -> Result<(), RulesetError> {
-        const ALL: ABI = ABI::V5;
         if let Some(folder) = &order.runner.kv_cache_dir {
             // Only what is there can be granted. What is in the way is told where the folder is used.
-            let _ = std::fs::create_dir_all(folder);
+            let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         }
-        let written: Vec<PathBuf> =
-            order.runner.kv_cache_dir.iter().cloned().chain([PathBuf::from("/dev")]).collect();
-        let read: Vec<PathBuf> = SYSTEM
-            .iter()
-            .map(PathBuf::from)
-            .chain(files(order))
-            .chain(order.settings.model.projector.clone())
-            .chain(hypura_engine::libraries::folder())
-            .collect();
+        let written = order.runner.kv_cache_dir.iter().cloned().chain([PathBuf::from("/dev")]);
+        let read = system().chain(files(order)).chain(order.settings.model.projector.clone());
+        restrict(read, written)
+    }
+
+    fn system() -> impl Iterator<Item = PathBuf> {
+        SYSTEM.iter().map(PathBuf::from).chain(hypura_engine::libraries::folder())
+    }
+
+    /// Leaves nothing but these to be read and written, and no TCP.
+    fn restrict(
+        read: impl IntoIterator<Item = PathBuf>,
+        written: impl IntoIterator<Item = PathBuf>,
+    ) -> Result<(), RulesetError> {
+        const ALL: ABI = ABI::V5;
         // What this kernel does not know yet is left out.
         Ruleset::default()
             .handle_access(AccessFs::from_all(ALL))?
             .handle_access(AccessNet::from_all(ALL))?
             .create()?
-            .add_rules(path_beneath_rules(&read, AccessFs::from_read(ALL)))?
-            .add_rules(path_beneath_rules(&written, AccessFs::from_all(ALL)))?
+            .add_rules(path_beneath_rules(read, AccessFs::from_read(ALL)))?
+            .add_rules(path_beneath_rules(written, AccessFs::from_all(ALL)))?
             .restrict_self()?;
         Ok(())
     }

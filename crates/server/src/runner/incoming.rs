@@ -82,6 +82,8 @@ fn take(link: &Link, message: FromRunner) {
             link.tell(&ToRunner::Memory { id, bytes });
         }
         FromRunner::Release { bytes } => release(link, bytes),
+        // Said to `trial` alone.
+        FromRunner::Tried(_) => {}
         FromRunner::Stopped => lock(&link.state).stopping = true,
     }
 }

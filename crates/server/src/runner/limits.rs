@@ -9,6 +9,8 @@ pub struct Limits {
     pub silence: Duration,
     /// Text is rendered, read or checked within this time.
     pub text: Duration,
+    /// A chat template by itself is rendered within this time.
+    pub template: Duration,
     /// Pictures and sounds are decoded within this time.
     pub media: Duration,
     /// A file is planned within this time.
@@ -26,6 +28,7 @@ impl Default for Limits {
         Self {
             silence: Duration::from_secs(30),
             text: Duration::from_secs(60),
+            template: Duration::from_secs(10),
             media: Duration::from_secs(600),
             plan: Duration::from_secs(60),
             load: Duration::from_secs(300),

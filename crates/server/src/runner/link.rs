@@ -197,8 +197,8 @@ impl Link {
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub fn open(&self, call: Call, limit: Duration) -> Result<u64, Failure> {
-        self.numbered(call, limit, |_, _| ()).map(|(id, _)| id)
+    pub fn open(&self, call: Call, limit: Duration) -> Result<(u64, Answer), Failure> {
+        self.numbered(call, limit, |_, _| ())
     }
 
     /// Queues a request. Its number is good for [`Self::cancel`].

@@ -22,6 +22,9 @@ use crate::models::backend::ChatInput;
 pub(super) enum ToRunner {
     /// First of all, once: what to load, and the text that stands for media in messages.
     Plan { order: Box<LoadOrder>, marker: String },
+    /// Instead of that, and nothing after it: try a conversation with the template that came with it. The
+    /// texts of the tokens that begin and end a text.
+    Try { chat: Box<Chat>, bos: String, eos: String },
     /// Carry the plan out.
     Load,
     /// Something that has an answer.
@@ -64,6 +67,8 @@ pub(super) enum FromRunner {
     FreeBytes { id: u64 },
     /// Gives back what was reserved.
     Release { bytes: u64 },
+    /// The bytes that a template made, or why it made none.
+    Tried(Result<usize, Failure>),
     /// Everything ended as asked.
     Stopped,
 }
@@ -90,9 +95,13 @@ pub(super) struct Loaded {
 /// Something that has an answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Call {
-    /// Decodes the media of a conversation; the number of the call is the chat's until it is closed.
-    OpenChat(Box<Chat>),
-    /// The prompt of these of its messages.
+    /// Decodes the media of a conversation, and makes the prompt of these of its messages; the number of the
+    /// call is the chat's until it is closed.
+    OpenChat {
+        chat: Box<Chat>,
+        messages: Vec<usize>,
+    },
+    /// The prompt of others of its messages.
     Render {
         chat: u64,
         messages: Vec<usize>,
@@ -203,6 +212,13 @@ impl From<&ChatInput> for Chat {
 }
 
 impl Chat {
+    /// Some messages of a conversation, for its template alone: without media.
+    pub fn to_try(chat: &ChatInput, messages: &[usize]) -> Self {
+        let chosen = messages.iter().filter_map(|at| chat.messages.get(*at));
+        let chat = ChatInput { messages: Vec::new(), media: Vec::new(), ..chat.clone() };
+        Self { messages: chosen.map(Value::to_string).collect(), ..Self::from(&chat) }
+    }
+
     /// The conversation.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! The server's side:
 //! - `backend`: plans and loads in a runner; refuses files that ended theirs again and again (`crashes`)
 //! - `remote`: a loaded model in a runner, as the server's engine
+//! - `trial`: templates of clients, tried in a process that may end over them
 //! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
 //!   becomes of its requests when it ends
 //! - `process`: starting, ending and watching the process (`watch`, `limits`)
@@ -30,10 +31,11 @@ mod process;
 mod remote;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod watch;
 
 pub use backend::ProcessBackend;
-pub use confine::{confine, ignore_limits};
+pub use confine::{confine, confine_trial, ignore_limits};
 pub use host::{Hooks, serve};
 pub use limits::Limits;
 pub use process::own_bytes;

@@ -1,6 +1,6 @@
 //! A loaded model in a runner, as an [`Engine`].
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hypura_engine::media::MediaFile;
@@ -11,6 +11,7 @@ use hypura_engine::{ChatDelta, Grammar, Token};
 use super::deltas::Deltas;
 use super::link::{Held, Link, Listener};
 use super::message::{Answer, Call, Chat, File, Loaded, PromptAnswer, Submit, ToRunner};
+use super::trial;
 use crate::Failure;
 use crate::job::Format;
 use crate::models::backend::{
@@ -25,6 +26,8 @@ pub(super) struct RemoteEngine {
     link: Held,
     info: RunnerInfo,
     lacks_template: bool,
+    /// The texts of its tokens that begin and end a text.
+    tokens: OnceLock<(String, String)>,
 }
 
 impl RemoteEngine {
@@ -32,11 +35,27 @@ impl RemoteEngine {
     pub fn new(link: Held, loaded: Loaded) -> Self {
         let Loaded { info, status, lacks_template } = loaded;
         link.0.loaded(status);
-        Self { link, info, lacks_template }
+        Self { link, info, lacks_template, tokens: OnceLock::new() }
     }
 
     fn text(&self, call: Call) -> Result<Answer, Failure> {
         self.link.0.call(call, self.link.0.limits().text)
+    }
+
+    /// Has a template that came with the conversation tried where it harms nobody.
+    ///
+    /// # Errors
+    /// 400: it fails, never ends, or makes too much.
+    fn try_template(&self, chat: &ChatInput, messages: &[usize]) -> Result<(), Failure> {
+        if chat.template.is_none() {
+            return Ok(());
+        }
+        let (bos, eos) = self.tokens.get_or_init(|| {
+            let text =
+                |token: Option<Token>| token.map(|token| self.detokenize(&[token])).unwrap_or_default();
+            (text(self.info.bos), text(self.info.eos))
+        });
+        trial::attempt(self.link.0.limits(), chat, messages, (bos, eos))
     }
 
     /// Calls that decode media may take longer.
@@ -105,11 +124,12 @@ impl Engine for RemoteEngine {
 
     fn renderer<'a>(&'a self, chat: &'a ChatInput) -> Result<Box<dyn Renderer + 'a>, Failure> {
         let has_media = chat.media.iter().any(|media| !media.is_empty());
-        let id = self.link.0.open(Call::OpenChat(Box::new(chat.into())), self.limit(has_media))?;
-        Ok(Box::new(RemoteRenderer { engine: self, id, has_media }))
+        Ok(Box::new(RemoteRenderer { engine: self, chat, id: OnceLock::new(), has_media }))
     }
 
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
+        let all: Vec<usize> = (0..chat.messages.len()).collect();
+        self.try_template(chat, &all)?;
         match self.text(Call::RenderText(Box::new(Chat::from(chat))))? {
             Answer::Text(text) => Ok(text),
             other => Err(unexpected(&other)),
@@ -220,18 +240,32 @@ impl Drop for Kept {
     }
 }
 
-/// A conversation that the runner has open.
+/// A conversation. It is opened in the runner with its first prompt, so that most take one round trip.
 struct RemoteRenderer<'a> {
     engine: &'a RemoteEngine,
-    id: u64,
+    chat: &'a ChatInput,
+    /// Its number in the runner.
+    id: OnceLock<u64>,
     has_media: bool,
 }
 
 impl Renderer for RemoteRenderer<'_> {
     fn render(&self, messages: &[usize]) -> Result<Prompt, RenderError> {
-        let call = Call::Render { chat: self.id, messages: messages.to_vec() };
-        let limit = self.engine.limit(self.has_media);
-        match self.engine.link.0.call(call, limit).map_err(RenderError::Other)? {
+        self.engine.try_template(self.chat, messages).map_err(RenderError::Template)?;
+        let (link, limit) = (&self.engine.link.0, self.engine.limit(self.has_media));
+        let messages = messages.to_vec();
+        let answer = match self.id.get() {
+            Some(chat) => link.call(Call::Render { chat: *chat, messages }, limit),
+            None => {
+                let chat = Box::new(self.chat.into());
+                link.open(Call::OpenChat { chat, messages }, limit).map(|(id, answer)| {
+                    // Opened once only.
+                    let _ = self.id.set(id);
+                    answer
+                })
+            }
+        };
+        match answer.map_err(RenderError::Other)? {
             Answer::Prompt(answer) => Ok(self.engine.prompt_of(*answer)),
             Answer::NoPrompt { by_template: true, failure } => Err(RenderError::Template(failure)),
             Answer::NoPrompt { failure, .. } => Err(RenderError::Other(failure)),
@@ -242,7 +276,9 @@ impl Renderer for RemoteRenderer<'_> {
 
 impl Drop for RemoteRenderer<'_> {
     fn drop(&mut self) {
-        self.engine.link.0.tell(&ToRunner::CloseChat { chat: self.id });
+        if let Some(chat) = self.id.get() {
+            self.engine.link.0.tell(&ToRunner::CloseChat { chat: *chat });
+        }
     }
 }
 

@@ -56,6 +56,13 @@ fn what_llama_cpp_asserts_on_is_named_first() {
     assert!(key("classifier.activation", "mystery".to_owned().into()).contains("mystery"));
     assert!(key("expert_count", 1025_u32.into()).contains("1024"));
     assert!(key("expert_count", 8_u32.into()).contains("uses none"));
+    assert!(key("expert_used_count", 2_u32.into()).contains("has no experts"));
+    assert!(key("expert_group_count", 1_u32.into()).contains("too few experts"));
+    let latent = with(&|builder: &mut HeaderBuilder| {
+        set(builder, "llama", "rope.dimension_count", 64_u32);
+        set(builder, "llama", "attention.key_length_mla", 64_u32);
+    });
+    assert!(latent.contains("without a position"), "{latent}");
     for (name, words) in [("expert_used_count", "fewer experts"), ("expert_group_count", "too few experts")] {
         let told = with(&|builder: &mut HeaderBuilder| {
             moe_keys(builder, "llama", 2, 1);

@@ -10,6 +10,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::border::Border;
 use super::chat::Speaker;
 use super::conversation::{Message, Prompt};
 use super::report;
@@ -34,6 +35,7 @@ pub(super) struct Answerer {
     pub stats_file: Option<StatsFile>,
     /// Messages that come before every conversation.
     pub beginning: Vec<Message>,
+    pub border: Border,
 }
 
 impl Answerer {
@@ -75,7 +77,8 @@ impl Answerer {
                 let all = || self.beginning.iter().chain(messages);
                 let json: Vec<Value> = all().map(Message::to_json).collect();
                 let media: Vec<MediaFile> = all().flat_map(|message| message.media.clone()).collect();
-                let rendered = self.session.render(&serde_json::to_string(&json)?)?;
+                let json = serde_json::to_string(&json)?;
+                let rendered = self.border.rendering(|| self.session.render(&json))?;
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
                 (self.session.tokenize_with_media(&rendered, &media)?, rendered.stops)
             }

@@ -53,7 +53,7 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     border.watch(settings.model.budget_bytes).context("no thread to watch the model")?;
     let (mut session, start) = load(args, source, settings, start, &border)?;
     if let Some(template) = &defaults.template {
-        session.use_template(template)?;
+        border.rendering(|| session.use_template(template))?;
     }
     interrupt.also_raise(&session.loaded().abort)?;
     let options = args.generate_options(&defaults);
@@ -68,6 +68,7 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
         verbose: args.verbose,
         stats_file,
         beginning: defaults.beginning,
+        border,
     };
     match input {
         Input::Text(text) => {
@@ -99,12 +100,11 @@ fn load(
     border: &Border,
 ) -> anyhow::Result<(Session, Start)> {
     let path = source.path.clone();
-    let planned = prepare(source, settings).map_err(|error| match error {
+    let planned = border.planning(|| prepare(source, settings)).map_err(|error| match error {
         LoadError::Plan(_) => anyhow::Error::from(error).context(format!("cannot run {}", path.display())),
         // The others name the file.
         _ => error.into(),
     })?;
-    border.planned();
     let context = planned.plan.context.context_tokens;
     if args.model.ctx.is_some_and(|asked| asked > context) {
         complain(&format!(

@@ -33,7 +33,7 @@ pub(super) fn begin(host: &Arc<Host>, id: u64, call: Call) {
     }
     let at_work = Arc::clone(host);
     let work = move || match call {
-        Call::OpenChat(chat) => converse(&at_work, id, *chat),
+        Call::OpenChat { chat, messages } => converse(&at_work, *chat, Render { id, messages }),
         call => {
             let done = done(&at_work, id, call);
             answer(&at_work, id, done);
@@ -77,7 +77,7 @@ fn done(host: &Host, id: u64, call: Call) -> Result<Answer, Failure> {
             Answer::Done
         }
         Call::Embed { inputs } => embed(host, engine, id, inputs)?,
-        Call::Status | Call::Render { .. } | Call::OpenChat(_) => {
+        Call::Status | Call::Render { .. } | Call::OpenChat { .. } => {
             return Err(Failure::internal("a call of another kind"));
         }
     })
@@ -88,8 +88,9 @@ fn embed(host: &Host, engine: &dyn Engine, id: u64, inputs: Vec<Vec<Token>>) -> 
     Ok(Answer::Done)
 }
 
-/// Opens a conversation, and renders what is asked of it until it is closed.
-fn converse(host: &Arc<Host>, id: u64, chat: Chat) {
+/// Opens a conversation with its first prompt, and renders what else is asked of it until it is closed.
+fn converse(host: &Arc<Host>, chat: Chat, first: Render) {
+    let id = first.id;
     let opened = chat.read().and_then(|chat| Ok((chat, host.engine()?)));
     let (chat, engine): (ChatInput, _) = match opened {
         Ok(opened) => opened,
@@ -100,9 +101,9 @@ fn converse(host: &Arc<Host>, id: u64, chat: Chat) {
         Err(failure) => return answer(host, id, Err(failure)),
     };
     let (sender, work) = mpsc::channel();
+    // Before the answer, which the next prompt follows.
     host.chats().insert(id, sender);
-    answer(host, id, Ok(Answer::Done));
-    for Render { id, messages } in work {
+    for Render { id, messages } in std::iter::once(first).chain(work) {
         let made = match renderer.render(&messages) {
             Ok(prompt) => Answer::Prompt(Box::new(host.answers.keep(prompt))),
             Err(RenderError::Template(failure)) => Answer::NoPrompt { by_template: true, failure },

@@ -1,6 +1,6 @@
 //! One model from its plan to its end.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
@@ -14,7 +14,7 @@ use super::memory::{Alive as _, ServerMemory};
 use super::shared::Host;
 use crate::Failure;
 use crate::models::LoadOrder;
-use crate::models::backend::{Fit, LoadHost, Plan};
+use crate::models::backend::{ChatInput, Fit, LoadHost, Plan};
 use crate::runner::frame;
 use crate::runner::message::{FromRunner, Loaded, Planned, ToRunner};
 
@@ -28,6 +28,10 @@ const PROGRESS: Duration = Duration::from_millis(50);
 pub struct Hooks {
     /// Called once it is known what to load, before there is any other thread.
     pub confine: fn(&LoadOrder),
+    /// Called where it loads nothing and only tries a template.
+    pub confine_trial: fn(),
+    /// Tries a conversation's own template; the texts of BOS and EOS. Gives the bytes that it makes.
+    pub try_template: fn(ChatInput, (&str, &str)) -> Result<usize, Failure>,
     /// What loading as ordered would be like.
     pub plan: fn(LoadOrder) -> Result<Fit, Failure>,
     /// The server is gone.
@@ -48,7 +52,7 @@ fn read(host: &Arc<Host>, stream: &mut BufReader<UnixStream>, orders: &mpsc::Sen
             Ok(None) | Err(_) => break,
         };
         match message {
-            ToRunner::Plan { .. } => break,
+            ToRunner::Plan { .. } | ToRunner::Try { .. } => break,
             ToRunner::Load => drop(orders.send(Order::Load)),
             ToRunner::Stop { drain } => {
                 host.abandon();
@@ -97,8 +101,14 @@ impl LoadHost for Loading<'_> {
 /// When the server says nothing sensible first, or there are no threads.
 pub fn serve(stream: UnixStream, hooks: Hooks) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
-    let Some(ToRunner::Plan { order, marker }) = frame::receive(&mut reader)? else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "no order came first"));
+    let (order, marker) = match frame::receive(&mut reader)? {
+        Some(ToRunner::Plan { order, marker }) => (order, marker),
+        Some(ToRunner::Try { chat, bos, eos }) => {
+            (hooks.confine_trial)();
+            let tried = chat.read().and_then(|chat| (hooks.try_template)(chat, (&bos, &eos)));
+            return (&stream).write_all(&frame::encode(&FromRunner::Tried(tried))?);
+        }
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "no order came first")),
     };
     adopt_marker(marker);
     (hooks.confine)(&order);
