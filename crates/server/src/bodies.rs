@@ -30,8 +30,8 @@ struct Pace {
     waited: Duration,
 }
 
-/// A body that is being read.
-struct Reading {
+/// A body that is being read; handlers find it beside their request.
+pub struct Reading {
     server: Arc<Server>,
     /// Bytes of it in memory.
     bytes: AtomicUsize,
@@ -40,8 +40,8 @@ struct Reading {
 }
 
 impl Reading {
-    /// Counts a chunk; false when there is no room for it.
-    fn take(&self, bytes: usize) -> bool {
+    /// Counts bytes in memory; false when there is no room for them.
+    pub fn take(&self, bytes: usize) -> bool {
         if !self.counts {
             return true;
         }
@@ -86,10 +86,11 @@ pub async fn bound(State(server): State<Arc<Server>>, request: Request, next: Ne
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let counts = !path.starts_with(TO_DISK);
     let reading = Arc::new(Reading { server, bytes: AtomicUsize::new(0), counts, refused: OnceLock::new() });
+    head.extensions.insert(Arc::clone(&reading));
     let state = (body.into_data_stream(), Pace::default(), Arc::clone(&reading));
     let watched = stream::unfold(state, |(mut body, mut pace, reading)| async move {
         let chunk = reading.next(&mut body, &mut pace).await?;

@@ -3,14 +3,18 @@
 //! `curl -d` calls its JSON a form, so no extractor looks at the header. Keys match whatever their case, null
 //! is absent, unknown keys are ignored, of two equal keys the last one counts.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequest, Request};
 use axum::response::Response;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::{Failure, refusal};
+use super::aside::aside;
+use super::bodies::Reading;
+use super::{Failure, coding, refusal};
 
 /// Most bytes of a JSON body: long histories with pictures, but no more than a machine can hold.
 pub const MOST_BYTES: usize = 128 << 20;
@@ -24,13 +28,26 @@ impl<S: Send + Sync> FromRequest<S> for Whole {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
         let path = request.uri().path().to_owned();
-        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| {
+        let headers = request.headers().clone();
+        let reading = request.extensions().get::<Arc<Reading>>().cloned();
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             let failure = match rejection.status() {
                 StatusCode::PAYLOAD_TOO_LARGE => too_large(),
                 status => Failure::new(status, "the body is not complete"),
             };
             refusal::of_path(&path, &failure)
-        })
+        })?;
+        if !headers.contains_key(header::CONTENT_ENCODING) {
+            return Ok(Self(bytes));
+        }
+        // What is compressed may be a thousand times as long.
+        let count = |all: usize, bytes: usize| match &reading {
+            _ if all > MOST_BYTES => Err(too_large()),
+            Some(reading) if !reading.take(bytes) => Err(Failure::busy()),
+            _ => Ok(()),
+        };
+        let plain = aside(usize::MAX, || coding::decompressed(&headers, bytes, count));
+        plain.map(Self).map_err(|failure| refusal::of_path(&path, &failure))
     }
 }
 
@@ -49,11 +66,15 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::bad_request("missing request body"));
     }
-    let parsed = serde_json::from_slice(body).or_else(|error| match mended(body) {
-        Some(text) => serde_json::from_str(&text),
-        None => Err(error),
+    let parsed = aside(body.len(), || {
+        check_items(body)?;
+        let read = serde_json::from_slice(body).or_else(|error| match mended(body) {
+            Some(text) => serde_json::from_str(&text),
+            None => Err(error),
+        });
+        Ok::<_, Failure>(read)
     });
-    match parsed {
+    match parsed? {
         Ok(Value::Object(map)) => Ok(lower_keys(map)),
         Ok(other) => {
             let kind = super::keep_alive::kind(&other);
@@ -61,6 +82,31 @@ pub fn object(body: &Bytes) -> Result<Map<String, Value>, Failure> {
         }
         Err(error) => Err(Failure::bad_request(format!("invalid JSON: {error}"))),
     }
+}
+
+/// Most values and keys of a body: each takes a hundred bytes of memory and more.
+const MOST_ITEMS: usize = 1 << 20;
+
+/// Counts what a parser would make of a body, before it makes it.
+///
+/// # Errors
+/// 400: too many.
+fn check_items(body: &[u8]) -> Result<(), Failure> {
+    if body.len() <= MOST_ITEMS {
+        return Ok(());
+    }
+    let (mut items, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' | b':' | b'[' | b'{' if !quoted => items += 1,
+            _ => {}
+        }
+    }
+    let message = || format!("the request has more than {MOST_ITEMS} values");
+    if items > MOST_ITEMS { Err(Failure::bad_request(message())) } else { Ok(()) }
 }
 
 /// The text of a body in which bytes that are not UTF-8, and halves of surrogate pairs, have become U+FFFD,
@@ -177,6 +223,15 @@ mod tests {
         assert_eq!(read(br#"{"model":"\udc00\ud83e\udd80\ud800\u0041"}"#), "\u{fffd}🦀\u{fffd}A");
         assert_eq!(read(br#"{"model":"\\ud800 \" \ud800"}"#), "\\ud800 \" \u{fffd}");
         assert_eq!(read(br#"{"model":"\ud83e\udd80"}"#), "🦀");
+    }
+
+    /// A body of 128 MiB that holds 64 million empty arrays took gigabytes once it was read.
+    #[test]
+    fn http_items_of_a_body_are_counted_before_they_are_read() {
+        let many = format!("{{\"model\":[{}0]}}", "[],".repeat(MOST_ITEMS / 2));
+        assert!(read(&many).unwrap_err().message.contains("more than 1048576 values"));
+        let long = format!("{{\"model\":\"{}\"}}", "[,:\\\"{".repeat(MOST_ITEMS / 2));
+        assert!(read(&long).is_ok(), "a text is one value");
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! - [`http`]: the router and what surrounds every route ([`guard`], [`origin`], [`bodies`], [`refusal`])
 //! - [`state`]: what every request can reach
 //! - [`recent`]: answers that later requests may refer to
-//! - [`body`], [`respond`]: JSON in, JSON and streams out
+//! - [`body`], [`respond`]: JSON in, JSON and streams out; `coding`: compressed bodies; `aside`: large ones
 //! - [`notes`]: what is told of parts that a conversation has no place for
 //! - [`job`]: what front ends ask for, in no protocol's words; [`jobs`] does it
 //! - [`models`]: which models there are, and which are loaded; [`runner`]: a process for each of those
@@ -20,8 +20,10 @@
 
 pub mod address;
 pub mod anthropic;
+mod aside;
 pub mod bodies;
 pub mod body;
+mod coding;
 mod connections;
 pub mod counters;
 mod failure;
@@ -53,6 +55,6 @@ pub mod time;
 
 pub use self::http::router;
 pub use failure::{Cause, Failure, without_paths};
-pub use quantizer::EngineQuantizer;
+pub use quantizer::{ProcessQuantizer, quantize_here};
 pub use settings::HttpSettings;
 pub use state::Server;

@@ -64,6 +64,13 @@ impl Store {
     }
 }
 
+/// Removes what programs that ended early left in our own store of blobs that they received or quantised.
+pub fn remove_leftovers(store: &Store) {
+    if let Ok(layout) = store.own() {
+        remove_abandoned(&layout.root().join("incoming"));
+    }
+}
+
 impl BlobWriter {
     /// Takes the next bytes.
     ///

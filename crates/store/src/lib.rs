@@ -53,7 +53,7 @@ mod store;
 mod unusable;
 mod web;
 
-pub use blobs::{BlobWriter, Stored};
+pub use blobs::{BlobWriter, Stored, remove_leftovers};
 pub use cache::HeaderError;
 pub use create::{CreateRequest, Progress, Quantizer, Texts};
 pub use digest::{Digest, NotADigest};

@@ -4,7 +4,8 @@
 use anyhow::Context as _;
 use hypura_engine::crash;
 use hypura_server::models::engine;
-use hypura_server::runner::{Hooks, confine, confine_trial, serve};
+use hypura_server::quantize_here;
+use hypura_server::runner::{Hooks, confine, confine_quantizing, confine_trial, serve};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io;
@@ -35,7 +36,7 @@ pub fn execute() -> anyhow::Result<ExitCode> {
     let _ = log.with_target(false).with_level(false).with_writer(io::stderr).try_init();
     // Whatever it does then is for nobody, and may never end.
     let gone = || std::process::abort();
-    let try_template = engine::try_template;
-    serve(socket, Hooks { confine, confine_trial, try_template, plan: engine::plan, gone })?;
+    let (plan, try_template, quantize) = (engine::plan, engine::try_template, quantize_here);
+    serve(socket, Hooks { confine, plan, confine_trial, try_template, confine_quantizing, quantize, gone })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use super::flags::{Env, ServeFlags, Serving};
 use hypura_server::models::{Catalog, EngineBackend, LookupError, ModelManager, StoreCatalog};
 use hypura_server::runner::ProcessBackend;
 use hypura_server::{Server, serve};
-use hypura_store::Store;
+use hypura_store::{Store, remove_leftovers};
 
 /// Flags of `hypura serve`.
 pub type Args = ServeFlags;
@@ -27,6 +27,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         tracing::warn!("{warning}");
     }
     let store = Arc::new(store(args)?);
+    remove_leftovers(&store);
     let catalog = catalog(args, &store)?;
     serving.http.most_connections = serve::raise_open_files();
     let stopping = serving.http.drain_limit + serve::UNLOAD_LIMIT;

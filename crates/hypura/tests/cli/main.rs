@@ -5,6 +5,8 @@ mod bench;
 #[cfg(test)]
 mod chat;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod errors;
 #[cfg(test)]
 mod exact;

@@ -1,7 +1,7 @@
 //! The process that each model has: what ends it ends nothing else.
 
 use hypura_core::gguf::{HeaderBuilder, Metadata, read_header};
-use hypura_core::synth::Shape;
+use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -120,7 +120,7 @@ fn templates_of_clients_end_no_model() {
         body["template"] = template.into();
         server.send("/api/generate", &body)
     };
-    let nested = format!("{{% if messages %}}{}1{}{{% endif %}}", "[".repeat(50_000), "]".repeat(50_000));
+    let nested = format!("{{{{ messages[0] and {}1{} }}}}", "[".repeat(50_000), "]".repeat(50_000));
     for (template, words) in [
         (
             "{% for a in range(100000) %}{% for b in range(100000) %}{{ messages }}{% endfor %}{% endfor %}",
@@ -131,7 +131,6 @@ fn templates_of_clients_end_no_model() {
             "{% set n = namespace(s='xxxxxxxx') %}{% for i in range(64) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s }}",
             "",
         ),
-        (nested.as_str(), ""),
         ("{{ raise_exception('only about cats') }}{{ messages }}", "only about cats"),
         ("{% if messages %}", "template error"),
     ] {
@@ -140,6 +139,10 @@ fn templates_of_clients_end_no_model() {
         assert!(text.contains("template"), "{template:.60}: {status}: {text}");
         assert_eq!(runners(&server), [runner], "{template:.60}");
     }
+    // Deep, and as it turns out too deep or not: nobody's model ends over it.
+    let (status, text) = with(&nested);
+    assert!([200, 400].contains(&status), "{status}: {text}");
+    assert_eq!(runners(&server), [runner]);
     let (status, text) = with("{% for m in messages %}{{ bos_token }}{{ m.content }}{% endfor %}");
     assert_eq!(status, 200, "{text}");
     assert_eq!(runners(&server), [runner]);
@@ -262,6 +265,26 @@ fn a_runner_killed_under_load_fails_its_requests_clearly_and_nothing_else() {
         assert!(start.elapsed() < Duration::from_secs(20), "something is left");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+#[test]
+fn a_model_is_quantised_in_a_process_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = SynthPlan::new(&SynthOptions::new(Shape::TinyLlama, Quant::F16)).unwrap();
+    let path = folder.path().join(plan.file_name("full", 0));
+    let mut bytes = vec![0; plan.shards()[0].file_bytes as usize];
+    plan.fill_file(0, 0, &mut bytes);
+    fs::write(&path, bytes).unwrap();
+    let name = path.file_stem().unwrap().to_str().unwrap();
+    let server = Serving::start(&[path.to_str().unwrap()]);
+    let order = json!({"model": "small", "from": name, "quantize": "Q8_0", "stream": false});
+    assert_eq!(server.post("/api/create", &order)["status"], "success");
+    assert!(runners(&server).is_empty(), "it ended with its work");
+    let shown = server.post("/api/show", &json!({"model": "small"}));
+    assert_eq!(shown["details"]["quantization_level"], "Q8_0", "{shown}");
+    let mut body = ask(3);
+    body["model"] = "small".into();
+    assert_eq!(server.post("/api/generate", &body)["eval_count"], 3);
 }
 
 #[test]

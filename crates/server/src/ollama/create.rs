@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::manage::with_store;
 use super::wire;
-use crate::quantizer::EngineQuantizer;
+use crate::quantizer::ProcessQuantizer;
 use crate::respond::NDJSON;
 use crate::state::Server;
 use crate::{Failure, body, respond};
@@ -57,7 +57,7 @@ async fn answer(server: &Arc<Server>, bytes: &Bytes) -> Result<Response, Failure
     tokio::spawn(async move {
         let progress = sender.clone();
         let made = with_store(&work, move |store| {
-            store.create_with(&request, Some(&EngineQuantizer), &mut |step| {
+            store.create_with(&request, Some(&ProcessQuantizer), &mut |step| {
                 // Nobody listens: the model is made all the same, as in Ollama.
                 drop(progress.send(Step::Progress(step)));
             })

@@ -4,6 +4,8 @@
 //! (but for the folder of KV caches), reading others than the model's and the system's, TCP. Where the kernel
 //! lacks one of these, the others hold.
 
+use std::path::Path;
+
 use crate::models::LoadOrder;
 
 /// Confines this process, which is a runner that has read its order and has no other threads yet.
@@ -38,6 +40,18 @@ pub fn confine_trial() {
     }
 }
 
+/// Confines this process, which quantises a file into another one and has no other threads yet.
+#[cfg(target_os = "linux")]
+pub fn confine_quantizing(input: &Path, output: &Path) {
+    linux::quantizing(input, output);
+}
+
+/// Confines this process, where the system can.
+#[cfg(not(target_os = "linux"))]
+pub fn confine_quantizing(_: &Path, _: &Path) {
+    ignore_limits();
+}
+
 /// Memory for trying a template: its stack of 256 MiB, and less beside it than a runner may take beyond its
 /// budget.
 const TRIAL_DATA_BYTES: u64 = 768 << 20;
@@ -56,7 +70,7 @@ pub fn ignore_limits() {
 #[cfg(target_os = "linux")]
 mod linux {
     use std::os::unix::fs::DirBuilderExt as _;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     use hypura_core::gguf::ShardName;
     use landlock::{
@@ -90,6 +104,14 @@ mod linux {
     pub fn trial() {
         limits();
         if let Err(error) = restrict(system(), [PathBuf::from("/dev")]) {
+            tracing::debug!(%error, "the view of the file system stays as it is");
+        }
+    }
+
+    pub fn quantizing(input: &Path, output: &Path) {
+        limits();
+        let written = output.parent().map(Path::to_path_buf).into_iter().chain([PathBuf::from("/dev")]);
+        if let Err(error) = restrict(system().chain([input.to_path_buf()]), written) {
             tracing::debug!(%error, "the view of the file system stays as it is");
         }
     }

@@ -52,3 +52,35 @@ pub(super) fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result
     let message = postcard::from_bytes(&bytes);
     message.map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runner::message::{FromRunner, ToRunner};
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_length_is_not_believed() {
+        let error = receive::<FromRunner>(&mut &u32::MAX.to_le_bytes()[..]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let claims = u32::try_from(MOST_BYTES).unwrap().to_le_bytes();
+        let error = receive::<FromRunner>(&mut &claims[..]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_bytes_are_judged_without_a_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            length in any::<u32>(),
+        ) {
+            let framed = |length: u32| [&length.to_le_bytes()[..], &bytes].concat();
+            for framed in [framed(length), framed(u32::try_from(bytes.len()).unwrap()), bytes.clone()] {
+                let _ = receive::<FromRunner>(&mut framed.as_slice());
+                let _ = receive::<ToRunner>(&mut framed.as_slice());
+            }
+        }
+    }
+}

@@ -82,8 +82,8 @@ fn take(link: &Link, message: FromRunner) {
             link.tell(&ToRunner::Memory { id, bytes });
         }
         FromRunner::Release { bytes } => release(link, bytes),
-        // Said to `trial` alone.
-        FromRunner::Tried(_) => {}
+        // Said by errands alone.
+        FromRunner::Tried(_) | FromRunner::Quantizing { .. } | FromRunner::Quantized(_) => {}
         FromRunner::Stopped => lock(&link.state).stopping = true,
     }
 }

@@ -3,6 +3,7 @@
 //! JSON values travel as their text: the codec is not self-describing. Numbers of calls, requests, chats and
 //! prompts are given by the side that makes them; a number is never used twice.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hypura_engine::media::MediaFile;
@@ -25,6 +26,8 @@ pub(super) enum ToRunner {
     /// Instead of that, and nothing after it: try a conversation with the template that came with it. The
     /// texts of the tokens that begin and end a text.
     Try { chat: Box<Chat>, bos: String, eos: String },
+    /// Likewise: write a model in another quantisation.
+    Quantize { input: PathBuf, output: PathBuf, kind: String },
     /// Carry the plan out.
     Load,
     /// Something that has an answer.
@@ -69,6 +72,10 @@ pub(super) enum FromRunner {
     Release { bytes: u64 },
     /// The bytes that a template made, or why it made none.
     Tried(Result<usize, Failure>),
+    /// So much of so much is quantised.
+    Quantizing { done: u64, all: u64 },
+    /// All of it is, or why not.
+    Quantized(Result<(), String>),
     /// Everything ended as asked.
     Stopped,
 }

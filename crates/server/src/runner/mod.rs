@@ -4,7 +4,7 @@
 //! The server's side:
 //! - `backend`: plans and loads in a runner; refuses files that ended theirs again and again (`crashes`)
 //! - `remote`: a loaded model in a runner, as the server's engine
-//! - `trial`: templates of clients, tried in a process that may end over them
+//! - `errand`: a process for one piece of work: templates of clients (`trial`), quantising (`quantize`)
 //! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
 //!   becomes of its requests when it ends
 //! - `process`: starting, ending and watching the process (`watch`, `limits`)
@@ -21,6 +21,7 @@ mod confine;
 mod connect;
 mod crashes;
 mod deltas;
+mod errand;
 mod frame;
 mod host;
 mod incoming;
@@ -28,6 +29,7 @@ mod limits;
 mod link;
 mod message;
 mod process;
+mod quantize;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -35,7 +37,8 @@ mod trial;
 mod watch;
 
 pub use backend::ProcessBackend;
-pub use confine::{confine, confine_trial, ignore_limits};
+pub use confine::{confine, confine_quantizing, confine_trial, ignore_limits};
 pub use host::{Hooks, serve};
 pub use limits::Limits;
 pub use process::own_bytes;
+pub use quantize::quantize;

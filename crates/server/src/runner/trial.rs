@@ -5,14 +5,12 @@
 //! process that tries it has no model, a limit of memory and of time, and ends after it. What the template
 //! makes there it makes again in the model's process, which also has the vocabulary and reads the answer.
 
-use std::io::{self, Write as _};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::frame;
+use super::errand::{Errand, Lost};
 use super::limits::Limits;
 use super::message::{Chat, FromRunner, ToRunner};
-use super::process::{Peer as _, RunnerProcess};
 use crate::Failure;
 use crate::models::backend::ChatInput;
 
@@ -66,36 +64,23 @@ pub(super) fn attempt(
     let _place = Place::take(limits.template)?;
     let chat = Box::new(Chat::to_try(chat, messages));
     let order = ToRunner::Try { chat, bos: bos.to_owned(), eos: eos.to_owned() };
-    let order = frame::encode(&order).map_err(|error| Failure::bad_request(error.to_string()))?;
-    let (process, mut stream) = RunnerProcess::start("template").map_err(|error| {
+    let mut errand = Errand::start("template", &order).map_err(|error| {
         tracing::error!(%error, "no process to try a template in");
         Failure::internal("cannot start a process to try the template in")
     })?;
-    let start = Instant::now();
-    let heard = stream
-        .set_read_timeout(Some(limits.template))
-        .and_then(|()| stream.set_write_timeout(Some(limits.template)))
-        .and_then(|()| stream.write_all(&order))
-        .and_then(|()| frame::receive(&mut stream));
-    let late = start.elapsed() >= limits.template;
-    if late || matches!(heard, Ok(Some(_))) {
-        process.kill();
-    }
-    drop(stream);
-    let death = process.reap();
     let refused = |why: String| Err(Failure::bad_request(format!("template error: {why}")));
-    match heard {
-        Ok(Some(FromRunner::Tried(Ok(bytes)))) if bytes > MOST_BYTES => refused(format!(
+    match errand.hear(limits.template) {
+        Ok(FromRunner::Tried(Ok(bytes))) if bytes > MOST_BYTES => refused(format!(
             "it makes {} MiB of text, and {} MiB are too much",
             bytes >> 20,
             MOST_BYTES >> 20
         )),
-        Ok(Some(FromRunner::Tried(Ok(_)))) => Ok(()),
-        Ok(Some(FromRunner::Tried(Err(failure)))) => refused(failure.message),
-        _ if late => refused(format!("it did not end within {} s", limits.template.as_secs())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            refused("the process that tried it said what cannot be understood".to_owned())
+        Ok(FromRunner::Tried(Ok(_))) => Ok(()),
+        Ok(FromRunner::Tried(Err(failure))) => refused(failure.message),
+        Ok(_) => {
+            Err(Failure::internal("the process that tried the template gave an answer of the wrong kind"))
         }
-        _ => refused(format!("it ended the process that tried it: {}", crate::without_paths(&death.how))),
+        Err(Lost::Late(limit)) => refused(format!("it did not end within {} s", limit.as_secs())),
+        Err(Lost::Ended(how)) => refused(format!("it ended the process that tried it: {how}")),
     }
 }

@@ -1,6 +1,6 @@
 //! Copy, delete, and blobs: all in our own store.
 
-use hypura_store::{Digest, Origin, Store, StoreError, Stored};
+use hypura_store::{Digest, Origin, Store, StoreError, Stored, remove_leftovers};
 use std::fs;
 
 use super::kit::{Machine, gguf, put};
@@ -13,6 +13,20 @@ fn upload(store: &Store, bytes: &[u8]) -> Digest {
     }
     assert_eq!(blob.finish().unwrap(), Stored::Created);
     digest
+}
+
+#[test]
+fn what_programs_left_half_received_goes_after_a_day() {
+    let machine = Machine::new();
+    let store = machine.store();
+    let (old, new) = (machine.at("own/incoming/1-0"), machine.at("own/incoming/2-0"));
+    put(&old, "half");
+    put(&new, "half");
+    let days = std::time::Duration::from_secs(2 * 24 * 60 * 60);
+    let file = fs::OpenOptions::new().write(true).open(&old).unwrap();
+    file.set_modified(std::time::SystemTime::now() - days).unwrap();
+    remove_leftovers(&store);
+    assert!(!old.exists() && new.exists());
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn is_newer(a: &str, b: &str) -> bool {
 
 fn create_here(request: &CreateRequest) -> anyhow::Result<()> {
     let bar = progress_bar("hashing");
-    let quantizer = hypura_server::EngineQuantizer;
+    let quantizer = hypura_server::ProcessQuantizer;
     let store = Store::of_environment();
     store.create_with(request, Some(&quantizer), &mut |progress: Progress| match (
         progress.completed,

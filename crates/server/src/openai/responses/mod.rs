@@ -21,7 +21,6 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use bytes::Bytes;
-use http::HeaderMap;
 
 use crate::state::Server;
 use crate::{Failure, body, jobs, refusal, respond};
@@ -32,23 +31,13 @@ pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new().route("/v1/responses", post(responses))
 }
 
-async fn responses(
-    State(server): State<Arc<Server>>,
-    headers: HeaderMap,
-    body::Whole(bytes): body::Whole,
-) -> Response {
+async fn responses(State(server): State<Arc<Server>>, body::Whole(bytes): body::Whole) -> Response {
     let received = Instant::now();
-    answer(&server, &headers, bytes, received).await.unwrap_or_else(|failure| refusal::openai(&failure))
+    answer(&server, &bytes, received).await.unwrap_or_else(|failure| refusal::openai(&failure))
 }
 
-async fn answer(
-    server: &Arc<Server>,
-    headers: &HeaderMap,
-    bytes: Bytes,
-    received: Instant,
-) -> Result<Response, Failure> {
-    let plain = request::decompressed(headers, bytes)?;
-    let request: Request = body::request(&plain)?;
+async fn answer(server: &Arc<Server>, bytes: &Bytes, received: Instant) -> Result<Response, Failure> {
+    let request: Request = body::request(bytes)?;
     let stream = request.stream.unwrap_or(false);
     let items = request.items(&server.recent)?;
     let (echo, names, store) = (request.echo(), request.tool_names(), request.store());

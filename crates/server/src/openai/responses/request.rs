@@ -1,20 +1,17 @@
 //! Bodies of `/v1/responses` as jobs.
 
-use std::io::Read as _;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::input;
 use super::tools::{self, ToolNames};
+use crate::Failure;
 use crate::job::{ChatJob, Format, JobBase, Message};
 use crate::openai::content;
 use crate::options::Options;
 use crate::recent::Recent;
-use crate::{Failure, body};
 
 /// A body, as it comes.
 #[derive(Debug, Default, Deserialize)]
@@ -42,33 +39,6 @@ pub(super) struct Request {
 
 fn bad(message: impl Into<String>) -> Failure {
     Failure::bad_request(message)
-}
-
-/// The body without its compression.
-///
-/// # Errors
-/// 400 for what is no zstd, 413 for what is too big without it, 415 for another coding.
-pub(super) fn decompressed(headers: &HeaderMap, bytes: Bytes) -> Result<Bytes, Failure> {
-    let coding = headers.get(header::CONTENT_ENCODING).map(|value| value.to_str().unwrap_or("?").trim());
-    match coding {
-        None | Some("" | "identity") => Ok(bytes),
-        Some("zstd") => {
-            let broken = || bad("the body is no zstd");
-            let mut decoder =
-                ruzstd::decoding::StreamingDecoder::new(bytes.as_ref()).map_err(|_| broken())?;
-            let mut plain = Vec::new();
-            let most = body::MOST_BYTES as u64;
-            let read = (&mut decoder).take(most + 1).read_to_end(&mut plain).map_err(|_| broken())?;
-            if read as u64 > most {
-                return Err(body::too_large());
-            }
-            Ok(Bytes::from(plain))
-        }
-        Some(other) => Err(Failure::new(
-            StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            format!("content encoding {other:?} is not supported: use zstd or none"),
-        )),
-    }
 }
 
 impl Request {
@@ -172,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn judged(body: &str) -> Result<ChatJob, Failure> {
-        let request = body::request::<Request>(&Bytes::from(body.to_owned()))?;
+        let request = crate::body::request::<Request>(&bytes::Bytes::from(body.to_owned()))?;
         let items = request.items(&Recent::default())?;
         request.job(&items, Instant::now())
     }
@@ -267,37 +237,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn responses_codings() {
-        let coded = |coding: &'static str, bytes: &'static [u8]| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_ENCODING, coding.parse().unwrap());
-            decompressed(&headers, Bytes::from_static(bytes))
-        };
-        // `zstd` of "{}": magic, a frame of one segment and 2 bytes, one raw last block.
-        let frame = b"\x28\xb5\x2f\xfd\x20\x02\x11\x00\x00{}";
-        assert_eq!(coded("zstd", frame).unwrap(), "{}");
-        assert_eq!(coded("zstd", b"{}").unwrap_err().status, 400);
-        assert_eq!(coded("zstd", &frame[..9]).unwrap_err().status, 400);
-        assert_eq!(coded("br", b"{}").unwrap_err().status, 415);
-        assert_eq!(decompressed(&HeaderMap::new(), Bytes::from_static(b"{}")).unwrap(), "{}");
-    }
-
     proptest! {
         #[test]
         fn responses_any_body_is_judged_without_a_panic(
             field in prop::sample::select(vec!["input", "tools", "text", "reasoning", "tool_choice", "instructions"]),
             text in "[\\[\\]{}\",:a-z0-9.-]{0,40}",
-            bytes in prop::collection::vec(any::<u8>(), 0..64),
         ) {
             let body = format!("{{\"model\":\"m\",\"input\":\"x\",\"{field}\":{text}}}");
             let result = judged(&body);
             prop_assert!(result.err().is_none_or(|failure| failure.status == 400));
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_ENCODING, "zstd".parse().unwrap());
-            let mut framed = b"\x28\xb5\x2f\xfd".to_vec();
-            framed.extend(bytes);
-            let _ = decompressed(&headers, Bytes::from(framed));
         }
     }
 }

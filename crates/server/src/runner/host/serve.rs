@@ -2,6 +2,7 @@
 
 use std::io::{self, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 /// How often it tells that a load gets on.
 const PROGRESS: Duration = Duration::from_millis(50);
 
+/// Input, output, quantisation, and who is told how much of how much is done.
+type Quantize = fn(&Path, &Path, &str, &mut dyn FnMut(u64, u64)) -> Result<(), String>;
+
 /// What the process around it does.
 #[derive(Clone, Copy)]
 pub struct Hooks {
@@ -34,6 +38,10 @@ pub struct Hooks {
     pub try_template: fn(ChatInput, (&str, &str)) -> Result<usize, Failure>,
     /// What loading as ordered would be like.
     pub plan: fn(LoadOrder) -> Result<Fit, Failure>,
+    /// Called where it loads nothing and only quantises this file into that one.
+    pub confine_quantizing: fn(&Path, &Path),
+    /// Quantises.
+    pub quantize: Quantize,
     /// The server is gone.
     pub gone: fn(),
 }
@@ -52,7 +60,7 @@ fn read(host: &Arc<Host>, stream: &mut BufReader<UnixStream>, orders: &mpsc::Sen
             Ok(None) | Err(_) => break,
         };
         match message {
-            ToRunner::Plan { .. } | ToRunner::Try { .. } => break,
+            ToRunner::Plan { .. } | ToRunner::Try { .. } | ToRunner::Quantize { .. } => break,
             ToRunner::Load => drop(orders.send(Order::Load)),
             ToRunner::Stop { drain } => {
                 host.abandon();
@@ -107,6 +115,14 @@ pub fn serve(stream: UnixStream, hooks: Hooks) -> io::Result<()> {
             (hooks.confine_trial)();
             let tried = chat.read().and_then(|chat| (hooks.try_template)(chat, (&bos, &eos)));
             return (&stream).write_all(&frame::encode(&FromRunner::Tried(tried))?);
+        }
+        Some(ToRunner::Quantize { input, output, kind }) => {
+            (hooks.confine_quantizing)(&input, &output);
+            let say = |message| (&stream).write_all(&frame::encode(&message)?);
+            // Whoever does not hear of progress is gone, and ends this process.
+            let mut watch = |done, all| drop(say(FromRunner::Quantizing { done, all }));
+            let quantized = (hooks.quantize)(&input, &output, &kind, &mut watch);
+            return say(FromRunner::Quantized(quantized));
         }
         _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "no order came first")),
     };
