@@ -301,25 +301,6 @@ fn a_flipped_bit_is_computed_with_because_a_gguf_has_no_checksums() {
     }
 }
 
-/// Experts of two versions of a file were computed with as if they were one model.
-#[test]
-fn a_file_that_is_written_to_while_it_streams_fails_the_decode() {
-    use std::os::unix::fs::FileExt as _;
-    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let mut session = session(&model.path, streaming(0.0));
-    forced_run(&mut session, 40, 4).unwrap();
-    let first = std::fs::read(&model.path).unwrap()[0];
-    // Longer than files are not looked at.
-    std::thread::sleep(Duration::from_millis(150));
-    let file = std::fs::OpenOptions::new().write(true).open(&model.path).unwrap();
-    file.write_all_at(&[first], 0).unwrap();
-    for _ in 0..2 {
-        session.clear();
-        let error = forced_run(&mut session, 40, 4).unwrap_err().to_string();
-        assert!(error.contains("was changed while it was in use"), "{error}");
-    }
-}
-
 #[test]
 fn a_stop_in_the_middle_gives_everything_back() {
     let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);

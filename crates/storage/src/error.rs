@@ -55,13 +55,6 @@ pub enum ReadError {
         /// The bytes that are there.
         got: usize,
     },
-    /// The file was written to since it was opened: what is in memory of it and what is read now do not
-    /// belong together.
-    #[error("{} was changed while it was in use: load it again", path.display())]
-    Changed {
-        /// The file.
-        path: Arc<Path>,
-    },
     /// The system reported an error.
     #[error(
         "cannot read {len} bytes at offset {offset} of {}: {}",

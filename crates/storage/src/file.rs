@@ -43,8 +43,6 @@ pub struct SourceFile {
     path: Arc<Path>,
     file: File,
     len: u64,
-    /// When it was last written to: seconds and nanoseconds.
-    modified: (i64, i64),
     alignment: Alignment,
     buffered_because: Option<String>,
 }
@@ -76,9 +74,8 @@ impl SourceFile {
             },
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let metadata = file.metadata().map_err(named)?;
-        let (len, modified) = (metadata.len(), (metadata.mtime(), metadata.mtime_nsec()));
-        Ok(Arc::new(SourceFile { id, path: path.into(), file, len, modified, alignment, buffered_because }))
+        let len = file.metadata().map_err(named)?.len();
+        Ok(Arc::new(SourceFile { id, path: path.into(), file, len, alignment, buffered_because }))
     }
 
     /// A number that no other `SourceFile` of this process has.
@@ -100,21 +97,6 @@ impl SourceFile {
     /// Its length in bytes now.
     pub fn current_len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
-    }
-
-    /// Whether it is as it was when it was opened: nobody wrote to it, or made it shorter.
-    ///
-    /// # Errors
-    /// [`ReadError::Changed`].
-    pub fn check_unchanged(&self) -> Result<(), ReadError> {
-        let now = self.file.metadata().map(|now| (now.len(), (now.mtime(), now.mtime_nsec())));
-        // What the system does not say, reads will.
-        match now {
-            Ok(now) if now != (self.len, self.modified) => {
-                Err(ReadError::Changed { path: self.path.clone() })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Bytes that the file system keeps on its device for this file; fewer than its length if it has holes.
@@ -209,24 +191,6 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = SourceFile::open("/nonexistent/model.gguf").unwrap_err();
         assert!(error.to_string().contains("/nonexistent/model.gguf"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_written_to_is_not_what_it_was() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), [1; 64]).unwrap();
-        let write = |bytes: &[u8], seconds: u64| {
-            std::fs::write(file.path(), bytes).unwrap();
-            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-            file.as_file().set_modified(time).unwrap();
-        };
-        write(&[1; 64], 1000);
-        let source = SourceFile::open(file.path()).unwrap();
-        assert_eq!(source.check_unchanged(), Ok(()));
-        write(&[2; 64], 1001);
-        assert!(matches!(source.check_unchanged(), Err(ReadError::Changed { .. })));
-        write(&[1; 63], 1000);
-        assert!(matches!(source.check_unchanged(), Err(ReadError::Changed { .. })));
     }
 
     #[test]

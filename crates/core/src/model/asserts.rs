@@ -67,7 +67,7 @@ fn check_experts(keys: &ArchKeys<'_>, layers: u32, is_dense: bool) -> Result<(),
     if experts > 0 && used == 0 {
         return refuse("expert_used_count", used, "the model has experts and uses none");
     }
-    if experts == 0 && used > 0 && is_dense {
+    if used > 0 && (experts == 0 && is_dense || keys.u64("expert_count")? == Some(0)) {
         return refuse("expert_used_count", used, "the model has no experts");
     }
     if groups > 0 && groups >= experts {

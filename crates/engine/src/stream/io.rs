@@ -16,10 +16,6 @@ use crate::error::StreamError;
 /// say so.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// How often to look, while reads land, whether the files are still what they were. Bytes of two versions of
-/// a file would be computed with as if they were one model.
-const LOOK: Duration = Duration::from_millis(100);
-
 /// One finished read.
 pub(crate) struct Landed<T> {
     pub target: T,
@@ -45,9 +41,6 @@ pub(crate) struct Io<T> {
     completions: Vec<Completion>,
     stall: Duration,
     clock: bool,
-    /// When the files were last looked at, and what was wrong.
-    looked: Option<Instant>,
-    changed: Option<ReadError>,
     /// Raised when nobody wants the answer any more.
     abort: Arc<AtomicBool>,
 }
@@ -62,8 +55,6 @@ impl<T: Copy> Io<T> {
             completions: Vec::new(),
             stall: Duration::ZERO,
             clock: true,
-            looked: None,
-            changed: None,
             abort: Arc::default(),
         }
     }
@@ -201,25 +192,13 @@ impl<T: Copy> Io<T> {
     }
 
     fn collect(&mut self) -> Vec<Landed<T>> {
-        if self.completions.is_empty() {
-            return Vec::new();
-        }
-        self.look_at_files();
         self.completions
             .drain(..)
             .filter_map(|completion| {
-                let target = self.targets.remove(&completion.tag)?;
-                let result = self.changed.clone().map_or(completion.result, Err);
-                Some(Landed { target, result })
+                self.targets
+                    .remove(&completion.tag)
+                    .map(|target| Landed { target, result: completion.result })
             })
             .collect()
-    }
-
-    /// A file that was changed once stays so: what was read of it before is in memory.
-    fn look_at_files(&mut self) {
-        if self.changed.is_none() && self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-            self.looked = Some(Instant::now());
-            self.changed = self.files.iter().find_map(|file| file.check_unchanged().err());
-        }
     }
 }

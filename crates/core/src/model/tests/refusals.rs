@@ -57,6 +57,11 @@ fn what_llama_cpp_asserts_on_is_named_first() {
     assert!(key("expert_count", 1025_u32.into()).contains("1024"));
     assert!(key("expert_count", 8_u32.into()).contains("uses none"));
     assert!(key("expert_used_count", 2_u32.into()).contains("has no experts"));
+    let none = with(&|builder: &mut HeaderBuilder| {
+        moe_keys(builder, "llama", 8, 2);
+        set(builder, "llama", "expert_count", 0_u32);
+    });
+    assert!(none.contains("has no experts"), "{none}");
     assert!(key("expert_group_count", 1_u32.into()).contains("too few experts"));
     let latent = with(&|builder: &mut HeaderBuilder| {
         set(builder, "llama", "rope.dimension_count", 64_u32);
