@@ -13,6 +13,9 @@ QUESTION = "What is a lynx?"
 ANSWER = "wildcat"
 GREEDY = {"temperature": 0, "num_predict": 40}
 
+# Some 20,000 tokens of the demo model's words, all of them different lines.
+LONG_PROMPT = "\n".join(f"Line {line}: the quick brown fox jumps over the lazy dog." for line in range(1000))
+
 WEATHER_TOOL = {
     "type": "function",
     "function": {

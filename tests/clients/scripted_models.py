@@ -124,7 +124,9 @@ SCRIPTS = [
     Script("endless", [" tick", " tock", " tack"], endless=True),
     # What agents talk to: their first prompts have some 20,000 tokens.
     Script("agent", ["I have read", " all of it", ", human."], words=True, context=65536),
-    # The same with too little context for them.
+    # The same for programs that want objects.
+    Script("scribe", JOKE, words=True, context=65536),
+    # The same as `agent` with too little context.
     Script("forgetful", ["I have read", " nothing", ", human."], words=True),
 ]
 

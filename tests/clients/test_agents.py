@@ -1,5 +1,6 @@
 """Agents as they come from npm, with their whole first prompt and no setting but the address of the server."""
 
+import json
 import os
 import platform
 import subprocess
@@ -58,12 +59,36 @@ def codex(url: str, workplace: Path, model: str) -> subprocess.CompletedProcess:
     return run(command, workplace, CODEX_HOME=str(workplace / "home"))
 
 
+def opencode(url: str, workplace: Path, model: str) -> subprocess.CompletedProcess:
+    program = PACKAGES / "opencode-linux-x64/bin/opencode"
+    settings = {
+        "provider": {
+            "hypura": {
+                "npm": "@ai-sdk/openai-compatible",
+                "options": {"baseURL": f"{url}/v1"},
+                "models": {model: {"limit": {"context": 65536, "output": 1024}}},
+            }
+        },
+        "model": f"hypura/{model}",
+        "autoupdate": False,
+        "share": "disabled",
+    }
+    return run(
+        [program, "run", "Say hello."],
+        workplace,
+        OPENCODE_CONFIG_CONTENT=json.dumps(settings),
+        OPENCODE_DISABLE_MODELS_FETCH="1",
+        OPENCODE_DISABLE_LSP_DOWNLOAD="1",
+        OPENCODE_DISABLE_AUTOUPDATE="1",
+    )
+
+
 def prompt_tokens(url: str) -> float:
     samples = of_server.metrics(url)
     return samples["llamacpp:prompt_tokens_total"]
 
 
-@pytest.mark.parametrize("agent", [claude, codex])
+@pytest.mark.parametrize("agent", [claude, codex, opencode])
 def test_the_whole_first_prompt_is_read_and_answered(url, workplace, agent, ask):
     ask("POST", "/api/generate", {"model": "agent", "prompt": "a", "stream": False, "options": {"num_predict": 1}})
     before = prompt_tokens(url)

@@ -322,6 +322,58 @@ def test_pull_of_what_is_there_and_of_what_is_not(client):
         client.pull("nobody-has-this")
 
 
+# As Modelfiles have them: the weights' own template, in Go's language.
+GO_TEMPLATE = """{{- if or .System .Tools }}<|im_start|>system
+{{ .System }}
+{{- if .Tools }}
+
+# Tools
+
+Functions within <tools></tools>:
+<tools>
+{{- range .Tools }}
+{"type": "function", "function": {{ .Function }}}
+{{- end }}
+</tools>
+
+A call is a JSON object within <tool_call></tool_call>:
+<tool_call>
+{"name": <function-name>, "arguments": <args-json-object>}
+</tool_call>
+{{- end }}<|im_end|>
+{{ end }}
+{{- range $i, $_ := .Messages }}
+{{- $last := eq (len (slice $.Messages $i)) 1 -}}
+{{- if eq .Role "user" }}<|im_start|>user
+{{ .Content }}<|im_end|>
+{{ else if eq .Role "assistant" }}<|im_start|>assistant
+{{ if .Content }}{{ .Content }}
+{{- else if .ToolCalls }}<tool_call>
+{{ range .ToolCalls }}{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}
+{{ end }}</tool_call>
+{{- end }}{{ if not $last }}<|im_end|>
+{{ end }}
+{{- else if eq .Role "tool" }}<|im_start|>user
+<tool_response>
+{{ .Content }}
+</tool_response><|im_end|>
+{{ end }}
+{{- if and (ne .Role "assistant") $last }}<|im_start|>assistant
+{{ end }}
+{{- end }}"""
+
+
+def test_a_template_in_go_has_tools(client):
+    client.create("go-weather", from_="weather", template=GO_TEMPLATE)
+    assert client.show("go-weather").template == GO_TEMPLATE and "tools" in client.show("go-weather").capabilities
+    first = client.chat("go-weather", HELLO, tools=[WEATHER_TOOL]).message
+    assert [(call.function.name, call.function.arguments) for call in first.tool_calls] == [("get_weather", WEATHER_ARGUMENTS)]
+    result = {"role": "tool", "tool_name": "get_weather", "content": "rain"}
+    second = client.chat("go-weather", [*HELLO, first, result], tools=[WEATHER_TOOL]).message
+    assert second.tool_calls and not second.content
+    client.delete("go-weather")
+
+
 def test_pull_of_a_model_that_is_elsewhere(client):
     name = os.environ["HYPURA_TEST_REMOTE"]
     steps = list(client.pull(name, stream=True, insecure=True))

@@ -68,3 +68,21 @@ def test_openai_plays_sounds(url):
     for data, format in [(b"no sound", "mp3"), (wav(440), "opus"), (wav(440)[:3000], "wav")]:
         with pytest.raises(openai.BadRequestError):
             ask(data, format)
+
+
+def test_openai_writes_down_sounds(url):
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="ollama", max_retries=0, timeout=120)
+
+    def ask(**more):
+        # A model of random weights never ends: the answer is cut where it repeats itself, or at the context.
+        sound = ("sound.wav", wav(440))
+        return client.audio.transcriptions.create(model=HEARING, file=sound, **more)
+
+    answer = ask(language="en", prompt="A tone.")
+    assert isinstance(answer.text, str) and answer.usage.input_tokens > 750
+    assert isinstance(ask(response_format="text"), str)
+    kinds = {event.type for event in ask(stream=True)}
+    assert "transcript.text.done" in kinds
+    for model, more in [(DEMO, {}), (HEARING, {"response_format": "srt"})]:
+        with pytest.raises(openai.BadRequestError):
+            client.audio.transcriptions.create(model=model, file=("sound.wav", wav(440)), **more)
