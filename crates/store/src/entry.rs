@@ -1,6 +1,7 @@
 //! A model of the store: what it is, where its files are, and what was said about it when it was made.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use super::StoreError;
 use super::cache::FactCache;
 use super::facts::{Capability, Facts, template_capabilities};
 use super::gather::{Found, Source};
+use super::go_template::GoTemplate;
 use super::layout::{Layer, Layout, Manifest};
 use super::name::ModelName;
 use super::places::Origin;
@@ -104,9 +106,9 @@ impl ModelEntry {
             all.extend(facts.takes_sounds().then_some(Capability::Audio));
             all.sort_unstable();
         }
-        if let Some(template) = self.own_jinja() {
+        if let Some(own) = self.capabilities_of_own_template() {
             all.retain(|capability| !matches!(capability, Capability::Tools | Capability::Thinking));
-            all.extend(template_capabilities(template, &self.facts.architecture));
+            all.extend(own);
             all.sort_unstable();
         }
         all
@@ -120,18 +122,44 @@ impl ModelEntry {
         self.projector.as_ref().filter(|_| is_of_use)
     }
 
-    /// The template of the manifest, which replaces that of the GGUF, where it is one that can be used.
+    /// The template of the manifest in Jinja, where it replaces that of the GGUF.
     #[must_use]
-    pub fn own_jinja(&self) -> Option<&str> {
-        let template = self.settings.template.as_deref();
-        template.filter(|template| template_language(template) == TemplateLanguage::Jinja)
+    pub fn own_jinja(&self) -> Option<Cow<'_, str>> {
+        Some(match self.own_template()? {
+            OwnTemplate::Jinja(template) => Cow::Borrowed(template),
+            OwnTemplate::Go(template) => Cow::Owned(template.jinja),
+        })
     }
 
-    /// The template that conversations are written with: its own one in Jinja, or that of the GGUF. `None`:
-    /// neither is there, and llama.cpp assumes `ChatML`.
+    /// The template of the manifest, where it replaces that of the GGUF: one in Go's language does where it was
+    /// given when the model was made here, and where the GGUF has none.
+    fn own_template(&self) -> Option<OwnTemplate<'_>> {
+        let template = self.settings.template.as_deref()?;
+        if template_language(template) == TemplateLanguage::Jinja {
+            return Some(OwnTemplate::Jinja(template));
+        }
+        let alone = self.facts.template.as_ref().is_none_or(String::is_empty);
+        let counts = self.settings.template_is_own || alone;
+        // One that cannot be read came with a model that was made elsewhere.
+        GoTemplate::parse(template).ok().filter(|_| counts).map(OwnTemplate::Go)
+    }
+
+    fn capabilities_of_own_template(&self) -> Option<Vec<Capability>> {
+        Some(match self.own_template()? {
+            OwnTemplate::Jinja(template) => template_capabilities(template, &self.facts.architecture),
+            OwnTemplate::Go(GoTemplate { takes_tools, shows_thinking, .. }) => {
+                let found = [(takes_tools, Capability::Tools), (shows_thinking, Capability::Thinking)];
+                found.into_iter().filter_map(|(has, capability)| has.then_some(capability)).collect()
+            }
+        })
+    }
+
+    /// The template that conversations are written with, in its own language: that of the manifest, or that of
+    /// the GGUF. `None`: neither is there, and llama.cpp assumes `ChatML`.
     #[must_use]
     pub fn used_template(&self) -> Option<&str> {
-        self.own_jinja().or(self.facts.template.as_deref())
+        let own = self.settings.template.as_deref().filter(|_| self.own_template().is_some());
+        own.or(self.facts.template.as_deref())
     }
 
     /// Whether it has this capability.
@@ -249,14 +277,24 @@ fn model_files(layout: &Layout, manifest: &Manifest) -> Result<Vec<PathBuf>, Unu
     models.into_iter().map(|layer| layout.layer_file(layer)).collect()
 }
 
-/// Which language a template is written in: Go's names begin with a dot or are keywords, Jinja has
-/// statements.
+/// A template that replaces that of the GGUF.
+enum OwnTemplate<'a> {
+    Jinja(&'a str),
+    Go(GoTemplate),
+}
+
+/// Which language a template is written in: Go's names begin with a dot, are keywords or functions in front of
+/// such names, or hold comments; Jinja has statements.
 #[must_use]
 pub fn template_language(template: &str) -> TemplateLanguage {
     let is_go = template.split("{{").skip(1).any(|inner| {
         let inner = inner.trim_start_matches('-').trim_start();
         let word: String = inner.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        let argument = inner.get(word.len()..).unwrap_or_default().trim_start();
         inner.starts_with(['.', '$'])
+            || inner.starts_with("/*")
+            || argument.starts_with('$')
+            || argument.strip_prefix('.').is_some_and(|name| name.starts_with(char::is_uppercase))
             || matches!(word.as_str(), "if" | "range" | "end" | "else" | "with" | "block" | "define")
     });
     if is_go && !template.contains("{%") { TemplateLanguage::Go } else { TemplateLanguage::Jinja }
@@ -278,6 +316,10 @@ mod tests {
             ("{{ .Prompt }}", TemplateLanguage::Go),
             ("{{- if .System }}x{{ end }}", TemplateLanguage::Go),
             ("{{- range $i, $m := .Messages }}{{ end }}", TemplateLanguage::Go),
+            ("{{ html .Prompt }}", TemplateLanguage::Go),
+            ("{{- /* nothing */}}x", TemplateLanguage::Go),
+            ("{{ json $ }}", TemplateLanguage::Go),
+            ("{{ bos_token }}{{ m.content }}", TemplateLanguage::Jinja),
             ("{% for m in messages %}{{ m.content }}{% endfor %}", TemplateLanguage::Jinja),
             ("{{ messages[0].content }}", TemplateLanguage::Jinja),
             ("{%- if tools %}{{ '.Tools' }}{% endif %}", TemplateLanguage::Jinja),

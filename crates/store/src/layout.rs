@@ -83,6 +83,9 @@ pub(super) struct Config {
     pub parser: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requires: Option<String>,
+    /// Not Ollama's: see [`ModelSettings`](crate::ModelSettings::template_is_own).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hypura_own_template: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_host: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

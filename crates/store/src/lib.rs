@@ -9,6 +9,7 @@
 //! - `facts`, `cache`: what headers say, remembered
 //! - `shards`: links by which sharded blobs are opened
 //! - `entry`, `show`: what is reported about a model; `unusable`: why one cannot be used
+//! - `go_template`: templates in Go's language, in Jinja
 //! - `modelfile`: reading and writing Modelfiles
 //! - `settings`: what a Modelfile sets beside the weights
 //! - `blobs`, `create`, `edit`: changes of our own store, in order by its `lock`; `naming`: which blobs
@@ -36,6 +37,7 @@ pub mod fetch;
 mod files;
 mod find;
 mod gather;
+mod go_template;
 mod hub;
 mod layout;
 mod lock;
@@ -61,6 +63,7 @@ pub use entry::{Details, ModelEntry, TemplateLanguage, template_language};
 pub use error::StoreError;
 pub use facts::{Capability, Facts, TensorRow, human_number};
 pub use gather::{Skipped, shards_of};
+pub use go_template::{GoTemplate, GoTemplateError};
 pub use modelfile::{Modelfile, ModelfileError};
 pub use name::{DEFAULT_HOST, DEFAULT_NAMESPACE, DEFAULT_TAG, Locality, ModelName, NameError};
 pub use places::{Origin, Places, demo_candidates};

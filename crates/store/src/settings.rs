@@ -21,6 +21,9 @@ pub struct Message {
 pub struct ModelSettings {
     /// The chat template that replaces that of the GGUF.
     pub template: Option<String>,
+    /// Whether that was given when the model was made here. One in Go's language that came with a model of
+    /// Ollama's says what the GGUF's own says in Jinja, which then counts.
+    pub template_is_own: bool,
     /// The system prompt.
     pub system: Option<String>,
     /// Options for every request (`num_ctx`, `stop`, …).
@@ -41,8 +44,9 @@ impl ModelSettings {
     /// What the layers and the config of a manifest say. Kinds of layers that newer programs may add say
     /// nothing to us.
     pub(super) fn of_layers(layout: &Layout, layers: &[Layer], config: Config) -> Result<Self, Unusable> {
-        let Config { renderer, parser, requires, .. } = config;
-        let mut settings = Self { renderer, parser, requires, ..Self::default() };
+        let Config { renderer, parser, requires, hypura_own_template, .. } = config;
+        let template_is_own = hypura_own_template;
+        let mut settings = Self { renderer, parser, requires, template_is_own, ..Self::default() };
         for layer in layers {
             match layer.kind() {
                 "template" | "prompt" => settings.template = Some(layout.text(layer)?),

@@ -11,6 +11,8 @@ mod errors;
 #[cfg(test)]
 mod exact;
 #[cfg(test)]
+mod go_templates;
+#[cfg(test)]
 mod images;
 #[cfg(test)]
 mod kit;

@@ -194,7 +194,8 @@ fn what_is_wrong_with_a_modelfile_is_told() {
     create("SYSTEM hi").assert_error(1, &["Modelfile", "no FROM line"]);
     create("FROM nothing").assert_error(1, &["model 'nothing' not found"]);
     create("FROM ./absent.gguf").assert_error(1, &["absent.gguf", "missing"]);
-    create(&format!("FROM {TINY}\nTEMPLATE {{{{ .Prompt }}}}")).assert_error(1, &["template error", "Jinja"]);
+    create(&format!("FROM {TINY}\nTEMPLATE {{{{ html .Prompt }}}}"))
+        .assert_error(1, &["template error: the function html", "Jinja"]);
     create("FROM x\nADAPTER ./a.gguf").assert_error(1, &["adapters are not supported"]);
 }
 

@@ -1,5 +1,6 @@
 //! Conversations.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::fit::{self, Fit};
@@ -98,7 +99,7 @@ fn check(found: &Found, job: &ChatJob) -> Result<ChatInput, Failure> {
         format: job.format.clone(),
         think,
         continues,
-        template: entry.own_jinja().map(str::to_owned),
+        template: entry.own_jinja().map(Cow::into_owned),
     })
 }
 

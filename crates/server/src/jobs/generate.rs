@@ -3,6 +3,7 @@
 use hypura_engine::Token;
 use hypura_engine::media::{MediaFile, marker, tagged};
 use hypura_store::Capability;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::fit::{self, Fit};
@@ -196,7 +197,7 @@ fn check(found: &Found, job: &GenerateJob) -> Result<Form, Failure> {
         media: messages.into_iter().map(|message| message.media).collect(),
         format,
         think,
-        template: template.map(str::to_owned).or_else(|| entry.own_jinja().map(str::to_owned)),
+        template: template.map(str::to_owned).or_else(|| entry.own_jinja().map(Cow::into_owned)),
         ..ChatInput::default()
     };
     Ok(Form::Chat { input, context, own_template: template.is_some() })

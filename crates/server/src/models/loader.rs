@@ -208,7 +208,7 @@ fn announce(entry: &ModelEntry, engine: &dyn Engine, took: Duration) {
         tracing::warn!(
             model = %entry.name,
             "the file has no chat template: ChatML is assumed, which the model may not know; a Modelfile with \
-             TEMPLATE in Jinja gives it the right one"
+             TEMPLATE gives it the right one"
         );
     }
 }

@@ -14,6 +14,7 @@ use crate::entry::{ModelEntry, TemplateLanguage, template_language};
 use crate::facts::Facts;
 use crate::files::shown_name;
 use crate::gather::shards_of;
+use crate::go_template::GoTemplate;
 use crate::places::Origin;
 use crate::settings::ModelSettings;
 use crate::{Store, StoreError};
@@ -130,11 +131,10 @@ impl Parts {
         let settings = &mut self.settings;
         if let Some(template) = request.template.as_ref().filter(|template| !template.is_empty()) {
             let inherited = settings.template.as_ref() == Some(template);
-            if !inherited && template_language(template) == TemplateLanguage::Go {
-                let why = "template error: Go templates are not supported: give one in Jinja, or none, to use that of the GGUF";
-                return Err(StoreError::BadRequest(why.to_owned()));
+            if !inherited {
+                check_template(template)?;
+                (settings.template, settings.template_is_own) = (Some(template.clone()), true);
             }
-            settings.template = Some(template.clone());
         }
         settings.system = request.system.clone().or(settings.system.take());
         for (key, value) in request.parameters.iter().flatten() {
@@ -153,6 +153,20 @@ impl Parts {
         settings.requires = request.requires.clone().or(settings.requires.take());
         Ok(())
     }
+}
+
+/// One in Go's language must be one that can be used; llama.cpp reads the others when the model is loaded.
+fn check_template(template: &str) -> Result<(), StoreError> {
+    if template_language(template) == TemplateLanguage::Jinja {
+        return Ok(());
+    }
+    let why = |error| {
+        let why = format!(
+            "template error: {error}: write it otherwise or in Jinja, or leave it out, to use that of the GGUF"
+        );
+        StoreError::BadRequest(why)
+    };
+    GoTemplate::parse(template).map(drop).map_err(why)
 }
 
 /// The blobs of files that were uploaded before.

@@ -78,8 +78,17 @@ impl CreateRequest {
     /// Asks for these settings and for nothing else.
     #[must_use]
     pub fn with_settings(settings: ModelSettings) -> Self {
-        let ModelSettings { template, system, parameters, messages, licenses, renderer, parser, requires } =
-            settings;
+        let ModelSettings {
+            template,
+            system,
+            parameters,
+            messages,
+            licenses,
+            renderer,
+            parser,
+            requires,
+            ..
+        } = settings;
         Self {
             template,
             system,

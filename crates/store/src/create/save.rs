@@ -51,6 +51,7 @@ impl Parts {
             renderer: self.settings.renderer.clone(),
             parser: self.settings.parser.clone(),
             requires: self.settings.requires.clone(),
+            hypura_own_template: self.settings.template_is_own,
             remote_host: None,
             remote_model: None,
         }

@@ -168,7 +168,11 @@ fn requests_that_make_no_sense() {
             400,
             "only one adapter",
         ),
-        (json!({"model": "x", "from": "llama3.2:3b", "template": "{{ .Prompt }}"}), 400, "template error"),
+        (
+            json!({"model": "x", "from": "llama3.2:3b", "template": "{{ html .Prompt }}"}),
+            400,
+            "template error: the function html",
+        ),
     ] {
         let error = create(&machine, body.clone()).unwrap_err();
         assert_eq!(error.status(), status, "{body}: {error}");

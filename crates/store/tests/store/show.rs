@@ -67,22 +67,24 @@ fn a_plain_file_shows_the_template_of_its_gguf() {
 }
 
 #[test]
-fn a_template_in_go_is_not_used_so_it_promises_nothing() {
+fn a_template_in_go_of_another_program_counts_only_where_the_file_has_none() {
     let machine = Machine::new();
-    let go = b"{{ .Prompt }}{{ .Suffix }}{{ .Tools }}<think>{{ .Thinking }}</think>";
-    for (name, own) in [("jinja", "{{ messages }}"), ("none", "")] {
+    let go = "{{ .Prompt }}{{ .Suffix }}{{ .Tools }}<think>{{ .Thinking }}</think>";
+    let (none, both) = (json!(["completion"]), json!(["completion", "tools", "thinking"]));
+    for (name, own, go, shown, can) in [
+        ("jinja", "{{ messages }}", go, "{{ messages }}", &none),
+        ("none", "", go, go, &both),
+        // One that cannot be read is none.
+        ("other", "", "{{ html .Prompt }}{{ .Tools }}", "", &none),
+    ] {
         let model = gguf(&[("tokenizer.chat_template", own.into())]);
         machine.ollama(
             &format!("registry.ollama.ai/library/{name}/latest"),
-            &[("model", &model), ("template", go)],
+            &[("model", &model), ("template", go.as_bytes())],
         );
         let show = show(&machine, name, false);
-        assert_eq!(
-            (&show["template"], &show["capabilities"]),
-            (&json!(own), &json!(["completion"])),
-            "{name}"
-        );
-        assert!(!show["modelfile"].as_str().unwrap().contains(".Prompt"), "{show}");
+        assert_eq!((&show["template"], &show["capabilities"]), (&json!(shown), can), "{name}");
+        assert_eq!(show["modelfile"].as_str().unwrap().contains(".Prompt"), shown == go, "{show}");
     }
     // One in Jinja counts, also where it can less than that of the GGUF.
     let model = gguf(&[("tokenizer.chat_template", "{{ tools }}<think></think>".into())]);
