@@ -8,7 +8,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
-use hypura_store::ModelEntry;
+use hypura_store::{ModelEntry, Partial};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -24,11 +24,32 @@ pub(super) fn routes() -> Router<Arc<Server>> {
 
 async fn tags(State(server): State<Arc<Server>>) -> Response {
     let catalog = Arc::clone(&server.catalog);
-    let Ok(models) = tokio::task::spawn_blocking(move || catalog.list()).await else {
+    let list = move || {
+        let partials = catalog.store().map(|store| store.pulls().partials());
+        (catalog.list(), partials.unwrap_or_default())
+    };
+    let Ok((models, partials)) = tokio::task::spawn_blocking(list).await else {
         return respond::native_failure(&Failure::internal("the model store failed"));
     };
     let models: Vec<Value> = models.iter().map(|entry| tag(entry)).collect();
-    respond::json(StatusCode::OK, &json!({"models": models}))
+    let mut out = json!({"models": models});
+    if !partials.is_empty() {
+        let partials: Vec<Value> = partials.iter().map(partial).collect();
+        out["hypura"] = json!({"partial": partials});
+    }
+    respond::json(StatusCode::OK, &out)
+}
+
+/// A file that is not whole: it is no model yet, so it stands beside them.
+fn partial(file: &Partial) -> Value {
+    json!({
+        "model": file.model,
+        "file": file.file,
+        "size": file.bytes,
+        "completed": file.have_bytes,
+        "busy": file.busy,
+        "modified_at": file.modified.map(time::local),
+    })
 }
 
 fn tag(entry: &ModelEntry) -> Value {

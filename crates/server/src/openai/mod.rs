@@ -2,6 +2,7 @@
 //!
 //! - [`chat`], [`completions`], [`embeddings`], [`models`]: one endpoint each
 //! - [`content`]: messages, tools and pictures, shared with the other conversations
+//! - [`transcriptions`]: sounds in a [`form`], and their words
 //! - [`wire`]: the pieces of an answer as chunks and whole objects
 //! - [`responses`]: the newer conversation, with its own items and events
 //! - [`llama`]: tokenize, detokenize, apply-template, props, slots
@@ -13,10 +14,12 @@ mod chat;
 mod completions;
 mod content;
 mod embeddings;
+mod form;
 mod llama;
 mod models;
 mod responses;
 mod timings;
+mod transcriptions;
 mod wire;
 
 pub(super) use content::{arguments, effort, name_of_call, role};
@@ -37,5 +40,6 @@ pub fn routes() -> Router<Arc<Server>> {
         .merge(embeddings::routes())
         .merge(models::routes())
         .merge(responses::routes())
+        .merge(transcriptions::routes())
         .merge(llama::routes())
 }

@@ -28,4 +28,5 @@ mod patience;
 mod pull;
 mod sounds;
 mod store;
+mod transcriptions;
 mod transport;

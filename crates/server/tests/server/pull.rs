@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use hypura_core::gguf::{GgmlType, HeaderBuilder};
 use hypura_server::keep_alive::KeepAlive;
 use hypura_server::models::{ManagerSettings, ModelManager, StoreCatalog};
@@ -17,7 +17,7 @@ use tower::ServiceExt as _;
 
 use crate::fake::{FakeBackend, Script};
 use crate::hub::{Fault, Hub, Model, Plan};
-use crate::kit::{Answer, post, read, until};
+use crate::kit::{Answer, post, read, request, until};
 
 struct Shop {
     router: axum::Router,
@@ -126,6 +126,15 @@ async fn models_stop_arriving_when_nobody_listens_and_go_on_later() {
     }
     drop(body);
     until("nobody fetches it any more", || !partials()[0].busy).await;
+    // Lists tell it beside the models: it is none yet.
+    let tags =
+        read(shop.router.clone().oneshot(request(Method::GET, "/api/tags", "")).await.unwrap()).await.json();
+    let told = &tags["hypura"]["partial"][0];
+    assert_eq!(
+        (tags["models"].as_array().unwrap().len(), told["model"].as_str()),
+        (0, Some("hf.co/o/r:Q4_K_M"))
+    );
+    assert!(told["completed"].as_u64().unwrap() >= 256 << 10 && told["busy"] == false, "{tags}");
     *here.delay.lock().unwrap() = Duration::ZERO;
     // What was on its way when the connections were dropped is counted by the server a little later.
     let mut before = here.sent_bytes.load(Ordering::Relaxed);
