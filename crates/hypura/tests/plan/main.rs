@@ -363,3 +363,29 @@ fn facts_that_make_no_sense_and_budgets_that_are_too_small_are_refused() {
     home.fails(&[&path, "--dir", "/no/such/place"], 1, &["/no/such/place"]);
     assert!(Path::new(&path).exists());
 }
+
+#[test]
+fn a_plan_of_a_name_has_the_context_of_its_modelfile() {
+    let home = Home::new(Some(2e9));
+    let folder = home.work.path();
+    let (name, bytes) = files(1).remove(0);
+    std::fs::write(folder.join(&name), &*bytes).unwrap();
+    std::fs::write(folder.join("Modelfile"), format!("FROM ./{name}\nPARAMETER num_ctx 96\n")).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hypura"));
+        command.args(arguments).current_dir(folder).env("XDG_CACHE_HOME", home.cache.path());
+        command.env("HYPURA_MODELS", folder.join("own")).env("HYPURA_HOST", "127.0.0.1:1");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    run(&["create", "short", "-f", "Modelfile"]);
+    let context = |arguments: &[&str]| {
+        let plan: Value = serde_json::from_slice(&run(arguments)).unwrap();
+        plan["plan"]["context_tokens"].as_u64().unwrap()
+    };
+    let plan = ["plan", "short", "--json", "--memory", "1GiB"];
+    assert_eq!(context(&plan), 96);
+    // A flag wins over it, as in `hypura run`.
+    assert_eq!(context(&[&plan[..], &["--ctx", "64"]].concat()), 64);
+}

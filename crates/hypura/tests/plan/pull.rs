@@ -55,6 +55,9 @@ fn a_pull_tells_the_plan_first_and_the_model_is_there_afterwards() {
     let chosen = told.lines().find(|line| line.starts_with("Q4_K_M ")).unwrap();
     assert!(chosen.contains("this one") && told.lines().any(|line| line.starts_with("Q8_0 ")), "{told}");
     assert_eq!(told.matches("best here").count(), 1, "{told}");
+    // Both headers were read: nothing is estimated.
+    let other = told.lines().find(|line| line.starts_with("Q8_0 ")).unwrap();
+    assert!(!told.contains('≈') && other.contains('.'), "{told}");
     assert!(!home.work.path().join("hub").exists(), "a dry run writes nothing");
     let pulled = hypura(&home, &hub, &["pull", "hf.co/o/r", "--memory", "1GiB"]);
     let said = text(&pulled.stderr);

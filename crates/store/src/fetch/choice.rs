@@ -61,7 +61,8 @@ pub(super) fn variants(files: &[ListedFile]) -> Vec<Variant> {
     let variant = |first: &&ListedFile| {
         let weights = shards(files, first).ok()?;
         let bytes = weights.iter().filter_map(|file| file.bytes).fold(0, u64::saturating_add);
-        Some(Variant { tag: tag_of(&models, first), bytes, files: weights.len() })
+        let files = weights.iter().map(|file| file.path.clone()).collect();
+        Some(Variant { tag: tag_of(&models, first), bytes, files })
     };
     let mut all: Vec<Variant> = models.iter().filter_map(variant).collect();
     all.sort_by(|a, b| a.bytes.cmp(&b.bytes).then_with(|| a.tag.cmp(&b.tag)));
@@ -201,7 +202,10 @@ mod tests {
     #[test]
     fn variants_are_told_with_their_bytes() {
         let files = listed(&["m-Q8_0.gguf", "m-F16-00001-of-00002.gguf", "m-F16-00002-of-00002.gguf"]);
-        let of = |tag: &str, bytes, files| Variant { tag: tag.to_owned(), bytes, files };
-        assert_eq!(variants(&files), [of("Q8_0", 10, 1), of("F16", 23, 2)]);
+        let of = |tag: &str, bytes, files: &[ListedFile]| {
+            let files = files.iter().map(|file| file.path.clone()).collect();
+            Variant { tag: tag.to_owned(), bytes, files }
+        };
+        assert_eq!(variants(&files), [of("Q8_0", 10, &files[..1]), of("F16", 23, &files[1..])]);
     }
 }

@@ -1,5 +1,7 @@
 //! The headers of a model that is not on this machine.
 
+use std::io::{self, Read};
+
 use hypura_core::gguf::{self, GgmlType, GgufSet};
 use hypura_core::model::ModelShape;
 
@@ -21,6 +23,8 @@ pub struct RemoteHeader {
     /// What the model is made of.
     pub shape: ModelShape,
     gguf: GgufSet,
+    /// The header of the first file, as it stands there.
+    pub(super) first_bytes: Vec<u8>,
 }
 
 impl RemoteHeader {
@@ -82,21 +86,39 @@ impl Remote {
     }
 }
 
+/// Keeps what is read.
+struct Seen<R> {
+    reader: R,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read> Read for Seen<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(out)?;
+        self.bytes.extend_from_slice(out.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
 fn of_urls(
     client: &Client,
     access: &Access,
     name: &str,
     urls: Box<dyn Iterator<Item = String> + '_>,
 ) -> Result<RemoteHeader, FetchError> {
-    let (mut headers, mut sizes) = (Vec::new(), Vec::new());
+    let (mut headers, mut sizes, mut first_bytes) = (Vec::new(), Vec::new(), Vec::new());
     // One by one: the first shard that is not there ends it, however many the name claims.
     for url in urls {
         // The vocabulary is in the first shard; the others only list their tensors.
         let expected = if headers.is_empty() { USUAL_HEADER } else { SHORT_HEADER };
         let mut reader = RangeReader::open(client, access, &url, expected)?;
         let bytes = reader.total_bytes();
+        let mut seen = Seen { reader: &mut reader, bytes: Vec::new() };
         let header =
-            gguf::read_header(&mut reader, bytes).map_err(|source| FetchError::header(&url, source))?;
+            gguf::read_header(&mut seen, bytes).map_err(|source| FetchError::header(&url, source))?;
+        if headers.is_empty() {
+            first_bytes = seen.bytes;
+        }
         let file = url.split('?').next().unwrap_or(&url);
         // Blobs of registries are called by their digests.
         if !file.contains("/blobs/") {
@@ -110,5 +132,5 @@ fn of_urls(
     let set = gguf::merge(headers, sizes).map_err(|source| FetchError::header(name, source))?;
     let shape =
         ModelShape::from_gguf(&set).map_err(|source| FetchError::Shape { url: name.to_owned(), source })?;
-    Ok(RemoteHeader { first_file_bytes, shards, shape, gguf: set })
+    Ok(RemoteHeader { first_file_bytes, shards, shape, gguf: set, first_bytes })
 }

@@ -10,6 +10,7 @@
 //! - `ask`: what a server says of a file
 //! - `remote`: from a name to one of these
 //! - `header`: the headers of such files, one for each shard
+//! - `variants`: those of the other quantisations of a repository
 //!
 //! Blocks, and asks the network for nothing but headers and lists of files.
 
@@ -26,6 +27,7 @@ mod plain;
 mod registry;
 mod remote;
 mod urls;
+mod variants;
 
 pub use crate::web::HttpError;
 pub(crate) use ask::identity_of;

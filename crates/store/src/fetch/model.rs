@@ -102,8 +102,8 @@ pub struct Variant {
     pub tag: String,
     /// Of all its shards; without the projector.
     pub bytes: u64,
-    /// Shards.
-    pub files: usize,
+    /// Its files, in the order of the shards.
+    pub files: Vec<String>,
 }
 
 impl RemoteModel {

@@ -1,7 +1,7 @@
 //! One request and its redirects.
 
 use std::io::Read as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
 use ureq::{Agent, Body, SendBody};
 
@@ -186,8 +186,42 @@ fn checked(url: &str, answer: Answer) -> Result<Answer, HttpError> {
         }
         _ => {
             let wait = answer.response.headers().get(header::RETRY_AFTER);
-            let wait = wait.and_then(|value| value.to_str().ok()).and_then(|text| text.trim().parse().ok());
-            Err(HttpError::Refused { url, status, retry_after: wait.map(Duration::from_secs) })
+            let wait = wait.and_then(|value| value.to_str().ok());
+            let retry_after = wait.and_then(|text| wait_of(text, SystemTime::now()));
+            Err(HttpError::Refused { url, status, retry_after })
+        }
+    }
+}
+
+/// What `Retry-After` asks for: seconds, or a date in one of HTTP's three forms.
+fn wait_of(text: &str, now: SystemTime) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    // What lies in the past asks for no wait.
+    httpdate::parse_http_date(text).ok().map(|date| date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_seconds_and_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 120 ", Some(120)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sunday, 06-Nov-94 08:50:07 GMT", Some(30)),
+            ("Sun Nov  6 08:50:07 1994", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:36 GMT", Some(0)),
+            ("soon", None),
+            ("-3", None),
+            ("", None),
+        ] {
+            assert_eq!(wait_of(text, now), seconds.map(Duration::from_secs), "{text:?}");
         }
     }
 }

@@ -31,12 +31,23 @@ pub(crate) struct RangeReader<'a> {
 impl<'a> RangeReader<'a> {
     /// Opens a file for reading from its start, of which about `expected` bytes will be wanted.
     pub fn open(client: &'a Client, access: &'a Access, url: &str, expected: u64) -> Result<Self, HttpError> {
+        Self::open_at(client, access, url, 0, expected)
+    }
+
+    /// The same from this byte on.
+    pub fn open_at(
+        client: &'a Client,
+        access: &'a Access,
+        url: &str,
+        first: u64,
+        expected: u64,
+    ) -> Result<Self, HttpError> {
         let mut reader = Self {
             client,
             access,
             url: url.to_owned(),
             total: 0,
-            at: 0,
+            at: first,
             part: Vec::new(),
             part_at: 0,
             next_bytes: expected,

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::atomic::Ordering;
 
+use hypura_core::gguf::{Array, GgmlType, HeaderBuilder, Value};
 use hypura_store::fetch::{FetchError, Network, RemoteName};
 use hypura_store::{Digest, PullError, PullRequest, Store};
 use serde_json::json;
@@ -173,7 +174,7 @@ fn a_list_of_files_tells_all_quantisations() {
     let store = machine.store(&hub);
     let found = store.pulls().remote().find(&RemoteName::parse("hf.co/o/r").unwrap(), false).unwrap();
     let variants: Vec<(&str, usize)> =
-        found.variants.iter().map(|variant| (variant.tag.as_str(), variant.files)).collect();
+        found.variants.iter().map(|variant| (variant.tag.as_str(), variant.files.len())).collect();
     assert_eq!(variants, [("Q2_K", 1), ("Q4_K_M", 3)]);
     let room = store.pulls().room_for(&found).unwrap();
     assert_eq!(room.missing_bytes, found.bytes());
@@ -191,4 +192,69 @@ fn a_request_without_room_is_refused_unless_forced() {
     let forced = PullRequest { force: true, ..request("hf.co/o/r") };
     machine.store(&hub).pulls().pull(&forced, &mut |_| {}, &|| true).unwrap();
     assert!(here.sent_bytes.load(Ordering::Relaxed) > 0);
+}
+
+/// A model with a long vocabulary, whose weights are of a type, and with something behind the vocabulary or not.
+fn quantised(ty: GgmlType, words: usize, file_type: u32, more: bool) -> Vec<u8> {
+    let mut builder = HeaderBuilder::new();
+    builder.set("general.architecture", "llama").set("general.file_type", file_type);
+    for (key, value) in [
+        ("context_length", 8192_u32),
+        ("embedding_length", 256),
+        ("block_count", 1),
+        ("feed_forward_length", 256),
+    ] {
+        builder.set(format!("llama.{key}"), value);
+    }
+    builder.set("llama.attention.head_count", 4_u32).set("llama.attention.layer_norm_rms_epsilon", 1e-5_f32);
+    let word = |index: usize| format!("word number {}", index * 7919);
+    builder.set("tokenizer.ggml.tokens", Value::Array(Array::String((0..words).map(word).collect())));
+    builder.set("tokenizer.ggml.merges", Value::Array(Array::String((0..words).map(word).rev().collect())));
+    builder.set("tokenizer.ggml.bos_token_id", 1_u32).set("tokenizer.chat_template", "t".repeat(9000));
+    if more {
+        builder.set("quantize.imatrix.file", "a file");
+    }
+    builder.tensor("token_embd.weight", &[256, words as u64], GgmlType::F16);
+    for part in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+        builder.tensor(format!("blk.0.{part}.weight"), &[256, 256], ty);
+    }
+    let mut out = Vec::new();
+    let layout = builder.write_header(&mut out).unwrap();
+    out.resize(layout.file_bytes as usize, 0);
+    out
+}
+
+#[test]
+fn headers_of_other_quantisations_are_read_without_their_vocabulary() {
+    let hub = Hub::start();
+    let words = 20_000;
+    let files = [
+        ("m-Q4_K_M.gguf", quantised(GgmlType::Q4_K, words, 15, true)),
+        ("m-Q8_0.gguf", quantised(GgmlType::Q8_0, words, 7, false)),
+        ("m-Q6_K.gguf", quantised(GgmlType::Q6_K, words, 18, true)),
+        // Another vocabulary of nearly the same length: nothing is told of it.
+        ("m-Q5_K_M.gguf", quantised(GgmlType::Q5_K, words + 1, 17, true)),
+        ("m-F16.gguf", Vec::from(*b"no model at all")),
+    ];
+    let here = hub.add(
+        "r",
+        Model::new(files.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())).collect()),
+    );
+    let machine = Machine::new();
+    let store = machine.store(&hub);
+    let remote = store.pulls().remote();
+    let model = remote.find(&RemoteName::parse("hf.co/o/r").unwrap(), false).unwrap();
+    let header = remote.header(&model).unwrap();
+    let before = here.sent_bytes.load(Ordering::Relaxed);
+    let shapes = remote.variant_shapes(&model, &header);
+    let sent = here.sent_bytes.load(Ordering::Relaxed) - before;
+    assert!(sent < 800 << 10, "{sent} bytes for three headers of {} KiB", words * 40 >> 10);
+    let type_of = |tag: &str| {
+        let index = model.variants.iter().position(|variant| variant.tag == tag).unwrap();
+        let shape = shapes[index].as_ref()?;
+        Some(shape.tensors.iter().find(|tensor| tensor.info.name.contains("attn_q")).unwrap().info.ty)
+    };
+    assert_eq!((type_of("Q8_0"), type_of("Q6_K")), (Some(GgmlType::Q8_0), Some(GgmlType::Q6_K)));
+    // That of the first is known; the others are not what they seem.
+    assert_eq!((type_of("Q4_K_M"), type_of("Q5_K_M"), type_of("F16")), (None, None, None));
 }

@@ -24,6 +24,7 @@ mod size;
 pub use environment::Env;
 pub use memory::policy_about;
 pub use model::ModelFlags;
+pub(in crate::cli) use model::whole_parameter;
 pub use sampling::SamplingFlags;
 pub use serve::{ServeFlags, Serving};
 pub use size::{MemorySize, decimal_rate, parse_bytes};

@@ -25,6 +25,20 @@ pub struct NamedModel {
     pub projector: Option<PathBuf>,
 }
 
+impl NamedModel {
+    /// The context that the model was made with (`PARAMETER num_ctx`). A negative one means "no limit".
+    #[must_use]
+    pub fn context_tokens(&self) -> Option<u32> {
+        whole_parameter(self.entry.as_ref()?, "num_ctx")
+    }
+}
+
+/// A parameter of a model that counts something, if it counts at least one.
+pub(in crate::cli) fn whole_parameter(entry: &ModelEntry, key: &str) -> Option<u32> {
+    let number = entry.settings.parameters.get(key)?.as_f64()?;
+    (number >= 1.0 && number <= f64::from(u32::MAX)).then_some(number as u32)
+}
+
 /// Which model, and how to load it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelFlags {
@@ -119,6 +133,13 @@ impl ModelFlags {
     /// Whether nobody said what to compute on, neither by flag nor by variable.
     pub(in crate::cli) fn leaves_the_device_open(&self, env: &Env) -> bool {
         self.load.device.is_open(env)
+    }
+
+    /// The context that the model was made with, unless `--ctx` says otherwise.
+    pub(in crate::cli) fn settle_context(&self, settings: &mut LoadSettings, of_model: Option<u32>) {
+        if let (None, Some(context)) = (self.ctx, of_model) {
+            (settings.model.context, settings.model.context_may_grow) = (context, false);
+        }
     }
 
     /// How to load it.

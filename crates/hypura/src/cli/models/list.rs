@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use super::partial;
+use super::partial::{self, PartialFile};
 use super::place::Place;
 use super::text::{human_span, print, short_digest, table};
 use hypura_server::time;
@@ -32,10 +32,11 @@ pub struct Args {
 /// When the server does not answer or the output is closed.
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let place = if args.verbose { Place::Store(Store::of_environment()) } else { Place::find() };
-    let (mut models, notes) = match place {
+    let (mut models, partials, notes) = match place {
         Place::Server(client) => {
             let answer = client.get("/api/tags")?;
-            (answer["models"].as_array().cloned().unwrap_or_default(), String::new())
+            let models = answer["models"].as_array().cloned().unwrap_or_default();
+            (models, PartialFile::of_tags(&answer), String::new())
         }
         Place::Store(store) => {
             let listing = store.list();
@@ -48,7 +49,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
                     skipped.why
                 ));
             }
-            (listing.models.iter().map(row).collect(), notes)
+            let partials = store.pulls().partials().iter().map(PartialFile::from).collect();
+            (listing.models.iter().map(row).collect(), partials, notes)
         }
     };
     if let Some(prefix) = args.prefix.as_deref().map(str::to_ascii_lowercase) {
@@ -60,7 +62,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         print(&format!("{text}\n"))?;
     } else {
         print(&rendered(&models, args.verbose))?;
-        eprint!("{}", partial::told(&Store::of_environment().pulls().partials()));
+        eprint!("{}", partial::told(&partials));
     }
     eprint!("{notes}");
     Ok(ExitCode::SUCCESS)

@@ -4,9 +4,41 @@ use std::collections::BTreeMap;
 
 use hypura_core::plan::human_bytes;
 use hypura_store::Partial;
+use serde_json::Value;
+
+/// What is told of a file that is not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PartialFile {
+    model: String,
+    bytes: u64,
+    have_bytes: u64,
+    busy: bool,
+}
+
+impl From<&Partial> for PartialFile {
+    fn from(partial: &Partial) -> Self {
+        let Partial { model, bytes, have_bytes, busy, .. } = partial;
+        Self { model: model.clone(), bytes: *bytes, have_bytes: *have_bytes, busy: *busy }
+    }
+}
+
+impl PartialFile {
+    /// Those that a server tells of in its answer to `/api/tags`.
+    pub fn of_tags(answer: &Value) -> Vec<Self> {
+        let file = |file: &Value| {
+            Some(Self {
+                model: file["model"].as_str()?.to_owned(),
+                bytes: file["size"].as_u64()?,
+                have_bytes: file["completed"].as_u64()?,
+                busy: file["busy"].as_bool().unwrap_or(false),
+            })
+        };
+        answer["hypura"]["partial"].as_array().into_iter().flatten().filter_map(file).collect()
+    }
+}
 
 /// A line for each model.
-pub(super) fn told(partials: &[Partial]) -> String {
+pub(super) fn told(partials: &[PartialFile]) -> String {
     let mut models: BTreeMap<&str, (u64, u64, bool)> = BTreeMap::new();
     for partial in partials {
         let (have, bytes, busy) = models.entry(&partial.model).or_default();
@@ -27,4 +59,25 @@ pub(super) fn told(partials: &[Partial]) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn files_of_a_model_are_told_in_one_line() {
+        let file = |file: &str, busy| json!({"model": "hf.co/o/r:Q8_0", "file": file, "size": 2 << 20, "completed": 1 << 20, "busy": busy});
+        let idle = json!({"models": [], "hypura": {"partial": [file("a", false), file("b", false)]}});
+        let told_of = |answer: &Value| told(&PartialFile::of_tags(answer));
+        assert_eq!(
+            told_of(&idle),
+            "partial: hf.co/o/r:Q8_0: 2.00 MiB of 4.00 MiB; `hypura pull hf.co/o/r:Q8_0` continues, `hypura rm \
+             hf.co/o/r:Q8_0` drops it\n"
+        );
+        let busy = json!({"hypura": {"partial": [file("a", false), file("b", true)]}});
+        assert!(told_of(&busy).ends_with("; it is being pulled\n"));
+        assert_eq!(told_of(&json!({"models": []})), "");
+    }
 }

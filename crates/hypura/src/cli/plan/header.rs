@@ -19,6 +19,8 @@ pub(super) struct Header {
     pub source: Option<ModelSource>,
     /// Its projector for images and sounds, if that is on this machine.
     pub projector: Option<PathBuf>,
+    /// The context that the model was made with, if it is on this machine.
+    pub context_tokens: Option<u32>,
     /// Size of the first file.
     pub first_file_bytes: u64,
     /// Files.
@@ -50,6 +52,7 @@ pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
             name,
             source: None,
             projector: None,
+            context_tokens: None,
             first_file_bytes: remote.first_file_bytes,
             shards: remote.shards,
             shape: remote.shape,
@@ -59,6 +62,7 @@ pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
     let source = ModelSource::open(&named.path)?;
     Ok(Header {
         name,
+        context_tokens: named.context_tokens(),
         projector: named.projector,
         first_file_bytes: source.files.first().map_or(0, |file| file.len()),
         shards: source.files.len(),

@@ -33,8 +33,9 @@ use advice::advise_about;
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let what_if = args.what_if.map(|facts| facts.0).unwrap_or_default();
     what_if.check().map_err(|error| UsageError(format!("--what-if: {error}")))?;
-    let load = args.model.settings(&Env::of_process())?;
+    let mut load = args.model.settings(&Env::of_process())?;
     let header = header::find(&args.model)?;
+    args.model.settle_context(&mut load, header.context_tokens);
     let target = match &args.dir {
         Some(dir) => dir.clone(),
         None => disk_target(header.path(), header.first_file_bytes),

@@ -1,5 +1,6 @@
 //! What a model that is elsewhere will do on this machine, from its header, and what the other quantisations
-//! of its repository would do: they have the same tensors in another type, so one header is enough.
+//! of its repository would do: from their headers, or, where those cannot be had quickly, from this one with
+//! all weights in another type.
 
 use hypura_core::gguf::GgmlType;
 use hypura_core::model::ModelShape;
@@ -32,6 +33,8 @@ pub(super) struct Row {
     pub variant: Variant,
     /// The one that is asked for.
     pub is_chosen: bool,
+    /// Its header was not read: it is the chosen one with all weights in another type.
+    pub is_estimated: bool,
     /// The one that suits this machine best.
     pub is_best: bool,
     /// How it would run; `None`: not at all.
@@ -53,9 +56,17 @@ impl Forecast {
             AdviceSettings { request: load.model.plan_request(media), workload, what_if: WhatIf::default() };
         let advice = of_shape(&header.shape, &profile, &settings)
             .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot run here", model.name)))?;
-        let rows = rows(model, &header, &profile, &settings, &advice);
+        let shapes = remote.variant_shapes(model, &header);
+        let machine = Machine { profile: &profile, settings: &settings };
+        let rows = rows(model, &header, shapes, &machine, &advice);
         Ok(Self { shape: header.shape, advice, rows })
     }
+}
+
+/// What a plan depends on beside the model.
+struct Machine<'a> {
+    profile: &'a Profile,
+    settings: &'a AdviceSettings,
 }
 
 fn of_shape(shape: &ModelShape, profile: &Profile, settings: &AdviceSettings) -> Result<Advice, AdviceError> {
@@ -73,32 +84,35 @@ fn media_needs(model: &RemoteModel) -> MediaNeeds {
 fn rows(
     model: &RemoteModel,
     header: &RemoteHeader,
-    profile: &Profile,
-    settings: &AdviceSettings,
+    shapes: Vec<Option<ModelShape>>,
+    machine: &Machine<'_>,
     chosen: &Advice,
 ) -> Vec<Row> {
+    let Machine { profile, settings } = machine;
     let weights: u64 = model.weights().map(|file| file.bytes).sum();
     let elements: f64 = header.shape.tensors.iter().map(|tensor| elements(&tensor.info.shape)).sum();
-    let row = |variant: &Variant| {
+    let row = |(variant, shape): (&Variant, Option<ModelShape>)| {
         let is_chosen = model.name.ends_with(&format!(":{}", variant.tag)) && variant.bytes == weights;
         let bits = variant.bytes as f64 * 8.0 / elements.max(1.0);
+        let is_estimated = !is_chosen && shape.is_none();
         let advice = match is_chosen {
             true => Some(chosen.clone()),
             false => {
-                let shape = header.in_type(type_of(&variant.tag, bits));
+                let shape = shape.or_else(|| header.in_type(type_of(&variant.tag, bits)));
                 shape.and_then(|shape| of_shape(&shape, profile, settings).ok())
             }
         };
         Row {
             variant: variant.clone(),
             is_chosen,
+            is_estimated,
             is_best: false,
             mode: advice.as_ref().map(|advice| advice.plan.mode()),
             decode_tokens_per_s: advice.and_then(|advice| Some(advice.prediction.decode?.tokens_per_s)),
             bits,
         }
     };
-    let mut rows: Vec<Row> = model.variants.iter().map(row).collect();
+    let mut rows: Vec<Row> = model.variants.iter().zip(shapes).map(row).collect();
     if let Some(best) = best(&rows).and_then(|best| rows.get_mut(best)) {
         best.is_best = true;
     }
@@ -156,10 +170,18 @@ mod tests {
     }
 
     fn row(gib: u64, bits: f64, speed: f64) -> Row {
-        let variant = Variant { tag: format!("{gib}"), bytes: gib << 30, files: 1 };
+        let variant = Variant { tag: format!("{gib}"), bytes: gib << 30, files: vec![format!("{gib}.gguf")] };
         let estimate = Estimate { low: speed, mid: speed, high: speed };
         let decode_tokens_per_s = (speed > 0.0).then_some(estimate);
-        Row { variant, is_chosen: false, is_best: false, mode: None, decode_tokens_per_s, bits }
+        Row {
+            variant,
+            is_chosen: false,
+            is_estimated: false,
+            is_best: false,
+            mode: None,
+            decode_tokens_per_s,
+            bits,
+        }
     }
 
     #[test]

@@ -78,8 +78,7 @@ fn table(text: &mut String, rows: &[Row]) {
     let _ = writeln!(text, "\n{:<width$} {:>11}  {:<17} {:>9}", "quantisation", "size", "mode", "tok/s");
     for row in rows {
         let speed = row.decode_tokens_per_s.map_or_else(|| "-".to_owned(), |speed| number(speed.mid));
-        // Only of the chosen one the header was read.
-        let about = if row.is_chosen { "" } else { "≈" };
+        let about = if row.is_estimated { "≈" } else { "" };
         let mode = row.mode.map_or("does not run", |mode| mode.name());
         let mut notes = Vec::new();
         notes.extend(row.is_chosen.then_some("this one"));
@@ -88,6 +87,12 @@ fn table(text: &mut String, rows: &[Row]) {
         let size = human_bytes(row.variant.bytes);
         let speed = format!("{about}{speed}");
         let _ = writeln!(text, "{:<width$} {size:>11}  {mode:<17} {speed:>9}{notes}", row.variant.tag);
+    }
+    if rows.iter().any(|row| row.is_estimated) {
+        let _ = writeln!(
+            text,
+            "≈ estimated from the header of this one, as if all weights were of the other type"
+        );
     }
 }
 

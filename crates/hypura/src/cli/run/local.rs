@@ -35,6 +35,7 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     let mut settings = args.model.settings(&Env::of_process())?;
     settings.tuning.routes = RouteSettings { log, ..args.forced_routes()? };
     let named = args.model.find()?;
+    args.model.settle_context(&mut settings, named.context_tokens());
     settings.model.projector = named.projector;
     let (path, defaults) = (named.path, ModelDefaults::of(named.entry));
     let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
@@ -45,9 +46,6 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
         return Err(embedder::refused(path.display()));
     }
     let media = args.media(modalities_of(settings.model.projector.as_deref(), args)?)?;
-    if let (None, Some(context)) = (args.model.ctx, defaults.context) {
-        (settings.model.context, settings.model.context_may_grow) = (context, false);
-    }
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
     border.watch(settings.model.budget_bytes).context("no thread to watch the model")?;
