@@ -131,8 +131,8 @@ impl ModelEntry {
         })
     }
 
-    /// The template of the manifest, where it replaces that of the GGUF: one in Go's language does where it was
-    /// given when the model was made here, and where the GGUF has none.
+    /// The template of the manifest, where it replaces that of the GGUF: one in Go's language does where it
+    /// was given when the model was made here, and where the GGUF has none.
     fn own_template(&self) -> Option<OwnTemplate<'_>> {
         let template = self.settings.template.as_deref()?;
         if template_language(template) == TemplateLanguage::Jinja {
@@ -154,8 +154,8 @@ impl ModelEntry {
         })
     }
 
-    /// The template that conversations are written with, in its own language: that of the manifest, or that of
-    /// the GGUF. `None`: neither is there, and llama.cpp assumes `ChatML`.
+    /// The template that conversations are written with, in its own language: that of the manifest, or that
+    /// of the GGUF. `None`: neither is there, and llama.cpp assumes `ChatML`.
     #[must_use]
     pub fn used_template(&self) -> Option<&str> {
         let own = self.settings.template.as_deref().filter(|_| self.own_template().is_some());
@@ -283,8 +283,8 @@ enum OwnTemplate<'a> {
     Go(GoTemplate),
 }
 
-/// Which language a template is written in: Go's names begin with a dot, are keywords or functions in front of
-/// such names, or hold comments; Jinja has statements.
+/// Which language a template is written in: Go's names begin with a dot, are keywords or functions in front
+/// of such names, or hold comments; Jinja has statements.
 #[must_use]
 pub fn template_language(template: &str) -> TemplateLanguage {
     let is_go = template.split("{{").skip(1).any(|inner| {

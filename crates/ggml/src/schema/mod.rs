@@ -10,6 +10,8 @@
 //! - `of_model`: the compiler that belongs to a model
 //! - `placeholders`: the place of a schema in a grammar of llama.cpp's
 
+#[cfg(test)]
+mod bench_tests;
 mod compiler;
 mod disjoint;
 mod error;

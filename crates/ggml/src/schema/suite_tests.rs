@@ -32,7 +32,7 @@ fn says(matcher: &SchemaMatcher, text: &str) -> bool {
 }
 
 /// The names of properties in the order in which a schema has them: values are written in that order.
-fn names_in(schema: &Value, names: &mut Vec<String>) {
+pub(super) fn names_in(schema: &Value, names: &mut Vec<String>) {
     match schema {
         Value::Object(fields) => {
             if let Some(Value::Object(properties)) = fields.get("properties") {
@@ -49,7 +49,7 @@ fn names_in(schema: &Value, names: &mut Vec<String>) {
 }
 
 /// The same value: properties in this order, whole numbers as integers.
-fn respelled(value: &Value, names: &[String]) -> Value {
+pub(super) fn respelled(value: &Value, names: &[String]) -> Value {
     match value {
         Value::Object(fields) => {
             let mut keys: Vec<&String> = fields.keys().collect();

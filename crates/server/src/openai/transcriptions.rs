@@ -1,7 +1,7 @@
 //! `POST /v1/audio/transcriptions`: what is said in a sound, by a model that hears.
 //!
-//! As in Ollama a conversation asks the model for the words and nothing else. What a model says does not tell when
-//! each word was said, so answers have no time stamps.
+//! As in Ollama a conversation asks the model for the words and nothing else. What a model says does not tell
+//! when each word was said, so answers have no time stamps.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -44,7 +44,7 @@ async fn words_of_a_sound_are_asked_for_and_nothing_else() {
     let answer = answer.json();
     assert_eq!((&answer["text"], &answer["usage"]["type"]), (&json!("a bell"), &json!("tokens")));
     let seen = kit.script.last();
-    assert_eq!(seen.media.iter().map(|file| file.to_vec()).collect::<Vec<_>>(), [sound.clone()]);
+    assert_eq!((seen.media.len(), seen.media[0].to_vec()), (1, sound.clone()));
     for part in ["exactly", "language of the audio: de", "Glocken", "<user>#Which words"] {
         assert!(seen.text.contains(part), "{part:?} is not in {}", seen.text);
     }

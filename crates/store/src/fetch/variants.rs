@@ -1,8 +1,9 @@
 //! The headers of the other quantisations of a repository, without their vocabularies.
 //!
-//! Quantisations of one model have the same vocabulary, and that is nearly all of a header. So of each only what
-//! stands before and behind it is fetched. That the same lies between is seen at both ends: the first bytes, which
-//! count the tokens, and the last ones, at the place where they must be. Where they differ, nothing is known.
+//! Quantisations of one model have the same vocabulary, and that is nearly all of a header. So of each only
+//! what stands before and behind it is fetched. That the same lies between is seen at both ends: the first
+//! bytes, which count the tokens, and the last ones, at the place where they must be. Where they differ,
+//! nothing is known.
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,13 +2,10 @@
 
 use super::GoTemplateError;
 use super::lex::Word;
-use super::parse::Scope;
+use super::scope::{Scope, Slot};
 
 /// Calls and brackets within each other.
 const MOST_DEPTH: usize = 40;
-
-/// Where a variable is kept: each declaration has a place of its own.
-pub(super) type Slot = usize;
 
 /// What has a value.
 #[derive(Clone, Debug, PartialEq)]

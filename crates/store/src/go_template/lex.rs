@@ -16,7 +16,8 @@ pub(super) enum Part {
 pub(super) enum Word {
     /// `if`, `eq`, `true`.
     Name(String),
-    /// `.Role` is one; `.` alone is the empty one. `joined`: right behind what stands before, of which it is a field.
+    /// `.Role` is one; `.` alone is the empty one. `joined`: right behind what stands before, of which it is
+    /// a field.
     Field { name: String, joined: bool },
     /// `$x`; `$` alone is the empty one.
     Variable(String),

@@ -1,8 +1,9 @@
 //! The tree of a template.
 
 use super::GoTemplateError;
-use super::expression::{Expression, Slot, pipeline, shown};
+use super::expression::{Expression, pipeline, shown};
 use super::lex::{Part, Word, parts};
+use super::scope::{Scope, Slot};
 
 /// Blocks within each other.
 const MOST_DEPTH: usize = 40;
@@ -39,37 +40,12 @@ pub(super) enum Node {
     Continue,
 }
 
-/// The variables that can be seen, the innermost last, and how many there were.
-#[derive(Debug, Default)]
-pub(super) struct Scope {
-    names: Vec<(String, Slot)>,
-    slots: Slot,
-}
-
-impl Scope {
-    pub fn find(&self, name: &str) -> Result<Slot, GoTemplateError> {
-        let found = self.names.iter().rev().find(|(known, _)| known == name);
-        found.map(|(_, slot)| *slot).ok_or_else(|| GoTemplateError::UndefinedVariable(format!("${name}")))
-    }
-
-    fn declare(&mut self, name: &str) -> Slot {
-        let slot = self.unnamed();
-        self.names.push((name.to_owned(), slot));
-        slot
-    }
-
-    fn unnamed(&mut self) -> Slot {
-        self.slots += 1;
-        self.slots
-    }
-}
-
 /// What ended a list of nodes.
 enum End {
     /// The template.
     Template,
     /// `{{ end }}`
-    End,
+    Closed,
     /// `{{ else }}`, with the words behind it.
     Else(Vec<Word>),
 }
@@ -80,7 +56,7 @@ pub(super) fn parse(source: &str) -> Result<Vec<Node>, GoTemplateError> {
     let mut parser = Parser { parts: parts.into_iter(), scope: Scope::default(), depth: 0, ranges: 0 };
     match parser.list()? {
         (nodes, End::Template) => Ok(nodes),
-        (_, End::End) => Err(GoTemplateError::Unexpected("end".to_owned())),
+        (_, End::Closed) => Err(GoTemplateError::Unexpected("end".to_owned())),
         (_, End::Else(_)) => Err(GoTemplateError::Unexpected("else".to_owned())),
     }
 }
@@ -96,19 +72,19 @@ struct Parser {
 impl Parser {
     /// Nodes up to an end. Variables that they declare are seen no further.
     fn list(&mut self) -> Result<(Vec<Node>, End), GoTemplateError> {
-        let (mut nodes, seen) = (Vec::new(), self.scope.names.len());
+        let (mut nodes, seen) = (Vec::new(), self.scope.seen());
         let end = loop {
             match self.parts.next() {
                 None => break End::Template,
                 Some(Part::Text(text)) => nodes.push(Node::Text(text)),
                 Some(Part::Action(words)) => match name_of(&words) {
-                    "end" => break End::End,
+                    "end" => break End::Closed,
                     "else" => break End::Else(words.into_iter().skip(1).collect()),
                     _ => nodes.push(self.action(&words)?),
                 },
             }
         };
-        self.scope.names.truncate(seen);
+        self.scope.forget(seen);
         Ok((nodes, end))
     }
 
@@ -141,13 +117,13 @@ impl Parser {
         if self.depth > MOST_DEPTH {
             return Err(GoTemplateError::TooDeep);
         }
-        let seen = self.scope.names.len();
+        let seen = self.scope.seen();
         let node = match name_of(words) {
             "range" => self.range(&words[1..]),
             "with" => self.with(&words[1..]),
             _ => self.condition(&words[1..]),
         };
-        self.scope.names.truncate(seen);
+        self.scope.forget(seen);
         self.depth -= 1;
         node
     }
@@ -194,10 +170,10 @@ impl Parser {
     /// Both branches of a block.
     fn branches(&mut self) -> Result<(Vec<Node>, Vec<Node>), GoTemplateError> {
         match self.list()? {
-            (then, End::End) => Ok((then, Vec::new())),
+            (then, End::Closed) => Ok((then, Vec::new())),
             (_, End::Template) => Err(GoTemplateError::Unclosed("an if, with or range")),
             (then, End::Else(words)) if words.is_empty() => match self.list()? {
-                (otherwise, End::End) => Ok((then, otherwise)),
+                (otherwise, End::Closed) => Ok((then, otherwise)),
                 (_, End::Else(_)) => Err(GoTemplateError::Unexpected("else".to_owned())),
                 (_, End::Template) => Err(GoTemplateError::Unclosed("an else")),
             },

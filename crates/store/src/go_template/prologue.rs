@@ -1,9 +1,10 @@
 //! What Ollama does with a conversation before a template sees it, in Jinja.
 //!
-//! `v` has everything that outlives a block: the variables of the template too, because what Jinja sets within
-//! a loop is forgotten at its end.
+//! `v` has everything that outlives a block: the variables of the template too, because what Jinja sets
+//! within a loop is forgotten at its end.
 
-/// `v.System`: all system prompts. `v.Messages`: the messages, neighbours of one role joined, but for results.
+/// `v.System`: all system prompts. `v.Messages`: the messages, neighbours of one role joined, but for
+/// results.
 pub(super) const CONVERSATION: &str = concat!(
     "{% set v = namespace(System='', Messages=[], out='') %}",
     "{% for m in messages %}",

@@ -1,7 +1,8 @@
 //! Expressions, in Jinja.
 
-use super::expression::{Expression, Function, Slot};
+use super::expression::{Expression, Function};
 use super::names::{is_text, key_of};
+use super::scope::Slot;
 
 /// What stands for `.` and `$`.
 #[derive(Clone, Debug)]

@@ -194,7 +194,8 @@ fn a_request_without_room_is_refused_unless_forced() {
     assert!(here.sent_bytes.load(Ordering::Relaxed) > 0);
 }
 
-/// A model with a long vocabulary, whose weights are of a type, and with something behind the vocabulary or not.
+/// A model with a long vocabulary, whose weights are of a type, and with something behind the vocabulary or
+/// not.
 fn quantised(ty: GgmlType, words: usize, file_type: u32, more: bool) -> Vec<u8> {
     let mut builder = HeaderBuilder::new();
     builder.set("general.architecture", "llama").set("general.file_type", file_type);
@@ -248,7 +249,7 @@ fn headers_of_other_quantisations_are_read_without_their_vocabulary() {
     let before = here.sent_bytes.load(Ordering::Relaxed);
     let shapes = remote.variant_shapes(&model, &header);
     let sent = here.sent_bytes.load(Ordering::Relaxed) - before;
-    assert!(sent < 800 << 10, "{sent} bytes for three headers of {} KiB", words * 40 >> 10);
+    assert!(sent < 800 << 10, "{sent} bytes for three headers of {} KiB", (words * 40) >> 10);
     let type_of = |tag: &str| {
         let index = model.variants.iter().position(|variant| variant.tag == tag).unwrap();
         let shape = shapes[index].as_ref()?;
