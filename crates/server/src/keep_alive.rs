@@ -22,7 +22,7 @@ impl KeepAlive {
         self == Self::For(Duration::ZERO)
     }
 
-    /// From a request: a number of seconds, or a duration as text. `None` for null.
+    /// From a request: a number of seconds, also as text, or a duration as text. `None` for null.
     ///
     /// # Errors
     /// A sentence that names the value.
@@ -30,9 +30,12 @@ impl KeepAlive {
         match value {
             Value::Null => Ok(None),
             Value::Number(number) => Ok(Some(Self::of_seconds(number.as_f64().unwrap_or(0.0)))),
-            Value::String(text) => parse_go(text)
-                .map(|nanos| Some(Self::of_nanos(nanos)))
-                .ok_or_else(|| format!("time: invalid duration {text:?}")),
+            Value::String(text) => match text.trim().parse::<f64>() {
+                Ok(seconds) if seconds.is_finite() => Ok(Some(Self::of_seconds(seconds))),
+                _ => parse_go(text)
+                    .map(|nanos| Some(Self::of_nanos(nanos)))
+                    .ok_or_else(|| format!("time: invalid duration {text:?}")),
+            },
             other => {
                 Err(format!("keep_alive must be a number of seconds or a duration, not {}", kind(other)))
             }
@@ -141,7 +144,10 @@ mod tests {
         assert_eq!(parsed(json!("-1m")), Ok(Some(KeepAlive::Ever)));
         assert_eq!(parsed(json!("3000000h")), Ok(Some(KeepAlive::Ever)));
         assert_eq!(parsed(json!(null)), Ok(None));
-        assert!(parsed(json!("300")).is_err());
+        // Clients whose settings are texts send these, and Ollama refuses them.
+        assert_eq!(parsed(json!("300")), seconds(300));
+        assert_eq!(parsed(json!("-1")), Ok(Some(KeepAlive::Ever)));
+        assert!(parsed(json!("inf")).is_err());
         assert!(parsed(json!("")).is_err());
         assert!(parsed(json!("5 m")).is_err());
         assert!(parsed(json!(true)).is_err());

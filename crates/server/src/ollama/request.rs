@@ -73,6 +73,9 @@ impl Common {
         match &self.think {
             Value::Null => Ok(None),
             Value::Bool(on) => Ok(Some(Think::Switch(*on))),
+            Value::String(word) if word == "true" || word == "false" => {
+                Ok(Some(Think::Switch(word == "true")))
+            }
             Value::String(level) if LEVELS.contains(&level.as_str()) => Ok(Some(Think::Level(level.clone()))),
             Value::String(other) => {
                 let message = format!(

@@ -128,6 +128,8 @@ async fn generate_thinking() {
     assert_eq!(think(&kit), "Some(Switch(false))");
     ask(&kit, json!({"think": "high"})).await;
     assert_eq!(think(&kit), "Some(Level(\"high\"))");
+    ask(&kit, json!({"think": "false"})).await;
+    assert_eq!(think(&kit), "Some(Switch(false))", "a switch as a text, as forms send it");
     let odd = ask(&kit, json!({"think": "very"})).await;
     assert_eq!(odd.status, StatusCode::BAD_REQUEST);
     assert!(odd.error().starts_with("invalid think value: \"very\""));
