@@ -32,7 +32,7 @@ fn says(matcher: &SchemaMatcher, text: &str) -> bool {
 }
 
 /// The names of properties in the order in which a schema has them: values are written in that order.
-pub(super) fn names_in(schema: &Value, names: &mut Vec<String>) {
+fn names_in(schema: &Value, names: &mut Vec<String>) {
     match schema {
         Value::Object(fields) => {
             if let Some(Value::Object(properties)) = fields.get("properties") {
