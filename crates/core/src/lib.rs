@@ -15,4 +15,5 @@ pub mod random;
 pub mod roofline;
 pub mod sim;
 pub mod synth;
+pub mod threads;
 pub mod trace;

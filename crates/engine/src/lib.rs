@@ -10,6 +10,7 @@
 //! - [`machine`]: memory, disk and process, for budgets and reports
 //! - [`media`]: pictures and sounds in prompts
 //! - [`stream`]: graphs computed with weights that are not all in memory
+//! - [`threads`]: how many threads compute, while others use the cores
 //! - [`request`]: what is asked of a model, and what comes back
 //! - [`budget`]: memory that several models share
 //! - [`session`]: the generation loop
@@ -37,6 +38,7 @@ pub mod serve;
 pub mod session;
 pub mod source;
 pub mod stream;
+pub mod threads;
 
 pub use hypura_core::plan::KvType;
 pub use hypura_ggml::{

@@ -6,7 +6,7 @@ use crate::exec::DeviceExecutor;
 use crate::exec::attach::{ABORT_QUERY, Hooks};
 use crate::memory_use::MemoryUse;
 use crate::model::Model;
-use crate::threads::ThreadPool;
+use crate::threads::Pools;
 use crate::{log, sys};
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -130,7 +130,7 @@ pub struct Context {
     embeds: bool,
     /// Outlives llama.cpp's context, whose backends point to it.
     hooks: Arc<Hooks>,
-    threads: ThreadPool,
+    threads: Pools,
     model: Model,
 }
 // SAFETY: a context has no thread affinity; `&mut self` on every changing call keeps it to one thread at a
@@ -155,7 +155,7 @@ impl Context {
             vocab_size: model.vocab().len(),
             embeds: false,
             hooks: Hooks::new(abort, executors, options.reference_kernels),
-            threads: ThreadPool::new(options.threads, options.alone)?,
+            threads: Pools::new(options.threads, options.alone)?,
             model: model.clone(),
         };
         context.create()?;
@@ -195,8 +195,7 @@ impl Context {
             return Err(LoadError::Context { context: self.options.context, reason: log::take() });
         }
         self.raw = raw;
-        // SAFETY: context and pool are alive; the pool outlives the context, which `drop` frees first.
-        unsafe { sys::llama_attach_threadpool(raw, self.threads.raw(), self.threads.raw()) };
+        self.set_threads(self.threads.threads())?;
         match self.hooks.untaken() {
             None => Ok(()),
             Some(device) => Err(LoadError::Context {
@@ -204,6 +203,32 @@ impl Context {
                 reason: format!("the model was not loaded for streaming on {}", device.name()),
             }),
         }
+    }
+
+    /// Computes with so many threads from now on, at most those that it was made for. The bits of some
+    /// kernels depend on it: attention of single tokens over 512 cells or more.
+    ///
+    /// # Errors
+    /// [`LoadError::Threads`]; those of before then compute on.
+    pub fn set_threads(&mut self, threads: u32) -> Result<(), LoadError> {
+        if self.raw.is_null() {
+            return Ok(());
+        }
+        let pool = self.threads.give(threads)?;
+        let count = i32::try_from(self.threads.threads()).unwrap_or(i32::MAX);
+        // SAFETY: context and pool are alive; pools outlive the context, which `drop` frees first, and the
+        // one that its backends still know stays until another graph was computed.
+        unsafe {
+            sys::llama_attach_threadpool(self.raw, pool, pool);
+            sys::llama_set_n_threads(self.raw, count, count);
+        }
+        Ok(())
+    }
+
+    /// Threads that compute.
+    #[must_use]
+    pub fn threads(&self) -> u32 {
+        self.threads.threads()
     }
 
     fn free(&mut self) {
@@ -282,8 +307,12 @@ impl Context {
             // SAFETY: the context is alive. Only masks change with it, not the size of a graph.
             unsafe { sys::llama_set_causal_attn(self.raw, false) };
         }
+        self.threads.begin();
         // SAFETY: the batch holds valid arrays for its token count, and rows as wide as the model takes them.
         let code = unsafe { sys::llama_decode(self.raw, batch.raw()) };
+        if code == 0 {
+            self.threads.computed();
+        }
         if batch.non_causal() {
             // SAFETY: as above.
             unsafe { sys::llama_set_causal_attn(self.raw, true) };

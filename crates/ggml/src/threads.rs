@@ -56,6 +56,64 @@ impl ThreadPool {
     }
 }
 
+/// The pools of a context: one of all its threads, and those of the smaller numbers that it computed with of
+/// late. A pool cannot lend a part of its threads: the others would wake for every graph and poll beside it.
+pub(crate) struct Pools {
+    pools: Vec<(u32, ThreadPool)>,
+    most: u32,
+    /// Threads of the pool that the context was given last.
+    given: u32,
+    /// Threads of the pools that its backends may still know, which must not be freed: those of the last
+    /// decode that computed a graph, and of what was tried since.
+    known: Vec<u32>,
+}
+
+impl Pools {
+    /// With a pool of `most` threads.
+    pub fn new(most: u32, usual_poll: bool) -> Result<Self, LoadError> {
+        let most = most.max(1);
+        Ok(Self {
+            pools: vec![(most, ThreadPool::new(most, usual_poll)?)],
+            most,
+            given: most,
+            known: Vec::new(),
+        })
+    }
+
+    /// Threads of the pool that is given to the context.
+    pub fn threads(&self) -> u32 {
+        self.given
+    }
+
+    /// A pool of so many threads, to be given to the context.
+    pub fn give(&mut self, threads: u32) -> Result<*mut sys::ggml_threadpool, LoadError> {
+        let threads = threads.clamp(1, self.most);
+        let kept = |size: u32| size == self.most || size == threads || self.known.contains(&size);
+        self.pools.retain(|(size, _)| kept(*size));
+        let at = match self.pools.iter().position(|(size, _)| *size == threads) {
+            Some(at) => at,
+            None => {
+                self.pools.push((threads, ThreadPool::new(threads, false)?));
+                self.pools.len() - 1
+            }
+        };
+        self.given = threads;
+        Ok(self.pools[at].1.raw())
+    }
+
+    /// The context is about to decode with the pool that was given last.
+    pub fn begin(&mut self) {
+        if !self.known.contains(&self.given) {
+            self.known.push(self.given);
+        }
+    }
+
+    /// It did: no backend knows another one any more.
+    pub fn computed(&mut self) {
+        self.known = vec![self.given];
+    }
+}
+
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         if let Some(free) = self.functions.free_threadpool {

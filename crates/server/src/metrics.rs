@@ -126,7 +126,7 @@ fn llama_server(out: &mut String, running: &[RunningModel]) {
 /// A value of each model: name, type, help, and how to get it.
 type Family = (&'static str, &'static str, &'static str, fn(&RunningModel) -> f64);
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: [Family; 17] = [
     ("storage_read_bytes_total", "counter", "Bytes of weights read from the disk.", |model| {
         number(model.status.totals.stream.bytes_read)
     }),
@@ -139,6 +139,24 @@ const FAMILIES: [Family; 14] = [
     ("stall_seconds_total", "counter", "Time in which the computation waited for the disk.", |model| {
         model.status.totals.stream.read_stall.as_secs_f64()
     }),
+    (
+        "threads",
+        "gauge",
+        "Threads of the last step: fewer while other programs use the processors.",
+        |model| f64::from(model.status.totals.stream.threads.last),
+    ),
+    (
+        "steps_with_fewer_threads_total",
+        "counter",
+        "Steps with fewer threads, because other programs used the processors.",
+        |model| number(model.status.totals.stream.threads.steps_with_fewer),
+    ),
+    (
+        "thread_wait_seconds_total",
+        "counter",
+        "Time that computing threads waited for a processor; 0 where that is not measured.",
+        |model| model.status.totals.stream.threads.waited.unwrap_or_default().as_secs_f64(),
+    ),
     ("shared_bytes_total", "counter", "Bytes not read because requests shared experts.", |model| {
         number(model.status.totals.saved_bytes)
     }),

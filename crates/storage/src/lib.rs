@@ -21,6 +21,7 @@ mod random;
 pub mod reader;
 #[cfg(test)]
 mod required;
+pub mod threads;
 
 pub use arena::{Arena, HugePages};
 pub use error::{ArenaError, OpenError, ReadError};

@@ -1,7 +1,7 @@
 //! Loading what was planned: memory, readers, llama.cpp's model and context, and the weights that stay.
 
 use hypura_core::plan::{Basis, Entry, Homes, Ledger, PoolId, Purpose};
-use hypura_ggml::{Context, ContextOptions, LoadMode, MediaError, Model, Projector};
+use hypura_ggml::{Batch, Context, ContextOptions, DecodeError, LoadMode, MediaError, Model, Projector};
 use hypura_storage::{Arena, Reader, ReaderKind, open_reader};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,6 +17,7 @@ use crate::media::MediaTools;
 use crate::media::projector::ProjectorError;
 use crate::stream::SharedStats;
 use crate::stream::handle::StreamHandle;
+use crate::threads::ThreadControl;
 
 /// A model that is ready to decode.
 pub struct LoadedModel {
@@ -40,6 +41,8 @@ pub struct LoadedModel {
     pub notes: Vec<String>,
     /// What makes rows of media.
     pub(crate) media: Option<MediaTools>,
+    /// How many threads compute.
+    pub(crate) threads: ThreadControl,
     /// What streams experts, if anything does.
     pub(super) stream: Option<StreamHandle>,
 }
@@ -64,6 +67,24 @@ impl LoadedModel {
     /// The context was made anew.
     pub(crate) fn context_rebuilt(&mut self) {
         note_context(&mut self.ledger, &self.context, &self.planned.plan.homes);
+    }
+
+    /// Computes a batch, with as many threads as are best now.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    pub(crate) fn decode(&mut self, batch: &Batch) -> Result<(), DecodeError> {
+        let tokens = batch.len();
+        self.threads.begin_step(&mut self.context, tokens);
+        let (start, stalled) = (Instant::now(), self.stats.get().read_stall);
+        if let Err(error) = self.context.decode(batch) {
+            self.threads.drop_step();
+            return Err(error);
+        }
+        let stalled = self.stats.get().read_stall.saturating_sub(stalled);
+        self.threads.end_step(&self.context, tokens, start.elapsed().saturating_sub(stalled));
+        self.stats.set_threads(self.threads.usage());
+        Ok(())
     }
 
     /// Slots of experts of each size class that there are now.
@@ -145,7 +166,10 @@ pub fn load_watched(
     let (threads, gpu) = (settings.tuning.threads, planned.gpu.as_ref());
     let options = context_options(&planned.plan.context, threads, &planned.source, gpu);
     let options = ContextOptions { reference_kernels: settings.hooks.reference_kernels, ..options };
-    let context = Context::new(&model, &options, executors, Arc::clone(&abort))?;
+    let make = || Context::new(&model, &options, executors, Arc::clone(&abort));
+    let adapt = settings.tuning.threads_may_fall.then_some(planned.cores);
+    let (context, threads) = ThreadControl::around(threads, adapt, make)?;
+    stats.set_threads(threads.usage());
     let mut ledger = planned.plan.ledger.clone();
     note_context(&mut ledger, &context, &planned.plan.homes);
     let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);
@@ -162,6 +186,7 @@ pub fn load_watched(
         reader: reader_name,
         notes,
         media,
+        threads,
         planned,
         stream,
     })

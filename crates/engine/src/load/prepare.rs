@@ -2,6 +2,7 @@
 //! size.
 
 use hypura_core::plan::{ExpertHome, ExpertLayout, Plan, PlanRequest, PoolId, SettleError, Settled, settle};
+use hypura_storage::threads::CoreTimes;
 
 use super::measure::NeedsMeter;
 use super::settings::LoadSettings;
@@ -28,6 +29,9 @@ pub struct Planned {
     pub projector: Option<PlannedProjector>,
     /// The GPU that has layers.
     pub gpu: Option<Gpu>,
+    /// What the cores had done when planning began: how many threads to begin with follows from what they do
+    /// until the model is loaded.
+    pub(super) cores: Option<CoreTimes>,
 }
 
 /// Reads headers, measures llama.cpp's needs, and plans. Allocates nothing of size.
@@ -35,6 +39,7 @@ pub struct Planned {
 /// # Errors
 /// [`LoadError`].
 pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, LoadError> {
+    let cores = CoreTimes::now();
     if let Some(trace) = &settings.tuning.routes.forced {
         check_fit(trace, &source.shape)?;
     }
@@ -61,7 +66,7 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
     notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
-    Ok(Planned { source, layout, plan, settings, notes, projector, gpu })
+    Ok(Planned { source, layout, plan, settings, notes, projector, gpu, cores })
 }
 
 /// A request with the memory of a GPU beside the host's.

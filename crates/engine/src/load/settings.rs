@@ -59,6 +59,9 @@ pub struct ModelOptions {
 pub struct Tuning {
     /// Threads that compute.
     pub threads: u32,
+    /// Whether it may be fewer while other programs use the cores: nobody asked for this number. The last
+    /// bits of attention over 512 tokens or more then depend on who else computes.
+    pub threads_may_fall: bool,
     /// Eviction policy of expert slots.
     pub policy: PolicyKind,
     /// Which reader.
@@ -130,6 +133,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             threads: default_threads(),
+            threads_may_fall: false,
             policy: PolicyKind::default(),
             reader: ReaderKind::Auto,
             reader_config: ReaderConfig::default(),
@@ -214,6 +218,7 @@ with! {
         with_devices devices DeviceSettings;
     tuning:
         with_threads threads u32,
+        with_threads_may_fall threads_may_fall bool,
         with_policy policy PolicyKind,
         with_reader reader ReaderKind,
         with_reader_config reader_config ReaderConfig,

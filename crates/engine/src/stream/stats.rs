@@ -1,6 +1,7 @@
 //! What streaming did, for people and for the governor.
 
 use super::lookups::Lookups;
+use crate::threads::ThreadUse;
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct StreamStats {
     pub device_upload: Duration,
     /// Time in which it handed nodes over.
     pub device_launch: Duration,
+    /// How many threads computed, whether or not anything streams.
+    pub threads: ThreadUse,
 }
 
 impl StreamStats {
@@ -91,6 +94,7 @@ impl StreamStats {
             device_wait: self.device_wait + other.device_wait,
             device_upload: self.device_upload + other.device_upload,
             device_launch: self.device_launch + other.device_launch,
+            threads: self.threads,
         }
     }
 
@@ -123,6 +127,7 @@ impl StreamStats {
             device_wait: self.device_wait.saturating_sub(earlier.device_wait),
             device_upload: self.device_upload.saturating_sub(earlier.device_upload),
             device_launch: self.device_launch.saturating_sub(earlier.device_launch),
+            threads: self.threads.since(&earlier.threads),
         }
     }
 }
@@ -143,17 +148,27 @@ pub struct Held {
 
 /// The counters of a loaded model, shared between its executors and whoever asks.
 #[derive(Debug, Default)]
-pub struct SharedStats(Mutex<Vec<(StreamStats, Held)>>);
+pub struct SharedStats {
+    executors: Mutex<Vec<(StreamStats, Held)>>,
+    threads: Mutex<ThreadUse>,
+}
 
 impl SharedStats {
     fn parts(&self) -> MutexGuard<'_, Vec<(StreamStats, Held)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.executors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The counters, of all executors together.
     #[must_use]
     pub fn get(&self) -> StreamStats {
-        self.parts().iter().fold(StreamStats::default(), |sum, (part, _)| sum.with(part))
+        let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = StreamStats { threads, ..StreamStats::default() };
+        self.parts().iter().fold(none, |sum, (part, _)| sum.with(part))
+    }
+
+    /// How many threads computed.
+    pub(crate) fn set_threads(&self, threads: ThreadUse) {
+        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
     }
 
     /// What the last step left behind.

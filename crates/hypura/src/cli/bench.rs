@@ -218,7 +218,8 @@ impl Args {
             // Its arms are ways to stream beside the CPU; limits and predictions are the CPU's.
             settings.model.device.choice = DeviceChoice::None;
         }
-        // All arms compute the same graphs.
+        // All arms compute the same graphs, with the same threads.
+        settings.tuning.threads_may_fall = false;
         settings.model.ubatch_may_grow = false;
         settings.model.context_may_grow = false;
         settings.hooks.populate_first = self.populate;

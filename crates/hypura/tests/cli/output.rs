@@ -90,6 +90,7 @@ fn the_fields_of_the_statistics() {
         "slots",
         "streamable_bytes",
         "threads",
+        "threads_used",
         "token_ids",
         "token_ms_p50",
         "token_ms_p99",

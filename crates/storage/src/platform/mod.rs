@@ -7,6 +7,12 @@ mod sys;
 #[cfg(target_os = "macos")]
 #[path = "macos.rs"]
 mod sys;
+#[cfg(target_os = "linux")]
+#[path = "linux_threads.rs"]
+mod threads;
+#[cfg(target_os = "macos")]
+#[path = "macos_threads.rs"]
+mod threads;
 
 use std::fs::File;
 use std::io;
@@ -14,6 +20,7 @@ use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 
 pub(crate) use sys::*;
+pub(crate) use threads::*;
 
 /// What the system says about direct I/O on an open file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -100,7 +100,7 @@ impl KvRows {
     /// Computes a batch that adds these tokens to their rows. When it fails, nothing was added.
     pub fn decode(&mut self, batch: &Batch, added: &[Added<'_>]) -> Result<(), DecodeError> {
         loop {
-            match self.loaded.context.decode(batch) {
+            match self.loaded.decode(batch) {
                 Ok(()) => break,
                 Err(DecodeError::NoRoom(_)) if self.forget_oldest() => {}
                 Err(error) => {

@@ -20,7 +20,8 @@ pub struct LoadFlags {
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=65_536), help_heading = "Model")]
     pub(super) ubatch: Option<u32>,
 
-    /// Threads that compute [default: one for each processor]
+    /// Threads that compute, always so many [default: one for each processor, fewer while other programs use
+    /// the processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512), help_heading = "Model")]
     pub(super) threads: Option<u32>,
 

@@ -57,6 +57,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
         },
         tuning: Tuning {
             threads: load.threads.unwrap_or(env.processors),
+            threads_may_fall: load.threads.is_none(),
             policy: weights.cache_policy,
             reader: weights.reader.into(),
             ..Tuning::default()
@@ -114,6 +115,7 @@ mod tests {
         assert_eq!((model.ubatch, model.ubatch_may_grow), (512, true));
         assert_eq!((model.kv, model.kv_may_shrink), (KvType::F16, true));
         assert_eq!((tuning.threads, tuning.policy), (2, PolicyKind::Lfru));
+        assert!(tuning.threads_may_fall, "while others use the processors");
     }
 
     #[test]
@@ -140,6 +142,7 @@ mod tests {
         assert_eq!((model.ubatch, model.ubatch_may_grow), (64, false));
         assert_eq!((model.kv, model.kv_may_shrink), (KvType::Q8_0, false));
         assert_eq!((tuning.threads, tuning.policy), (7, PolicyKind::S3Fifo));
+        assert!(!tuning.threads_may_fall, "a number by name is kept");
         assert!(matches!(tuning.reader, ReaderKind::Pread));
         let device = &model.device;
         assert_eq!((&device.choice, device.vram_bytes), (&DeviceChoice::named("Vulkan1"), Some(6 << 30)));

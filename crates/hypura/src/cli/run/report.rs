@@ -22,6 +22,9 @@ pub(super) fn summary(stats: &Stats) -> String {
         let _ = write!(text, ", {} read per token", human_bytes(bytes as u64));
     }
     let _ = write!(text, "\n{}, bound by {}", memory(stats), bound_text(stats.bound_by));
+    if let Some(fewer) = fewer_threads(stats) {
+        let _ = write!(text, "\n{fewer}");
+    }
     if let Some(hint) = finish_hint(stats) {
         let _ = write!(text, "\n{hint}");
     }
@@ -42,8 +45,19 @@ pub(super) fn brief(stats: &Stats) -> String {
         parts.push(format!("{} read per token", human_bytes(bytes as u64)));
     }
     parts.push(format!("bound by {}", bound_text(stats.bound_by)));
+    parts.extend(fewer_threads(stats));
     parts.extend(finish_hint(stats).map(str::to_owned));
     parts.join(", ")
+}
+
+/// That other programs cost threads, if they did for a noticeable part of the time.
+fn fewer_threads(stats: &Stats) -> Option<String> {
+    let share = stats.threads_used.share_with_fewer().filter(|share| *share >= 0.05)?;
+    let most = stats.threads;
+    Some(format!(
+        "fewer than {most} threads for {:.0}% of the computing: other programs used the processors",
+        share * 100.0
+    ))
 }
 
 fn tokens(count: usize) -> String {
@@ -110,6 +124,7 @@ pub(super) fn details(stats: &Stats) -> String {
     if let (Some(p50), Some(p99)) = (stats.token_ms_p50, stats.token_ms_p99) {
         rows.push(row("token times", format!("{p50:.1} ms median, {p99:.1} ms at the 99th percentile")));
     }
+    rows.push(row("threads", threads_text(stats)));
     if let Some(kernel) = stats.bytes_read_kernel {
         let ours = human_bytes(stats.bytes_read);
         rows.push(row(
@@ -121,6 +136,18 @@ pub(super) fn details(stats: &Stats) -> String {
         rows.push(row("logits hash", hash.clone()));
     }
     rows.join("\n")
+}
+
+fn threads_text(stats: &Stats) -> String {
+    let used = &stats.threads_used;
+    let mut text = format!("{} of {} at the end", used.last, stats.threads);
+    if used.steps_with_fewer > 0 {
+        let _ = write!(text, ", fewer in {} of {} steps", used.steps_with_fewer, used.steps);
+    }
+    if let Some(waited) = used.waited_ms {
+        let _ = write!(text, "; they waited {} for a processor", time(waited));
+    }
+    text
 }
 
 fn phase_text(phase: &Phase) -> String {

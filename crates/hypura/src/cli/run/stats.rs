@@ -7,6 +7,7 @@ use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::load::LoadedModel;
 use hypura_engine::request::{Finish, Outcome};
 use hypura_engine::stream::{Lookups, StreamStats};
+use hypura_engine::threads::ThreadUse;
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +32,9 @@ pub(super) struct Stats {
     pub kernels: &'static str,
     pub reader: Option<&'static str>,
     pub policy: Option<&'static str>,
+    /// Threads on a quiet machine.
     pub threads: u32,
+    pub threads_used: Threads,
     pub context: u32,
     pub ubatch: u32,
     pub notes: Vec<String>,
@@ -154,6 +157,38 @@ impl Predictions {
     }
 }
 
+/// How many threads computed: fewer than there could be while other programs used the cores.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Threads {
+    /// Those of the last step.
+    pub last: u32,
+    pub steps: u64,
+    pub steps_with_fewer: u64,
+    pub compute_ms: f64,
+    pub compute_ms_with_fewer: f64,
+    /// Time that threads waited for a core, added up; `None` where the number is fixed, and where the system
+    /// does not count.
+    pub waited_ms: Option<f64>,
+}
+
+impl Threads {
+    fn new(prefill: &ThreadUse, decode: &ThreadUse) -> Self {
+        Self {
+            last: decode.last,
+            steps: prefill.steps + decode.steps,
+            steps_with_fewer: prefill.steps_with_fewer + decode.steps_with_fewer,
+            compute_ms: ms(prefill.compute + decode.compute),
+            compute_ms_with_fewer: ms(prefill.compute_with_fewer + decode.compute_with_fewer),
+            waited_ms: prefill.waited.zip(decode.waited).map(|(one, other)| ms(one + other)),
+        }
+    }
+
+    /// The part of the computing time with fewer threads than there could be, if there was any.
+    pub fn share_with_fewer(&self) -> Option<f64> {
+        ratio(self.compute_ms_with_fewer, self.compute_ms).filter(|share| *share > 0.0)
+    }
+}
+
 /// One half of a generation.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Phase {
@@ -235,6 +270,7 @@ impl Stats {
             reader: loaded.reader,
             policy: plan.experts.is_some().then(|| settings.tuning.policy.name()),
             threads: settings.tuning.threads,
+            threads_used: Threads::new(&before.threads, &after.threads),
             // llama.cpp rounds what was asked for up.
             context: loaded.context.capacity(),
             ubatch: plan.context.ubatch_tokens,

@@ -1,0 +1,12 @@
+//! How many threads compute each step: measured here, decided by [`hypura_core::threads`].
+//!
+//! - `control`: sets the threads of a context before each step, and learns from it
+//! - `meter`: what threads and cores did while steps were computed
+//! - [`ThreadUse`]: what came of it, for people
+
+mod control;
+mod meter;
+mod thread_use;
+
+pub(crate) use control::ThreadControl;
+pub use thread_use::ThreadUse;
