@@ -2,6 +2,7 @@
 
 use hypura_core::plan::{ExpertHome, Plan, PlanRequest, PoolId, Pools, human_bytes};
 use hypura_ggml::Device;
+use hypura_ggml::libraries;
 use hypura_ggml::system::{self, DeviceInfo};
 use hypura_storage::process::own_memory_bytes;
 use std::sync::OnceLock;
@@ -100,6 +101,14 @@ pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
     }))
 }
 
+/// Has the driver of the GPU that `options` choose open what it needs, for a process that will give up
+/// opening files and devices. What cannot be opened is an error when a model is loaded.
+pub fn open(options: &DeviceOptions) {
+    if let Ok(Some(gpu)) = choose(options) {
+        gpu.device.open();
+    }
+}
+
 fn pick<'a>(choice: &DeviceChoice, gpus: &'a [DeviceInfo]) -> Result<Option<&'a DeviceInfo>, LoadError> {
     match choice {
         DeviceChoice::None => Ok(None),
@@ -111,7 +120,9 @@ fn pick<'a>(choice: &DeviceChoice, gpus: &'a [DeviceInfo]) -> Result<Option<&'a 
         DeviceChoice::Named(name) => {
             let found = gpus.iter().find(|gpu| gpu.name.eq_ignore_ascii_case(name));
             let known = || gpus.iter().map(|gpu| gpu.name.clone()).collect();
-            found.map(Some).ok_or_else(|| LoadError::NoDevice { name: name.clone(), known: known() })
+            let refused = || libraries::refused().into_iter().map(|library| library.reason).collect();
+            let missing = || LoadError::NoDevice { name: name.clone(), known: known(), refused: refused() };
+            found.map(Some).ok_or_else(missing)
         }
     }
 }

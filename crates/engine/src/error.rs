@@ -120,12 +120,14 @@ pub enum LoadError {
     #[error("layers cannot be spread over several devices: name one of them")]
     Devices,
     /// There is no device of that name.
-    #[error("there is no device {name} (--device): {}", known_devices(known))]
+    #[error("there is no device {name} (--device): {}", known_devices(known, refused))]
     NoDevice {
         /// The name that was asked for.
         name: String,
         /// Names of the GPUs that there are.
         known: Vec<String>,
+        /// Why libraries of backends could not be loaded.
+        refused: Vec<String>,
     },
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
@@ -135,9 +137,10 @@ pub enum LoadError {
     UnreadWeight(String),
 }
 
-fn known_devices(known: &[String]) -> String {
+fn known_devices(known: &[String], refused: &[String]) -> String {
     if known.is_empty() {
-        return "no GPU was found; `hypura doctor` says what is missing".to_owned();
+        let refused: String = refused.iter().map(|reason| format!("; {reason}")).collect();
+        return format!("no GPU was found{refused}; `hypura doctor` says what is missing");
     }
     format!("there is {}", known.join(", "))
 }

@@ -109,6 +109,17 @@ impl Device {
         offers && !["AMD", "Radeon"].iter().any(|maker| description.contains(maker))
     }
 
+    /// Has its driver make what it makes when it is first used.
+    pub fn open(self) {
+        // SAFETY: the device lives for the whole process; a backend that was made is freed once.
+        unsafe {
+            let backend = sys::ggml_backend_dev_init(self.inner(), std::ptr::null());
+            if !backend.is_null() {
+                sys::ggml_backend_free(backend);
+            }
+        }
+    }
+
     /// A function that its backend has beside those of ggml's interface; `None` without one.
     pub(crate) fn function(self, name: &CStr) -> Option<*mut c_void> {
         // SAFETY: device and registry are alive for the whole process; the name is NUL-terminated.

@@ -2,8 +2,8 @@
 //! input.
 
 use anyhow::Context as _;
-use hypura_engine::crash;
-use hypura_server::models::engine;
+use hypura_engine::{crash, device};
+use hypura_server::models::{LoadOrder, engine};
 use hypura_server::quantize_here;
 use hypura_server::runner::{Hooks, confine, confine_quantizing, confine_trial, serve};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -37,6 +37,13 @@ pub fn execute() -> anyhow::Result<ExitCode> {
     // Whatever it does then is for nobody, and may never end.
     let gone = || std::process::abort();
     let (plan, try_template, quantize) = (engine::plan, engine::try_template, quantize_here);
+    let confine = open_and_confine;
     serve(socket, Hooks { confine, plan, confine_trial, try_template, confine_quantizing, quantize, gone })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A GPU's driver opens what it needs first: its files and devices are not among those that a runner keeps.
+fn open_and_confine(order: &LoadOrder) {
+    device::open(&order.settings.model.device);
+    confine(order);
 }

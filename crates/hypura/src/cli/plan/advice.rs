@@ -41,7 +41,6 @@ pub(super) fn advise_about(
     let mut advice = advise(shape, profile, &settings, |context, homes| meter.needs(context, homes))?;
     if let Some(note) = gpu.as_ref().and_then(|gpu| gpu.layers_note(&advice.plan)) {
         advice.notes.push(note);
-        advice.notes.push("speeds are those of the CPU alone: GPUs are not measured yet".to_owned());
     }
     Ok(advice)
 }
