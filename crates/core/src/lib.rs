@@ -14,6 +14,7 @@ pub mod profile;
 pub mod random;
 pub mod roofline;
 pub mod sim;
+pub mod speculate;
 pub mod synth;
 pub mod threads;
 pub mod trace;

@@ -6,6 +6,7 @@ use hypura_core::plan::{
     Question, Routing, SettleError, Settled, TierTable, WhatIf, Workload, settle,
 };
 use hypura_core::profile::Profile;
+use hypura_core::speculate::SpeculationCost;
 
 use crate::error::LoadError;
 
@@ -31,6 +32,8 @@ pub struct Advice {
     pub tiers: TierTable,
     /// What it will do.
     pub prediction: Prediction,
+    /// Decoding with drafts, where a draft model was asked about.
+    pub speculation: Option<SpeculationCost>,
     /// What would change it.
     pub alternatives: Vec<Alternative>,
     /// What the plan decided that the user may want to know.
@@ -83,5 +86,5 @@ pub fn advise<E: Into<AdviceError>>(
     let prediction = question.predict(&plan);
     let alternatives = question.alternatives(&prediction);
     let tiers = TierTable::new(shape, &layout, &plan);
-    Ok(Advice { plan, tiers, prediction, alternatives, layout, notes })
+    Ok(Advice { plan, tiers, prediction, speculation: None, alternatives, layout, notes })
 }

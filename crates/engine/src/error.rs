@@ -116,6 +116,9 @@ pub enum LoadError {
     /// The projector for images and sounds cannot be used.
     #[error(transparent)]
     Projector(#[from] crate::media::projector::ProjectorError),
+    /// The draft model does not fit the model.
+    #[error(transparent)]
+    Draft(#[from] DraftModelError),
     /// More than one device for layers.
     #[error("layers cannot be spread over several devices: name one of them")]
     Devices,
@@ -135,6 +138,36 @@ pub enum LoadError {
     /// A weight that stays in memory would not be read.
     #[error("llama.cpp did not ask for weight {0}, which the model needs: it cannot be loaded")]
     UnreadWeight(String),
+}
+
+/// Why a model cannot draft for another.
+#[derive(Debug, thiserror::Error)]
+pub enum DraftModelError {
+    /// It speaks other tokens.
+    #[error("{path} cannot draft for this model: {source}", path = path.display())]
+    Vocabulary {
+        /// The draft model.
+        path: PathBuf,
+        /// The difference.
+        source: hypura_core::speculate::VocabularyError,
+    },
+    /// It writes no text.
+    #[error("{path} cannot draft: it is a model for embeddings", path = path.display())]
+    Embeds {
+        /// The draft model.
+        path: PathBuf,
+    },
+    /// Tokens cannot be taken back from its state.
+    #[error(
+        "{path} cannot draft: tokens that did not come true cannot be taken back from the recurrent state of \
+         {architecture} models", path = path.display()
+    )]
+    Recurrent {
+        /// The draft model.
+        path: PathBuf,
+        /// llama.cpp's name of its architecture.
+        architecture: String,
+    },
 }
 
 fn known_devices(known: &[String], refused: &[String]) -> String {

@@ -185,6 +185,8 @@ pub struct JobBase {
     pub grows: bool,
     /// When the request came.
     pub received: Instant,
+    /// A text that the answer is probably like.
+    pub prediction: Option<String>,
     /// What to do with a request to think on a model that cannot: refuse (native), or ignore.
     pub strict_think: bool,
 }
@@ -202,6 +204,7 @@ impl JobBase {
             shift: false,
             grows: false,
             received: Instant::now(),
+            prediction: None,
             strict_think: true,
         }
     }
@@ -428,6 +431,10 @@ pub struct Summary {
     pub hits: u64,
     /// Experts that had to be read.
     pub misses: u64,
+    /// Drafts that were computed.
+    pub drafts: u64,
+    /// Those of them that came true.
+    pub drafts_accepted: u64,
     /// Tokens of prompt and answer, where asked for.
     pub context: Option<Vec<i32>>,
 }

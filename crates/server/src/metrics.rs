@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use http::StatusCode;
+use hypura_engine::request::SpeculationStats;
 use hypura_engine::serve::Totals;
 
 use super::models::RunningModel;
@@ -42,6 +43,7 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
 fn render(server: &Server, running: &[RunningModel]) -> String {
     let mut out = String::new();
     llama_server(&mut out, running);
+    speculation(&mut out, running);
     hypura(&mut out, running);
     let counters = &server.counters;
     let counted = |value: &AtomicU64| number(value.load(Ordering::Relaxed));
@@ -121,6 +123,29 @@ fn llama_server(out: &mut String, running: &[RunningModel]) {
         head(out, &format!("llamacpp:{name}"), kind, help);
         line(out, &format!("llamacpp:{name}"), value);
     }
+}
+
+/// What became of drafts, in llama-server's names, summed over the models.
+fn speculation(out: &mut String, running: &[RunningModel]) {
+    let mut all = SpeculationStats::default();
+    running.iter().for_each(|model| all.add(&model.status.totals.speculation));
+    for (name, help, value) in [
+        ("draft_tokens", "Draft tokens computed.", all.proposed),
+        ("accepted_tokens", "Draft tokens kept.", all.accepted),
+        ("drafts", "Steps of a request that had drafts.", all.steps),
+    ] {
+        let name = format!("llamacpp:spec_decode_num_{name}_total");
+        head(out, &name, "counter", help);
+        line(out, &name, number(value));
+    }
+    let name = "llamacpp:spec_decode_num_accepted_tokens_per_pos_total";
+    head(out, name, "counter", "Draft tokens kept, by position.");
+    for (position, count) in all.accepted_at.iter().enumerate() {
+        line(out, &format!("{name}{{position=\"{position}\"}}"), number(*count));
+    }
+    let name = "hypura_drafting_seconds_total";
+    head(out, name, "counter", "Time for making drafts.");
+    line(out, name, all.drafting.as_secs_f64());
 }
 
 /// A value of each model: name, type, help, and how to get it.

@@ -10,6 +10,7 @@ pub struct Options {
     pub num_ctx: Option<i64>,
     pub num_predict: Option<i64>,
     pub num_keep: Option<i64>,
+    pub draft_num_predict: Option<i64>,
     pub seed: Option<i64>,
     pub temperature: Option<f32>,
     pub top_k: Option<i64>,
@@ -24,7 +25,7 @@ pub struct Options {
 }
 
 /// Options of loading that are checked and then left to the plan: it knows the machine.
-const LOADING_INTS: [&str; 5] = ["num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"];
+const LOADING_INTS: [&str; 4] = ["num_batch", "num_gpu", "main_gpu", "num_thread"];
 const LOADING_BOOLS: [&str; 1] = ["use_mmap"];
 
 impl Options {
@@ -47,6 +48,7 @@ impl Options {
             "num_ctx" => self.num_ctx = int(key, value)?,
             "num_predict" => self.num_predict = int(key, value)?,
             "num_keep" => self.num_keep = int(key, value)?,
+            "draft_num_predict" => self.draft_num_predict = int(key, value)?,
             "seed" => self.seed = Some(seed(value).ok_or_else(|| wrong(key, "integer"))?),
             "top_k" => self.top_k = int(key, value)?,
             "repeat_last_n" => self.repeat_last_n = int(key, value)?,
@@ -74,6 +76,7 @@ impl Options {
             num_ctx: self.num_ctx.or(base.num_ctx),
             num_predict: self.num_predict.or(base.num_predict),
             num_keep: self.num_keep.or(base.num_keep),
+            draft_num_predict: self.draft_num_predict.or(base.draft_num_predict),
             seed: self.seed.or(base.seed),
             temperature: self.temperature.or(base.temperature),
             top_k: self.top_k.or(base.top_k),
@@ -92,6 +95,14 @@ impl Options {
     #[must_use]
     pub fn context(&self) -> Option<u32> {
         self.num_ctx.filter(|count| *count > 0).map(|count| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// Most drafts of a step, where that is said.
+    #[must_use]
+    pub fn most_drafts(&self) -> Option<u32> {
+        self.draft_num_predict
+            .filter(|count| *count >= 0)
+            .map(|count| u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Whether nobody said how long the answer may be.
@@ -200,6 +211,13 @@ mod tests {
         for (value, message) in cases {
             assert_eq!(read(value).unwrap_err(), message);
         }
+    }
+
+    #[test]
+    fn drafts_are_bounded_by_the_request_and_below_zero_is_not_said() {
+        let most = |value: Value| read(json!({"draft_num_predict": value})).unwrap().most_drafts();
+        assert_eq!([most(json!(0)), most(json!(4)), most(json!(-1))], [Some(0), Some(4), None]);
+        assert!(read(json!({"draft_num_predict": "many"})).is_err());
     }
 
     #[test]

@@ -73,8 +73,9 @@ impl PlanError {
     /// The budget of the host is below `floor_bytes`, of which `resident` are weights.
     pub(super) fn below_floor(floor_bytes: u64, resident: u64, needs: &Ledger, pools: &Pools) -> Self {
         let host = |purpose| needs.bytes(PoolId::HOST, purpose);
-        let (kv, compute, media) = (host(Purpose::Kv), host(Purpose::Compute), host(Purpose::Media));
-        let named = [resident, kv, compute, media].into_iter().fold(0, u64::saturating_add);
+        let (kv, compute) = (host(Purpose::Kv), host(Purpose::Compute));
+        let (media, draft) = (host(Purpose::Media), host(Purpose::Draft));
+        let named = [resident, kv, compute, media, draft].into_iter().fold(0, u64::saturating_add);
         let mut detail = format!(
             "resident weights {}, context {}, compute {}, program and buffers {}",
             human_bytes(resident),
@@ -84,6 +85,9 @@ impl PlanError {
         );
         if media > 0 {
             detail.push_str(&format!(", media {}", human_bytes(media)));
+        }
+        if draft > 0 {
+            detail.push_str(&format!(", draft model {}", human_bytes(draft)));
         }
         Self::BelowFloor { floor_bytes, budget_bytes: pools.host_budget_bytes(), detail }
     }

@@ -28,6 +28,8 @@ pub enum Purpose {
     /// A projector: its weights, its compute buffers, and the pictures and sounds that are on their way
     /// through it.
     Media,
+    /// A draft model: its weights, its KV cache, its compute buffers.
+    Draft,
 }
 
 /// Where a number of bytes comes from, from the surest to the least sure.

@@ -39,6 +39,12 @@ impl<'a> NeedsMeter<'a> {
         Ok(Self { source, threads, devices, gpu, built: (homes, model) })
     }
 
+    /// Whether one state stands for all tokens before.
+    #[must_use]
+    pub fn is_recurrent(&self) -> bool {
+        self.built.1.is_recurrent()
+    }
+
     /// What a context takes where layers have these homes, and the process beside it.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 //! - [`settings`](LoadSettings): what is asked of a model, how to run it, hooks for tests
 //! - `devices`: whose kernels compute with which weights
 //! - `prepare`: from settings to a plan
+//! - `draft`: a model that drafts for another
+//! - `speculation`: which tokens are drafted
 //! - `measure`: what llama.cpp will need, without allocating it
 //! - `names`: which tensors llama.cpp is to leave to us
 //! - `offload`: layers on a device, as llama.cpp is told of them
@@ -23,6 +25,7 @@ const _: () = assert!(plan::READER_DEPTH == ReaderConfig::DEFAULT.depth as f64);
 
 mod assemble;
 mod devices;
+mod draft;
 mod fill;
 mod measure;
 mod names;
@@ -30,8 +33,11 @@ mod offload;
 mod open;
 mod prepare;
 mod settings;
+mod speculation;
 
 pub use devices::DeviceSettings;
+pub(crate) use draft::DRAFT_UBATCH;
+pub use draft::{PlanMeter, PlannedDraft};
 pub use hypura_core::cache::PolicyKind;
 pub use measure::NeedsMeter;
 pub(crate) use measure::kv_type;
@@ -39,3 +45,4 @@ pub use names::Kernels;
 pub use open::{LoadedModel, load, load_watched};
 pub use prepare::{Planned, prepare, with_gpu};
 pub use settings::{LoadSettings, ModelOptions, TestHooks, Tuning, default_threads};
+pub use speculation::{Drafting, Speculation};

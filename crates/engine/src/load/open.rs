@@ -11,10 +11,11 @@ use super::assemble::{Assembled, assemble};
 use super::fill::{ensure_all_asked, fill};
 use super::measure::{context_ledger, context_options};
 use super::names::load_options;
-use super::prepare::Planned;
+use super::prepare::{Planned, prepare};
 use crate::error::LoadError;
 use crate::media::MediaTools;
 use crate::media::projector::ProjectorError;
+use crate::source::ModelSource;
 use crate::stream::SharedStats;
 use crate::stream::handle::StreamHandle;
 use crate::threads::ThreadControl;
@@ -45,6 +46,8 @@ pub struct LoadedModel {
     pub(crate) threads: ThreadControl,
     /// What streams experts, if anything does.
     pub(super) stream: Option<StreamHandle>,
+    /// What drafts for it.
+    pub(crate) draft: Option<Box<LoadedModel>>,
 }
 
 /// Writes down what llama.cpp allocated for a context.
@@ -163,13 +166,12 @@ pub fn load_watched(
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
     let media = load_projector(&planned, &model, watch)?;
-    let (threads, gpu) = (settings.tuning.threads, planned.gpu.as_ref());
-    let options = context_options(&planned.plan.context, threads, &planned.source, gpu);
-    let options = ContextOptions { reference_kernels: settings.hooks.reference_kernels, ..options };
+    let options = options_of_context(&planned);
     let make = || Context::new(&model, &options, executors, Arc::clone(&abort));
     let adapt = settings.tuning.threads_may_fall.then_some(planned.cores);
-    let (context, threads) = ThreadControl::around(threads, adapt, make)?;
+    let (context, threads) = ThreadControl::around(settings.tuning.threads, adapt, make)?;
     stats.set_threads(threads.usage());
+    let draft = load_draft(&planned)?.map(Box::new);
     let mut ledger = planned.plan.ledger.clone();
     note_context(&mut ledger, &context, &planned.plan.homes);
     let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);
@@ -189,7 +191,21 @@ pub fn load_watched(
         threads,
         planned,
         stream,
+        draft,
     })
+}
+
+/// The draft model of a plan.
+fn load_draft(planned: &Planned) -> Result<Option<LoadedModel>, LoadError> {
+    let Some(draft) = &planned.draft else { return Ok(None) };
+    let planned = prepare(ModelSource::open(draft.path())?, draft.settings(&planned.plan.context))?;
+    load_watched(planned, &mut |_, _| true).map(Some)
+}
+
+fn options_of_context(planned: &Planned) -> ContextOptions {
+    let Planned { plan, settings, source, gpu, .. } = planned;
+    let options = context_options(&plan.context, settings.tuning.threads, source, gpu.as_ref());
+    ContextOptions { reference_kernels: settings.hooks.reference_kernels, ..options }
 }
 
 /// The projector of a plan. `watch` is called as the load progresses, and may cancel it.

@@ -4,6 +4,7 @@
 use hypura_core::plan::{ExpertHome, ExpertLayout, Plan, PlanRequest, PoolId, SettleError, Settled, settle};
 use hypura_storage::threads::CoreTimes;
 
+use super::draft::{PlanMeter, PlannedDraft};
 use super::measure::NeedsMeter;
 use super::settings::LoadSettings;
 use crate::device::{self, Gpu};
@@ -27,6 +28,8 @@ pub struct Planned {
     pub notes: Vec<String>,
     /// The projector for images and sounds.
     pub projector: Option<PlannedProjector>,
+    /// The model that drafts for this one.
+    pub draft: Option<PlannedDraft>,
     /// The GPU that has layers.
     pub gpu: Option<Gpu>,
     /// What the cores had done when planning began: how many threads to begin with follows from what they do
@@ -53,7 +56,11 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     }
     let layout = ExpertLayout::new(&source.shape);
     let gpu = device::choose(&settings.model.device)?;
-    let mut meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
+    let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
+    let no_drafts = no_drafts_note(&meter, &source, &settings);
+    let (draft, no_draft) =
+        if no_drafts.is_none() { planned_draft(&source, &settings)? } else { (None, None) };
+    let mut meter = PlanMeter::new(meter, draft.as_ref());
     if let Some(gpu) = &gpu {
         request = with_gpu(&source, &layout, request, gpu, &mut meter)?;
     }
@@ -66,7 +73,34 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
     notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
-    Ok(Planned { source, layout, plan, settings, notes, projector, gpu, cores })
+    notes.extend(no_drafts.or(no_draft));
+    Ok(Planned { source, layout, plan, settings, notes, projector, draft, gpu, cores })
+}
+
+/// The draft model, or what to say where there is to be one and it does not fit.
+fn planned_draft(
+    source: &ModelSource,
+    settings: &LoadSettings,
+) -> Result<(Option<PlannedDraft>, Option<String>), LoadError> {
+    let Some(path) = settings.draft() else { return Ok((None, None)) };
+    match PlannedDraft::of(path, source, settings.tuning.threads) {
+        Ok(draft) => Ok((Some(draft), None)),
+        Err(LoadError::Draft(error)) if settings.model.draft_is_optional => {
+            Ok((None, Some(format!("no draft model: {error}"))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What to say where speculation was asked for and the model cannot have it.
+fn no_drafts_note(meter: &NeedsMeter<'_>, source: &ModelSource, settings: &LoadSettings) -> Option<String> {
+    let asked = settings.tuning.speculation.looks_up() || settings.tuning.speculation.uses_model();
+    (asked && meter.is_recurrent()).then(|| {
+        let architecture = &source.shape.architecture;
+        format!(
+            "no speculation: drafts cannot be taken back from the recurrent state of {architecture} models"
+        )
+    })
 }
 
 /// A request with the memory of a GPU beside the host's.
@@ -78,7 +112,7 @@ pub fn with_gpu(
     layout: &ExpertLayout,
     request: PlanRequest,
     gpu: &Gpu,
-    meter: &mut NeedsMeter<'_>,
+    meter: &mut PlanMeter<'_>,
 ) -> Result<PlanRequest, LoadError> {
     let both = gpu.add_to(request.clone(), 0);
     if !gpu.info.is_unified {
@@ -101,7 +135,7 @@ fn settle_measured(
     source: &ModelSource,
     layout: &ExpertLayout,
     request: &PlanRequest,
-    meter: &mut NeedsMeter<'_>,
+    meter: &mut PlanMeter<'_>,
 ) -> Result<Settled, LoadError> {
     let settled = settle(&source.shape, layout, request, |context, homes| meter.needs(context, homes));
     settled.map_err(|error| match error {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 use super::devices::DeviceSettings;
+use super::speculation::Speculation;
 use crate::device::DeviceOptions;
 use crate::stream::{Prefetch, RouteSettings};
 
@@ -49,6 +50,10 @@ pub struct ModelOptions {
     pub kv_may_shrink: bool,
     /// The projector for images and sounds, if there is one.
     pub projector: Option<PathBuf>,
+    /// The model that drafts for this one, if there is one. It stays in memory.
+    pub draft: Option<PathBuf>,
+    /// Whether the model is loaded without it where the two do not fit.
+    pub draft_is_optional: bool,
     /// Devices besides the CPU. They are objects of one process and do not travel.
     #[serde(skip)]
     pub devices: DeviceSettings,
@@ -70,6 +75,8 @@ pub struct Tuning {
     pub reader_config: ReaderConfig,
     /// How to guess the next layers' experts.
     pub prefetch: Prefetch,
+    /// Which tokens are drafted, and how many.
+    pub speculation: Speculation,
     /// Observe or force routing. Does not travel to another process.
     #[serde(skip)]
     pub routes: RouteSettings,
@@ -124,6 +131,8 @@ impl Default for ModelOptions {
             kv: KvType::F16,
             kv_may_shrink: true,
             projector: None,
+            draft: None,
+            draft_is_optional: false,
             devices: DeviceSettings::default(),
         }
     }
@@ -138,6 +147,7 @@ impl Default for Tuning {
             reader: ReaderKind::Auto,
             reader_config: ReaderConfig::default(),
             prefetch: Prefetch::default(),
+            speculation: Speculation::default(),
             routes: RouteSettings::default(),
         }
     }
@@ -215,6 +225,8 @@ with! {
         with_kv kv KvType,
         with_kv_may_shrink kv_may_shrink bool,
         with_projector projector Option<PathBuf>,
+        with_draft draft Option<PathBuf>,
+        with_draft_is_optional draft_is_optional bool,
         with_devices devices DeviceSettings;
     tuning:
         with_threads threads u32,
@@ -223,6 +235,7 @@ with! {
         with_reader reader ReaderKind,
         with_reader_config reader_config ReaderConfig,
         with_prefetch prefetch Prefetch,
+        with_speculation speculation Speculation,
         with_routes routes RouteSettings;
     hooks:
         with_stream_reader stream_reader Option<ReaderKind>,
@@ -235,6 +248,12 @@ with! {
 }
 
 impl LoadSettings {
+    /// The draft model, if it is to draft.
+    #[must_use]
+    pub fn draft(&self) -> Option<&PathBuf> {
+        self.model.draft.as_ref().filter(|_| self.tuning.speculation.uses_model())
+    }
+
     /// How readers work, refusals that tests ask for included.
     pub(super) fn reader_config(&self) -> ReaderConfig {
         let simulate_uring_refusal =

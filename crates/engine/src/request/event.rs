@@ -4,7 +4,7 @@ use hypura_ggml::Token;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-use super::{LogitsHash, RequestError};
+use super::{LogitsHash, RequestError, SpeculationStats};
 use crate::stream::StreamStats;
 
 /// Gets the events of a request, on the scheduler's thread: it must not block. False: nobody listens any
@@ -105,6 +105,8 @@ pub struct Outcome {
     pub prefill_stats: StreamStats,
     /// What streaming did for the tokens.
     pub decode_stats: StreamStats,
+    /// What became of drafts.
+    pub speculation: SpeculationStats,
     /// Over all logits of every decoded position, when asked for.
     pub logits_hash: Option<LogitsHash>,
 }
@@ -124,6 +126,7 @@ impl Outcome {
             total: Duration::ZERO,
             prefill_stats: StreamStats::default(),
             decode_stats: StreamStats::default(),
+            speculation: SpeculationStats::default(),
             logits_hash: None,
         }
     }

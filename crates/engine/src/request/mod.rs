@@ -5,6 +5,7 @@
 //! - `options`: what is asked for
 //! - `prompt`: what is to be continued
 //! - `event`: what comes back
+//! - `speculation`: what became of drafts
 //! - `error`: what comes back instead
 //! - `hash`: equal logits, equal hashes
 
@@ -13,6 +14,7 @@ mod event;
 mod hash;
 mod options;
 mod prompt;
+mod speculation;
 #[cfg(test)]
 mod tests;
 
@@ -21,3 +23,4 @@ pub use event::{EmbedSink, Event, Finish, Outcome, Sink, TokenInfo};
 pub use hash::LogitsHash;
 pub use options::{Options, REPEAT_LIMIT, Request};
 pub use prompt::{MediaFile, Prompt, PromptPart};
+pub use speculation::{POSITIONS, SpeculationStats};

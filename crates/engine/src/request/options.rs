@@ -44,6 +44,10 @@ pub struct Options {
     pub repeat_limit: Option<u32>,
     /// Show control tokens as text: the chat parser reads them.
     pub special_pieces: bool,
+    /// Most drafts of a step; `None`: as many as the price allows; 0: none.
+    pub draft_most: Option<u32>,
+    /// A text that the answer is probably like, for prompt lookup.
+    pub prediction: Option<String>,
     /// Tell of every batch of the prompt.
     pub progress: bool,
 }

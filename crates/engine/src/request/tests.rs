@@ -49,6 +49,8 @@ fn requests_cross_a_process_border() {
         repeat_limit: Some(30),
         special_pieces: true,
         progress: true,
+        draft_most: Some(3),
+        prediction: Some("like this".to_owned()),
     };
     let parts = vec![
         PromptPart::Text { text: "<|user|>".to_owned(), control: true },
@@ -91,6 +93,11 @@ fn outcomes_cross_a_process_border() {
         total: Duration::MAX,
         prefill_stats: StreamStats { graphs: 1, prefill: lookups, ..StreamStats::default() },
         decode_stats: StreamStats { read_stall: Duration::from_nanos(1), ..StreamStats::default() },
+        speculation: SpeculationStats {
+            proposed: 3,
+            accepted_at: [1; POSITIONS],
+            ..SpeculationStats::default()
+        },
         logits_hash: Some(hash),
         ..Outcome::new(11)
     };

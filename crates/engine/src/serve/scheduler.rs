@@ -58,6 +58,7 @@ impl Emit for Listeners {
                 self.totals.prompt_tokens += outcome.prompt_tokens as u64;
                 self.totals.reused_tokens += outcome.reused_tokens as u64;
                 self.totals.generated_tokens += outcome.tokens.len() as u64;
+                self.totals.speculation.add(&outcome.speculation);
                 self.totals.prefill += outcome.prefill;
                 self.totals.decode += outcome.total.saturating_sub(outcome.prefill);
                 true

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::budget::SharedMemory;
 use crate::media::Modalities;
+use crate::request::SpeculationStats;
 use crate::stream::{Held, StreamStats};
 
 /// How a runner works.
@@ -151,6 +152,8 @@ pub struct Totals {
     pub steps: u64,
     /// Bytes that rows of a step did not have to read, because another row of the same step did.
     pub saved_bytes: u64,
+    /// What became of drafts.
+    pub speculation: SpeculationStats,
     /// What streaming did.
     pub stream: StreamStats,
 }

@@ -44,6 +44,12 @@ impl Active {
         Wanted { tokens, reaches_end, drafts: self.sequence.drafts().len().min(room) }
     }
 
+    /// Tokens that it misses, and whether the next step brings it a token without any of a prompt.
+    pub fn decodes(&self, kv: &KvRows) -> (usize, bool) {
+        let Wanted { tokens, reaches_end, .. } = self.wanted(kv);
+        (tokens, tokens == 1 && reaches_end)
+    }
+
     /// Puts the next tokens into a batch, and drafts after the last of all; returns the entries that get
     /// logits: none before the last token is among them.
     pub fn fill(&self, kv: &KvRows, batch: &mut Batch, share: Share) -> Range<i32> {

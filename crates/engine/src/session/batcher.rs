@@ -8,7 +8,9 @@
 //!
 //! Media are negative tokens (`crate::media`); what is special about their steps is in `media`.
 
-use hypura_ggml::{Batch, Context, DecodeError, Token, Vocab};
+#[cfg(test)]
+use hypura_ggml::Token;
+use hypura_ggml::{Batch, Context, DecodeError, Vocab};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -20,6 +22,7 @@ use super::embed::{EmbedWork, Embedder};
 use super::kv::{Added, Admitted, KvRows, Recall, index};
 use super::media;
 use super::sequence::{Advance, LogitRows, Sequence, Setup};
+use super::speculate::Speculator;
 use crate::error::GenerateError;
 use crate::load::LoadedModel;
 use crate::request::{Event, Finish};
@@ -49,6 +52,7 @@ pub(crate) enum Step {
 }
 
 /// Why drafts are refused.
+#[cfg(test)]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DraftError {
     /// The state of all tokens before is one: drafts that do not come true could not be taken back.
@@ -78,12 +82,16 @@ pub(crate) struct Batcher {
     saved_dense: u64,
     /// The sequence that gets the first share of a batch; moves on, so that none starves.
     turn: usize,
+    /// What proposes drafts, if anything does.
+    speculator: Option<Speculator>,
 }
 
 impl Batcher {
     /// Takes over a loaded model.
-    pub fn new(loaded: LoadedModel) -> Self {
+    pub fn new(mut loaded: LoadedModel) -> Self {
+        let speculator = Speculator::new(&mut loaded);
         Self {
+            speculator,
             vocab: loaded.model.vocab(),
             batch: Batch::new(loaded.context.batch_capacity() as usize),
             running: Running::default(),
@@ -194,7 +202,11 @@ impl Batcher {
             reused_tokens: count(reused),
             queued: Duration::ZERO,
         };
-        self.running.push(Active { id, row, sequence, encoded: None });
+        let active = Active { id, row, sequence, encoded: None };
+        if let Some(speculator) = &mut self.speculator {
+            speculator.begin(&active);
+        }
+        self.running.push(active);
         if !emit.event(id, started) {
             self.remove(id);
         }
@@ -202,10 +214,7 @@ impl Batcher {
 
     /// Proposes what a request's answer goes on with, for its next step. Drafts that come true save steps,
     /// and none changes what is said.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "what speculation stands on; its proposers are not there yet")
-    )]
+    #[cfg(test)]
     pub fn propose(&mut self, id: u64, drafts: Vec<Token>) -> Result<(), DraftError> {
         if !self.kv.rewinds() {
             let architecture = self.loaded().planned.source.shape.architecture.clone();
@@ -228,6 +237,10 @@ impl Batcher {
 
     /// What the next step would do, without doing it.
     pub fn fill(&mut self) -> Vec<Part> {
+        if let Some(speculator) = &mut self.speculator {
+            let room = row_limit(&self.kv.loaded().planned, &self.kv.loaded().slots());
+            speculator.propose(&mut self.running, &self.kv, room);
+        }
         let all = self.running.ids();
         self.fill_with(&all)
     }
@@ -264,6 +277,10 @@ impl Batcher {
         if parts.is_empty() {
             return Step::Done;
         }
+        let stats = self.loaded().stats.get();
+        if let Some(speculator) = &mut self.speculator {
+            speculator.begin_step(&parts, stats);
+        }
         let computed = self.place_media(&mut parts).and_then(|()| self.decode(&parts).map_err(Into::into));
         if let Err(error) = computed {
             if matches!(error, GenerateError::Decode(DecodeError::Aborted)) {
@@ -276,6 +293,10 @@ impl Batcher {
         // Sequences end while their logits are used: go by id, not by place.
         for part in parts {
             self.follow(part, emit);
+        }
+        let stats = self.loaded().stats.get();
+        if let Some(speculator) = &mut self.speculator {
+            speculator.end_step(&stats);
         }
         Step::Done
     }
@@ -332,6 +353,9 @@ impl Batcher {
     fn remove(&mut self, id: u64) -> Option<Sequence> {
         let active = self.running.remove(id)?;
         self.kv.release(active.row);
+        if let Some(speculator) = &mut self.speculator {
+            speculator.forget(id);
+        }
         Some(active.sequence)
     }
 
@@ -361,6 +385,9 @@ impl Batcher {
         let accepted = advanced.as_ref().map_or(0, |advanced| advanced.accepted);
         if accepted < part.drafts {
             self.kv.truncate(row, computed + accepted);
+        }
+        if let (Some(speculator), Ok(advanced)) = (&mut self.speculator, &advanced) {
+            speculator.verified(part.id, part.drafts, advanced.verdict(part.drafts));
         }
         match advanced {
             Ok(advanced) => self.tell(part.id, advanced.rows, emit),

@@ -8,6 +8,7 @@
 //! - `media`, `encoded`: steps of rows that are no tokens
 //! - `embed`: embeddings of texts
 //! - `kv`: who has which rows of the KV cache
+//! - `speculate`: drafts for what runs
 //! - `repeats`: answers that say one thing over and over
 //! - `text`, `logprobs`: from tokens and logits to what is shown
 //!
@@ -26,6 +27,7 @@ mod media;
 mod repeats;
 pub(crate) mod sequence;
 mod single;
+mod speculate;
 mod text;
 
 pub use single::{GenerateOptions, Session, open};

@@ -7,6 +7,7 @@
 //! each gets a row of logits, and those are kept that the sequence would have chosen anyway, in order, up to
 //! the first that it would not. So drafts never change what is said.
 
+use hypura_core::speculate::Verdict;
 use hypura_ggml::{DecodeError, Sampler, Token, Vocab};
 use std::time::{Duration, Instant};
 
@@ -77,6 +78,14 @@ pub(crate) struct Advanced {
     pub rows: Vec<Advance>,
 }
 
+impl Advanced {
+    /// What became of so many drafts.
+    pub fn verdict(&self, tried: usize) -> Verdict {
+        let ended = self.rows.last().is_some_and(|advance| advance.finish.is_some());
+        Verdict { accepted: self.accepted, rejected: self.accepted < tried && !ended }
+    }
+}
+
 /// What a row of logits led to.
 #[derive(Debug, Default)]
 pub(crate) struct Advance {
@@ -132,12 +141,25 @@ impl Sequence {
     /// Proposes what comes next, in place of what was proposed before. More than the request may still
     /// generate are not kept.
     pub fn propose(&mut self, mut drafts: Vec<Token>) {
-        if let Some(limit) = self.options.max_tokens {
-            // The last token of an answer is chosen and never computed.
-            let left = (limit as usize).saturating_sub(self.outcome.tokens.len());
-            drafts.truncate(left.saturating_sub(1));
-        }
+        drafts.truncate(self.most_drafts());
         self.drafts = drafts;
+    }
+
+    /// Drafts were looked for so long.
+    pub fn note_drafting(&mut self, time: Duration) {
+        self.outcome.speculation.drafting += time;
+    }
+
+    /// Drafts of which more are of no use: the last token of an answer is chosen and never computed.
+    pub fn most_drafts(&self) -> usize {
+        let left = |limit: u32| (limit as usize).saturating_sub(self.outcome.tokens.len() + 1);
+        self.options.max_tokens.map_or(usize::MAX, left)
+    }
+
+    /// The tokens that a forced answer goes on with.
+    pub fn forced_next(&self) -> &[Token] {
+        let forced = self.forced.as_deref().unwrap_or_default();
+        forced.get(self.outcome.tokens.len()..).unwrap_or_default()
     }
 
     /// The medium that row `at` is of.
@@ -212,6 +234,7 @@ impl Sequence {
             }
             advanced.accepted += 1;
         }
+        self.outcome.speculation.count(rows.count().saturating_sub(1), advanced.accepted);
         self.note_times(self.outcome.tokens.len() - generated);
         Ok(advanced)
     }

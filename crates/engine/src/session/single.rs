@@ -29,6 +29,10 @@ pub struct GenerateOptions {
     pub ignore_end: bool,
     /// End where the text of a token came again more often than this, one after the other.
     pub repeat_limit: Option<u32>,
+    /// Most drafts of a step; 0: none; `None`: as many as pay.
+    pub draft_most: Option<u32>,
+    /// A text that the answer is probably like, for prompt lookup.
+    pub prediction: Option<String>,
 }
 
 /// One conversation with a loaded model.
@@ -168,6 +172,8 @@ impl Session {
                 shift: None,
                 ignore_end: options.ignore_end,
                 repeat_limit: options.repeat_limit,
+                draft_most: options.draft_most,
+                prediction: options.prediction.clone(),
                 ..Options::default()
             },
             sampler,

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use hypura_core::plan::Residency;
 use hypura_engine::ReaderConfig;
 use hypura_engine::baseline::{Experts, Weights};
-use hypura_engine::load::{LoadSettings, PolicyKind};
+use hypura_engine::load::{Drafting, LoadSettings, PolicyKind, Speculation};
 use hypura_engine::stream::Prefetch;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,8 @@ pub enum Arm {
     Naive,
     /// Streamed without statistics, to measure what those cost
     Blind,
+    /// What hypura does by itself without drafting anything
+    Undrafted,
 }
 
 impl Arm {
@@ -51,6 +53,7 @@ impl Arm {
             Self::MmapMoeCache => "mmap-moe-cache",
             Self::Naive => "naive",
             Self::Blind => "blind",
+            Self::Undrafted => "undrafted",
         }
     }
 
@@ -63,7 +66,7 @@ impl Arm {
     /// Whether `--memory` bounds it.
     #[must_use]
     pub const fn has_budget(self) -> bool {
-        matches!(self, Self::Auto | Self::Stream | Self::Naive | Self::Blind)
+        matches!(self, Self::Auto | Self::Stream | Self::Naive | Self::Blind | Self::Undrafted)
     }
 
     /// Where llama.cpp keeps the weights when it runs alone, and experts beside a GPU with a cache of so many
@@ -83,8 +86,10 @@ impl Arm {
     /// How the arm loads, given how the user asked to load.
     #[must_use]
     pub fn settings(self, asked: LoadSettings) -> LoadSettings {
+        let drafts = matches!(self, Self::Auto | Self::Stream);
+        let asked = if drafts { asked } else { Self::undrafted(asked) };
         match self {
-            Self::Auto => asked,
+            Self::Auto | Self::Undrafted => asked,
             Self::Stream => asked.with_choice(Residency::Stream),
             Self::Naive => Self::naive(asked),
             Self::Blind => asked.with_choice(Residency::Stream).with_statistics(false),
@@ -106,6 +111,11 @@ impl Arm {
             .with_prefetch(Prefetch::Off)
             .with_synchronous_reads(true)
             .with_reader_config(reader_config)
+    }
+
+    fn undrafted(asked: LoadSettings) -> LoadSettings {
+        let speculation = Speculation { drafting: Drafting::Off, ..asked.tuning.speculation.clone() };
+        asked.with_draft(None).with_speculation(speculation)
     }
 
     fn unbounded(asked: LoadSettings, residency: Residency) -> LoadSettings {
@@ -143,7 +153,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_keeps_them() {
-        for arm in [Arm::Auto, Arm::Stream, Arm::Naive, Arm::Blind] {
+        for arm in [Arm::Auto, Arm::Stream, Arm::Naive, Arm::Blind, Arm::Undrafted] {
             let settings = arm.settings(asked());
             assert_eq!(
                 (settings.model.budget_bytes, settings.model.cache),
@@ -156,6 +166,18 @@ mod tests {
         assert!(
             !Arm::Blind.settings(asked()).hooks.statistics && Arm::Stream.settings(asked()).hooks.statistics
         );
+    }
+
+    #[test]
+    fn only_what_hypura_does_by_itself_drafts() {
+        let speculation = Speculation { drafting: Drafting::Auto, ..Speculation::default() };
+        let asked = asked().with_draft(Some("x.gguf".into())).with_speculation(speculation);
+        for arm in Arm::value_variants() {
+            let settings = arm.settings(asked.clone());
+            let drafts = matches!(arm, Arm::Auto | Arm::Stream);
+            assert_eq!(settings.model.draft.is_some(), drafts, "{}", arm.name());
+            assert_eq!(settings.tuning.speculation.drafting == Drafting::Auto, drafts, "{}", arm.name());
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Job {
     pub memcap_bytes: Option<u64>,
     /// Trace that forces the routes, for the report.
     pub routes: Option<String>,
+    /// Acceptance of drafts that is forced, for the report.
+    pub accept: Option<String>,
     /// Run baselines that may drive the machine out of memory.
     pub force: bool,
     /// Says what the measured arm will do; `None` when nobody asked.
@@ -308,7 +310,7 @@ impl<'a> Campaign<'a> {
     }
 
     fn settings(&self) -> Settings {
-        let Job { asked, work, pairs, memory_bytes, memcap_bytes, routes, .. } = self.job;
+        let Job { asked, work, pairs, memory_bytes, memcap_bytes, routes, accept, .. } = self.job;
         Settings {
             work: *work,
             pairs: *pairs,
@@ -319,6 +321,7 @@ impl<'a> Campaign<'a> {
             memcap_bytes: *memcap_bytes,
             memcap_by: self.memcap_by.map(str::to_owned),
             routes: routes.clone(),
+            accept: accept.clone(),
         }
     }
 

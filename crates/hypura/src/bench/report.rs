@@ -90,6 +90,9 @@ pub struct Settings {
     pub memcap_by: Option<String>,
     /// Trace that forced the routes, if any.
     pub routes: Option<String>,
+    /// Acceptance of drafts that was forced, by position, if any.
+    #[serde(default)]
+    pub accept: Option<String>,
 }
 
 /// The disk under the model.

@@ -107,6 +107,9 @@ fn heading(report: &Report, look: Look) -> String {
     if let Some(routes) = &settings.routes {
         facts.push(format!("routes forced from {routes}"));
     }
+    if let Some(accept) = &settings.accept {
+        facts.push(format!("acceptance of drafts forced to {accept}"));
+    }
     let _ = writeln!(text, "{}", facts.join(", "));
     text
 }

@@ -9,7 +9,7 @@ use super::soak::Soak;
 use super::tokens::RandomTokens;
 
 /// What an arm computes; the same in every arm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Work {
     /// Tokens of the prompt.
     pub prompt: usize,
@@ -25,6 +25,9 @@ pub struct Work {
     /// Bytes of llama.cpp's own cache of experts on the GPU, in arms that have it.
     #[serde(default)]
     pub moe_cache_bytes: u64,
+    /// Percent of the answer's tokens that repeat the prompt, in runs: an edit of a text.
+    #[serde(default)]
+    pub repeat_percent: u64,
 }
 
 /// What an arm did.
@@ -65,6 +68,9 @@ pub struct ArmRun {
     pub soak: Option<Soak>,
 }
 
+/// Tokens of an answer after which a run that repeats the prompt begins anew.
+const RUN: u64 = 50;
+
 impl Work {
     /// Positions that the context must hold: the last token's logits are never used, but it is decoded.
     #[must_use]
@@ -75,7 +81,14 @@ impl Work {
     /// Pseudo-random tokens, the same for the same seed and vocabulary.
     pub(super) fn tokens(&self, vocab: usize) -> Vec<Token> {
         let mut random = RandomTokens::new(self.seed);
-        (0..self.positions()).map(|_| random.token(vocab)).collect()
+        let mut tokens: Vec<Token> = (0..self.positions()).map(|_| random.token(vocab)).collect();
+        for at in self.prompt..tokens.len() {
+            let of_answer = at - self.prompt;
+            if (of_answer as u64 % RUN) * 100 < self.repeat_percent * RUN {
+                tokens[at] = tokens[of_answer % self.prompt.max(1)];
+            }
+        }
+        tokens
     }
 }
 
@@ -90,7 +103,15 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_tokens() {
-        let work = Work { prompt: 20, warmup: 3, generate: 40, seed: 7, soak_s: 0, moe_cache_bytes: 0 };
+        let work = Work {
+            prompt: 20,
+            warmup: 3,
+            generate: 40,
+            seed: 7,
+            soak_s: 0,
+            moe_cache_bytes: 0,
+            repeat_percent: 0,
+        };
         let tokens = work.tokens(1000);
         assert_eq!(tokens.len(), 64);
         assert_eq!(tokens, work.tokens(1000));
@@ -99,10 +120,19 @@ mod tests {
         assert!(longer.starts_with(&tokens), "more tokens change none of those before");
     }
 
+    #[test]
+    fn an_edit_repeats_its_share_of_the_prompt() {
+        let work = Work { prompt: 500, generate: 399, repeat_percent: 80, ..Work::default() };
+        let tokens = work.tokens(1000);
+        let (prompt, answer) = tokens.split_at(500);
+        let same = prompt.iter().zip(answer).filter(|(one, other)| one == other).count();
+        assert!((320..=326).contains(&same), "{same}");
+    }
+
     proptest! {
         #[test]
         fn tokens_are_of_the_vocabulary(seed: u64, vocab in 1usize..200_000) {
-            let work = Work { prompt: 5, warmup: 1, generate: 5, seed, soak_s: 0, moe_cache_bytes: 0 };
+            let work = Work { prompt: 5, warmup: 1, generate: 5, seed, soak_s: 0, moe_cache_bytes: 0, repeat_percent: 0 };
             prop_assert!(work.tokens(vocab).iter().all(|token| (0..vocab as i64).contains(&i64::from(*token))));
         }
     }

@@ -3,9 +3,10 @@
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use hypura_core::speculate::AcceptanceCurve;
 use hypura_engine::device;
 use hypura_engine::device::DeviceChoice;
-use hypura_engine::load::LoadSettings;
+use hypura_engine::load::{Drafting, LoadSettings};
 use hypura_engine::machine;
 use hypura_engine::profile::{Need, Wanted};
 use std::ffi::OsString;
@@ -76,6 +77,15 @@ pub struct Args {
     #[arg(long, value_name = "TRACE", help_heading = "Benchmark")]
     routes: Option<PathBuf>,
 
+    /// Force how often drafts come true, by position: 0.88, or 0.9,0.8 (for models that agree with no draft;
+    /// a model that --draft names still takes its time)
+    #[arg(long, value_name = "CURVE", help_heading = "Benchmark")]
+    accept: Option<AcceptanceCurve>,
+
+    /// Percent of the answer's tokens that repeat those of the prompt, as when a text is edited
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100), help_heading = "Benchmark")]
+    repeat: u64,
+
     /// Go on afterwards with prompts and answers of many lengths, for so many seconds in each run, and look
     /// at the memory
     #[arg(long, default_value_t = 0, value_name = "SECONDS", help_heading = "Benchmark")]
@@ -123,6 +133,7 @@ impl ValueEnum for Against {
             Self::Arm(Arm::Stream),
             Self::Arm(Arm::Naive),
             Self::Arm(Arm::Blind),
+            Self::Arm(Arm::Undrafted),
             Self::Nothing,
         ]
     }
@@ -209,6 +220,7 @@ impl Args {
             seed: self.seed,
             soak_s: self.soak,
             moe_cache_bytes: self.moe_cache.unwrap_or(0),
+            repeat_percent: self.repeat,
         }
     }
 
@@ -224,6 +236,11 @@ impl Args {
         settings.model.ubatch_may_grow = false;
         settings.model.context_may_grow = false;
         settings.hooks.populate_first = self.populate;
+        let speculation = &mut settings.tuning.speculation;
+        if self.accept.is_some() && speculation.drafting == Drafting::Requested {
+            speculation.drafting = Drafting::Auto;
+        }
+        speculation.forced.clone_from(&self.accept);
         if let Some(path) = &self.routes {
             settings.tuning.routes.forced = Some(Arc::new(read_trace(path)?));
             settings.tuning.routes.forced_from = Some(path.clone());
@@ -245,6 +262,7 @@ impl Args {
             asked: asked.clone(),
             memcap_bytes: self.memcap,
             routes: self.routes.as_ref().map(|path| path.display().to_string()),
+            accept: self.accept.as_ref().map(ToString::to_string),
             force: self.force,
             predictor: self.predictor(&asked)?,
             launcher: Launcher { program: this_program()?, flags: own_flags() },

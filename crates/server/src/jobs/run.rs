@@ -194,6 +194,8 @@ impl Work {
             shift: self.base.shift.then(|| count(self.found.keep_tokens())),
             progress: true,
             repeat_limit: wanted.is_open_ended().then_some(request::REPEAT_LIMIT),
+            draft_most: wanted.most_drafts(),
+            prediction: self.base.prediction.clone(),
             ..request::Options::default()
         }
     }
@@ -236,6 +238,8 @@ impl Work {
             bytes_read: prefill.bytes_read + decode.bytes_read,
             hits: lookups.iter().map(|lookups| lookups.hits).sum(),
             misses: lookups.iter().map(|lookups| lookups.misses).sum(),
+            drafts: outcome.speculation.proposed,
+            drafts_accepted: outcome.speculation.accepted,
             context,
         }
     }

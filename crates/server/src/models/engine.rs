@@ -90,7 +90,9 @@ impl EngineBackend {
             .with_least_context(Some(default.context))
             .with_sequences(self.sequences(model))
             .with_idle_sequences(REMEMBERED)
-            .with_projector(model.usable_projector().cloned());
+            .with_projector(model.usable_projector().cloned())
+            .with_draft(self.draft(model))
+            .with_draft_is_optional(true);
         Ok(LoadOrder {
             model: model.name.to_string(),
             path,
@@ -98,6 +100,13 @@ impl EngineBackend {
             runner: self.runner.clone(),
             needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
         })
+    }
+
+    /// The model that drafts for this one: not for itself, and not where nothing is written.
+    fn draft(&self, model: &ModelEntry) -> Option<PathBuf> {
+        let draft = self.settings.model.draft.clone()?;
+        let is_other = !model.files.iter().any(|file| is_same_file(file, &draft));
+        Some(draft).filter(|_| is_other && model.can(Capability::Completion))
     }
 
     /// Sequences with a context each. A model that only embeds needs one: texts go through one graph after
@@ -108,6 +117,11 @@ impl EngineBackend {
         }
         u32::try_from(self.runner.parallel).unwrap_or(u32::MAX).max(1)
     }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    place(one) == place(other)
 }
 
 fn load_failure(model: &str, error: &LoadError, folder: &Path) -> Failure {

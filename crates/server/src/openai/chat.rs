@@ -44,6 +44,7 @@ pub(super) struct Common {
     frequency_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     return_progress: Option<bool>,
+    prediction: Value,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -97,10 +98,34 @@ impl Common {
         Ok(JobBase {
             options,
             progress: self.return_progress.unwrap_or(false),
+            prediction: prediction(&self.prediction)?,
             grows: true,
             received,
             ..JobBase::new(self.model.clone())
         })
+    }
+}
+
+/// The text of a predicted output: a string, or parts of type `text`.
+fn prediction(value: &Value) -> Result<Option<String>, Failure> {
+    let wrong = || {
+        let what =
+            "prediction must be {\"type\": \"content\", \"content\": a string or an array of text parts}";
+        Failure::bad_request(what)
+    };
+    if value.is_null() {
+        return Ok(None);
+    }
+    if value.get("type").and_then(Value::as_str) != Some("content") {
+        return Err(wrong());
+    }
+    match value.get("content") {
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::Array(parts)) => {
+            let text = |part: &Value| part.get("text").and_then(Value::as_str).map(str::to_owned);
+            parts.iter().map(|part| text(part).ok_or_else(wrong)).collect::<Result<String, _>>().map(Some)
+        }
+        _ => Err(wrong()),
     }
 }
 
@@ -177,6 +202,21 @@ mod tests {
         body::request::<Request>(&bytes).and_then(|request| job(request, Instant::now()))
     }
 
+    #[test]
+    fn a_predicted_output_is_a_text_or_parts_of_one() {
+        let predicted = |content: Value| {
+            with("prediction", json!({"type": "content", "content": content})).map(|job| job.base.prediction)
+        };
+        assert_eq!(predicted(json!("a b")).unwrap().as_deref(), Some("a b"));
+        let parts = json!([{"type": "text", "text": "a"}, {"type": "text", "text": " b"}]);
+        assert_eq!(predicted(parts).unwrap().as_deref(), Some("a b"));
+        assert_eq!(with("prediction", Value::Null).unwrap().base.prediction, None);
+        for bad in [json!(3), json!([{"type": "image"}]), Value::Null] {
+            assert_eq!(predicted(bad).unwrap_err().status.as_u16(), 400);
+        }
+        assert!(with("prediction", json!("a b")).is_err());
+    }
+
     fn with(field: &str, value: Value) -> Result<ChatJob, Failure> {
         let mut body = json!({"model": "m", "messages": [{"role": "user", "content": "x"}]});
         body[field] = value;
@@ -222,7 +262,7 @@ mod tests {
     proptest! {
         #[test]
         fn chat_any_body_is_judged_without_a_panic(
-            field in prop::sample::select(vec!["messages", "tools", "stop", "stream_options", "seed", "max_tokens", "reasoning"]),
+            field in prop::sample::select(vec!["messages", "tools", "stop", "prediction", "stream_options", "seed", "max_tokens", "reasoning"]),
             text in "[\\[\\]{}\",:a-z0-9.-]{0,40}",
         ) {
             let body = format!("{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}],\"{field}\":{text}}}");

@@ -15,7 +15,7 @@ pub(super) fn millis(duration: Duration) -> f64 {
 pub(super) fn of(summary: &Summary) -> Value {
     let computed = summary.prompt_tokens.saturating_sub(summary.reused_tokens);
     let (prompt_ms, predicted_ms) = (millis(summary.prefill), millis(summary.decode));
-    json!({
+    let mut out = json!({
         "cache_n": summary.reused_tokens,
         "prompt_n": computed,
         "prompt_ms": prompt_ms,
@@ -25,7 +25,12 @@ pub(super) fn of(summary: &Summary) -> Value {
         "predicted_ms": predicted_ms,
         "predicted_per_token_ms": ratio(predicted_ms, f64::from(summary.generated_tokens)),
         "predicted_per_second": ratio(f64::from(summary.generated_tokens) * 1000.0, predicted_ms),
-    })
+    });
+    if summary.drafts > 0 {
+        out["draft_n"] = json!(summary.drafts);
+        out["draft_n_accepted"] = json!(summary.drafts_accepted);
+    }
+    out
 }
 
 /// 0 where nothing was divided: JSON has no infinity.

@@ -261,11 +261,16 @@ fn chat_logprob(token: &TokenLogprob) -> Value {
 }
 
 fn usage(summary: &Summary) -> Value {
+    let mut details = json!({"reasoning_tokens": summary.reasoning_tokens});
+    if summary.drafts > 0 {
+        details["accepted_prediction_tokens"] = json!(summary.drafts_accepted);
+        details["rejected_prediction_tokens"] = json!(summary.drafts.saturating_sub(summary.drafts_accepted));
+    }
     json!({
         "prompt_tokens": summary.prompt_tokens,
         "completion_tokens": summary.generated_tokens,
         "total_tokens": summary.prompt_tokens.saturating_add(summary.generated_tokens),
         "prompt_tokens_details": {"cached_tokens": summary.reused_tokens},
-        "completion_tokens_details": {"reasoning_tokens": summary.reasoning_tokens},
+        "completion_tokens_details": details,
     })
 }

@@ -122,7 +122,9 @@ mod linux {
             let _ = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         }
         let written = order.runner.kv_cache_dir.iter().cloned().chain([PathBuf::from("/dev")]);
-        let read = system().chain(files(order)).chain(order.settings.model.projector.clone());
+        let model = &order.settings.model;
+        let beside = model.projector.clone().into_iter().chain(model.draft.clone());
+        let read = system().chain(files(order)).chain(beside);
         restrict(read, written)
     }
 

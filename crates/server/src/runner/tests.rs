@@ -157,6 +157,8 @@ fn done() -> Event {
     let stats = serde_json::to_value(hypura_engine::stream::StreamStats::default()).unwrap();
     outcome["prefill_stats"] = stats.clone();
     outcome["decode_stats"] = stats;
+    let speculation = hypura_engine::request::SpeculationStats::default();
+    outcome["speculation"] = serde_json::to_value(speculation).unwrap();
     let outcome: hypura_engine::request::Outcome = serde_json::from_value(outcome).unwrap();
     assert_eq!(outcome.finish, Finish::End);
     Event::Done(Box::new(outcome))

@@ -9,7 +9,8 @@ use hypura_core::plan::Mode;
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::media::{MediaFile, Modalities, marker};
 use hypura_engine::request::{
-    EmbedSink, Event, Finish, Options, Outcome, RequestError, RequestErrorKind, Sink, TokenInfo,
+    EmbedSink, Event, Finish, Options, Outcome, RequestError, RequestErrorKind, Sink, SpeculationStats,
+    TokenInfo,
 };
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
 use hypura_engine::stream::{Lookups, StreamStats};
@@ -453,6 +454,7 @@ fn outcome(prompt: usize, tokens: Vec<Token>, (finish, stop): (Finish, Option<St
         total: Duration::from_millis(8),
         prefill_stats: StreamStats::default(),
         decode_stats: StreamStats { decode, bytes_read: 7, ..StreamStats::default() },
+        speculation: SpeculationStats::default(),
         logits_hash: None,
     }
 }

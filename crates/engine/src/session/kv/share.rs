@@ -92,6 +92,11 @@ impl KvRows {
         Some(Admitted { row, reused })
     }
 
+    /// A request uses a row, which keeps what it has, until it is [released](Self::release).
+    pub fn hold(&mut self, row: usize, id: u64) {
+        self.rows.take(row, id);
+    }
+
     /// A request is done; its tokens stay for the next one that can use them.
     pub fn release(&mut self, row: usize) {
         self.rows.release(row);

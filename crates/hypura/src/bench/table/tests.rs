@@ -39,7 +39,15 @@ fn report() -> Report {
             routed_bytes_per_token: 1_000_000,
         },
         settings: Settings {
-            work: Work { prompt: 32, warmup: 2, generate: 8, seed: 1, soak_s: 0, moe_cache_bytes: 0 },
+            work: Work {
+                prompt: 32,
+                warmup: 2,
+                generate: 8,
+                seed: 1,
+                soak_s: 0,
+                moe_cache_bytes: 0,
+                repeat_percent: 0,
+            },
             pairs: 3,
             context: 4096,
             ubatch: 512,
@@ -48,6 +56,7 @@ fn report() -> Report {
             memcap_bytes: Some(6 << 30),
             memcap_by: Some("cgroup v1".to_owned()),
             routes: None,
+            accept: None,
         },
         disk: Disk {
             file_system: Some("ext4".to_owned()),

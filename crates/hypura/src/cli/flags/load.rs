@@ -5,6 +5,7 @@ use hypura_engine::KvType;
 
 use super::device::DeviceFlags;
 use super::memory::MemoryFlags;
+use super::speculate::SpeculateFlags;
 
 /// How a model is loaded and computed.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args)]
@@ -14,6 +15,9 @@ pub struct LoadFlags {
 
     #[command(flatten)]
     pub(super) device: DeviceFlags,
+
+    #[command(flatten)]
+    pub(super) speculate: SpeculateFlags,
 
     /// Tokens of the prompt that are computed at once [default: 512; where one model is loaded and streams,
     /// up to 4096 if that takes little memory]

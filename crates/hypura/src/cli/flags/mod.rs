@@ -4,8 +4,10 @@
 //! - `size`: sizes and rates as people write them
 //! - `environment`: variables and facts of the machine that flags depend on
 //! - `model`: which model
+//! - `named`: the file that a name stands for
 //! - `device`: the GPU that computes beside the CPU
 //! - `memory`: what of it streams, and how
+//! - `speculate`: what is drafted, and how much
 //! - `load`: how it is loaded and computed
 //! - `resolve`: all of that becomes [`hypura_engine::load::LoadSettings`], for every command alike
 //! - `sampling`: how tokens are chosen
@@ -16,15 +18,17 @@ mod environment;
 mod load;
 mod memory;
 mod model;
+mod named;
 mod resolve;
 mod sampling;
 mod serve;
 mod size;
+mod speculate;
 
 pub use environment::Env;
 pub use memory::policy_about;
 pub use model::ModelFlags;
-pub(in crate::cli) use model::whole_parameter;
+pub(in crate::cli) use named::whole_parameter;
 pub use sampling::SamplingFlags;
 pub use serve::{ServeFlags, Serving};
 pub use size::{MemorySize, decimal_rate, parse_bytes};

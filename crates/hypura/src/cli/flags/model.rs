@@ -1,43 +1,13 @@
 //! Flags that say which model, shared by every subcommand about one.
 
-use anyhow::Context as _;
 use hypura_engine::load::LoadSettings;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::environment::Env;
 use super::load::LoadFlags;
+use super::named::NamedModel;
 use super::resolve::{Flags, resolve};
 use super::size::MemorySize;
-use hypura_store::fetch::RemoteName;
-use hypura_store::{ModelEntry, ModelName, Store, StoreError, demo_candidates, projector_beside};
-
-/// The word that stands for the model that comes with the program.
-const DEMO: &str = "demo";
-
-/// A model that was named.
-#[derive(Clone, Debug)]
-pub struct NamedModel {
-    /// The file to open.
-    pub path: PathBuf,
-    /// What the store says of it, if it was named as a model of the store.
-    pub entry: Option<ModelEntry>,
-    /// Its projector for images and sounds, if it has one.
-    pub projector: Option<PathBuf>,
-}
-
-impl NamedModel {
-    /// The context that the model was made with (`PARAMETER num_ctx`). A negative one means "no limit".
-    #[must_use]
-    pub fn context_tokens(&self) -> Option<u32> {
-        whole_parameter(self.entry.as_ref()?, "num_ctx")
-    }
-}
-
-/// A parameter of a model that counts something, if it counts at least one.
-pub(in crate::cli) fn whole_parameter(entry: &ModelEntry, key: &str) -> Option<u32> {
-    let number = entry.settings.parameters.get(key)?.as_f64()?;
-    (number >= 1.0 && number <= f64::from(u32::MAX)).then_some(number as u32)
-}
 
 /// Which model, and how to load it.
 #[derive(Clone, Debug, clap::Args)]
@@ -77,43 +47,11 @@ impl ModelFlags {
     /// # Errors
     /// When there is neither.
     pub fn find(&self) -> anyhow::Result<NamedModel> {
-        let mut named = self.find_model()?;
+        let mut named = NamedModel::find(&self.model)?;
         if self.mmproj.is_some() {
             named.projector.clone_from(&self.mmproj);
         }
         Ok(named)
-    }
-
-    fn find_model(&self) -> anyhow::Result<NamedModel> {
-        if self.model == Path::new(DEMO) {
-            return Ok(NamedModel { path: demo()?, entry: None, projector: None });
-        }
-        let as_file = || {
-            let projector = projector_beside(&self.model);
-            NamedModel { path: self.model.clone(), entry: None, projector }
-        };
-        let Some(name) = self.model.to_str().filter(|_| !self.model.exists()) else { return Ok(as_file()) };
-        // What was pulled by such a name has another one here.
-        let elsewhere = RemoteName::parse(name).ok().filter(|_| RemoteName::is_explicit(name));
-        let name = elsewhere.map_or_else(|| name.to_owned(), |elsewhere| elsewhere.local_name());
-        let name = name.as_str();
-        let is_path =
-            name.ends_with(".gguf") || name.starts_with(['.', '/', '~']) || ModelName::parse(name).is_err();
-        if is_path {
-            // Opening it says what is wrong with it.
-            return Ok(as_file());
-        }
-        let store = Store::of_environment();
-        match store.resolve(name) {
-            Ok(entry) => {
-                let projector = entry.usable_projector().cloned();
-                Ok(NamedModel { path: store.open_path(&entry)?, entry: Some(entry), projector })
-            }
-            Err(StoreError::NotFound(_)) => anyhow::bail!(
-                "there is no model and no file called {name}: `hypura list` shows the models of this machine"
-            ),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// The file to open.
@@ -150,17 +88,4 @@ impl ModelFlags {
         let (context, projector) = (self.ctx, self.mmproj.clone());
         resolve(&Flags { memory: self.memory, context, projector, load: &self.load }, env)
     }
-}
-
-fn demo() -> anyhow::Result<PathBuf> {
-    let candidates = demo_candidates();
-    let found = candidates.iter().find(|path| path.is_file()).cloned();
-    found.with_context(|| {
-        let tried: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
-        format!(
-            "the demo model is not where this program looks for it ({}): name its file or folder in HYPURA_DEMO, or \
-             name a GGUF file instead of `demo`",
-            tried.join(", ")
-        )
-    })
 }

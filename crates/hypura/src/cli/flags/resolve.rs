@@ -40,6 +40,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
         return Err(UsageError(why.to_owned()).into());
     }
     let kv = load.kv.unwrap_or_default();
+    let (speculation, draft) = load.speculate.resolve()?;
     Ok(LoadSettings {
         model: ModelOptions {
             budget_bytes: budget_bytes(*memory, env)?,
@@ -53,6 +54,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
             kv: kv.into(),
             kv_may_shrink: kv == KvArg::Auto,
             projector: projector.clone(),
+            draft,
             ..ModelOptions::default()
         },
         tuning: Tuning {
@@ -60,6 +62,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
             threads_may_fall: load.threads.is_none(),
             policy: weights.cache_policy,
             reader: weights.reader.into(),
+            speculation,
             ..Tuning::default()
         },
         hooks: TestHooks {
@@ -133,6 +136,8 @@ mod tests {
             "--vram=6GiB",
             "--gpu-layers=9",
             "--cpu-moe",
+            "--draft=x.gguf",
+            "--draft-max=3",
             "--poison",
             "--simulate-uring-refusal=1",
         ];
@@ -144,8 +149,9 @@ mod tests {
         assert_eq!((tuning.threads, tuning.policy), (7, PolicyKind::S3Fifo));
         assert!(!tuning.threads_may_fall, "a number by name is kept");
         assert!(matches!(tuning.reader, ReaderKind::Pread));
-        let device = &model.device;
-        assert_eq!((&device.choice, device.vram_bytes), (&DeviceChoice::named("Vulkan1"), Some(6 << 30)));
+        assert_eq!((model.draft, tuning.speculation.most), (Some("x.gguf".into()), 3));
+        let device = model.device;
+        assert_eq!((device.choice, device.vram_bytes), (DeviceChoice::named("Vulkan1"), Some(6 << 30)));
         assert_eq!((device.layers, device.experts), (Some(9), ExpertHome::Host));
         assert_eq!((hooks.poison, hooks.simulate_uring_refusal), (true, Some(1)));
         assert!(!resolved(&["--kv=f16"]).unwrap().model.kv_may_shrink, "f16 by name is not given up");

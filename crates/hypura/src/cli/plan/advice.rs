@@ -3,9 +3,10 @@
 
 use hypura_core::plan::{ExpertLayout, estimate_needs};
 use hypura_core::profile::Profile;
+use hypura_core::speculate::predict_speculation;
 use hypura_engine::advise::{Advice, AdviceError, AdviceSettings, advise};
 use hypura_engine::device;
-use hypura_engine::load::{LoadSettings, NeedsMeter, with_gpu};
+use hypura_engine::load::{LoadSettings, NeedsMeter, PlanMeter, PlannedDraft, with_gpu};
 
 use super::header::Header;
 
@@ -24,9 +25,10 @@ pub(super) fn advise_about(
     let request = settings.request.clone();
     let Some(source) = source else { return estimated(request) };
     let gpu = device::choose(&load.model.device)?;
+    let draft = load.draft().map(|path| PlannedDraft::of(path, source, load.tuning.threads)).transpose()?;
     let meter = NeedsMeter::new(source, load.tuning.threads, &load.model.devices, gpu.as_ref());
     let mut meter = match meter {
-        Ok(meter) => meter,
+        Ok(meter) => PlanMeter::new(meter, draft.as_ref()),
         Err(error) => {
             let mut advice = estimated(request)?;
             advice.notes.push(format!("what it needs is estimated: {error}"));
@@ -39,6 +41,11 @@ pub(super) fn advise_about(
     };
     let settings = AdviceSettings { request, ..settings.clone() };
     let mut advice = advise(shape, profile, &settings, |context, homes| meter.needs(context, homes))?;
+    if let (Some(draft), Some(decode)) = (&draft, &advice.prediction.decode) {
+        let most = load.tuning.speculation.most as usize;
+        let cost = predict_speculation(shape, &advice.plan, decode, draft.weight_bytes(), most);
+        advice.speculation = Some(cost);
+    }
     if let Some(note) = gpu.as_ref().and_then(|gpu| gpu.layers_note(&advice.plan)) {
         advice.notes.push(note);
     }

@@ -3,6 +3,7 @@
 use hypura_core::model::ModelShape;
 use hypura_core::plan::{Estimate, HitRate, Prediction, Purpose, TierBytes};
 use hypura_core::profile::Profile;
+use hypura_core::speculate::ASSUMED_ACCEPTANCE;
 use hypura_engine::advise::Advice;
 use serde_json::{Map, Value, json};
 
@@ -39,6 +40,12 @@ pub(super) fn render(header: &Header, profile: &Profile, advice: &Advice) -> ser
             "outside": tier(&advice.tiers.outside),
         },
         "prediction": prediction(&advice.prediction),
+        "speculation": advice.speculation.map(|cost| json!({
+            "assumed_acceptance": ASSUMED_ACCEPTANCE,
+            "tokens_per_s": cost.tokens_per_s,
+            "drafts": cost.drafts,
+            "tokens_per_step": cost.tokens_per_step,
+        })),
         "profile": { "measured_at_s": profile.measured_at_s, "others_share": profile.others_share },
         "disk_obstacle": profile.storage.as_ref().and_then(|storage| storage.obstacle.as_ref()),
         "alternatives": others.collect::<Vec<_>>(),
@@ -71,6 +78,7 @@ fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
         "compute_bytes": bytes(Purpose::Compute),
         "process_bytes": bytes(Purpose::Process),
         "media_bytes": bytes(Purpose::Media),
+        "draft_bytes": bytes(Purpose::Draft),
         "context_tokens": plan.context.context_tokens,
         "ubatch_tokens": plan.context.ubatch_tokens,
         "cached_fraction": plan.cached_fraction(shape, &advice.layout),

@@ -4,6 +4,7 @@ use hypura_core::plan::{
     Alternative, Basis, Estimate, Mode, PoolId, Prediction, Purpose, Tier, TierBytes, human_bytes,
 };
 use hypura_core::profile::Profile;
+use hypura_core::speculate::{ASSUMED_ACCEPTANCE, SpeculationCost};
 use hypura_engine::advise::{Advice, AdviceSettings};
 use std::fmt::{self, Write as _};
 
@@ -76,6 +77,9 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     line("program", bytes(Purpose::Process), "estimated")?;
     if bytes(Purpose::Media) > 0 {
         line("media", bytes(Purpose::Media), "projector, and an image or a sound on its way through it")?;
+    }
+    if bytes(Purpose::Draft) > 0 {
+        line("draft", bytes(Purpose::Draft), "draft model, its KV cache and compute buffers")?;
     }
     let host = plan.ledger.pool_bytes(PoolId::HOST);
     line("together", host, &format!("of {} that may be used", human_bytes(plan.budget_bytes())))?;
@@ -182,7 +186,22 @@ fn prediction(
             )?;
         }
     }
+    drafts(out, advice)?;
     missing(out, profile, prediction)
+}
+
+/// Decoding with drafts, beside decoding without.
+fn drafts(out: &mut String, advice: &Advice) -> fmt::Result {
+    let Some(cost) = &advice.speculation else { return Ok(()) };
+    let share = ASSUMED_ACCEPTANCE * 100.0;
+    let SpeculationCost { tokens_per_s, drafts, tokens_per_step } = cost;
+    if *drafts == 0 {
+        return writeln!(out, "with drafts none would pay, if {share:.0}% came true");
+    }
+    writeln!(
+        out,
+        "with drafts {tokens_per_s:.2} tok/s by {drafts} drafts a step, {tokens_per_step:.1} tokens of each, if {share:.0}% come true"
+    )
 }
 
 fn missing(out: &mut String, profile: &Profile, prediction: &Prediction) -> fmt::Result {

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use hypura_engine::error::LoadError;
-use hypura_engine::load::{LoadSettings, prepare};
+use hypura_engine::load::{Drafting, LoadSettings, prepare};
 use hypura_engine::machine;
 use hypura_engine::media::{Modalities, PlannedProjector};
 use hypura_engine::request::Finish;
@@ -34,6 +34,10 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     let interrupt = Interrupt::install()?;
     let mut settings = args.model.settings(&Env::of_process())?;
     settings.tuning.routes = RouteSettings { log, ..args.forced_routes()? };
+    if settings.tuning.routes.log.is_some() {
+        // What drafts that did not come true chose is no part of a trace.
+        settings.tuning.speculation.drafting = Drafting::Off;
+    }
     let named = args.model.find()?;
     args.model.settle_context(&mut settings, named.context_tokens());
     settings.model.projector = named.projector;

@@ -5,7 +5,7 @@ use hypura_core::roofline::BoundBy;
 use hypura_engine::session::Session;
 use std::fmt::Write as _;
 
-use super::stats::{Phase, Stats, kernels};
+use super::stats::{Phase, SpeculationNumbers, Stats, kernels};
 
 /// What `run` says after an answer.
 pub(super) fn summary(stats: &Stats) -> String {
@@ -25,6 +25,9 @@ pub(super) fn summary(stats: &Stats) -> String {
     if let Some(fewer) = fewer_threads(stats) {
         let _ = write!(text, "\n{fewer}");
     }
+    if let Some(drafts) = drafts(stats) {
+        let _ = write!(text, "\n{drafts}");
+    }
     if let Some(hint) = finish_hint(stats) {
         let _ = write!(text, "\n{hint}");
     }
@@ -32,6 +35,17 @@ pub(super) fn summary(stats: &Stats) -> String {
         let _ = write!(text, "\nroutes {routes}: the text means nothing");
     }
     text
+}
+
+/// What became of drafts, where there were any.
+fn drafts(stats: &Stats) -> Option<String> {
+    let drafts = stats.speculation.as_ref().filter(|drafts| drafts.proposed > 0)?;
+    let each = drafts.tokens_per_step.unwrap_or(1.0);
+    let share = if stats.decode_ms > 0.0 { drafts.drafting_ms / stats.decode_ms * 100.0 } else { 0.0 };
+    let SpeculationNumbers { accepted, proposed, .. } = drafts;
+    Some(format!(
+        "{accepted} of {proposed} drafts kept, {each:.2} tokens a step, {share:.0}% of the time drafting"
+    ))
 }
 
 /// What a chat says after each answer.

@@ -5,7 +5,7 @@
 use hypura_core::plan::{Mode, PoolId, Purpose};
 use hypura_core::roofline::{BoundBy, Times};
 use hypura_engine::load::LoadedModel;
-use hypura_engine::request::{Finish, Outcome};
+use hypura_engine::request::{Finish, Outcome, SpeculationStats};
 use hypura_engine::stream::{Lookups, StreamStats};
 use hypura_engine::threads::ThreadUse;
 use serde::Serialize;
@@ -83,6 +83,8 @@ pub(super) struct Stats {
     pub prefill: Phase,
     pub decode: Phase,
     pub bound_by: BoundBy,
+    /// `None` where nothing was drafted.
+    pub speculation: Option<SpeculationNumbers>,
 }
 
 /// What was planned, and what it came to.
@@ -186,6 +188,41 @@ impl Threads {
     /// The part of the computing time with fewer threads than there could be, if there was any.
     pub fn share_with_fewer(&self) -> Option<f64> {
         ratio(self.compute_ms_with_fewer, self.compute_ms).filter(|share| *share > 0.0)
+    }
+}
+
+/// What became of drafts. `bytes_read_per_token` is what was read for each token that was kept.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct SpeculationNumbers {
+    pub proposed: u64,
+    pub accepted: u64,
+    pub acceptance: Option<f64>,
+    /// Steps that had drafts.
+    pub steps: u64,
+    /// Of all tokens after the first, by all steps.
+    pub tokens_per_step: Option<f64>,
+    /// Drafts that came true, by position.
+    pub accepted_at: Vec<u64>,
+    pub drafting_ms: f64,
+    /// `forced 0.88`; `None` where the model decided.
+    pub acceptance_from: Option<String>,
+}
+
+impl SpeculationNumbers {
+    fn new(loaded: &LoadedModel, stats: &SpeculationStats, timed_tokens: usize) -> Option<Self> {
+        let steps = (timed_tokens as u64).saturating_sub(stats.accepted);
+        let forced = loaded.planned.settings.tuning.speculation.forced.as_ref();
+        let positions = stats.accepted_at.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+        (stats.proposed > 0 || !stats.drafting.is_zero()).then(|| Self {
+            proposed: stats.proposed,
+            accepted: stats.accepted,
+            acceptance: ratio(stats.accepted as f64, stats.proposed as f64),
+            steps: stats.steps,
+            tokens_per_step: ratio(timed_tokens as f64, steps as f64),
+            accepted_at: stats.accepted_at[..positions].to_vec(),
+            drafting_ms: ms(stats.drafting),
+            acceptance_from: forced.map(|curve| format!("forced {curve}")),
+        })
     }
 }
 
@@ -310,6 +347,7 @@ impl Stats {
             bound_by: if times.is_empty() { prefill.bound_by() } else { decode.bound_by() },
             prefill,
             decode,
+            speculation: SpeculationNumbers::new(loaded, &outcome.speculation, times.len()),
         }
     }
 }

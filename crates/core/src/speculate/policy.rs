@@ -1,0 +1,343 @@
+//! How many drafts the next step tries. None is a choice, and the right one where weights that no other row
+//! needs would have to be read for tokens that probably do not come true.
+//!
+//! The price of drafts is the time that they add to a step ([`RowTimes`]) and the time of making them; what
+//! they bring is the number of them that is expected to come true ([`Acceptance`]). That number of drafts is
+//! best which brings most tokens a second. Where none seems best, it is tried now and then whether that still
+//! holds, within a credit that is a small share of the time of all steps: so speculation that never pays
+//! costs next to nothing, whatever was assumed at the beginning.
+
+use super::acceptance::{Acceptance, Verdict};
+use super::draft::{Draft, Source};
+use super::row_times::{RowTimes, StepSample, Widening};
+
+/// Drafts must promise at least so many times the tokens a second that there are without.
+const LEAST_GAIN: f64 = 1.02;
+/// Share of the time of steps that trials may cost.
+const CREDIT: f64 = 0.004;
+/// Credit is counted in steps of the reference: at the beginning, and at most.
+const FIRST_CREDIT_STEPS: f64 = 2.0;
+const MOST_CREDIT_STEPS: f64 = 4.0;
+/// Drafts of a trial.
+const TRIAL: usize = 4;
+/// Steps with drafts after which one goes without, so that it stays known what that takes.
+const PLAIN_EVERY: u32 = 96;
+/// Seconds of drafting a token, as a share of a step, until it was measured.
+const DRAFTING: f64 = 0.1;
+/// Tokens that the draft model catches up with cost this share of drafting as many: they go through in one
+/// graph.
+const CATCHING_UP: f64 = 0.2;
+
+/// What never changes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PolicySettings {
+    /// Most drafts of a step and sequence.
+    pub most: usize,
+    /// Always so many, whatever they cost: for measurements and tests.
+    pub fixed: Option<usize>,
+    /// What of the model streams.
+    pub widening: Widening,
+}
+
+/// The step that drafts would join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Sequences that get a token from it.
+    pub sequences: usize,
+    /// Its rows, drafts of others included.
+    pub rows: usize,
+}
+
+/// What is known of a machine and a text, and decides by it.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    settings: PolicySettings,
+    times: RowTimes,
+    acceptance: Acceptance,
+    /// Seconds of drafting a token.
+    drafting_s: Option<f64>,
+    /// Seconds that trials may cost now; `None` before any step was measured.
+    credit_s: Option<f64>,
+    since_plain: u32,
+}
+
+impl Policy {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(settings: PolicySettings) -> Self {
+        Self {
+            settings,
+            times: RowTimes::new(settings.widening),
+            acceptance: Acceptance::default(),
+            drafting_s: None,
+            credit_s: None,
+            since_plain: 0,
+        }
+    }
+
+    /// Most drafts of a step and sequence.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.settings.fixed.unwrap_or(self.settings.most)
+    }
+
+    /// How many of these drafts, which are there already, the step is to try.
+    #[must_use]
+    pub fn depth(&self, joined: Joined, drafts: &[Draft]) -> usize {
+        let limit = drafts.len().min(self.most());
+        if limit == 0 || self.settings.fixed.is_some() {
+            return limit;
+        }
+        let expected = self.acceptance.expected(&drafts[..limit]);
+        let rates: Option<Vec<f64>> = (0..=limit)
+            .map(|depth| Some((joined.sequences as f64 + expected[depth]) / self.seconds(joined, depth)?))
+            .collect();
+        let Some(rates) = rates else { return 0 };
+        let best = best_of(&rates, limit);
+        if rates[best] > rates[0] * LEAST_GAIN {
+            return if self.since_plain >= PLAIN_EVERY { 0 } else { best };
+        }
+        let trial = best_of(&rates, limit.min(TRIAL));
+        let costs_s =
+            self.seconds(joined, trial).zip(self.seconds(joined, 0)).map(|(with, without)| with - without);
+        if costs_s.is_some_and(|costs_s| self.can_afford(costs_s)) { trial } else { 0 }
+    }
+
+    /// Whether the draft model is to be asked at all; it would first catch up with `behind` tokens.
+    #[must_use]
+    pub fn wants_drafting(&self, joined: Joined, behind: usize) -> bool {
+        if let Some(fixed) = self.settings.fixed {
+            return fixed > 0;
+        }
+        let Some(plain_s) = self.seconds(joined, 0) else { return false };
+        let Some(drafting_s) = self.drafting_seconds() else { return false };
+        let plain = joined.sequences as f64 / plain_s;
+        let catching_up_s = behind.saturating_sub(2) as f64 * drafting_s * CATCHING_UP;
+        let (mut tokens, mut all) = (joined.sequences as f64, 1.0);
+        for depth in 1..=self.settings.most {
+            all *= self.acceptance.of_source(Source::Model, depth - 1);
+            tokens += all;
+            let Some(seconds) = self.seconds(joined, depth) else { return false };
+            if tokens / (seconds + depth as f64 * drafting_s) > plain * LEAST_GAIN {
+                return self.since_plain < PLAIN_EVERY;
+            }
+        }
+        let trial = TRIAL.min(self.settings.most);
+        let more_s = self.seconds(joined, trial).map_or(0.0, |seconds| seconds - plain_s);
+        self.can_afford(more_s + trial as f64 * drafting_s + catching_up_s)
+    }
+
+    /// Whether the draft model is to go on after these drafts.
+    #[must_use]
+    pub fn goes_on(&self, joined: Joined, drafts: &[Draft]) -> bool {
+        let depth = drafts.len();
+        if depth >= self.most() || self.settings.fixed.is_some() || depth == 0 {
+            return depth < self.most();
+        }
+        let (Some(now_s), Some(next_s), Some(drafting_s)) =
+            (self.seconds(joined, depth), self.seconds(joined, depth + 1), self.drafting_seconds())
+        else {
+            return false;
+        };
+        let expected = self.acceptance.expected(drafts);
+        // The probability that all of them come true is what the last one added.
+        let all = expected[depth] - expected[depth - 1];
+        let gain = all * self.acceptance.of_source(Source::Model, depth);
+        let rate = (joined.sequences as f64 + expected[depth]) / (now_s + depth as f64 * drafting_s);
+        gain > rate * (next_s - now_s + drafting_s).max(0.0)
+    }
+
+    /// Learns what became of drafts that a sequence tried.
+    pub fn observe_drafts(&mut self, drafts: &[Draft], verdict: Verdict) {
+        self.acceptance.observe(drafts, verdict);
+    }
+
+    /// Learns what drafting so many tokens took, where the draft model had nothing to catch up with.
+    pub fn observe_drafting(&mut self, tokens: usize, seconds: f64) {
+        if tokens == 0 || !seconds.is_finite() {
+            return;
+        }
+        let each = seconds / tokens as f64;
+        let known = self.drafting_s.unwrap_or(each);
+        self.drafting_s = Some(known + (each.min(known * 3.0) - known) * 0.2);
+    }
+
+    /// Learns from a step in which all sequences decoded: of so many of them, which had `drafts` drafts in
+    /// all, of which `accepted` came true, and for which drafting took `drafting_s`.
+    pub fn observe_step(
+        &mut self,
+        sample: StepSample,
+        sequences: usize,
+        drafts: usize,
+        accepted: usize,
+        drafting_s: f64,
+    ) {
+        let plain = Joined { sequences, rows: sample.rows.saturating_sub(drafts) };
+        self.since_plain = if drafts == 0 { 0 } else { self.since_plain.saturating_add(1) };
+        let without_s = self.seconds(plain, 0);
+        self.times.observe(sample);
+        let Some(reference_s) = self.times.seconds(self.times.reference_rows()) else { return };
+        let credit_s = self.credit_s.unwrap_or(reference_s * FIRST_CREDIT_STEPS);
+        let took_s = sample.wall_s + drafting_s;
+        let lost_s = if drafts == 0 {
+            drafting_s
+        } else {
+            let as_many = 1.0 + accepted as f64 / sequences.max(1) as f64;
+            without_s.map_or(0.0, |without_s| took_s - without_s * as_many)
+        };
+        let credit_s = credit_s + took_s * CREDIT - lost_s.max(0.0);
+        // A debt is forgiven beyond what a few hundred steps pay off: the text may have changed.
+        let most_s = reference_s * MOST_CREDIT_STEPS;
+        self.credit_s = Some(credit_s.clamp(-most_s, most_s));
+    }
+
+    /// Seconds of a step with so many drafts; `None` before any step was measured.
+    fn seconds(&self, joined: Joined, drafts: usize) -> Option<f64> {
+        self.times.seconds(joined.rows.max(1) + drafts)
+    }
+
+    fn drafting_seconds(&self) -> Option<f64> {
+        self.drafting_s.or_else(|| Some(self.times.seconds(self.times.reference_rows())? * DRAFTING))
+    }
+
+    fn can_afford(&self, seconds: f64) -> bool {
+        self.credit_s.is_some_and(|credit_s| credit_s > 0.0 && credit_s >= seconds)
+    }
+}
+
+/// The best of the rates of at least one draft and at most `limit`.
+fn best_of(rates: &[f64], limit: usize) -> usize {
+    (1..=limit.max(1)).max_by(|one, other| rates[*one].total_cmp(&rates[*other])).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::draft::Confidence;
+    use super::*;
+
+    const ALONE: Joined = Joined { sequences: 1, rows: 1 };
+
+    fn policy(widening: Widening) -> Policy {
+        Policy::new(PolicySettings { most: 8, fixed: None, widening })
+    }
+
+    fn dense() -> Widening {
+        Widening { dense_bytes: 1e9, ..Widening::default() }
+    }
+
+    fn experts() -> Widening {
+        Widening { expert_bytes: 1e9, expert_share: 0.06, ..Widening::default() }
+    }
+
+    fn drafts(count: usize) -> Vec<Draft> {
+        vec![Draft { token: 1, confidence: Confidence::Probability(0.9) }; count]
+    }
+
+    fn wall(widening: Widening, rows: usize) -> StepSample {
+        let disk_s = widening.bytes(rows);
+        let compute_s = 0.05 * rows as f64;
+        StepSample { rows, wall_s: disk_s.max(compute_s), compute_s, disk_s }
+    }
+
+    /// Runs so many tokens where each draft comes true with `rate`; returns the seconds, and the steps that
+    /// had drafts.
+    fn run(policy: &mut Policy, widening: Widening, tokens: usize, rate: f64) -> (f64, usize) {
+        let mut random = crate::random::SplitMix64::new(7);
+        let (mut seconds, mut with, mut told) = (0.0, 0, 0);
+        while told < tokens {
+            let offered = drafts(8);
+            let depth = policy.depth(ALONE, &offered);
+            let true_ones = (0..depth).take_while(|_| (random.below(1000) as f64) < rate * 1000.0).count();
+            let sample = wall(widening, 1 + depth);
+            policy.observe_drafts(
+                &offered[..depth],
+                Verdict { accepted: true_ones, rejected: true_ones < depth },
+            );
+            policy.observe_step(sample, 1, depth, true_ones, 0.0);
+            (seconds, told) = (seconds + sample.wall_s, told + 1 + true_ones);
+            with += usize::from(depth > 0);
+        }
+        (seconds, with)
+    }
+
+    #[test]
+    fn the_first_step_is_plain_so_that_it_is_known_what_that_takes() {
+        assert_eq!(policy(dense()).depth(ALONE, &drafts(8)), 0);
+    }
+
+    #[test]
+    fn dense_weights_that_stream_are_worth_many_drafts() {
+        let mut policy = policy(dense());
+        let (seconds, _) = run(&mut policy, dense(), 400, 0.88);
+        assert!(400.0 / seconds > 3.0, "{seconds}");
+        assert_eq!(policy.depth(ALONE, &drafts(8)), 8);
+    }
+
+    #[test]
+    fn drafts_that_never_come_true_cost_next_to_nothing() {
+        for widening in [dense(), experts(), Widening::default()] {
+            let mut policy = policy(widening);
+            let (seconds, with) = run(&mut policy, widening, 2000, 0.0);
+            let plain = wall(widening, 1).wall_s * 2000.0;
+            assert!(seconds < plain * 1.008, "{} times as long", seconds / plain);
+            assert!(with >= 2, "it is tried again now and then");
+        }
+    }
+
+    #[test]
+    fn experts_that_must_be_read_for_drafts_are_not_worth_likely_tokens() {
+        let mut policy = policy(experts());
+        let (seconds, with) = run(&mut policy, experts(), 2000, 0.5);
+        assert!(seconds < wall(experts(), 1).wall_s * 2000.0 * 1.01, "{seconds}");
+        assert!(with < 100, "{with}");
+    }
+
+    #[test]
+    fn drafts_pay_again_once_they_come_true_again() {
+        let mut policy = policy(dense());
+        run(&mut policy, dense(), 1500, 0.0);
+        let (seconds, _) = run(&mut policy, dense(), 3000, 0.95);
+        assert!(3000.0 / seconds > 2.0, "{}", 3000.0 / seconds);
+    }
+
+    #[test]
+    fn a_slow_draft_model_is_not_asked_and_a_quick_one_goes_on_while_it_is_sure() {
+        let mut slow = policy(dense());
+        run(&mut slow, dense(), 50, 0.9);
+        let mut quick = slow.clone();
+        (0..50).for_each(|_| slow.observe_drafting(1, 2.0));
+        (0..50).for_each(|_| quick.observe_drafting(1, 0.01));
+        assert!(!slow.wants_drafting(ALONE, 1) && quick.wants_drafting(ALONE, 1));
+        assert!(quick.goes_on(ALONE, &drafts(3)));
+        let unsure = vec![Draft { token: 1, confidence: Confidence::Probability(0.1) }; 3];
+        assert!(!quick.goes_on(ALONE, &unsure));
+        assert!(!quick.goes_on(ALONE, &drafts(8)), "there are enough");
+    }
+
+    #[test]
+    fn beside_others_drafts_must_bring_more_than_they_hold_up() {
+        let mut policy = policy(Widening::default());
+        for _ in 0..20 {
+            // Each further row costs as much as the first.
+            for rows in [1, 2, 4, 5] {
+                let sample = StepSample { rows, wall_s: rows as f64, compute_s: rows as f64, disk_s: 0.0 };
+                policy.observe_step(sample, rows, 0, 0, 0.0);
+            }
+        }
+        (0..9).for_each(|_| {
+            policy.observe_step(StepSample { rows: 1, wall_s: 1.0, ..StepSample::default() }, 1, 0, 0, 9.0)
+        });
+        assert_eq!(policy.depth(Joined { sequences: 4, rows: 4 }, &drafts(2)), 0);
+    }
+
+    #[test]
+    fn a_fixed_depth_asks_no_price() {
+        let mut policy = Policy::new(PolicySettings { most: 8, fixed: Some(3), widening: experts() });
+        assert_eq!(policy.depth(ALONE, &drafts(8)), 3);
+        run(&mut policy, experts(), 50, 0.0);
+        assert_eq!(policy.depth(ALONE, &drafts(8)), 3);
+        assert_eq!(policy.depth(ALONE, &drafts(2)), 2);
+        assert!(policy.wants_drafting(ALONE, 1) && policy.goes_on(ALONE, &drafts(2)));
+        assert!(!policy.goes_on(ALONE, &drafts(3)));
+    }
+}
