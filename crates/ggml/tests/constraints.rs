@@ -155,7 +155,7 @@ fn calls_have_arguments_that_fit_where_they_are_json() {
 
 #[test]
 fn a_strict_tool_that_cannot_be_enforced_is_refused_by_name_and_another_takes_any_object() {
-    let unsupported = json!({"type": "object", "properties": {"x": {"not": {"type": "string"}}}});
+    let unsupported = json!({"type": "object", "properties": {"x": {"not": {"pattern": "x"}}}});
     for template in [QWEN, LLAMA3, MISTRAL, HARMONY] {
         let ask = |strict| ChatRequest {
             tools_json: Some(tools(&unsupported, strict)),
@@ -178,7 +178,10 @@ fn a_strict_tool_that_cannot_be_enforced_is_refused_by_name_and_another_takes_an
 #[test]
 fn what_cannot_be_enforced_is_refused_with_its_place() {
     for (schema, parts) in [
-        (json!({"properties": {"a": {"items": {"not": {}}}}}), &["properties.a.items", "`not`"][..]),
+        (
+            json!({"properties": {"a": {"items": {"not": {"pattern": "x"}}}}}),
+            &["properties.a.items", "`not`"][..],
+        ),
         (
             json!({"properties": {"age": {"type": "integer", "minimum": 5, "maximum": 3}}}),
             &["properties.age", "minimum 5", "3"],

@@ -4,6 +4,8 @@
 //! - `keywords`: which keywords nobody enforces
 //! - `faults`: where in a schema something is wrong
 //! - `disjoint`: alternatives that exclude each other
+//! - `negations`: `not`, where it can be said otherwise
+//! - `patterns`: regular expressions whose classes mean what they say
 //! - `rewrite`: keywords said in others that llguidance knows, objects closed
 //! - `compiler`: the tokens of a model as llguidance wants them, and what was compiled for them
 //! - `matcher`: where in a schema an answer is
@@ -18,7 +20,9 @@ mod error;
 mod faults;
 mod keywords;
 mod matcher;
+mod negations;
 mod of_model;
+mod patterns;
 mod placeholders;
 mod rewrite;
 #[cfg(test)]

@@ -6,6 +6,8 @@ use super::disjoint::Alternatives;
 use super::error::SchemaError;
 use super::faults::joined;
 use super::keywords::{check, is_remark};
+use super::negations::without_not;
+use super::patterns::with_exact_classes;
 
 /// What objects may have beside the properties that they list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,10 +71,17 @@ impl<'a> Rewriter<'a> {
             fields.retain(|name, _| matches!(name.as_str(), "$ref" | "$schema" | "definitions"));
         }
         without_remarks(&mut fields, place.is_empty());
+        if !without_not(&mut fields) {
+            return match place {
+                "" => Err(SchemaError::at_root("nothing fits its `not`")),
+                _ => Ok(Value::Bool(false)),
+            };
+        }
         with_known_names(&mut fields);
         check(&fields, place)?;
         with_exact_bounds(&mut fields);
         with_whole_formats(&mut fields);
+        with_exact_classes(&mut fields);
         self.one_of(&mut fields);
         if self.closes && alone && lists_all(&fields) {
             fields.insert("additionalProperties".to_owned(), Value::Bool(false));

@@ -176,3 +176,33 @@ fn formats_that_are_enforced_are_those_of_the_standard() {
     assert_eq!(missed.count(), 0, "{:#?}", score.missed);
     assert!(score.refused.is_empty() && score.possible >= 170 && score.impossible >= 240, "{score:?}");
 }
+
+/// llguidance takes any escape for a class that has all control characters.
+#[test]
+fn classes_that_exclude_a_quote_or_a_backslash_do() {
+    let compiler = compiler();
+    for (pattern, good, bad) in [
+        (r"^[^\\]+$", vec!["a", "\"", "\n", "é"], vec!["\\", "a\\b"]),
+        ("^[^\"]*$", vec!["", "\\", "\t"], vec!["\"", "a\"b"]),
+        (r"^[^\n\\]+$", vec!["a", "\""], vec!["\n", "\\"]),
+        (r"^[^a]+$", vec!["\"\\", "b"], vec!["a", "\"a"]),
+        (r"^[^\s]+$", vec!["\\\""], vec![" ", "\\ "]),
+        (r"^.$", vec!["\\", "\""], vec!["\n", "ab"]),
+    ] {
+        let schema = json!({"type": "string", "pattern": pattern});
+        let matcher = compiled(&compiler, &schema, Extras::OnlyWhereAskedFor).unwrap();
+        for (texts, sayable) in [(good, true), (bad, false)] {
+            for text in texts {
+                assert_eq!(says(&matcher, &json!(text).to_string()), sayable, "{pattern}: {text:?}");
+            }
+        }
+        // So do names of properties.
+        let names = json!({"type": "object", "patternProperties": {pattern: {"type": "integer"}}, "additionalProperties": false});
+        let matcher = compiled(&compiler, &names, Extras::OnlyWhereAskedFor).unwrap();
+        assert!(says(&matcher, "{}"), "{pattern}");
+    }
+    let names =
+        json!({"patternProperties": {"^[^\\\\]+$": {}}, "additionalProperties": false, "type": "object"});
+    let matcher = compiled(&compiler, &names, Extras::OnlyWhereAskedFor).unwrap();
+    assert!(says(&matcher, r#"{"a": 1}"#) && !says(&matcher, r#"{"a\\b": 1}"#));
+}

@@ -62,6 +62,19 @@ fn a_template_of_turns_ends_where_the_last_answer_begins() {
 }
 
 #[test]
+fn what_is_printed_together_is_joined() {
+    for (source, expected) in [
+        ("{{ print .Prompt \"a\" }}", "((t['prompt'] or '') ~ 'a')"),
+        ("{{ println }}", "'\\n'"),
+        ("{{ println .Prompt .System }}", "((t['prompt'] or '') ~ ' ' ~ (t['system'] or '') ~ '\\n')"),
+        ("{{ printf \"%s%%: %v\" .Prompt .System }}", "((t['prompt'] or '') ~ '%: ' ~ (t['system'] or ''))"),
+    ] {
+        let text = jinja(source);
+        assert!(text.contains(&format!("{{{{ {expected} }}}}")), "{source}: {text}");
+    }
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_name() {
     for (source, part) in [
         ("{{ define \"x\" }}{{ end }}", "define is not supported"),

@@ -86,9 +86,12 @@ impl Context {
             Function::Printf => self.formatted(arguments),
             Function::Print => joined(arguments.iter().map(|argument| self.printed(argument))),
             Function::Println => {
-                let spaced = arguments.iter().map(|argument| self.printed(argument));
-                let parts: Vec<String> = spaced.collect();
-                format!("({})", [parts.join(" ~ ' ' ~ "), "'\\n'".to_owned()].join(" ~ "))
+                let mut parts: Vec<String> =
+                    arguments.iter().map(|argument| self.printed(argument)).collect();
+                if let Some(last) = parts.last_mut() {
+                    last.push_str(" ~ '\\n'");
+                }
+                if parts.is_empty() { "'\\n'".to_owned() } else { format!("({})", parts.join(" ~ ' ' ~ ")) }
             }
         }
     }
