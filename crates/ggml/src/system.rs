@@ -20,7 +20,6 @@ pub(crate) fn init() {
             hypura_without_amx();
             sys::llama_backend_init();
         }
-        libraries::load();
     });
 }
 
@@ -97,6 +96,7 @@ impl DeviceKind {
 #[must_use]
 pub fn devices() -> Vec<DeviceInfo> {
     init();
+    libraries::load();
     // SAFETY: ggml answers an index below the count with a device that lives for the whole process.
     unsafe {
         (0..sys::ggml_backend_dev_count()).map(|index| describe(sys::ggml_backend_dev_get(index))).collect()
@@ -163,6 +163,7 @@ pub(crate) fn gpu_buffer_types() -> Vec<CString> {
 #[must_use]
 pub fn backends() -> Vec<String> {
     init();
+    libraries::load();
     // SAFETY: plain queries; ggml returns static strings.
     unsafe {
         (0..sys::ggml_backend_reg_count())

@@ -6,6 +6,7 @@
 //! the real ones.
 
 use crate::error::LoadError;
+use crate::libraries;
 use crate::sys::{self, raw};
 use crate::system;
 use std::sync::{Mutex, PoisonError};
@@ -47,6 +48,7 @@ impl Device {
     /// [`LoadError::Interface`] when the linked ggml is of another version.
     pub fn gpus() -> Result<Vec<Self>, LoadError> {
         system::init();
+        libraries::load();
         // SAFETY: plain queries of ggml's registry.
         let all = unsafe { (0..sys::ggml_backend_dev_count()).map(|index| sys::ggml_backend_dev_get(index)) };
         all.filter(|device| {

@@ -88,6 +88,7 @@ fn the_fields_of_the_statistics() {
         "routes",
         "slot_bytes",
         "slots",
+        "speculation",
         "streamable_bytes",
         "threads",
         "threads_used",

@@ -416,10 +416,10 @@ mod tests {
         let found = serving(&[], &bad).unwrap();
         assert_eq!(found.address.authority(), "box:11434");
         assert!(found.warnings.iter().any(|warning| warning.contains("OLLAMA_HOST")), "{:?}", found.warnings);
-        assert_eq!(
-            serving(&["--port", "5"], &bad).unwrap().warnings,
-            Vec::<String>::new(),
-            "nothing uses it"
+        let warnings = serving(&["--port", "5"], &bad).unwrap().warnings;
+        assert!(
+            !warnings.iter().any(|warning| warning.contains("OLLAMA_HOST")),
+            "nothing uses it: {warnings:?}"
         );
     }
 
