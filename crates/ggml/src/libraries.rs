@@ -42,7 +42,8 @@ pub fn refused() -> Vec<Refused> {
     REFUSED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Loads all of them, once in a process, when GPUs are first asked for: a process that wants none pays for none.
+/// Loads all of them, once in a process, when GPUs are first asked for: a process that wants none pays for
+/// none.
 pub(crate) fn load() {
     LOAD.call_once(|| {
         log::install();
