@@ -91,8 +91,12 @@ def test_keep_alive_forms(client, keep_alive):
         assert expected - 30 < seconds <= expected + 1
 
 
-@pytest.mark.parametrize("keep_alive", ["300", "soon"])
-def test_keep_alive_without_a_unit_is_refused(client, keep_alive):
+def test_keep_alive_as_the_text_of_a_number_is_that_number(client):
+    assert client.generate("thinker", "hi", keep_alive="300").done
+
+
+@pytest.mark.parametrize("keep_alive", ["3x", "soon"])
+def test_keep_alive_that_is_no_time_is_refused(client, keep_alive):
     with pytest.raises(ollama.ResponseError) as error:
         client.generate("thinker", "hi", keep_alive=keep_alive)
     assert error.value.status_code == 400
