@@ -52,10 +52,11 @@ impl CoreTimes {
     }
 
     /// How many cores this process could have had since then, on average: those that were idle, and those
-    /// that it used. `None` where that is not known, and of less than 60 ms, which are counted too coarsely.
+    /// that it used. `None` where that is not known, and of less than a quarter of a second, which is counted too
+    /// coarsely: on a quiet machine too, a look of a tenth of a second finds a core taken now and then.
     #[must_use]
     pub fn cores_to_be_had(&self) -> Option<f64> {
-        const LEAST: Duration = Duration::from_millis(60);
+        const LEAST: Duration = Duration::from_millis(250);
         let now = Self::now()?;
         let time = now.at - self.at;
         let had = now.idle.saturating_sub(self.idle) + now.own.saturating_sub(self.own);
@@ -120,7 +121,7 @@ mod tests {
         let before = CoreTimes::now().unwrap();
         assert_eq!(before.cores_to_be_had(), None, "too early to say");
         let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(150) {
+        while start.elapsed() < Duration::from_millis(300) {
             std::hint::spin_loop();
         }
         // However busy the machine is, this thread had a part of a core.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::rates::Rates;
 use super::window::{Window, Work};
 
-/// So many threads waiting on average are a reason to try fewer. In a quiet machine it is a hundredth.
-const WAITING: f64 = 0.1;
+/// So many threads waiting on average are a reason to try fewer. Beside one busy program it is a half, on a quiet
+/// machine a hundredth, and now and then a tenth.
+const WAITING: f64 = 0.25;
 /// So many idle cores are a reason to try more.
 const IDLE: f64 = 0.5;
 /// Another number of threads must be this much faster.

@@ -23,7 +23,8 @@ impl ThreadPolicy {
     #[must_use]
     pub fn new(most: u32, cores_to_be_had: Option<f64>) -> Self {
         let most = most.max(1);
-        let cores = cores_to_be_had.map_or(most, |cores| cores.round() as u32);
+        // A busy program takes a whole core; a quarter of one is noise of so short a look.
+        let cores = cores_to_be_had.map_or(most, |cores| (cores + 0.25).round() as u32);
         let choices = [Choice::new(most, cores.clamp(1, most)), Choice::new(most, most)];
         Self { choices, last_end: Duration::ZERO }
     }
