@@ -52,8 +52,8 @@ impl CoreTimes {
     }
 
     /// How many cores this process could have had since then, on average: those that were idle, and those
-    /// that it used. `None` where that is not known, and of less than a quarter of a second, which is counted too
-    /// coarsely: on a quiet machine too, a look of a tenth of a second finds a core taken now and then.
+    /// that it used. `None` where that is not known, and of less than a quarter of a second, which is counted
+    /// too coarsely: on a quiet machine too, a look of a tenth of a second finds a core taken now and then.
     #[must_use]
     pub fn cores_to_be_had(&self) -> Option<f64> {
         const LEAST: Duration = Duration::from_millis(250);

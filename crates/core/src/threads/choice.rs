@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::rates::Rates;
 use super::window::{Window, Work};
 
-/// So many threads waiting on average are a reason to try fewer. Beside one busy program it is a half, on a quiet
-/// machine a hundredth, and now and then a tenth.
+/// So many threads waiting on average are a reason to try fewer. Beside one busy program it is a half, on a
+/// quiet machine a hundredth, and now and then a tenth.
 const WAITING: f64 = 0.25;
 /// So many idle cores are a reason to try more.
 const IDLE: f64 = 0.5;
