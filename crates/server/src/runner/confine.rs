@@ -8,7 +8,8 @@ use std::path::Path;
 
 use crate::models::LoadOrder;
 
-/// Confines this process, which is a runner that has read its order and has no other threads yet.
+/// Confines this process, which is a runner that has read its order and has no other threads yet, but for
+/// those of a GPU's driver, which stay as they are.
 #[cfg(target_os = "linux")]
 pub fn confine(order: &LoadOrder) {
     linux::limits();
