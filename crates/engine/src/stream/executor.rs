@@ -239,21 +239,21 @@ impl StreamExecutor {
         segment: &Segment,
         done: usize,
     ) -> Result<usize, ExecError> {
-        match (segment.clone(), &mut self.experts, &mut self.dense) {
+        match (segment, &mut self.experts, &mut self.dense) {
             (Segment::Plain(nodes), ..) => {
                 let nodes = nodes.start.max(done)..nodes.end.max(done);
                 let end = nodes.end;
                 self.run_plain(run, nodes)?;
                 Ok(end)
             }
-            (Segment::LookAhead { node, view }, Some(side), _) if node >= done => {
-                side.look_ahead(run, view)?;
+            (Segment::LookAhead { node, view }, Some(side), _) if *node >= done => {
+                side.look_ahead(run, *view)?;
                 Ok(done)
             }
             (Segment::Layer { op, layer, ops: layer_ops }, Some(side), _) => {
-                side.begin_layer(run, ops[op], layer, &layer_ops)?;
-                let of_layer = ops.get(op..op + layer_ops.count).unwrap_or_default();
-                match side.streamer.chain_of(run, of_layer, &layer_ops) {
+                side.begin_layer(run, ops[*op], *layer, layer_ops)?;
+                let of_layer = ops.get(*op..*op + layer_ops.count).unwrap_or_default();
+                match side.streamer.chain_of(run, of_layer, layer_ops) {
                     Some(chain) => {
                         side.streamer.run_chain(&mut side.io, run, &chain, &layer_ops.parts)?;
                         Ok(chain.end())
@@ -261,13 +261,13 @@ impl StreamExecutor {
                     None => Ok(done),
                 }
             }
-            (Segment::Expert { op, part }, Some(side), _) if ops[op].node >= done => {
-                side.streamer.run_op(&mut side.io, run, ops[op], part)?;
-                Ok(ops[op].node + 1)
+            (Segment::Expert { op, part }, Some(side), _) if ops[*op].node >= done => {
+                side.streamer.run_op(&mut side.io, run, ops[*op], *part)?;
+                Ok(ops[*op].node + 1)
             }
-            (Segment::Dense { op, weight }, _, Some(dense)) if ops[op].node >= done => {
-                dense.run_op(run, ops[op], weight)?;
-                Ok(ops[op].node + 1)
+            (Segment::Dense { op, weight }, _, Some(dense)) if ops[*op].node >= done => {
+                dense.run_op(run, ops[*op], *weight)?;
+                Ok(ops[*op].node + 1)
             }
             _ => Ok(done),
         }

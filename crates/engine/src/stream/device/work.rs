@@ -57,7 +57,7 @@ impl DeviceWork<'_> {
         ops: &[PartOp],
         nodes: Range<usize>,
     ) -> Result<(), ExecError> {
-        // Not among the parts of a step: others look at those meanwhile.
+        // Apart from the step, which changes while they are used.
         let slots = step.slots.take().ok_or_else(no_slots)?;
         let outcome = self.launch(run, step, ops, &slots, nodes);
         step.slots = Some(slots);
