@@ -218,11 +218,11 @@ pub struct ReadRate {
     pub bytes_per_s: Option<f64>,
 }
 
-impl Profile {
-    /// The rates of a type of weight; `None` when it was not measured.
+impl MatmulRate {
+    /// The rates of a type of weight among those of one unit; `None` when it was not measured.
     #[must_use]
-    pub fn matmul_of(&self, quant: GgmlType) -> Option<&MatmulRate> {
-        self.matmul.iter().find(|rate| rate.quant == quant.name())
+    pub fn of(rates: &[Self], quant: GgmlType) -> Option<&Self> {
+        rates.iter().find(|rate| rate.quant == quant.name())
     }
 }
 
@@ -365,7 +365,7 @@ mod tests {
         };
         let text = serde_json::to_string(&profile).unwrap();
         assert_eq!(serde_json::from_str::<Profile>(&text).unwrap(), profile);
-        assert!(profile.matmul_of(GgmlType::Q4_K).is_some());
-        assert!(profile.matmul_of(GgmlType::Q6_K).is_none());
+        assert!(MatmulRate::of(&profile.matmul, GgmlType::Q4_K).is_some());
+        assert!(MatmulRate::of(&profile.matmul, GgmlType::Q6_K).is_none());
     }
 }

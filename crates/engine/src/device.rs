@@ -4,7 +4,7 @@ use hypura_core::plan::{ExpertHome, Plan, PlanRequest, PoolId, Pools, human_byte
 use hypura_ggml::Device;
 use hypura_ggml::libraries;
 use hypura_ggml::system::{self, DeviceInfo};
-use hypura_storage::process::own_memory_bytes;
+use hypura_storage::process::own_memory;
 use std::sync::OnceLock;
 
 use crate::error::LoadError;
@@ -70,12 +70,16 @@ const MOST_HEADROOM: u64 = 1 << 30;
 static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
 static DRIVER: OnceLock<u64> = OnceLock::new();
 
+fn memory_bytes() -> Option<u64> {
+    own_memory(None).ok().map(|memory| memory.anonymous_bytes + memory.shared_bytes)
+}
+
 /// Bytes of the host's memory that the driver of a GPU takes, known once something was made there: what the
 /// process has grown by, less what it would have without. 0 where the system does not say.
 pub(crate) fn driver_bytes(process_bytes: u64) -> u64 {
     let grown = || {
         let before = BEFORE.get().copied().flatten()?;
-        Some(own_memory_bytes().ok()?.saturating_sub(before).saturating_sub(process_bytes))
+        Some(memory_bytes()?.saturating_sub(before).saturating_sub(process_bytes))
     };
     *DRIVER.get_or_init(|| grown().unwrap_or(0))
 }
@@ -88,7 +92,7 @@ pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
     if options.choice == DeviceChoice::None {
         return Ok(None);
     }
-    BEFORE.get_or_init(|| own_memory_bytes().ok());
+    BEFORE.get_or_init(memory_bytes);
     let gpus: Vec<DeviceInfo> = system::devices().into_iter().filter(DeviceInfo::is_gpu).collect();
     let Some(info) = pick(&options.choice, &gpus)? else { return Ok(None) };
     let device = Device::gpus()?.into_iter().find(|device| device.name() == info.name);

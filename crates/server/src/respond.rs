@@ -32,10 +32,14 @@ pub const NDJSON: &str = "application/x-ndjson";
 pub trait Wire: Send + 'static {
     /// The bytes of a piece; empty: nothing to say. `Done` and `Failed` are the last ones.
     fn piece(&mut self, piece: Piece) -> Bytes;
-    /// What keeps the connection alive.
-    fn heartbeat(&mut self) -> Bytes;
+    /// What keeps the connection alive: a comment between server-sent events.
+    fn heartbeat(&mut self) -> Bytes {
+        Bytes::from_static(b": ping\n\n")
+    }
     /// Content type of the stream.
-    fn content_type(&self) -> &'static str;
+    fn content_type(&self) -> &'static str {
+        "text/event-stream"
+    }
     /// An answer to a request that failed before anything was sent.
     fn failure(&self, failure: &Failure) -> Response;
 }

@@ -16,13 +16,23 @@ pub fn peak_rss_bytes() -> io::Result<u64> {
     platform::peak_rss_bytes()
 }
 
-/// Bytes of memory that are this process's own, not a file's: code and mapped files are left out (`RssAnon`
-/// and `RssShmem` of `/proc/self/status`; macOS does not say).
+/// Bytes of memory of a process that have no file behind them: code and mapped files are left out (`RssAnon`
+/// and `RssShmem` of `/proc/PID/status`; macOS does not say).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnMemory {
+    /// Its own.
+    pub anonymous_bytes: u64,
+    /// Those that others may share.
+    pub shared_bytes: u64,
+}
+
+/// The memory of a process by its id, of this one by default.
 ///
 /// # Errors
 /// Where the system does not say.
-pub fn own_memory_bytes() -> io::Result<u64> {
-    platform::own_memory_bytes()
+pub fn own_memory(process: Option<u32>) -> io::Result<OwnMemory> {
+    let (anonymous_bytes, shared_bytes) = platform::own_memory(process)?;
+    Ok(OwnMemory { anonymous_bytes, shared_bytes })
 }
 
 #[cfg(test)]
@@ -37,7 +47,7 @@ mod tests {
         arena.fill(0..GROWTH, 1);
         assert!(peak_rss_bytes().unwrap() >= GROWTH as u64);
         #[cfg(target_os = "linux")]
-        assert!(own_memory_bytes().unwrap() >= GROWTH as u64);
+        assert!(own_memory(None).unwrap().anonymous_bytes >= GROWTH as u64);
     }
 
     #[cfg(target_os = "linux")]

@@ -53,11 +53,15 @@ pub fn estimate_needs(shape: &ModelShape, request: &ContextShape) -> Result<Ledg
 pub fn process_bytes(shape: &ModelShape, ubatch_tokens: u64) -> u64 {
     /// Code, heap, thread stacks, reader staging; measured on tiny models.
     const BASE: u64 = 40 << 20;
-    /// llama.cpp keeps the text, score and hash entries of each token, and its merges.
-    const PER_TOKEN: u64 = 450;
     let rows = ubatch_tokens.saturating_mul(expert_rows(shape));
-    let vocabulary = shape.vocab.saturating_mul(PER_TOKEN);
-    BASE.saturating_add(vocabulary).saturating_add(rows).saturating_add(router_copies(shape))
+    BASE.saturating_add(vocabulary_bytes(shape)).saturating_add(rows).saturating_add(router_copies(shape))
+}
+
+/// What a vocabulary takes: llama.cpp keeps the text, score and hash entries of each token, and its merges.
+#[must_use]
+pub fn vocabulary_bytes(shape: &ModelShape) -> u64 {
+    const PER_TOKEN: u64 = 450;
+    shape.vocab.saturating_mul(PER_TOKEN)
 }
 
 /// Routers in floats are there once more in 8 bits, to guess with.

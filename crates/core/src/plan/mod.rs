@@ -44,7 +44,7 @@ pub use cost::{
     CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, predict,
 };
 pub use error::{PlanError, human_bytes};
-pub use estimate::{OUTPUTS, estimate_needs, process_bytes};
+pub use estimate::{OUTPUTS, estimate_needs, process_bytes, vocabulary_bytes};
 pub use fill::fill;
 pub use growth::{ContextFacts, Growing, Growth};
 pub use hits::{HitRate, Routing};

@@ -1,7 +1,7 @@
 //! A draft model beside the one that it drafts for: checked, measured, loaded. It is resident, and llama.cpp
 //! runs it on the CPU with kernels of its own choice: its bits are nobody's answer.
 
-use hypura_core::plan::{Basis, ContextShape, Homes, KvType, Ledger, Purpose, Residency};
+use hypura_core::plan::{Basis, ContextShape, Homes, KvType, Ledger, Purpose, Residency, vocabulary_bytes};
 use hypura_core::speculate::check_vocabulary;
 use std::path::Path;
 
@@ -13,8 +13,6 @@ use crate::source::ModelSource;
 
 /// Tokens of a graph: a prompt goes through the draft model in so many parts, between steps of the other.
 pub(crate) const DRAFT_UBATCH: u32 = 256;
-/// llama.cpp keeps the text, score and hash entries of each token, and its merges.
-const VOCABULARY_BYTES: u64 = 450;
 
 /// A draft model that was found to fit.
 #[derive(Debug)]
@@ -131,7 +129,7 @@ impl<'a> PlanMeter<'a> {
             shape.total_bytes(),
             used.bytes_for(Purpose::Kv),
             used.bytes_for(Purpose::Compute),
-            shape.vocab.saturating_mul(VOCABULARY_BYTES),
+            vocabulary_bytes(shape),
         ];
         let bytes = bytes.into_iter().fold(0, u64::saturating_add);
         self.known.push((context, bytes));

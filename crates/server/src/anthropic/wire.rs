@@ -149,10 +149,6 @@ impl Wire for Answer {
         Bytes::from_static(b"event: ping\ndata: {\"type\":\"ping\"}\n\n")
     }
 
-    fn content_type(&self) -> &'static str {
-        "text/event-stream"
-    }
-
     fn failure(&self, failure: &Failure) -> Response {
         refusal::anthropic(failure)
     }

@@ -227,14 +227,6 @@ impl Wire for Answer {
         Bytes::from(bytes)
     }
 
-    fn heartbeat(&mut self) -> Bytes {
-        Bytes::from_static(b": ping\n\n")
-    }
-
-    fn content_type(&self) -> &'static str {
-        "text/event-stream"
-    }
-
     fn failure(&self, failure: &Failure) -> Response {
         refusal::openai(failure)
     }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hypura_engine::machine::own_memory;
+
 /// How long a runner may take to end once its connection is closed.
 const LINGER: Duration = Duration::from_secs(10);
 /// How often to look whether it has.
@@ -122,7 +124,7 @@ impl Peer for RunnerProcess {
     }
 
     fn own_bytes(&self) -> Option<u64> {
-        own_bytes_of(&self.child().id().to_string())
+        own_bytes_of(Some(self.child().id()))
     }
 }
 
@@ -204,20 +206,11 @@ fn read_aside(
 /// Bytes of memory of this process's own, mapped files excluded; `None` where the system does not say.
 #[must_use]
 pub fn own_bytes() -> Option<u64> {
-    own_bytes_of("self")
+    own_bytes_of(None)
 }
 
-#[cfg(target_os = "linux")]
-fn own_bytes_of(pid: &str) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn own_bytes_of(_: &str) -> Option<u64> {
-    None
+fn own_bytes_of(process: Option<u32>) -> Option<u64> {
+    own_memory(process).ok().map(|memory| memory.anonymous_bytes)
 }
 
 #[cfg(test)]

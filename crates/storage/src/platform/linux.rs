@@ -131,12 +131,13 @@ pub(crate) fn peak_rss_bytes() -> io::Result<u64> {
     field(&text, "VmHWM:").map(|kb| kb * 1024).ok_or_else(|| missing("/proc/self/status", "VmHWM"))
 }
 
-/// Pages that belong to this process and have no file behind them.
-pub(crate) fn own_memory_bytes() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/self/status")?;
+/// Pages of a process, by default this one, that have no file behind them: its own, and those that it shares.
+pub(crate) fn own_memory(process: Option<u32>) -> io::Result<(u64, u64)> {
+    let file = process.map_or_else(|| "/proc/self/status".to_owned(), |id| format!("/proc/{id}/status"));
+    let text = fs::read_to_string(&file)?;
     let bytes = |name| field(&text, name).map(|kb| kb * 1024);
-    let anonymous = bytes("RssAnon:").ok_or_else(|| missing("/proc/self/status", "RssAnon"))?;
-    Ok(anonymous + bytes("RssShmem:").unwrap_or(0))
+    let anonymous = bytes("RssAnon:").ok_or_else(|| missing(&file, "RssAnon"))?;
+    Ok((anonymous, bytes("RssShmem:").unwrap_or(0)))
 }
 
 /// The first number after `name` at the start of a line.

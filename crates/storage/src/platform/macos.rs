@@ -80,7 +80,7 @@ pub(crate) fn peak_rss_bytes() -> io::Result<u64> {
 }
 
 /// Metal's memory is the host's and is asked for by size, so nobody needs to see it grow.
-pub(crate) fn own_memory_bytes() -> io::Result<u64> {
+pub(crate) fn own_memory(_: Option<u32>) -> io::Result<(u64, u64)> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

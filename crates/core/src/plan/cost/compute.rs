@@ -54,7 +54,7 @@ impl UnitRates {
         let any_decode = slowest(|rate| rate.decode_bytes_per_s)?;
         let any_prefill = slowest(|rate| rate.prefill_flops_per_s)?;
         let mut rates_of = |ty: &GgmlType| {
-            let rate = matmul.iter().find(|rate| rate.quant == ty.name());
+            let rate = MatmulRate::of(matmul, *ty);
             if rate.is_none() {
                 assumptions.push(format!("{ty} weights compute like the slowest type measured"));
             }

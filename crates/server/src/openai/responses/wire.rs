@@ -258,14 +258,6 @@ impl Wire for Answer {
         Bytes::from(out)
     }
 
-    fn heartbeat(&mut self) -> Bytes {
-        Bytes::from_static(b": ping\n\n")
-    }
-
-    fn content_type(&self) -> &'static str {
-        "text/event-stream"
-    }
-
     fn failure(&self, failure: &Failure) -> Response {
         if failure.cause == Cause::Other {
             return refusal::openai(failure);
