@@ -63,6 +63,8 @@ pub struct ModelEntry {
     pub projector: Option<PathBuf>,
     /// What its header says; `None` where it cannot be read.
     pub projector_facts: Option<Arc<Facts>>,
+    /// The model that drafts for it, if one was given.
+    pub draft: Option<PathBuf>,
     /// Place, size and time of the files of weights: two models with the same text have the same ones, and
     /// what is loaded for one serves the other.
     pub weights: String,
@@ -180,7 +182,7 @@ impl ModelEntry {
             entry.projector_facts =
                 cache.facts(std::slice::from_ref(projector)).ok().filter(|facts| facts.is_projector);
         }
-        let loaded = entry.files.iter().chain(entry.usable_projector());
+        let loaded = entry.files.iter().chain(entry.usable_projector()).chain(&entry.draft);
         entry.weights = loaded.map(|file| stamp(file)).collect::<Vec<_>>().join("\n");
         Ok(entry)
     }
@@ -219,6 +221,7 @@ impl ModelEntry {
             files: files.to_vec(),
             projector: None,
             projector_facts: None,
+            draft: None,
             weights: String::new(),
             digest: facts.digest.clone(),
             size,
@@ -247,6 +250,7 @@ impl ModelEntry {
             match layer.kind() {
                 "model" => entry.parent = layer.from.clone().unwrap_or_default(),
                 "projector" => entry.projector = Some(layout.layer_file(layer)?),
+                "draft" => entry.draft = Some(layout.layer_file(layer)?),
                 // Without it the answers would be those of the base model.
                 "adapter" => return Err(Unusable::Adapter),
                 _ => {}

@@ -51,14 +51,28 @@ fn a_model_in_full_precision_is_quantised_when_it_is_made() {
     let home = Home::new();
     let at = |name: &str| home.path().join(name).display().to_string();
     home.run(["synth", "tiny-mixtral", "--quant", "f16", "--out", &at("full.gguf")]).assert_success();
-    fs::write(at("Modelfile"), "FROM ./full.gguf\nDRAFT small\nSYSTEM hi").unwrap();
+    fs::write(at("Modelfile"), "FROM ./full.gguf\nDRAFT ./full.gguf\nSYSTEM hi").unwrap();
     let made = home.run(["create", "small", "-f", &at("Modelfile"), "-q", "q8_0"]).assert_success();
-    for part in ["warning: DRAFT small", "quantizing F16 model to Q8_0", "success"] {
+    for part in ["quantizing F16 model to Q8_0", "success"] {
         assert!(made.stderr.contains(part), "{part:?} is not in {}", made.stderr);
     }
     let show = home.run(["show", "small"]).assert_success().stdout;
     assert!(show.contains("Q8_0"), "{show}");
-    home.run(["run", "small", "hi", "-n", "2", "--memory", "1GiB"]).assert_success();
+    let stats = home
+        .run([
+            "run",
+            "small",
+            "hi",
+            "-n",
+            "9",
+            "--memory",
+            "1GiB",
+            "--ignore-eos",
+            "--draft-fixed=2",
+            "--stats-json=-",
+        ])
+        .assert_success();
+    assert!(stats.stdout.contains("\"proposed\": "), "it drafts: {}", stats.stdout);
     assert_eq!(fs::read_dir(home.path().join("own/incoming")).unwrap().count(), 0);
     // What is quantised would only get worse, and some types need what we do not have.
     fs::write(at("Again"), "FROM small").unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hypura_core::gguf::Metadata;
 use hypura_core::plan::{Mode, PoolId};
 use hypura_engine::error::LoadError;
-use hypura_engine::load::{self, LoadSettings, Planned};
+use hypura_engine::load::{self, Drafting, LoadSettings, Planned};
 use hypura_engine::media::prompt::DecodedMedia;
 use hypura_engine::media::{MediaFile, MediaPromptError, marker};
 use hypura_engine::request::{EmbedSink, Event, Options, RequestError, RequestErrorKind, Sink, SubmitError};
@@ -80,6 +80,10 @@ impl EngineBackend {
     ) -> Result<LoadOrder, Failure> {
         let path = self.store.open_path(model).map_err(|error| failure_of_store(&error))?;
         let default = &self.settings.model;
+        let mut speculation = self.settings.tuning.speculation.clone();
+        if model.draft.is_some() && speculation.drafting == Drafting::Requested {
+            speculation.drafting = Drafting::Auto;
+        }
         let settings = self
             .settings
             .clone()
@@ -92,7 +96,8 @@ impl EngineBackend {
             .with_idle_sequences(REMEMBERED)
             .with_projector(model.usable_projector().cloned())
             .with_draft(self.draft(model))
-            .with_draft_is_optional(true);
+            .with_draft_is_optional(true)
+            .with_speculation(speculation);
         Ok(LoadOrder {
             model: model.name.to_string(),
             path,
@@ -104,7 +109,7 @@ impl EngineBackend {
 
     /// The model that drafts for this one: not for itself, and not where nothing is written.
     fn draft(&self, model: &ModelEntry) -> Option<PathBuf> {
-        let draft = self.settings.model.draft.clone()?;
+        let draft = model.draft.clone().or_else(|| self.settings.model.draft.clone())?;
         let is_other = !model.files.iter().any(|file| is_same_file(file, &draft));
         Some(draft).filter(|_| is_other && model.can(Capability::Completion))
     }

@@ -68,6 +68,7 @@ pub fn able(name: &str, capabilities: &[Capability]) -> ModelEntry {
         files: vec![format!("/secret/place/{name}.gguf").into()],
         projector: None,
         projector_facts: None,
+        draft: None,
         weights: name.to_owned(),
         digest: facts.digest.clone(),
         size: 1234,

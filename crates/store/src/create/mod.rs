@@ -3,10 +3,12 @@
 //!
 //! - `request`: what is asked for
 //! - `progress`: what is told meanwhile
+//! - `draft`: a model that drafts for the new one
 //! - `parts`: what a model is made of, before it has a manifest
 //! - `quantize`: weights in another type, by a `quantizer`
 //! - `save`: blobs, and the manifest that names them
 
+mod draft;
 mod parts;
 mod progress;
 mod quantize;
@@ -52,6 +54,7 @@ impl Store {
         request.refuse_unsupported(quantizer)?;
         let layout = self.own()?;
         let mut parts = Parts::of_request(self, request, watch)?;
+        parts.take_draft(self, request)?;
         parts.change(request)?;
         let quantize = request.quantization().zip(quantizer);
         let _temporary = quantize.map(|(kind, by)| parts.quantize(&layout, kind, by, watch)).transpose()?;

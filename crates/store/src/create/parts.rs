@@ -38,7 +38,7 @@ pub(super) struct Weights {
 }
 
 /// A file with the name that it was given, and its digest where that is known.
-type Blob = (String, PathBuf, Option<Digest>);
+pub(super) type Blob = (String, PathBuf, Option<Digest>);
 
 impl Parts {
     /// What a request asks for, before its settings.
@@ -82,7 +82,10 @@ impl Parts {
         };
         let models = entry.files.iter().map(|path| weights("model", path));
         Self {
-            weights: models.chain(entry.projector.iter().map(|path| weights("projector", path))).collect(),
+            weights: models
+                .chain(entry.projector.iter().map(|path| weights("projector", path)))
+                .chain(entry.draft.iter().map(|path| weights("draft", path)))
+                .collect(),
             facts: (*entry.facts).clone(),
             parent: Some(entry.parent.clone()).filter(|parent| !parent.is_empty()),
             settings: entry.settings.clone(),
@@ -170,7 +173,7 @@ fn check_template(template: &str) -> Result<(), StoreError> {
 }
 
 /// The blobs of files that were uploaded before.
-fn blobs(store: &Store, files: &BTreeMap<String, String>) -> Result<Vec<Blob>, StoreError> {
+pub(super) fn blobs(store: &Store, files: &BTreeMap<String, String>) -> Result<Vec<Blob>, StoreError> {
     let mut blobs = Vec::new();
     for (name, digest) in files {
         if !is_relative(name) {

@@ -47,10 +47,10 @@ pub struct CreateRequest {
     /// The older word for `quantize`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization: Option<String>,
-    /// Of a draft model; read so that it can be refused.
+    /// The file name and digest of a draft model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft_files: Option<BTreeMap<String, String>>,
-    /// The same.
+    /// Its type; refused: a draft model is taken as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub draft_quantize: Option<String>,
     /// What a model without a header of its own would use; refused too.
@@ -62,6 +62,9 @@ pub struct CreateRequest {
     /// the body.
     #[serde(skip)]
     pub file: Option<PathBuf>,
+    /// The GGUF file of a draft model, in place of `draft_files`; for the same callers.
+    #[serde(skip)]
+    pub draft_file: Option<PathBuf>,
 }
 
 /// One text or several.
@@ -116,10 +119,8 @@ impl CreateRequest {
             _ => asked,
         };
         let adapters = self.adapters.as_ref().map_or(0, BTreeMap::len);
-        let drafts = self.draft_files.as_ref().is_some_and(|files| !files.is_empty())
-            || self.draft_quantize.as_deref().is_some_and(|kind| !kind.is_empty());
-        if drafts {
-            let why = "draft models are not supported: leave draft_files and draft_quantize out";
+        if self.draft_quantize.as_deref().is_some_and(|kind| !kind.is_empty()) {
+            let why = "draft_quantize is not supported: give a draft model that is quantized already";
             return Err(StoreError::BadRequest(why.to_owned()));
         }
         if self.info.as_ref().is_some_and(|info| !info.is_empty()) {

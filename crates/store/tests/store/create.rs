@@ -1,6 +1,6 @@
 //! New models from names, blobs and files.
 
-use hypura_core::gguf::Value;
+use hypura_core::gguf::{Array, Value};
 use hypura_store::{CreateRequest, Digest, ModelEntry, StoreError};
 use serde_json::{Value as Json, json};
 use std::fs;
@@ -143,8 +143,7 @@ fn requests_that_make_no_sense() {
         (json!({"model": "x", "files": {"a": text}}), 400, "unknown type"),
         (json!({"model": "x", "files": {"a.bin": text}}), 400, "unknown type"),
         (json!({"model": "x", "files": {"a.safetensors": text}}), 400, "safetensors are not supported"),
-        (json!({"model": "x", "from": "llama3.2:3b", "draft_files": {"a": good}}), 400, "draft models"),
-        (json!({"model": "x", "from": "llama3.2:3b", "draft_quantize": "Q4_0"}), 400, "draft models"),
+        (json!({"model": "x", "from": "llama3.2:3b", "draft_quantize": "Q4_0"}), 400, "draft_quantize"),
         (json!({"model": "x", "from": "llama3.2:3b", "info": {"a": 1}}), 400, "info is not supported"),
         (json!({"model": "x", "files": {"a": good, "b": other}}), 400, "not one model"),
         (json!({"model": "x", "from": "nothing"}), 404, "model 'nothing' not found"),
@@ -179,4 +178,33 @@ fn requests_that_make_no_sense() {
         assert!(error.public_message().contains(part), "{body}: {error}");
     }
     assert_eq!(machine.names(), ["llama3.2:3b"]);
+}
+
+/// A header with a vocabulary of these many tokens.
+fn with_vocabulary(tokens: usize) -> Vec<u8> {
+    let texts = (0..tokens).map(|id| format!("t{id}")).collect();
+    gguf(&[
+        ("tokenizer.ggml.model", Value::String("gpt2".to_owned())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::String(texts))),
+    ])
+}
+
+#[test]
+fn a_draft_model_belongs_to_the_model_and_one_of_another_vocabulary_is_refused() {
+    let machine = Machine::new();
+    let (model, draft) = (machine.upload(&with_vocabulary(300)), machine.upload(&with_vocabulary(310)));
+    let other = machine.upload(&with_vocabulary(900));
+    let body =
+        |draft: &str| json!({"model": "quick", "files": {"m.gguf": model}, "draft_files": {"d.gguf": draft}});
+    let (made, _) = create(&machine, body(&draft)).unwrap();
+    let file = made.draft.clone().unwrap();
+    assert_eq!(Digest::of(&fs::read(&file).unwrap()).to_string(), draft);
+    assert!(
+        made.weights.contains(&file.file_name().unwrap().to_string_lossy().into_owned()),
+        "it is loaded anew"
+    );
+    let (copy, _) = create(&machine, json!({"model": "copy", "from": "quick"})).unwrap();
+    assert!(copy.draft.is_some(), "a model made of it has it, too");
+    let refused = create(&machine, body(&other)).unwrap_err();
+    assert!(matches!(&refused, StoreError::BadRequest(why) if why.contains("does not fit")), "{refused}");
 }

@@ -1,6 +1,7 @@
 //! Models that flags name: a file, `demo`, or a model of the store.
 
 use anyhow::Context as _;
+use hypura_engine::load::{Drafting, LoadSettings};
 use hypura_store::fetch::RemoteName;
 use hypura_store::{ModelEntry, ModelName, Store, StoreError, demo_candidates, projector_beside};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,18 @@ impl NamedModel {
     #[must_use]
     pub fn context_tokens(&self) -> Option<u32> {
         whole_parameter(self.entry.as_ref()?, "num_ctx")
+    }
+
+    /// Has the draft model that this one was made with draft for it, unless flags say who does.
+    pub fn add_draft(&self, settings: &mut LoadSettings) {
+        let draft = self.entry.as_ref().and_then(|entry| entry.draft.clone());
+        let speculation = &mut settings.tuning.speculation;
+        if settings.model.draft.is_none() && draft.is_some() && speculation.drafting != Drafting::Off {
+            (settings.model.draft, settings.model.draft_is_optional) = (draft, true);
+            if speculation.drafting == Drafting::Requested {
+                speculation.drafting = Drafting::Auto;
+            }
+        }
     }
 
     /// A file, `demo`, or a model of the store.

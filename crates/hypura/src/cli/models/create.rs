@@ -43,7 +43,9 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let request = CreateRequest { quantize: args.quantize.clone(), ..request };
     match Client::find() {
         None => create_here(&request)?,
-        Some(client) if request.file.is_none() => create_there(&client, &request)?,
+        Some(client) if request.file.is_none() && request.draft_file.is_none() => {
+            create_there(&client, &request)?
+        }
         Some(client) => create_from_file(&client, &request)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -60,19 +62,32 @@ fn request(name: &str, modelfile: Modelfile, folder: &Path) -> anyhow::Result<Cr
     let path = folder.join(home::expanded(&modelfile.from));
     let is_path = modelfile.from.ends_with(".gguf") || modelfile.from.starts_with(['.', '/', '~']);
     let file = (path.is_file() || is_path).then_some(path);
+    let draft_file = modelfile.draft.as_deref().map(|draft| draft_file(draft, folder)).transpose()?;
     Ok(CreateRequest {
         model: Some(name.to_owned()),
         from: Some(modelfile.from).filter(|_| file.is_none()),
         file,
+        draft_file,
         ..CreateRequest::with_settings(modelfile.settings)
     })
+}
+
+/// The file of a draft model: one beside the Modelfile, or that of a model.
+fn draft_file(draft: &str, folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join(home::expanded(draft));
+    if path.is_file() || draft.ends_with(".gguf") || draft.starts_with(['.', '/', '~']) {
+        return Ok(path);
+    }
+    let entry = Store::of_environment().resolve(draft).with_context(|| format!("DRAFT {draft}"))?;
+    match entry.files.as_slice() {
+        [file] => Ok(file.clone()),
+        _ => bail!("DRAFT {draft}: a draft model is one file, and this one has several"),
+    }
 }
 
 /// What is read and kept, or left out, and changes nothing.
 fn warnings(modelfile: &Modelfile) -> Vec<String> {
     let settings = &modelfile.settings;
-    let draft =
-        modelfile.draft.as_ref().map(|draft| format!("DRAFT {draft} is left out: no draft model is used"));
     let go = settings.renderer.as_ref().or(settings.parser.as_ref());
     let go = go.map(|name| {
         format!(
@@ -83,7 +98,7 @@ fn warnings(modelfile: &Modelfile) -> Vec<String> {
     let requires = requires.map(|version| {
         format!("REQUIRES {version} is kept: this program speaks the protocol of Ollama {OLLAMA_VERSION}")
     });
-    draft.into_iter().chain(go).chain(requires).collect()
+    go.into_iter().chain(requires).collect()
 }
 
 /// Whether version `a` comes after `b`; of what is no version nothing is known.
@@ -130,15 +145,19 @@ fn create_from_file(client: &Client, request: &CreateRequest) -> anyhow::Result<
         }
         Store::of_environment().delete(name)?;
     }
-    let Some(file) = &request.file else { return create_there(client, request) };
-    let files = shards_of(file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?;
-    let mut digests = BTreeMap::new();
-    for file in files {
-        let shown = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        digests.insert(shown, send(client, &file)?);
+    let sent = |files: Vec<PathBuf>| -> anyhow::Result<BTreeMap<String, String>> {
+        let shown = |file: &Path| file.file_name().map(|name| name.to_string_lossy().into_owned());
+        files.iter().map(|file| Ok((shown(file).unwrap_or_default(), send(client, file)?))).collect()
+    };
+    let mut there = CreateRequest { file: None, draft_file: None, ..request.clone() };
+    if let Some(file) = &request.file {
+        let files = shards_of(file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?;
+        there.files = Some(sent(files)?);
     }
-    let request = CreateRequest { file: None, files: Some(digests), ..request.clone() };
-    create_there(client, &request)
+    if let Some(file) = &request.draft_file {
+        there.draft_files = Some(sent(vec![file.clone()])?);
+    }
+    create_there(client, &there)
 }
 
 fn send(client: &Client, file: &Path) -> anyhow::Result<String> {
@@ -176,9 +195,9 @@ mod tests {
     #[test]
     fn what_changes_nothing_is_told() {
         let of = |text: &str| warnings(&Modelfile::parse(text).unwrap());
-        let all = of("FROM a\nDRAFT b\nRENDERER qwen3\nPARSER qwen3\nREQUIRES 99.1.0");
-        assert_eq!(all.len(), 3, "{all:?}");
-        assert!(all[0].contains("DRAFT b") && all[1].contains("qwen3") && all[2].contains("99.1.0"));
+        let all = of("FROM a\nRENDERER qwen3\nPARSER qwen3\nREQUIRES 99.1.0");
+        assert_eq!(all.len(), 2, "{all:?}");
+        assert!(all[0].contains("qwen3") && all[1].contains("99.1.0"));
         assert!(of("FROM a\nREQUIRES 0.20.0").is_empty());
         assert!(is_newer("0.34", "0.33.0") && !is_newer("0.9.1", "0.33.0") && !is_newer("x", "0.33.0"));
     }

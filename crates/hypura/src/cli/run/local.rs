@@ -40,6 +40,7 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     }
     let named = args.model.find()?;
     args.model.settle_context(&mut settings, named.context_tokens());
+    named.add_draft(&mut settings);
     settings.model.projector = named.projector;
     let (path, defaults) = (named.path, ModelDefaults::of(named.entry));
     let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
