@@ -4,6 +4,7 @@
 pub use hypura_storage::disk::{clone_range, free_bytes};
 pub use hypura_storage::memory::{Memory, MemoryLimit, memory_available};
 pub use hypura_storage::process::{own_memory, peak_rss_bytes, storage_read_bytes};
+pub use hypura_storage::threads::idle_time;
 
 /// Least headroom on a machine that can spare it, in bytes.
 const LEAST_HEADROOM: u64 = 512 << 20;

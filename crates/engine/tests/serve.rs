@@ -8,7 +8,8 @@ use common::serve::{PATIENCE, ask, chat, finish, greedy, runner, settled, submit
 use common::{demo_path, settings, streaming, tokens};
 use hypura_core::plan::Residency;
 use hypura_engine::request::{Event, Finish, Options, Request, SubmitError};
-use hypura_engine::serve::Runner;
+use hypura_engine::serve::{Live, Runner};
+use hypura_engine::stream::ExpertState;
 use hypura_engine::{ChatRequest, Grammar, Token, ToolChoice};
 use std::sync::mpsc::channel;
 
@@ -221,4 +222,38 @@ fn an_answer_that_fills_the_context_goes_on_without_a_part_of_it() {
     let options = Options { ignore_end: true, max_tokens: Some(20), ..greedy() };
     let fresh = ask(&runner, left, options).1;
     assert_eq!(went_on.tokens[CONTEXT + 1 - begin..][..20], fresh.tokens);
+}
+
+#[test]
+fn whoever_watches_sees_speeds_and_the_experts_in_memory() {
+    let runner = runner(&demo_path(), streaming(33.0).with_context(256), 1);
+    assert_eq!(runner.status().live, Live::default(), "nothing was computed yet");
+    let (_, outcome) =
+        ask(&runner, chat(&runner, "What is a lynx?"), Options { max_tokens: Some(24), ..greedy() });
+    let live = settled(&runner).live;
+    let (prefill, decode) = (live.prefill.unwrap(), live.decode.unwrap());
+    assert!(prefill.tokens_per_s > 0.0 && decode.tokens_per_s > 0.0);
+    // The first token ended the prompt.
+    let stats = outcome.decode_stats;
+    let tokens = (outcome.tokens.len() - 1) as f64;
+    let bytes = decode.bytes_per_token.unwrap();
+    assert!(bytes > 0.0 && bytes <= stats.bytes_read as f64 / tokens * 3.0, "{bytes} {}", stats.bytes_read);
+    let lookups = stats.lookups();
+    let hits = lookups.hits as f64 / (lookups.hits + lookups.misses) as f64;
+    assert!((decode.hit_rate.unwrap() - hits).abs() < 0.25, "{:?} {hits}", decode.hit_rate);
+    let info = runner.info();
+    let map = runner.experts().unwrap();
+    assert_eq!(
+        (map.layers.len(), map.layers[0].experts.len()),
+        (info.layers as usize, info.experts as usize)
+    );
+    let all = map.layers.iter().flat_map(|row| &row.experts);
+    let (used, there) = (
+        all.clone().filter(|state| **state == ExpertState::UsedNow).count(),
+        all.clone().filter(|state| **state != ExpertState::OnDisk).count(),
+    );
+    assert!(there > 0 && there < all.count(), "{there} of them are in memory");
+    assert!(used > 0 && used <= (info.layers * info.experts_used) as usize, "{used} by the last token");
+    let parts = runner.status().parts;
+    assert!(parts.weights > 0 && parts.streaming > 0 && parts.kv > 0, "{parts:?}");
 }

@@ -13,7 +13,9 @@ use http::{HeaderValue, StatusCode};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::state::Server;
-use super::{Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, refusal, respond};
+use super::{
+    Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, refusal, respond, status,
+};
 
 /// Header that tells our own version; `/api/version` tells Ollama's.
 const SERVER_HEADER: &str = concat!("hypura/", env!("CARGO_PKG_VERSION"));
@@ -23,6 +25,7 @@ pub fn router(server: Arc<Server>) -> Router {
     let routes = Router::new()
         .merge(ollama::routes())
         .merge(metrics::routes())
+        .merge(status::routes())
         .merge(openai::routes())
         .merge(anthropic::routes());
     routes

@@ -12,6 +12,7 @@
 //! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
 //!   [`anthropic`]: Anthropic's
 //! - `quantizer`: llama.cpp's quantiser for the store
+//! - [`status`]: what whoever watches is told
 //! - [`metrics`]: health and numbers, some of them of [`counters`]
 //!
 //! Invariants: a request that only wants to know something never waits for a model; a client that disconnects
@@ -51,6 +52,7 @@ pub mod runner;
 pub mod serve;
 mod settings;
 pub mod state;
+pub mod status;
 pub mod time;
 
 pub use self::http::router;

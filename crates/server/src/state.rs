@@ -10,6 +10,7 @@ use super::counters::Counters;
 use super::models::{Catalog, ModelManager, RunningModel};
 use super::recent::Recent;
 use super::settings::HttpSettings;
+use super::status::Desk;
 
 /// The server.
 pub struct Server {
@@ -27,6 +28,8 @@ pub struct Server {
     pub uploads: Semaphore,
     /// Recent answers that later requests may refer to.
     pub recent: Recent,
+    /// What whoever watches is told.
+    pub status: Desk,
     /// When it started.
     pub started: Instant,
 }
@@ -46,6 +49,7 @@ impl Server {
             body_bytes: AtomicUsize::new(0),
             uploads: Semaphore::new(UPLOADS),
             recent: Recent::default(),
+            status: Desk::default(),
             started: Instant::now(),
         })
     }

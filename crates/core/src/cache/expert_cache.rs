@@ -106,6 +106,10 @@ struct Slot {
 impl Slot {
     const FREE: Slot = Slot { state: State::Free, pins: 0, used: None, decoded: None, prefetched: None };
 
+    fn resident(&self) -> Option<ExpertKey> {
+        if let State::Resident(key) = self.state { Some(key) } else { None }
+    }
+
     fn evictable(&self) -> bool {
         self.pins == 0 && matches!(self.state, State::Resident(_))
     }
@@ -417,12 +421,14 @@ impl ExpertCache {
         }
     }
 
+    /// The last lookup that was granted a slot, since its expert is there.
+    pub fn used_at(&self, slot: SlotId) -> Option<TokenClock> {
+        self.slots.get(slot.index())?.used
+    }
+
     /// All Resident experts, in slot order.
     pub fn keys_resident(&self) -> impl Iterator<Item = (ExpertKey, SlotId)> + '_ {
-        (0..).zip(&self.slots).filter_map(|(index, cell)| match cell.state {
-            State::Resident(key) => Some((key, SlotId(index))),
-            _ => None,
-        })
+        (0..).zip(&self.slots).filter_map(|(index, cell)| Some((cell.resident()?, SlotId(index))))
     }
 
     /// Number of slots.

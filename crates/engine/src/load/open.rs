@@ -16,8 +16,8 @@ use crate::error::LoadError;
 use crate::media::MediaTools;
 use crate::media::projector::ProjectorError;
 use crate::source::ModelSource;
-use crate::stream::SharedStats;
 use crate::stream::handle::StreamHandle;
+use crate::stream::{ExpertMap, SharedStats};
 use crate::threads::ThreadControl;
 
 /// A model that is ready to decode.
@@ -93,6 +93,11 @@ impl LoadedModel {
     /// Slots of experts of each size class that there are now.
     pub(crate) fn slots(&self) -> Vec<u32> {
         self.stream.as_ref().map(StreamHandle::slots).unwrap_or_default()
+    }
+
+    /// Which experts are in memory; `None` where none stream. Not while a step is computed.
+    pub(crate) fn experts(&self) -> Option<ExpertMap> {
+        self.stream.as_ref().and_then(StreamHandle::experts)
     }
 
     /// Bytes of slots that could be given up.

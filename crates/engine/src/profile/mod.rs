@@ -19,4 +19,4 @@ pub use budget::MOST;
 pub use gpu::gpu_rates;
 pub use measure::measure;
 pub use options::ProfileOptions;
-pub use store::{DISTURBED_SHARE, Need, Origin, Remembered, Wanted, cache_folder, recall};
+pub use store::{DISTURBED_SHARE, Need, Origin, Remembered, Wanted, cache_folder, known, recall};

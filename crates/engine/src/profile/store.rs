@@ -135,6 +135,13 @@ pub fn recall(
     Remembered { profile, origin: Origin::Measured { because, not_kept } }
 }
 
+/// The remembered profile, if there is one: measures nothing, and asks no device anything. Facts that change,
+/// as free memory, are those of when it was measured.
+#[must_use]
+pub fn known(folder: &Path, need: &Need<'_>) -> Option<Profile> {
+    find(folder, need, &need.key(), Wanted::Any).ok()
+}
+
 fn find(folder: &Path, need: &Need<'_>, key: &ProfileKey, wanted: Wanted) -> Result<Profile, String> {
     if need.disk {
         return read(&folder.join(file_name(key)), key, wanted);

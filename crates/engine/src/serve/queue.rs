@@ -4,12 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::types::RunnerStatus;
 use crate::request::{EmbedSink, Sink, SubmitError};
 use crate::session::embed::EmbedWork;
 use crate::session::sequence::Setup;
+use crate::stream::ExpertMap;
 
 /// A request on its way to the scheduler.
 pub(super) struct Job {
@@ -54,12 +55,26 @@ struct Inbox {
 #[derive(Default)]
 struct InStep(Vec<(Arc<AtomicBool>, usize)>);
 
+/// Somebody who asked for the map of experts within so long watches it.
+const WATCHES: Duration = Duration::from_secs(3);
+/// Between two maps of a model at work.
+const MAP_EVERY: Duration = Duration::from_millis(400);
+
+/// The map of experts, which is made only while somebody watches.
+#[derive(Default)]
+struct Watched {
+    asked: Option<Instant>,
+    made: Option<Instant>,
+    map: Option<ExpertMap>,
+}
+
 /// Shared by the handles and the scheduler of one runner.
 pub(super) struct Queue {
     inbox: Mutex<Inbox>,
     changed: Condvar,
     step: Mutex<InStep>,
     status: Mutex<RunnerStatus>,
+    experts: Mutex<Watched>,
     /// Stops the decode in progress.
     abort: Arc<AtomicBool>,
     parallel: usize,
@@ -79,6 +94,7 @@ impl Queue {
             changed: Condvar::new(),
             step: Mutex::default(),
             status: Mutex::default(),
+            experts: Mutex::default(),
             abort,
             parallel,
             max_queue,
@@ -226,6 +242,27 @@ impl Queue {
         RunnerStatus { queued, active, ..lock(&self.status).clone() }
     }
 
+    /// The latest map of experts. From now on the scheduler makes new ones, for a while.
+    pub fn experts(&self) -> Option<ExpertMap> {
+        let mut watched = lock(&self.experts);
+        watched.asked = Some(Instant::now());
+        watched.map.clone()
+    }
+
+    /// For the scheduler: whether somebody waits for a new map.
+    pub fn wants_experts(&self) -> bool {
+        let watched = lock(&self.experts);
+        let within = |time: Option<Instant>, limit| time.is_some_and(|time| time.elapsed() < limit);
+        within(watched.asked, WATCHES) && !within(watched.made, MAP_EVERY)
+    }
+
+    /// For the scheduler: a new map.
+    pub fn publish_experts(&self, map: Option<ExpertMap>) {
+        let mut watched = lock(&self.experts);
+        watched.made = Some(Instant::now());
+        watched.map = map;
+    }
+
     /// For the scheduler: a new status.
     pub fn publish(&self, status: RunnerStatus) {
         *lock(&self.status) = status;
@@ -270,6 +307,17 @@ mod tests {
         assert!(abort.load(Ordering::Relaxed));
         queue.end_step();
         assert!(!queue.begin_step(vec![(cancelled, 1)]));
+    }
+
+    #[test]
+    fn a_map_is_made_only_while_somebody_asks_and_not_at_every_step() {
+        let (queue, ..) = queue_with_a_job();
+        assert!(!queue.wants_experts(), "nobody watches");
+        assert_eq!(queue.experts(), None);
+        assert!(queue.wants_experts());
+        queue.publish_experts(Some(ExpertMap::default()));
+        assert!(!queue.wants_experts(), "there is one of just now");
+        assert_eq!(queue.experts(), Some(ExpertMap::default()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::request::{EmbedSink, Options, Request, Sink, SubmitError};
 use crate::session::batcher::Batcher;
 use crate::session::embed::EmbedWork;
 use crate::session::sequence::Setup;
+use crate::stream::ExpertMap;
 
 /// A loaded model that serves many requests. Cheap to clone; the last one dropped ends it.
 #[derive(Clone)]
@@ -83,6 +84,13 @@ impl Runner {
     #[must_use]
     pub fn status(&self) -> RunnerStatus {
         self.0.queue.status()
+    }
+
+    /// Which experts are in memory; `None` where none stream, and before the first step. Never waits for a
+    /// step: while steps are computed it is as of less than a second ago.
+    #[must_use]
+    pub fn experts(&self) -> Option<ExpertMap> {
+        self.0.queue.experts()
     }
 
     /// Tokens, text and chat templates.
@@ -281,6 +289,9 @@ fn describe(batcher: &Batcher, parallel: usize) -> RunnerInfo {
         is_embedding_model: planned.source.pooling_type().is_some(),
         parallel,
         mode: plan.mode(),
+        layers: shape.layers,
+        experts: shape.experts,
+        experts_used: shape.experts_used,
         file_bytes: planned.source.file_bytes(),
         resident_bytes: plan.resident_bytes(),
         reader: loaded.reader.map(str::to_owned),

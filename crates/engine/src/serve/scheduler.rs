@@ -1,18 +1,21 @@
 //! The thread that owns the model: takes requests from the queue, steps, and hands out what comes.
 
-use hypura_core::plan::Purpose;
+use hypura_core::plan::{Mode, Purpose};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::live::{Meter, StepWork};
 use super::queue::{Job, Queue, Stop, Task, Work};
-use super::types::{RunnerStatus, SequenceStatus, Totals};
+use super::types::{MemoryParts, RunnerStatus, SequenceStatus, Totals};
 use crate::error::GenerateError;
 use crate::request::{EmbedSink, Event, RequestError, Sink};
 use crate::session::active::Part;
 use crate::session::batcher::{Batcher, Emit, Step};
 use crate::session::embed::EmbedWork;
+use crate::session::sequence::Sequence;
+use crate::stream::StreamStats;
 
 /// A request that runs.
 struct Running {
@@ -92,6 +95,7 @@ pub(super) struct Scheduler {
     /// One at a time, between the steps of the others.
     embeddings: VecDeque<Embedding>,
     kv_cache_error: Option<String>,
+    meter: Meter,
 }
 
 impl Scheduler {
@@ -102,6 +106,7 @@ impl Scheduler {
             listeners: Listeners::default(),
             embeddings: VecDeque::new(),
             kv_cache_error: None,
+            meter: Meter::default(),
         };
         scheduler.publish();
         scheduler
@@ -114,6 +119,8 @@ impl Scheduler {
             if running == 0 {
                 let queue = Arc::clone(&self.queue);
                 self.keep_idle(&|| queue.is_busy());
+                // For whoever asks while nothing is computed.
+                queue.publish_experts(self.batcher.loaded().experts());
             }
             let Work { jobs, stop } = self.queue.take(running, running == 0);
             let nothing_left = running == 0 && jobs.is_empty();
@@ -133,6 +140,9 @@ impl Scheduler {
             self.step();
             self.end_cancelled();
             self.publish();
+            if self.queue.wants_experts() {
+                self.queue.publish_experts(self.batcher.loaded().experts());
+            }
         }
         self.refuse_all();
         self.keep_idle(&|| false);
@@ -233,11 +243,23 @@ impl Scheduler {
         if !self.queue.begin_step(flags.collect()) {
             return Step::Aborted;
         }
+        let before = Before::new(self, &parts);
         let listeners = &mut self.listeners;
         listeners.totals.steps += 1;
         let step = self.batcher.compute(parts, listeners);
         self.queue.end_step();
+        if matches!(step, Step::Done) {
+            let work = before.until_now(self);
+            self.meter.add(&work);
+        }
         step
+    }
+
+    /// Tokens of answers so far, those of running ones included.
+    fn answer_tokens(&self) -> u64 {
+        let running = self.listeners.running.keys().filter_map(|id| self.batcher.find(*id));
+        let running: usize = running.map(generated).sum();
+        self.listeners.totals.generated_tokens + running as u64
     }
 
     fn fail(&mut self, id: u64, error: GenerateError) {
@@ -291,8 +313,7 @@ impl Scheduler {
                 request: row.owner,
                 cached_tokens: row.cached.len(),
                 prompt_tokens: sequence.map_or(0, |sequence| sequence.prompt_len()),
-                generated_tokens: sequence
-                    .map_or(0, |sequence| sequence.tokens().len() - sequence.prompt_len()),
+                generated_tokens: sequence.map_or(0, generated),
             }
         });
         self.queue.publish(RunnerStatus {
@@ -302,6 +323,8 @@ impl Scheduler {
             device_bytes: self.batcher.kv().device_bytes(),
             weights_on_disk_bytes: in_memory.iter().fold(weights, |left, bytes| left.saturating_sub(*bytes)),
             kv_bytes: context.kv_bytes,
+            parts: MemoryParts::of(&loaded.ledger),
+            live: self.meter.live(),
             context,
             active: 0,
             queued: 0,
@@ -314,5 +337,46 @@ impl Scheduler {
                 ..self.listeners.totals
             },
         });
+    }
+}
+
+fn generated(sequence: &Sequence) -> usize {
+    sequence.tokens().len().saturating_sub(sequence.prompt_len())
+}
+
+/// What a step is measured against.
+struct Before {
+    start: Instant,
+    stream: StreamStats,
+    answer_tokens: u64,
+    /// Requests of the step that have no token of an answer yet.
+    prompts: Vec<u64>,
+    prompt_tokens: u64,
+}
+
+impl Before {
+    fn new(scheduler: &Scheduler, parts: &[Part]) -> Self {
+        let has_answer = |part: &&Part| scheduler.batcher.find(part.id).is_some_and(|it| generated(it) > 0);
+        let prompts: Vec<&Part> = parts.iter().filter(|part| !has_answer(part)).collect();
+        Self {
+            start: Instant::now(),
+            stream: scheduler.batcher.loaded().stats.get(),
+            answer_tokens: scheduler.answer_tokens(),
+            prompt_tokens: prompts.iter().map(|part| part.tokens as u64).sum(),
+            prompts: prompts.iter().map(|part| part.id).collect(),
+        }
+    }
+
+    fn until_now(&self, scheduler: &Scheduler) -> StepWork {
+        let loaded = scheduler.batcher.loaded();
+        let begun = |id: &&u64| scheduler.batcher.find(**id).is_none_or(|it| generated(it) > 0);
+        let first = self.prompts.iter().filter(begun).count() as u64;
+        StepWork {
+            prompt_tokens: self.prompt_tokens,
+            answer_tokens: scheduler.answer_tokens().saturating_sub(self.answer_tokens + first),
+            wall: self.start.elapsed(),
+            stream: loaded.stats.get().since(&self.stream),
+            observed: loaded.planned.plan.mode() != Mode::FullResident,
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! A runner's settings, and what it tells about itself.
 
-use hypura_core::plan::{ContextFacts, Mode};
+use hypura_core::plan::{ContextFacts, Ledger, Mode, Purpose};
 use hypura_ggml::Token;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::live::Live;
 use crate::budget::SharedMemory;
 use crate::media::Modalities;
 use crate::request::SpeculationStats;
@@ -61,6 +62,12 @@ pub struct RunnerInfo {
     pub parallel: usize,
     /// How it runs.
     pub mode: Mode,
+    /// Layers.
+    pub layers: u32,
+    /// Routed experts of a layer; 0 of a dense model.
+    pub experts: u32,
+    /// Of those, the ones that a token uses.
+    pub experts_used: u32,
     /// Bytes of all files.
     pub file_bytes: u64,
     /// Weights in memory, slots and cells excluded.
@@ -89,6 +96,10 @@ pub struct RunnerStatus {
     pub weights_on_disk_bytes: u64,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
+    /// What the memory is held for.
+    pub parts: MemoryParts,
+    /// How fast it goes.
+    pub live: Live,
     /// Requests that run.
     pub active: usize,
     /// Requests that wait.
@@ -114,6 +125,34 @@ impl RunnerStatus {
         match num_ctx {
             Some(wanted) if wanted > now => wanted.min(self.context.most(free_bytes)).max(now),
             _ => now,
+        }
+    }
+}
+
+/// Bytes of memory, of the host and of devices, by what they are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryParts {
+    /// Weights that stay.
+    pub weights: u64,
+    /// Slots, cells and rings that weights stream through.
+    pub streaming: u64,
+    /// KV cache and recurrent state.
+    pub kv: u64,
+    /// Compute buffers.
+    pub compute: u64,
+    /// The process, the projector, the draft model.
+    pub other: u64,
+}
+
+impl MemoryParts {
+    pub(crate) fn of(ledger: &Ledger) -> Self {
+        let sum = |purposes: &[Purpose]| purposes.iter().map(|purpose| ledger.bytes_for(*purpose)).sum();
+        Self {
+            weights: sum(&[Purpose::Weights]),
+            streaming: sum(&[Purpose::Slots, Purpose::Cells, Purpose::Ring]),
+            kv: sum(&[Purpose::Kv]),
+            compute: sum(&[Purpose::Compute]),
+            other: sum(&[Purpose::Process, Purpose::Media, Purpose::Draft]),
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::dense::DenseStreamer;
 use super::device::{DeviceCounts, PartOp};
+use super::expert_map::ExpertMap;
 use super::experts::ExpertStreamer;
 use super::io::Io;
 use super::lookups::DECODE_TOKENS;
@@ -458,6 +459,11 @@ impl StreamExecutor {
     /// Slots of each size class that there are now.
     pub fn slots(&self) -> Vec<u32> {
         self.experts.as_ref().map(|side| side.streamer.slots().slot_counts()).unwrap_or_default()
+    }
+
+    /// Which experts are in memory; `None` where none stream.
+    pub fn expert_map(&self) -> Option<ExpertMap> {
+        self.experts.as_ref().map(|side| side.streamer.expert_map())
     }
 
     /// Bytes of memory that it could do without.

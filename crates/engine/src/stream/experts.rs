@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::device::{DeviceCounts, DeviceSide, DeviceWork, PartOp};
+use super::expert_map::ExpertMap;
 use super::expert_slots::ExpertSlots;
 use super::guesses::GuessQueue;
 use super::io::Io;
@@ -67,6 +68,13 @@ impl ExpertStreamer {
     /// Where the experts are.
     pub fn slots(&self) -> &ExpertSlots {
         &self.slots
+    }
+
+    /// Which of them are in memory, of the host or of a device.
+    pub fn expert_map(&self) -> ExpertMap {
+        let on_host = self.slots.pools().iter().map(|pool| &pool.cache);
+        let on_device = self.device.iter().flat_map(DeviceSide::caches);
+        ExpertMap::new(self.slots.layout(), on_host.chain(on_device), self.slots.clock)
     }
 
     /// Nothing is being computed any more: what layers before held is free.

@@ -5,6 +5,7 @@ use hypura_ggml::{ExecError, Executor, GraphRun};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::executor::StreamExecutor;
+use super::expert_map::ExpertMap;
 
 /// The executor of a streaming context. It lives as long as the context or whoever else keeps it.
 #[derive(Clone)]
@@ -23,6 +24,11 @@ impl StreamHandle {
     /// Slots of each size class that there are now.
     pub fn slots(&self) -> Vec<u32> {
         self.executor().slots()
+    }
+
+    /// Which experts are in memory; `None` where none stream.
+    pub fn experts(&self) -> Option<ExpertMap> {
+        self.executor().expert_map()
     }
 
     /// Bytes of memory that it could do without.

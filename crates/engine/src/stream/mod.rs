@@ -18,12 +18,14 @@
 //! - `executor`: goes through graphs and joins the above
 //! - `handle`: the executor, shared by the context and the engine
 //! - `lookups`, `stats`: what was done
+//! - `expert_map`: which experts are in memory, for whoever watches
 //! - `target`: what a read of experts is for
 
 mod chain;
 pub(crate) mod dense;
 pub(crate) mod device;
 pub(crate) mod executor;
+mod expert_map;
 pub(crate) mod expert_slots;
 pub(crate) mod experts;
 mod give_back;
@@ -43,6 +45,7 @@ mod stats;
 mod step;
 pub(crate) mod target;
 
+pub use expert_map::{ExpertMap, ExpertRow, ExpertState};
 pub use lookups::Lookups;
 pub use prefetcher::Prefetch;
 pub use routes::{RouteLog, RouteSettings, trace_header};

@@ -40,3 +40,4 @@ mod sounds;
 mod synth;
 #[cfg(test)]
 mod trace;
+mod watching;

@@ -23,6 +23,6 @@ pub use bounds::check_text;
 pub use chat::{chat, count_chat, render_chat};
 pub use embed::embed;
 pub use generate::{generate, render_generate};
-pub use lookup::{Found, find, own_options};
+pub use lookup::{Found, failure_of, find, own_options};
 pub use run::{load, unload};
 pub use stream::{Collected, PieceStream};

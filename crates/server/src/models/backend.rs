@@ -6,15 +6,18 @@
 //! as their text, and the engine may be another process: make them where blocking is allowed.
 //! [`Backend::plan`], [`Plan::load`] and [`Engine::stop`] block for long.
 
+use hypura_core::profile::Profile;
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::media::{MediaFile, MediaPrompt, PromptMedia};
 use hypura_engine::request::{EmbedSink, Options, Sink};
 use hypura_engine::serve::{RequestHandle, RunnerInfo, RunnerStatus};
+use hypura_engine::stream::ExpertMap;
 use hypura_engine::{ChatDelta, ChatParser, Grammar, Token, ToolChoice};
 use hypura_store::ModelEntry;
 use serde_json::Value;
 use std::sync::Arc;
 
+use super::forecast::Forecast;
 use crate::Failure;
 use crate::job::{Format, Think};
 
@@ -25,6 +28,11 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// The file cannot be read or is no model; not: too little memory, see [`Fit::TooSmall`].
     fn plan(&self, model: &ModelEntry, settings: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure>;
+    /// What was measured of this machine and of the disk that the models are on; `None`: nothing yet. Reads a
+    /// small file.
+    fn profile(&self) -> Option<Profile> {
+        None
+    }
 }
 
 /// How a model is to be loaded.
@@ -245,6 +253,14 @@ pub trait Engine: Send + Sync {
     fn info(&self) -> &RunnerInfo;
     /// What does. Never waits for the work.
     fn status(&self) -> RunnerStatus;
+    /// What was predicted of it when it was loaded; `None` where the machine was not measured.
+    fn forecast(&self) -> Option<Forecast> {
+        None
+    }
+    /// Which of its experts are in memory; `None` where none stream. Never waits for the work.
+    fn experts(&self) -> Option<ExpertMap> {
+        None
+    }
     /// Bytes that it holds, as last reported. Waits for nothing at all: the table is locked.
     fn held_bytes(&self) -> u64 {
         self.status().memory_bytes

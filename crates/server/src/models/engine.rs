@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use hypura_core::gguf::Metadata;
 use hypura_core::plan::{Mode, PoolId};
+use hypura_core::profile::Profile;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, Drafting, LoadSettings, Planned};
 use hypura_engine::media::prompt::DecodedMedia;
 use hypura_engine::media::{MediaFile, MediaPromptError, marker};
+use hypura_engine::profile::{Need, cache_folder, known};
 use hypura_engine::request::{EmbedSink, Event, Options, RequestError, RequestErrorKind, Sink, SubmitError};
 use hypura_engine::serve::{Runner, RunnerInfo, RunnerSettings, RunnerStatus};
 use hypura_engine::source::ModelSource;
+use hypura_engine::stream::ExpertMap;
 use hypura_engine::{ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, ReasoningSplit, Token};
 use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
@@ -20,6 +23,7 @@ use super::backend::{
     Backend, ChatInput, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt, PromptInput, RenderError, Renderer,
     Ticket,
 };
+use super::forecast::Forecast;
 use super::order::LoadOrder;
 use super::store_catalog::failure_of_store;
 use crate::job::{Format, Think};
@@ -43,6 +47,12 @@ impl Backend for EngineBackend {
     fn plan(&self, model: &ModelEntry, load_request: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure> {
         plan(self.order(model, load_request, free_bytes)?)
     }
+
+    fn profile(&self) -> Option<Profile> {
+        let places = self.store.places();
+        let target = places.existing().first().map(|(_, folder)| (*folder).to_owned());
+        self.profile_of(&target.unwrap_or_else(|| PathBuf::from(".")))
+    }
 }
 
 /// What loading a model as ordered would be like.
@@ -50,7 +60,8 @@ impl Backend for EngineBackend {
 /// # Errors
 /// As [`Backend::plan`].
 pub fn plan(order: LoadOrder) -> Result<Fit, Failure> {
-    let LoadOrder { model, path, settings, runner, needs_template } = order;
+    let profile = order.profile();
+    let LoadOrder { model, path, settings, runner, needs_template, .. } = order;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let failed = |error: &LoadError| {
         tracing::debug!(%model, %error, "cannot load");
@@ -63,7 +74,9 @@ pub fn plan(order: LoadOrder) -> Result<Fit, Failure> {
         Err(error) => return Err(failed(&error)),
     };
     let resident = planned.plan.mode() == Mode::FullResident;
-    let plan = Box::new(EnginePlan { planned, runner, model, needs_template, folder });
+    let forecast =
+        profile.map(|profile| Forecast::of(&planned.source.shape, &planned.layout, &planned.plan, &profile));
+    let plan = Box::new(EnginePlan { planned, runner, model, needs_template, folder, forecast });
     Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
 }
 
@@ -98,13 +111,21 @@ impl EngineBackend {
             .with_draft(self.draft(model))
             .with_draft_is_optional(true)
             .with_speculation(speculation);
+        let profile = self.profile_of(&path);
         Ok(LoadOrder {
+            profile: profile.and_then(|profile| serde_json::to_string(&profile).ok()),
             model: model.name.to_string(),
             path,
             settings,
             runner: self.runner.clone(),
             needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
         })
+    }
+
+    /// What was measured of this machine and the disk that `target` is on.
+    fn profile_of(&self, target: &Path) -> Option<Profile> {
+        let need = Need { target, threads: self.settings.tuning.threads, disk: true };
+        known(&cache_folder()?, &need)
     }
 
     /// The model that drafts for this one: not for itself, and not where nothing is written.
@@ -154,6 +175,7 @@ struct EnginePlan {
     /// Its own template would be used, where it has one.
     needs_template: bool,
     folder: PathBuf,
+    forecast: Option<Forecast>,
 }
 
 impl Plan for EnginePlan {
@@ -171,7 +193,8 @@ impl Plan for EnginePlan {
             load::load_watched(self.planned, &mut |_, _| host.advanced()).map_err(|error| failed(&error))?;
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
         let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
-        Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template }))
+        let forecast = self.forecast;
+        Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template, forecast }))
     }
 }
 
@@ -181,6 +204,7 @@ struct RunnerEngine {
     /// Where its files are.
     folder: PathBuf,
     lacks_template: bool,
+    forecast: Option<Forecast>,
 }
 
 impl Engine for RunnerEngine {
@@ -190,6 +214,14 @@ impl Engine for RunnerEngine {
 
     fn status(&self) -> RunnerStatus {
         self.runner.status()
+    }
+
+    fn forecast(&self) -> Option<Forecast> {
+        self.forecast
+    }
+
+    fn experts(&self) -> Option<ExpertMap> {
+        self.runner.experts()
     }
 
     fn is_alive(&self) -> bool {

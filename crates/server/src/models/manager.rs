@@ -1,17 +1,23 @@
 //! Hands out loaded models: at once when one is there, otherwise when the loader has it.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::backend::{Backend, LoadRequest};
+use super::forecast::Forecast;
 use super::loader::Loader;
 use super::table::{self, Lease, Table, Want};
 use crate::Failure;
 use crate::keep_alive::KeepAlive;
+use hypura_core::profile::Profile;
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
+use hypura_engine::stream::ExpertMap;
 use hypura_store::ModelEntry;
+
+/// Another program may have measured the machine since the last look.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// How models are kept.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +38,8 @@ pub struct ManagerSettings {
 pub struct ModelManager {
     table: Arc<Table>,
     settings: ManagerSettings,
+    backend: Arc<dyn Backend>,
+    profile: Mutex<Option<(Instant, Option<Arc<Profile>>)>>,
 }
 
 /// A loaded model as `/api/ps` and the metrics see it.
@@ -47,6 +55,8 @@ pub struct RunningModel {
     pub info: RunnerInfo,
     /// How it is now.
     pub status: RunnerStatus,
+    /// What was predicted of it.
+    pub forecast: Option<Forecast>,
 }
 
 impl ModelManager {
@@ -56,11 +66,12 @@ impl ModelManager {
     /// When the system gives no threads.
     pub fn start(backend: Arc<dyn Backend>, settings: ManagerSettings) -> std::io::Result<Self> {
         let table = Arc::new(Table::new(settings.keep_alive, settings.budget_bytes));
-        let loader = Loader { table: Arc::clone(&table), backend, max_loaded: settings.max_loaded };
+        let loading = Arc::clone(&backend);
+        let loader = Loader { table: Arc::clone(&table), backend: loading, max_loaded: settings.max_loaded };
         std::thread::Builder::new().name("load".to_owned()).spawn(move || loader.run())?;
         let keeper = Arc::clone(&table);
         std::thread::Builder::new().name("keep-alive".to_owned()).spawn(move || table::keep(&keeper))?;
-        Ok(Self { table, settings })
+        Ok(Self { table, settings, backend, profile: Mutex::default() })
     }
 
     /// A lease on a model, loaded if need be. Dropping the future gives the place in the queue up.
@@ -156,10 +167,42 @@ impl ModelManager {
                 load_time,
                 info: engine.info().clone(),
                 status: engine.status(),
+                forecast: engine.forecast(),
             })
             .collect();
         running.sort_by_key(|model| std::cmp::Reverse(model.expires_at));
         running
+    }
+
+    /// Which experts of a model are in memory; `None` where it is not loaded, or streams none.
+    #[must_use]
+    pub fn experts(&self, entry: &ModelEntry) -> Option<ExpertMap> {
+        let engine = {
+            let state = self.table.lock();
+            let slot = state.slots.iter().find(|slot| !slot.retired && slot.entry.same_weights(entry))?;
+            Arc::clone(&slot.engine)
+        };
+        engine.experts()
+    }
+
+    /// What was measured of this machine, as of some seconds ago.
+    #[must_use]
+    pub fn profile(&self) -> Option<Arc<Profile>> {
+        let mut known = self.profile.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((looked, profile)) = &*known
+            && looked.elapsed() < LOOK_AGAIN
+        {
+            return profile.clone();
+        }
+        let profile = self.backend.profile().map(Arc::new);
+        *known = Some((Instant::now(), profile.clone()));
+        profile
+    }
+
+    /// Requests that wait for a model to load.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.table.lock().wants.iter().filter(|want| !want.reply.is_closed()).count()
     }
 
     /// The model that is being loaded.

@@ -3,6 +3,7 @@
 //! - [`backend`]: what the server needs of an engine
 //! - [`catalog`]: what it needs of a store
 //! - [`engine`]: the engine behind the traits, in this process
+//! - `forecast`: what was predicted of a model
 //! - [`manager`]: loads on demand, one at a time, within one memory budget
 //! - [`order`]: what loading takes, as plain data
 //! - [`loader`]: the thread that plans, makes room and loads
@@ -12,6 +13,7 @@
 pub mod backend;
 pub mod catalog;
 pub mod engine;
+mod forecast;
 mod loader;
 mod manager;
 mod order;
@@ -20,6 +22,7 @@ mod table;
 
 pub use catalog::{Catalog, LookupError};
 pub use engine::EngineBackend;
+pub use forecast::{Band, Forecast, Speed};
 pub use manager::{ManagerSettings, ModelManager, RunningModel};
 pub use order::LoadOrder;
 pub use store_catalog::{StoreCatalog, failure_of_store};

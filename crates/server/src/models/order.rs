@@ -1,5 +1,6 @@
 //! What loading a model takes, as plain data: it is sent to the process that does it.
 
+use hypura_core::profile::Profile;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::serve::RunnerSettings;
 use serde::{Deserialize, Serialize};
@@ -18,4 +19,15 @@ pub struct LoadOrder {
     pub runner: RunnerSettings,
     /// Whether its own chat template would be used.
     pub needs_template: bool,
+    /// What is known of this machine, for predictions, as JSON: the codec of messages bears no field that is
+    /// left out where it is absent.
+    pub profile: Option<String>,
+}
+
+impl LoadOrder {
+    /// What is known of this machine.
+    #[must_use]
+    pub fn profile(&self) -> Option<Profile> {
+        serde_json::from_str(self.profile.as_deref()?).ok()
+    }
 }

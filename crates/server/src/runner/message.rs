@@ -9,14 +9,15 @@ use std::sync::Arc;
 use hypura_engine::media::MediaFile;
 use hypura_engine::request::{Event, Options, RequestError};
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
+use hypura_engine::stream::ExpertMap;
 use hypura_engine::{ChatDelta, Grammar, Token, ToolChoice};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::Failure;
 use crate::job::{Format, Think};
-use crate::models::LoadOrder;
 use crate::models::backend::ChatInput;
+use crate::models::{Forecast, LoadOrder};
 
 /// What the server says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -97,6 +98,7 @@ pub(super) struct Loaded {
     pub info: RunnerInfo,
     pub status: RunnerStatus,
     pub lacks_template: bool,
+    pub forecast: Option<Forecast>,
 }
 
 /// Something that has an answer.
@@ -142,6 +144,8 @@ pub(super) enum Call {
         inputs: Vec<Vec<Token>>,
     },
     Status,
+    /// Which experts are in memory.
+    Experts,
 }
 
 /// A prompt to continue.
@@ -172,6 +176,7 @@ pub(super) enum Answer {
         status: Box<RunnerStatus>,
         is_open: bool,
     },
+    Experts(Option<ExpertMap>),
 }
 
 /// A prompt that the runner made.

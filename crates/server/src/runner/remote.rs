@@ -6,6 +6,7 @@ use std::time::Duration;
 use hypura_engine::media::MediaFile;
 use hypura_engine::request::{EmbedSink, Options, Sink};
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
+use hypura_engine::stream::ExpertMap;
 use hypura_engine::{ChatDelta, Grammar, Token};
 
 use super::deltas::Deltas;
@@ -14,6 +15,7 @@ use super::message::{Answer, Call, Chat, File, Loaded, PromptAnswer, Submit, ToR
 use super::trial;
 use crate::Failure;
 use crate::job::Format;
+use crate::models::Forecast;
 use crate::models::backend::{
     AnswerParser, ChatInput, Engine, KeptPrompt, Prompt, PromptInput, RenderError, Renderer, Ticket,
 };
@@ -26,6 +28,7 @@ pub(super) struct RemoteEngine {
     link: Held,
     info: RunnerInfo,
     lacks_template: bool,
+    forecast: Option<Forecast>,
     /// The texts of its tokens that begin and end a text.
     tokens: OnceLock<(String, String)>,
 }
@@ -33,9 +36,9 @@ pub(super) struct RemoteEngine {
 impl RemoteEngine {
     /// The model that a runner has loaded.
     pub fn new(link: Held, loaded: Loaded) -> Self {
-        let Loaded { info, status, lacks_template } = loaded;
+        let Loaded { info, status, lacks_template, forecast } = loaded;
         link.0.loaded(status);
-        Self { link, info, lacks_template, tokens: OnceLock::new() }
+        Self { link, info, lacks_template, forecast, tokens: OnceLock::new() }
     }
 
     fn text(&self, call: Call) -> Result<Answer, Failure> {
@@ -98,6 +101,17 @@ impl Engine for RemoteEngine {
         match self.link.0.ask(Call::Status, SNAPSHOT) {
             Some(Answer::Status { status, .. }) => *status,
             _ => self.link.0.last_status(),
+        }
+    }
+
+    fn forecast(&self) -> Option<Forecast> {
+        self.forecast
+    }
+
+    fn experts(&self) -> Option<ExpertMap> {
+        match self.link.0.ask(Call::Experts, SNAPSHOT)? {
+            Answer::Experts(map) => map,
+            _ => None,
         }
     }
 

@@ -13,7 +13,7 @@ use hypura_engine::request::{
     TokenInfo,
 };
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
-use hypura_engine::stream::{Lookups, StreamStats};
+use hypura_engine::stream::{ExpertMap, Lookups, StreamStats};
 use hypura_engine::{ChatDelta, Grammar, SamplerOptions, Token};
 use hypura_server::Failure;
 use hypura_server::job::Format;
@@ -98,6 +98,10 @@ pub struct Script {
     pub memory: Mutex<Option<Arc<dyn SharedMemory>>>,
     /// What every status says.
     pub status: Mutex<RunnerStatus>,
+    /// How often a status was asked for.
+    pub statuses: AtomicUsize,
+    /// What the map of experts says.
+    pub experts: Mutex<Option<ExpertMap>>,
     /// The media that were shown: the token −n stands for the nth of them.
     pub media: Mutex<Vec<MediaFile>>,
     /// Media files that were decoded.
@@ -186,6 +190,9 @@ impl Plan for FakePlan {
             is_embedding_model: false,
             parallel: 2,
             mode: Mode::FullResident,
+            layers: 2,
+            experts: 0,
+            experts_used: 0,
             file_bytes: self.1 * 2,
             resident_bytes: self.1,
             reader: None,
@@ -290,7 +297,12 @@ impl Engine for FakeEngine {
         &self.info
     }
 
+    fn experts(&self) -> Option<ExpertMap> {
+        self.script.experts.lock().unwrap().clone()
+    }
+
     fn status(&self) -> RunnerStatus {
+        self.script.statuses.fetch_add(1, Ordering::SeqCst);
         let mut status = self.script.status.lock().unwrap().clone();
         let (active, queued) = *self.script.load.lock().unwrap();
         status.context_length = 4096;

@@ -27,6 +27,7 @@ mod models;
 mod patience;
 mod pull;
 mod sounds;
+mod status;
 mod store;
 mod transcriptions;
 mod transport;

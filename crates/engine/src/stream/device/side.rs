@@ -8,7 +8,7 @@
 //! is in memory. A device computes after the call has returned: what it computes with stays pinned until it
 //! is known to be done, when the ids of the next layer have been read, or at the end of the step.
 
-use hypura_core::cache::{EvictionPolicy, Grant, TokenClock};
+use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, TokenClock};
 use hypura_core::plan::LayerLayout;
 use hypura_ggml::HostMemory;
 use std::sync::Arc;
@@ -154,6 +154,11 @@ impl DeviceSide {
     /// Slots that are pinned.
     pub fn pinned(&self) -> usize {
         self.pools.iter().flatten().map(|pool| pool.cache.pinned()).sum()
+    }
+
+    /// Who is in which slot, pool by pool.
+    pub fn caches(&self) -> impl Iterator<Item = &ExpertCache> {
+        self.pools.iter().flatten().map(|pool| &pool.cache)
     }
 
     /// Slots whose experts are on their way.

@@ -26,10 +26,11 @@ pub(super) fn begin(host: &Arc<Host>, id: u64, call: Call) {
         }
         return;
     }
-    if matches!(call, Call::Status) {
-        // Quick, also where there is no thread for it.
-        answer(host, id, status(host));
-        return;
+    // Quick, also where there is no thread for it.
+    match call {
+        Call::Status => return answer(host, id, status(host)),
+        Call::Experts => return answer(host, id, experts(host)),
+        _ => {}
     }
     let at_work = Arc::clone(host);
     let work = move || match call {
@@ -55,6 +56,10 @@ fn status(host: &Host) -> Result<Answer, Failure> {
     Ok(Answer::Status { status: Box::new(engine.status()), is_open: engine.is_alive() })
 }
 
+fn experts(host: &Host) -> Result<Answer, Failure> {
+    Ok(Answer::Experts(host.engine()?.experts()))
+}
+
 fn done(host: &Host, id: u64, call: Call) -> Result<Answer, Failure> {
     let engine = host.engine()?.as_ref();
     Ok(match call {
@@ -77,7 +82,7 @@ fn done(host: &Host, id: u64, call: Call) -> Result<Answer, Failure> {
             Answer::Done
         }
         Call::Embed { inputs } => embed(host, engine, id, inputs)?,
-        Call::Status | Call::Render { .. } | Call::OpenChat { .. } => {
+        Call::Status | Call::Experts | Call::Render { .. } | Call::OpenChat { .. } => {
             return Err(Failure::internal("a call of another kind"));
         }
     })

@@ -176,6 +176,7 @@ fn obey(host: &Arc<Host>, mut plan: Option<Box<dyn Plan>>, orders: &mpsc::Receiv
                         info: engine.info().clone(),
                         status: engine.status(),
                         lacks_template: engine.lacks_template(),
+                        forecast: engine.forecast(),
                     };
                     // Loaded once only.
                     let _ = host.engine.set(engine);

@@ -1,0 +1,45 @@
+//! What whoever watches a real server is told of a real model, through the process that has it.
+
+use serde_json::{Value, json};
+
+use crate::serving::Serving;
+
+#[test]
+fn the_status_tells_how_fast_it_goes_and_where_the_experts_are() {
+    let server = Serving::start(&["--residency", "stream", "--stream-cache", "33%"]);
+    assert_eq!(server.get("/api/hypura/status")["models"], json!([]));
+    let options = json!({"num_predict": 32, "temperature": 0});
+    let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false, "options": options});
+    server.post("/api/generate", &ask);
+    // Nobody watched: what is shown is of when the answer ended.
+    let start = std::time::Instant::now();
+    let settled = || {
+        let status = server.get("/api/hypura/status");
+        assert!(start.elapsed().as_secs() < 60, "{status}");
+        (status["models"][0]["state"] == "idle" && status["models"][0]["decode"].is_object())
+            .then_some(status)
+    };
+    let status = std::iter::repeat_with(settled).flatten().next().unwrap();
+    let model = &status["models"][0];
+    assert_eq!((&model["name"], &model["mode"]), (&json!("demo:latest"), &json!("expert-streaming")));
+    let decode = &model["decode"];
+    assert!(decode["tokens_per_s"].as_f64().unwrap() > 0.0, "{decode}");
+    assert!(decode["bytes_per_token"].as_f64().unwrap() > 0.0, "{decode}");
+    let hits = decode["hit_rate"].as_f64().unwrap();
+    assert!((0.0..1.0).contains(&hits), "{decode}");
+    assert!(["disk", "compute", "sync"].contains(&decode["bound"].as_str().unwrap()), "{decode}");
+    let held = status["machine"]["memory"]["held_bytes"].as_u64().unwrap();
+    assert_eq!(model["tiers"]["RAM"].as_u64(), Some(held), "the only one");
+    assert!(model["tiers"]["NVMe"].as_u64().unwrap() > 0, "most of its experts are on the disk");
+
+    let map = server.get("/api/hypura/experts?model=demo");
+    let layers = map["layers"].as_array().unwrap();
+    assert_eq!(layers.len() as u64, model["experts"]["layers"].as_u64().unwrap());
+    let digits: String = layers.iter().map(|layer| layer["experts"].as_str().unwrap()).collect();
+    assert_eq!(digits.len() as u64, layers.len() as u64 * model["experts"]["per_layer"].as_u64().unwrap());
+    for digit in ['0', '3'] {
+        assert!(digits.contains(digit), "{digits}");
+    }
+    let used: Vec<&Value> = layers.iter().map(|layer| &layer["layer"]).collect();
+    assert_eq!(used[0], 0);
+}
