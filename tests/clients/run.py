@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 # What the server may hold more than before: connections that it has not yet seen close.
 SPARE_FILES = 4
 # What `--fast` leaves out: suites that run through the clients that are tested anyway, and take longest to begin.
-SLOW = ("test_agents.py", "test_instructor.py", "test_langchain_ollama.py", "test_litellm.py", "test_llm_ollama.py", "test_pydantic_ai.py")
+SLOW = ("test_agents.py", "test_instructor.py", "test_langchain_ollama.py", "test_launch.py", "test_litellm.py", "test_llm_ollama.py", "test_pydantic_ai.py")
 
 
 def main() -> int:
@@ -33,6 +33,7 @@ def main() -> int:
             "HYPURA_TEST_URL": server.url,
             "HYPURA_TEST_PID": str(server.process.pid),
             "HYPURA_TEST_WORK": str(work),
+            "HYPURA_TEST_BINARY": str(binary),
             "HYPURA_TEST_REMOTE": registry.name,
             "OLLAMA_HOST": server.url,
             # The litellm package would fetch a price list, langsmith would report.

@@ -83,6 +83,12 @@ REASONING = """\
         {%- if message.reasoning_content is string and message.reasoning_content %}
             {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}
         {%- endif %}"""
+# What the prompt ends with where a call is due.
+WORK = "<|work|>"
+CALLING = f"""\
+    {{%- if tools and messages | selectattr('role', 'equalto', 'tool') | list | length == 0 %}}
+        {{{{- '{WORK}' }}}}
+    {{%- endif %}}"""
 SWITCH = """\
     {%- if enable_thinking is defined and enable_thinking is false %}
         {{- '<think>\\n\\n</think>\\n\\n' }}
@@ -97,9 +103,14 @@ class Script:
     answer: list[str]
     thought: list[str] = field(default_factory=list)
     endless: bool = False
+    # What it says instead where tools are offered and none was called yet.
+    call: list[str] = field(default_factory=list)
     # Of a vocabulary of bytes a long prompt has four times the tokens that it has for real models.
     words: bool = False
     context: int = CONTEXT
+
+    def pieces(self) -> list[str]:
+        return self.thought + self.answer + self.call
 
     def thinks(self) -> bool:
         return bool(self.thought)
@@ -114,6 +125,21 @@ NO_ARGUMENTS = ["<tool_call>", '\n{"name": "magic_function_no_args", ', '"argume
 THOUGHT = ["<think>", "\nThe user greets me.", " So do I.\n", "</think>", "\n\n"]
 JOKE = ['{"setup": "Why do', ' lynxes purr?", ', '"punchline": "Nobody', ' dares to ask."}']
 
+# Model -> tool that runs a command, and its arguments, in the order of the tool's schema.
+MADE = "made-here.txt"
+WORKERS = {
+    "worker-claude": ("Bash", '{"command": "touch ' + MADE + '"}'),
+    "worker-codex": ("exec_command", '{"cmd": "touch ' + MADE + '"}'),
+    "worker-bash": ("bash", '{"command": "touch ' + MADE + '"}'),
+    "worker-cline": ("run_commands", '{"commands": ["touch ' + MADE + '"]}'),
+}
+
+
+def worker(name: str, tool: str, arguments: str) -> Script:
+    call = ["<tool_call>", f'\n{{"name": "{tool}", ', f'"arguments": {arguments}}}\n', "</tool_call>"]
+    return Script(name, ["I have done", " all of it", ", human."], call=call, words=True, context=65536)
+
+
 SCRIPTS = [
     Script("thinker", ["Good", " morning", ", human."], THOUGHT),
     Script("caller", CALL, ["<think>", "\nI should look", " at the sky.\n", "</think>", "\n\n"]),
@@ -124,6 +150,10 @@ SCRIPTS = [
     Script("endless", [" tick", " tock", " tack"], endless=True),
     # What agents talk to: their first prompts have some 20,000 tokens.
     Script("agent", ["I have read", " all of it", ", human."], words=True, context=65536),
+    # The same after one call of the tool that runs commands, in the words of several agents.
+    *(worker(name, *words) for name, words in WORKERS.items()),
+    # What edits a file by saying its new text.
+    Script("editor", ["made-here.txt\n```", "\nIt was edited.\n", "```\n"], words=True, context=65536),
     # The same for programs that want objects.
     Script("scribe", JOKE, words=True, context=65536),
     # The same as `agent` with too little context.
@@ -171,18 +201,22 @@ def write(script: Script, folder: Path) -> Path:
     line, lines = places[symbols[10]], add(spell("\n\n"), NORMAL)
     tags = {tag: add(tag, USER_DEFINED) for tag in TAGS}
     known = {"\n\n": lines, **tags}
-    pieces = [known[piece] if piece in known else add(spell(piece), NORMAL) for piece in script.thought + script.answer]
+    pieces = [known[piece] if piece in known else add(spell(piece), NORMAL) for piece in script.pieces()]
     specials = {text: add(text, kind) for text, kind in SPECIALS.items()}
     end = specials["<|im_end|>"]
 
-    answer = pieces[len(script.thought) :]
+    answer = pieces[len(script.thought) : len(script.thought) + len(script.answer)]
+    call = pieces[len(script.thought) + len(script.answer) :]
     # Token after which the next one is known -> that one.
     after = {last: answer[0] for last in range(len(tokens)) if last not in pieces}
     after[line] = pieces[0]
     after[lines] = answer[0]
     # A thought ends in two line breaks, and after these the answer starts, as for a prompt that ends so.
     after |= dict(zip(pieces, pieces[1:]))
-    after[pieces[-1]] = answer[0] if script.endless else end
+    after[answer[-1]] = answer[0] if script.endless else end
+    if call:
+        after[add(WORK, CONTROL)] = call[0]
+        after[call[-1]] = end
     assert len(set(pieces)) == len(pieces), "a piece comes once, since it says what comes next"
 
     # One direction of the embedding for each different successor.
@@ -237,7 +271,8 @@ def describe(writer, script: Script, tokens: list[str], types: list[int], specia
     writer.add_pad_token_id(specials["<|endoftext|>"])
     writer.add_add_bos_token(False)
     thinks = script.thinks()
-    template = TEMPLATE.replace("@REASONING@", REASONING if thinks else "").replace("@SWITCH@", SWITCH if thinks else "")
+    switch = SWITCH if thinks else CALLING if script.call else ""
+    template = TEMPLATE.replace("@REASONING@", REASONING if thinks else "").replace("@SWITCH@", switch)
     writer.add_chat_template(template)
 
 

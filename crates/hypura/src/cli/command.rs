@@ -4,7 +4,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use std::process::ExitCode;
 
 use super::{
-    bench, doctor, failure, iobench, models, plan, profile, pull, run, runner, serve, shell, synth, trace,
+    bench, doctor, failure, iobench, launch, models, plan, profile, pull, run, runner, serve, shell, synth,
+    trace,
 };
 
 /// Runs GGUF language models that do not fit in memory, streaming their weights from the disk.
@@ -23,6 +24,8 @@ enum Command {
     Serve(serve::Args),
     /// Download a model, after telling what it will do here; continues what was interrupted
     Pull(pull::Args),
+    /// Start a coding agent or an editor that works with a model of the running server
+    Launch(launch::Args),
     /// A process for one model, started by a server
     #[command(hide = true)]
     Runner,
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::execute(&args),
         Command::Serve(args) => serve::execute(&args),
         Command::Pull(args) => pull::execute(&args),
+        Command::Launch(args) => launch::execute(&args),
         Command::Runner => runner::execute(),
         Command::List(args) => models::list(&args),
         Command::Show(args) => models::show(&args),

@@ -12,6 +12,7 @@ mod flags;
 mod home;
 mod interrupt;
 mod iobench;
+mod launch;
 mod models;
 mod plan;
 mod profile;

@@ -75,6 +75,12 @@ impl Client {
         self.address.to_string()
     }
 
+    /// Its key, if it has one.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
     /// Whether it is on this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {

@@ -26,5 +26,6 @@ pub(super) use show::Args as ShowArgs;
 pub(super) use create::execute as create;
 pub(super) use edit::{copy, delete};
 pub(super) use list::execute as list;
+pub(super) use place::server as running_server;
 pub(super) use running::{ps, stop};
 pub(super) use show::execute as show;

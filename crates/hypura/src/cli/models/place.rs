@@ -16,7 +16,7 @@ impl Place {
 }
 
 /// The running server, or what to do about its absence.
-pub(super) fn server() -> anyhow::Result<Client> {
+pub(in crate::cli) fn server() -> anyhow::Result<Client> {
     let client = Client::of_environment();
     let address = client.address();
     match client.probe() {

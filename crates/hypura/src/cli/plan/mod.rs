@@ -1,12 +1,14 @@
 //! `hypura plan MODEL`: what a model will do on this machine, before it is loaded or even downloaded.
 //!
 //! - `advice`: the plan and the prediction
+//! - `context`: what becomes of a model with a context of a given length
 //! - `header`: the header of a model that is here, at a URL, or on Hugging Face
 //! - `what_if`: the flag for other machines
 //! - `report`, `json`: the answer for people and for programs
 
 mod advice;
 mod args;
+mod context;
 mod header;
 mod json;
 mod report;
@@ -23,6 +25,7 @@ use super::failure::UsageError;
 use super::flags::Env;
 use super::profile::{disk_target, remembered_with_gpu};
 pub use args::Args;
+pub(super) use context::{ContextPlan, with_context};
 
 use advice::advise_about;
 
