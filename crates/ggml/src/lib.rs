@@ -7,13 +7,13 @@
 //!   the inner backend and binds streamed weights to the memory it chose ([`memory`]).
 //! - [`media`] turns pictures into rows that models read in place of tokens.
 //! - `quantize` is llama.cpp's quantiser: files in, files out.
-//! - [`libraries`]: backends that were not compiled in.
+//! - [`libraries`]: backends that were not compiled in; `kernels`: the CPU's, for its very processor.
 //! - [`crash`]: what a process says that C++ ends.
 //! - [`model`], [`context`], [`batch`], [`sampler`], [`grammar`], [`vocab`] and [`chat`] are thin and safe.
 //!
 //! Invariants: no panic and no C++ exception crosses the language border ([`guard`]); a failure inside a
 //! callback becomes the error of the decode that caused it; nothing here knows about caches or policies, nor
-//! about files, but for what llama.cpp opens itself, and [`libraries`].
+//! about files, but for what llama.cpp opens itself, [`libraries`] and `kernels`.
 
 pub mod batch;
 mod buffer;
@@ -27,6 +27,7 @@ pub mod error;
 mod exec;
 pub mod grammar;
 mod guard;
+mod kernels;
 pub mod libraries;
 mod log;
 pub mod measure;

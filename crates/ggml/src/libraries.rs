@@ -1,5 +1,6 @@
 //! Backends that come as libraries of their own, beside those that were compiled in: `libggml-NAME.so`, built
-//! from the same source as the program (`make backend`), found in one folder.
+//! from the same source as the program (`make backend`), found in one folder. Those of the CPU are
+//! `kernels`: one of them is used, the others are for other processors.
 //!
 //! They use the program's own copy of ggml, whose symbols it exports (`crates/hypura/build.rs`). ggml asks a
 //! library for the version of its interface before it registers its devices.
@@ -52,8 +53,26 @@ pub(crate) fn load() {
     });
 }
 
-/// Libraries of a folder, in the order of their names.
+/// Backends for GPUs in a folder, in the order of their names.
 fn found(folder: Option<&Path>) -> Vec<PathBuf> {
+    let mut paths = all_in(folder);
+    paths.retain(|path| kernels_name(path).is_none());
+    paths
+}
+
+/// Libraries with kernels for the CPU in a folder, in the order of their names.
+pub(crate) fn kernels_in(folder: Option<&Path>) -> Vec<PathBuf> {
+    let mut paths = all_in(folder);
+    paths.retain(|path| kernels_name(path).is_some());
+    paths
+}
+
+/// `NAME` of `libggml-cpu-NAME.so`; `None` for any other file.
+pub(crate) fn kernels_name(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.strip_prefix("libggml-cpu-")?.strip_suffix(".so")
+}
+
+fn all_in(folder: Option<&Path>) -> Vec<PathBuf> {
     let entries = folder.and_then(|folder| std::fs::read_dir(folder).ok());
     let mut paths: Vec<PathBuf> = entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_backend));
@@ -100,16 +119,18 @@ mod tests {
     #[test]
     fn libraries_of_backends_are_found_by_name_in_order() {
         let folder = Folder::new("libraries");
-        for name in ["libggml-vulkan.so", "libggml-cuda.so", "libggml-cuda.so.xz", "ggml-cpu.so", "notes"] {
+        let kernels = ["libggml-cpu-zen4.so", "libggml-cpu-haswell.so"];
+        let others = ["libggml-vulkan.so", "libggml-cuda.so", "libggml-cuda.so.xz", "ggml-cpu.so", "notes"];
+        for name in kernels.iter().chain(&others) {
             std::fs::write(folder.0.join(name), "").unwrap();
         }
-        let names: Vec<_> = found(Some(&folder.0))
-            .iter()
-            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
-            .collect();
-        assert_eq!(names, ["libggml-cuda.so", "libggml-vulkan.so"]);
+        let names = |paths: Vec<PathBuf>| -> Vec<String> {
+            paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names(found(Some(&folder.0))), ["libggml-cuda.so", "libggml-vulkan.so"]);
+        assert_eq!(names(kernels_in(Some(&folder.0))), ["libggml-cpu-haswell.so", "libggml-cpu-zen4.so"]);
         assert!(found(Some(&folder.0.join("absent"))).is_empty());
-        assert!(found(None).is_empty());
+        assert!(found(None).is_empty() && kernels_in(None).is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Process-wide state of llama.cpp, and what it says about the machine.
 
-use crate::{libraries, log, sys};
+use crate::libraries::Refused;
+use crate::{kernels, libraries, log, sys};
 use std::ffi::{CStr, CString, c_char};
 use std::sync::{Once, OnceLock};
 
@@ -15,6 +16,7 @@ static INIT: Once = Once::new();
 pub(crate) fn init() {
     INIT.call_once(|| {
         log::install();
+        kernels::choose();
         // SAFETY: the first does nothing; the second is called once, before any other use.
         unsafe {
             hypura_without_amx();
@@ -188,6 +190,21 @@ pub fn compiled_features() -> String {
     ANSWER.get_or_init(ask).clone()
 }
 
+/// The library whose kernels the CPU computes with (`haswell`, `zen4`): the best for this processor of those
+/// that came with the program. `None` where the linked kernels compute.
+#[must_use]
+pub fn kernels() -> Option<&'static str> {
+    init();
+    kernels::name()
+}
+
+/// Libraries with kernels for the CPU that are broken. Those for other processors are not among them.
+#[must_use]
+pub fn refused_kernels() -> Vec<Refused> {
+    init();
+    kernels::refused()
+}
+
 /// The version of the linked ggml. Its commit is not asked for: the build takes that of whatever repository
 /// it runs in.
 #[must_use]
@@ -199,6 +216,13 @@ pub fn ggml_version() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_libraries_the_linked_kernels_compute() {
+        assert_eq!(kernels(), None);
+        assert!(refused_kernels().is_empty());
+        assert!(backends().contains(&"CPU".to_owned()));
+    }
 
     #[test]
     fn many_threads_may_ask_what_was_compiled_at_once() {

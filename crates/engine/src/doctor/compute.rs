@@ -1,5 +1,6 @@
 //! Kernels and ggml's backends.
 
+use hypura_ggml::libraries::Refused;
 use hypura_ggml::system;
 use std::fs;
 
@@ -7,14 +8,22 @@ use super::{Finding, Verdict};
 
 pub(super) fn examine() -> Vec<Finding> {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    vec![kernels(&system::compiled_features(), &processor), backends(&system::backends())]
+    let judged = [kernels(&system::compiled_features(), &processor), backends(&system::backends())];
+    system::refused_kernels().iter().map(unusable).chain(judged).collect()
+}
+
+/// Kernels that came with the program, for nothing.
+fn unusable(library: &Refused) -> Finding {
+    Finding::new("kernels", Verdict::Slow, format!("{}: {}", library.path.display(), library.reason))
+        .fix("install Hypura again: its libraries and the program must come from one build")
 }
 
 /// Extensions that make kernels much faster: their name in llama.cpp, and among the flags of `/proc/cpuinfo`.
 const EXTENSIONS: [(&str, &str); 4] =
     [("AVX2", "avx2"), ("FMA", "fma"), ("AVX512", "avx512f"), ("DOTPROD", "asimddp")];
 
-/// The program is compiled for the processor that built it; on a newer one it runs, slower than it could.
+/// A program is compiled for the processor that built it, or brings kernels for several
+/// ([`system::kernels`]). Where neither is for this one it runs, slower than it could.
 fn kernels(compiled: &str, cpuinfo: &str) -> Finding {
     let flags = cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let flags: Vec<&str> = flags.map(|line| line.split_whitespace().collect()).unwrap_or_default();
@@ -52,6 +61,14 @@ mod tests {
         assert_eq!(old.verdict, Verdict::Slow);
         assert!(old.found.contains("AVX512") && !old.found.contains("AVX2") && old.fix.is_some(), "{old:?}");
         assert_eq!(kernels("AVX2 = 1", "").verdict, Verdict::Good, "nothing is known to be missing");
+    }
+
+    #[test]
+    fn a_broken_library_of_kernels_is_told() {
+        let reason = "undefined symbol".to_owned();
+        let finding = unusable(&Refused { path: "/opt/libggml-cpu-zen4.so".into(), reason });
+        assert_eq!(finding.verdict, Verdict::Slow);
+        assert!(finding.found.contains("zen4") && finding.found.contains("undefined symbol"), "{finding:?}");
     }
 
     #[test]

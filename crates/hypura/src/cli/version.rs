@@ -13,8 +13,9 @@ pub(super) fn long() -> String {
     // `CPU : AVX = 1 | AVX2 = 1 |`: what is not there is not listed.
     let features = features.replace(" = 1", "").replace(" | ", " ");
     let features = features.trim_start_matches("CPU : ").trim_end_matches([' ', '|']);
+    let chosen = system::kernels().map(|name| format!(" ({name})")).unwrap_or_default();
     format!(
-        "{}\nllama.cpp with ggml {}, linked statically and compiled for a CPU with {features}",
+        "{}\nllama.cpp with ggml {}, linked statically; its kernels{chosen} are for a CPU with {features}",
         short(),
         system::ggml_version()
     )
