@@ -222,7 +222,9 @@ plan_400() {
 }
 
 serve8() {
-    [ -n "${SERVER:-}" ] && [ -n "${SERVED:-}" ] || fail "serve8 needs a running server: SERVER=http://127.0.0.1:11434 SERVED=model"
+    if [ -z "${SERVER:-}" ] || [ -z "${SERVED:-}" ]; then
+        fail "serve8 needs a running server: SERVER=http://127.0.0.1:11434 SERVED=model"
+    fi
     "$here/serve8.py" "$SERVER" "$SERVED" "$results/$name-serve8.json" --rounds "$(of_rounds 3)" --tokens "$(pick 48 8)"
     verdict serve8 serve8
 }

@@ -13,11 +13,12 @@ target_dir=${CARGO_TARGET_DIR:-target}/fuzz
 host=$(./scripts/cargo.sh -vV | sed -n 's/^host: //p')
 
 # What cargo-fuzz passes: coverage that libFuzzer is guided by.
-coverage='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
-    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares'
+coverage='-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters'
+coverage="$coverage -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 export RUSTC_BOOTSTRAP=1
-RUSTFLAGS="-Zsanitizer=address -Ccodegen-units=1 --cfg fuzzing $(echo $coverage)"
+RUSTFLAGS="-Zsanitizer=address -Ccodegen-units=1 --cfg fuzzing $coverage"
 export RUSTFLAGS
+# shellcheck disable=SC2086 # a list of words
 ./scripts/cargo.sh build --release --manifest-path fuzz/Cargo.toml --target "$host" --target-dir "$target_dir" ${CARGO_FLAGS:-}
 
 for source in fuzz/fuzz_targets/*.rs; do

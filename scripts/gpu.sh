@@ -102,6 +102,7 @@ fetch_headers() {
     if ! have apt-get || ! have dpkg-deb || [ ! -f "$keys" ]; then
         return 1
     fi
+    # shellcheck disable=SC2016 # apt-get's own variable
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | {
         read -r first || first=
         printf '%s' "$first"

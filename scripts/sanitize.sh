@@ -15,6 +15,8 @@ mkdir -p "$target_dir"
 echo 'leak:a_forgotten_reader_' >"$suppressions"
 
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address -Cforce-frame-pointers=yes'
-export LSAN_OPTIONS="suppressions=$(cd "$target_dir" && pwd)/leaks.txt:print_suppressions=0"
+LSAN_OPTIONS="suppressions=$(cd "$target_dir" && pwd)/leaks.txt:print_suppressions=0"
+export LSAN_OPTIONS
+# shellcheck disable=SC2086 # a list of words
 exec ./scripts/cargo.sh test --release --package hypura-storage --lib --tests --target "$host" --target-dir "$target_dir" \
     ${CARGO_FLAGS:-} -- "$@"

@@ -28,7 +28,9 @@ holds() {
 }
 
 # The usage of a script is an answer to a wrong call.
-usage() { "$@" && return 1 || [ $? -eq 2 ]; }
+usage() {
+    if "$@"; then return 1; else [ $? -eq 2 ]; fi
+}
 
 for script in run.sh suite.sh reflink-image.sh; do
     check sh -n "$here/benchmarks/$script"

@@ -34,6 +34,7 @@ quiet() { [ ! -s "$work/out" ]; }
 ended() { [ "$status" -eq "$1" ]; }
 
 mkdir -p "$work/bin"
+# shellcheck disable=SC2016 # variables of the script that is written
 printf '#!/bin/sh\necho "cargo $*"\nexit "${CARGO_STATUS:-0}"\n' >"$work/bin/cargo"
 chmod +x "$work/bin/cargo"
 
