@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs dist test-packages test-dist clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -36,6 +36,9 @@ help:
 	@echo 'make hostile  files that strangers made through run and a server; FILES=5000 SEED=7 for more and others (Linux)'
 	@echo 'make sanitize the tests of the crate for disks and memory under AddressSanitizer (Linux)'
 	@echo 'make deny     licences and sources of dependencies; needs cargo-deny'
+	@echo 'make dist     archive and Debian package for processors of all kinds, in $(TARGET_DIR)/packages: a build of its own'
+	@echo 'make test-packages  packages of the program as it is built here, installed into a home of their own'
+	@echo 'make test-dist  those of `make dist`, on older processors (qemu) and in a bare Debian (root, debootstrap)'
 	@echo 'make clean    remove everything that was built'
 
 demo: build
@@ -84,7 +87,21 @@ test-backend: bootstrap
 GPU_TEST = GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} timeout 1200 \
 	$(CARGO) test --release $(FEATURES) -p hypura-engine --test gpu $(CARGO_FLAGS) -- --ignored --test-threads 1
 
+# What others install: scripts/dist. LIBRARIES names a folder of GPU backends to pack.
+dist: bootstrap
+	rm -rf '$(TARGET_DIR)/packages'
+	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/dist/dist.sh '$(TARGET_DIR)/packages' '$(LIBRARIES)'
+
+test-packages:
+	sh scripts/tests/packages.sh '$(TARGET_DIR)/release/hypura'
+
+test-dist: dist
+	sh scripts/tests/processors.sh '$(TARGET_DIR)/dist/release/hypura' '$(TARGET_DIR)/dist/lib/hypura'
+	sh scripts/tests/packages.sh '$(TARGET_DIR)/dist/release/hypura' '$(TARGET_DIR)/dist/lib/hypura'
+	sh scripts/tests/chroot.sh '$(TARGET_DIR)'/packages/hypura_*.deb
+
 test-scripts:
+	sh scripts/tests/install.sh
 	sh scripts/tests/bootstrap.sh
 	sh scripts/tests/build.sh
 	sh scripts/tests/benchmarks.sh
