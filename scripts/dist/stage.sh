@@ -19,6 +19,8 @@ mkdir -p "$folder/bin" "$folder/share/man/man1" "$folder/share/doc/hypura" "$fol
 
 strip -o "$folder/bin/hypura" "$program"
 chmod 755 "$folder/bin/hypura"
+# A Mac runs nothing whose signature, which the linker made, strip has broken.
+[ "$(uname -s)" != Darwin ] || codesign --force --sign - "$folder/bin/hypura"
 if [ -n "$libraries" ] && [ -d "$libraries" ]; then
     for library in "$libraries"/libggml-*.so; do
         [ -f "$library" ] || continue

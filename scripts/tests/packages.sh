@@ -74,7 +74,7 @@ check test "$(grep -c '@' "$work/hypura.rb")" -eq 0
 if have ruby; then check ruby -c "$work/hypura.rb"; fi
 
 if [ "$(uname -s)" = Linux ] && have dpkg-deb; then
-    package=$(COMPRESSION=gzip scripts/dist/deb.sh "$work/staged" "$work/output" 2>"$work/out")
+    package=$(COMPRESSION=gzip ANY_SYSTEM=1 scripts/dist/deb.sh "$work/staged" "$work/output" 2>"$work/out")
     dpkg-deb -x "$package" "$work/unpacked"
     dpkg-deb -e "$package" "$work/control"
     check answers "$work/unpacked/usr/bin/hypura"
