@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs dist test-packages test-dist clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients test-ui ui hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs dist test-packages test-dist clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -31,6 +31,8 @@ help:
 	@echo 'make test-gpu  the tests of GPUs, with GPU=vulkan on a software driver where there is none; part of `make test` there'
 	@echo 'make test-backend  the same with the Vulkan backend as a library: no second build of llama.cpp'
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
+	@echo 'make test-ui  the page at /ui in a headless Chromium; pictures of it in $(TARGET_DIR)/ui'
+	@echo 'make ui       the page from its sources, in crates/ui/assets, which are committed'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
 	@echo 'make fuzz     every fuzz target for a minute (Linux)'
 	@echo 'make hostile  files that strangers made through run and a server; FILES=5000 SEED=7 for more and others (Linux)'
@@ -111,6 +113,15 @@ test-scripts:
 test-clients: build
 	@./scripts/bootstrap.sh --clients
 	./scripts/test-clients
+
+# The page in a browser: packages from npm, once.
+test-ui: build
+	@./scripts/bootstrap.sh --ui
+	./scripts/test-ui
+
+ui:
+	@./scripts/bootstrap.sh --ui
+	cd crates/ui/web && npm ci --no-audit --no-fund --ignore-scripts && node build.mjs
 
 lint: fmt-check clippy fuzz-check tidy docs
 

@@ -7,6 +7,7 @@
 #
 # Usage: bootstrap.sh              install what is missing
 #        bootstrap.sh --clients    install what scripts/test-clients needs: Python 3.11 with venv, Node and npm
+#        bootstrap.sh --ui         install what scripts/test-ui needs: Node, npm and Chromium
 #        bootstrap.sh --vulkan     install what a build with GPU=vulkan needs beside that, and a driver to test it with
 #        bootstrap.sh --libclang   print the folder of a libclang that bindgen would not find by itself, if any
 #
@@ -138,6 +139,16 @@ look_for_clients() {
     missing=${missing# }
 }
 
+# The same for the tests of the page: any browser of Chromium's kin will do.
+look_for_ui() {
+    missing=
+    have node || missing="$missing node"
+    have npm || missing="$missing npm"
+    have chromium || have chromium-browser || have google-chrome || [ -n "${CHROMIUM:-}" ] ||
+        [ -d "$root/Applications/Google Chrome.app" ] || missing="$missing chromium"
+    missing=${missing# }
+}
+
 # scripts/gpu.sh knows what Vulkan needs.
 look_for_vulkan() {
     missing=$("${0%/*}/gpu.sh" missing)
@@ -249,10 +260,11 @@ case ${1:-} in
         exit 0
         ;;
     --clients) look=look_for_clients who='make test' ;;
+    --ui) look=look_for_ui who='make test-ui' ;;
     --vulkan) look=look_for_vulkan who='a build with Vulkan' ;;
     '') ;;
     *)
-        say "unknown argument '$1' (there are --clients, --vulkan and --libclang)"
+        say "unknown argument '$1' (there are --clients, --ui, --vulkan and --libclang)"
         exit 2
         ;;
 esac

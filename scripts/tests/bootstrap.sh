@@ -342,6 +342,25 @@ log_is ''
 prints 'make test needs: npm'
 prints '    sudo dnf install -y npm'
 
+begin 'ui: a browser of another name will do: silent'
+machine Linux 0
+tools node npm google-chrome
+manager apt-get
+run bootstrap.sh --ui
+status_is 0
+silent
+log_is ''
+
+begin 'ui: Chromium is installed where there is no browser'
+machine Linux 0
+tools node npm
+stub apt-get "echo \"apt-get \$*\" >>$work/log
+printf '#!/bin/sh\n' >$work/bin/chromium; $(command -v chmod) +x $work/bin/chromium"
+run bootstrap.sh --ui
+status_is 0
+log_is "apt-get update
+apt-get install -y --no-install-recommends chromium"
+
 begin 'an unknown argument is a mistake of usage'
 machine Linux 0
 run bootstrap.sh --help-me

@@ -11,7 +11,7 @@ use axum::response::Response;
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::state::Server;
-use super::{Failure, refusal, respond};
+use super::{Failure, page, refusal, respond};
 
 /// Paths that probes ask for before they have a key.
 const OPEN_PATHS: [&str; 4] = ["/", "/api/version", "/health", "/v1/health"];
@@ -20,7 +20,7 @@ const OPEN_PATHS: [&str; 4] = ["/", "/api/version", "/health", "/v1/health"];
 pub async fn key(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
     let Some(key) = &server.http.api_key else { return next.run(request).await };
     let path = request.uri().path();
-    let open = OPEN_PATHS.contains(&path) || request.method() == Method::OPTIONS;
+    let open = OPEN_PATHS.contains(&path) || page::is_open(path) || request.method() == Method::OPTIONS;
     if open || has_key(request.headers(), key) {
         return next.run(request).await;
     }

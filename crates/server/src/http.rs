@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::state::Server;
 use super::{
-    Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, refusal, respond, status,
+    Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, page, refusal, respond, status,
 };
 
 /// Header that tells our own version; `/api/version` tells Ollama's.
@@ -26,6 +26,7 @@ pub fn router(server: Arc<Server>) -> Router {
         .merge(ollama::routes())
         .merge(metrics::routes())
         .merge(status::routes())
+        .merge(page::routes())
         .merge(openai::routes())
         .merge(anthropic::routes());
     routes

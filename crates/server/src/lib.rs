@@ -12,6 +12,7 @@
 //! - [`ollama`]: the native front end; [`openai`]: OpenAI's and llama-server's;
 //!   [`anthropic`]: Anthropic's
 //! - `quantizer`: llama.cpp's quantiser for the store
+//! - `page`: the page at `/ui`
 //! - [`status`]: what whoever watches is told
 //! - [`metrics`]: health and numbers, some of them of [`counters`]
 //!
@@ -43,6 +44,7 @@ pub mod openai;
 pub mod options;
 pub mod origin;
 pub mod origins;
+mod page;
 mod quantizer;
 pub mod recent;
 pub mod refusal;

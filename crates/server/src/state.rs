@@ -10,7 +10,7 @@ use super::counters::Counters;
 use super::models::{Catalog, ModelManager, RunningModel};
 use super::recent::Recent;
 use super::settings::HttpSettings;
-use super::status::Desk;
+use super::status::{Desk, Plans};
 
 /// The server.
 pub struct Server {
@@ -30,6 +30,8 @@ pub struct Server {
     pub recent: Recent,
     /// What whoever watches is told.
     pub status: Desk,
+    /// Plans that were asked for lately.
+    pub plans: Plans,
     /// When it started.
     pub started: Instant,
 }
@@ -50,6 +52,7 @@ impl Server {
             uploads: Semaphore::new(UPLOADS),
             recent: Recent::default(),
             status: Desk::default(),
+            plans: Plans::default(),
             started: Instant::now(),
         })
     }

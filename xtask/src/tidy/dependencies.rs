@@ -1,6 +1,6 @@
 //! Crates depend on each other in these directions only: `hypura → {server, store, engine, core}`,
-//! `server → {store, engine, core}`, `store → core`, `engine → {core, storage, ggml}`. The three leaves do
-//! not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
+//! `server → {store, engine, core, ui}`, `store → core`, `engine → {core, storage, ggml}`. The three leaves
+//! do not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
 //! `crates/ggml` alone.
 //!
 //! Build- and dev-dependencies follow the same directions, with one exception: the tests of `storage` and
@@ -19,7 +19,7 @@ struct Rule {
     tests_may_use: &'static [&'static str],
 }
 
-const RULES: [Rule; 9] = [
+const RULES: [Rule; 10] = [
     Rule { package: "hypura-core", may_use: &[], tests_may_use: &[] },
     Rule { package: "hypura-storage", may_use: &[], tests_may_use: &["hypura-core"] },
     Rule { package: "hypura-ggml", may_use: &[], tests_may_use: &["hypura-core"] },
@@ -31,9 +31,10 @@ const RULES: [Rule; 9] = [
     Rule { package: "hypura-store", may_use: &["hypura-core"], tests_may_use: &[] },
     Rule {
         package: "hypura-server",
-        may_use: &["hypura-core", "hypura-engine", "hypura-store"],
+        may_use: &["hypura-core", "hypura-engine", "hypura-store", "hypura-ui"],
         tests_may_use: &[],
     },
+    Rule { package: "hypura-ui", may_use: &[], tests_may_use: &[] },
     Rule {
         package: "hypura",
         may_use: &["hypura-core", "hypura-engine", "hypura-store", "hypura-server"],

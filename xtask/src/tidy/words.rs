@@ -6,8 +6,13 @@ use super::Finding;
 use crate::tree::Tree;
 
 /// Data, not text of ours; and the tests of this rule, which must name what it looks for.
-const LEFT_OUT: [&str; 4] =
-    ["assets/demo/heldout", "assets/demo/provenance/train-log.txt", "xtask/src/tidy/words.rs", "Cargo.lock"];
+const LEFT_OUT: [&str; 5] = [
+    "assets/demo/heldout",
+    "assets/demo/provenance/train-log.txt",
+    "crates/ui/assets",
+    "xtask/src/tidy/words.rs",
+    "Cargo.lock",
+];
 
 const MARKERS: [&str; 2] = ["TODO", "FIXME"];
 

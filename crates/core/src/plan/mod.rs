@@ -14,6 +14,7 @@
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
 //! - `cost`: a plan and a measured machine give seconds and tokens per second
 //! - `context`: how long a context is when nobody says
+//! - `reasons`: why a plan is as it is, for people
 //! - `ubatch`: how many tokens of a prompt are computed at once
 //! - `tiers`: who lives where, for people
 //! - `what_if`: another machine than this one
@@ -33,6 +34,7 @@ mod layout;
 mod ledger;
 mod placement;
 mod pool;
+mod reasons;
 mod request;
 mod settle;
 mod tiers;
@@ -53,6 +55,7 @@ pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
 pub use ledger::{Basis, Entry, Ledger, Purpose};
 pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
+pub use reasons::{group_reason, mode_reason};
 pub use request::{
     CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency, SHORT_CONTEXT,
     SMALL_UBATCH,

@@ -3,7 +3,7 @@
 
 use anyhow::Context as _;
 use hypura_engine::{crash, device};
-use hypura_server::models::{LoadOrder, engine};
+use hypura_server::models::{LoadOrder, advise_here, engine};
 use hypura_server::quantize_here;
 use hypura_server::runner::{Hooks, confine, confine_quantizing, confine_trial, serve};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -37,8 +37,11 @@ pub fn execute() -> anyhow::Result<ExitCode> {
     // Whatever it does then is for nobody, and may never end.
     let gone = || std::process::abort();
     let (plan, try_template, quantize) = (engine::plan, engine::try_template, quantize_here);
-    let confine = open_and_confine;
-    serve(socket, Hooks { confine, plan, confine_trial, try_template, confine_quantizing, quantize, gone })?;
+    let (confine, advise) = (open_and_confine, advise_here);
+    serve(
+        socket,
+        Hooks { confine, plan, advise, confine_trial, try_template, confine_quantizing, quantize, gone },
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

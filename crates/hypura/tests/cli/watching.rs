@@ -43,3 +43,29 @@ fn the_status_tells_how_fast_it_goes_and_where_the_experts_are() {
     let used: Vec<&Value> = layers.iter().map(|layer| &layer["layer"]).collect();
     assert_eq!(used[0], 0);
 }
+
+#[test]
+fn the_plan_over_http_is_that_of_the_command_line_and_follows_what_is_asked() {
+    let server = Serving::start(&[]);
+    let plan = server.get("/api/hypura/plan?model=demo");
+    assert_eq!(
+        (&plan["model"]["name"], &plan["plan"]["mode"]),
+        (&json!("demo:latest"), &json!("full-resident"))
+    );
+    assert!(plan["plan"]["reason"].as_str().unwrap().contains("fit into"), "{plan}");
+    // Contexts shrink before experts stream, so how little is too little is for the planner to say.
+    let total = plan["plan"]["total_bytes"].as_u64().unwrap();
+    let mut less = (1..40).map(|step| total - step * (total / 50));
+    let streams = |memory: u64| {
+        let plan = server.get(&format!("/api/hypura/plan?model=demo&memory_bytes={memory}"));
+        (plan["plan"]["mode"] == "expert-streaming").then_some(plan)
+    };
+    let small = less.find_map(streams).unwrap();
+    let experts = &small["tiers"]["roles"]["routed experts"];
+    assert!(experts["streamed_bytes"].as_u64() > experts["cached_bytes"].as_u64(), "{experts}");
+    assert!(experts["reason"].as_str().unwrap().contains("have room in memory"), "{experts}");
+    let why = small["plan"]["reason"].as_str().unwrap();
+    assert!(why.contains("do not fit into"), "{why}");
+    assert_eq!(small["prediction"]["decode"], json!(null), "this home has no profile: nothing is invented");
+    assert_eq!(server.get("/api/ps")["models"], json!([]), "nothing was loaded for it");
+}

@@ -17,6 +17,7 @@ use hypura_store::ModelEntry;
 use serde_json::Value;
 use std::sync::Arc;
 
+use super::advice::PlanQuestion;
 use super::forecast::Forecast;
 use crate::Failure;
 use crate::job::{Format, Think};
@@ -33,6 +34,16 @@ pub trait Backend: Send + Sync {
     fn profile(&self) -> Option<Profile> {
         None
     }
+    /// What loading this model within `budget_bytes` would be like, as JSON for people's programs. Blocks.
+    ///
+    /// # Errors
+    /// 400 when there is no such plan.
+    fn advise(
+        &self,
+        model: &ModelEntry,
+        budget_bytes: u64,
+        question: &PlanQuestion,
+    ) -> Result<String, Failure>;
 }
 
 /// How a model is to be loaded.

@@ -19,6 +19,7 @@ use hypura_engine::{ChatError, ChatParser, ChatPrompt, ChatRequest, Grammar, Rea
 use hypura_store::{Capability, ModelEntry, Store};
 use serde_json::Value;
 
+use super::advice::{PlanQuestion, advise_here};
 use super::backend::{
     Backend, ChatInput, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt, PromptInput, RenderError, Renderer,
     Ticket,
@@ -46,6 +47,15 @@ pub struct EngineBackend {
 impl Backend for EngineBackend {
     fn plan(&self, model: &ModelEntry, load_request: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure> {
         plan(self.order(model, load_request, free_bytes)?)
+    }
+
+    fn advise(
+        &self,
+        model: &ModelEntry,
+        budget_bytes: u64,
+        question: &PlanQuestion,
+    ) -> Result<String, Failure> {
+        advise_here(&self.advice_order(model, budget_bytes, question)?, question)
     }
 
     fn profile(&self) -> Option<Profile> {
@@ -120,6 +130,20 @@ impl EngineBackend {
             runner: self.runner.clone(),
             needs_template: model.can(Capability::Completion) && model.own_jinja().is_none(),
         })
+    }
+
+    /// What planning this model as asked takes.
+    ///
+    /// # Errors
+    /// As [`Self::order`].
+    pub fn advice_order(
+        &self,
+        model: &ModelEntry,
+        budget_bytes: u64,
+        question: &PlanQuestion,
+    ) -> Result<LoadOrder, Failure> {
+        let load_request = LoadRequest::asked(question.context_tokens);
+        self.order(model, &load_request, question.memory_bytes.unwrap_or(budget_bytes))
     }
 
     /// What was measured of this machine and the disk that `target` is on.

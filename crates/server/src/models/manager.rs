@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::advice::PlanQuestion;
 use super::backend::{Backend, LoadRequest};
 use super::forecast::Forecast;
 use super::loader::Loader;
@@ -197,6 +198,14 @@ impl ModelManager {
         let profile = self.backend.profile().map(Arc::new);
         *known = Some((Instant::now(), profile.clone()));
         profile
+    }
+
+    /// The plan of a model that had the whole budget, or what is asked in its place, as JSON. Blocks.
+    ///
+    /// # Errors
+    /// 400 when there is no such plan.
+    pub fn advise(&self, entry: &ModelEntry, question: &PlanQuestion) -> Result<String, Failure> {
+        self.backend.advise(entry, self.settings.budget_bytes, question)
     }
 
     /// Requests that wait for a model to load.

@@ -1,5 +1,6 @@
 //! Loaded models: which there are, which are loaded, and how they come and go.
 //!
+//! - `advice`: plans that nobody carries out
 //! - [`backend`]: what the server needs of an engine
 //! - [`catalog`]: what it needs of a store
 //! - [`engine`]: the engine behind the traits, in this process
@@ -10,6 +11,7 @@
 //! - [`store_catalog`]: the store as a catalogue
 //! - [`table`]: what is loaded, without any waiting
 
+mod advice;
 pub mod backend;
 pub mod catalog;
 pub mod engine;
@@ -20,6 +22,7 @@ mod order;
 mod store_catalog;
 mod table;
 
+pub use advice::{PlanQuestion, advise_here};
 pub use catalog::{Catalog, LookupError};
 pub use engine::EngineBackend;
 pub use forecast::{Band, Forecast, Speed};

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::Response;
 use axum::routing::{delete, get, post};
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::OLLAMA_VERSION;
 use crate::state::Server;
-use crate::{Failure, respond};
+use crate::{Failure, page, respond};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
     Router::new()
@@ -25,8 +25,11 @@ pub(super) fn routes() -> Router<Arc<Server>> {
         .route("/api/experimental/model-recommendations", get(recommendations))
 }
 
-/// Programs probe for this text.
-async fn root() -> Response {
+/// Programs probe for this text; browsers get the page.
+async fn root(headers: HeaderMap) -> Response {
+    if page::wants_html(&headers) {
+        return page::redirect();
+    }
     respond::text(StatusCode::OK, "Ollama is running")
 }
 

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use hypura_core::profile::Profile;
 use hypura_engine::media::marker;
 use hypura_store::ModelEntry;
 
+use super::advise::advise;
 use super::connect::connect;
 use super::crashes::Crashes;
 use super::limits::Limits;
@@ -16,7 +18,7 @@ use super::process::RunnerProcess;
 use super::remote::RemoteEngine;
 use crate::Failure;
 use crate::models::backend::{Backend, Engine, Fit, LoadHost, LoadRequest, Plan};
-use crate::models::{EngineBackend, LoadOrder};
+use crate::models::{EngineBackend, LoadOrder, PlanQuestion};
 
 /// How often a load looks whether anybody still wants it.
 const LOOK: Duration = Duration::from_millis(100);
@@ -50,6 +52,20 @@ impl Backend for ProcessBackend {
             Failure::internal(format!("cannot start a process for model '{name}'"))
         })?;
         planned(Held(link), order)
+    }
+
+    fn profile(&self) -> Option<Profile> {
+        self.orders.profile()
+    }
+
+    fn advise(
+        &self,
+        model: &ModelEntry,
+        budget_bytes: u64,
+        question: &PlanQuestion,
+    ) -> Result<String, Failure> {
+        self.crashes.check(&model.name.to_string(), &model.weights)?;
+        advise(&self.limits, self.orders.advice_order(model, budget_bytes, question)?, *question)
     }
 }
 

@@ -83,7 +83,10 @@ fn take(link: &Link, message: FromRunner) {
         }
         FromRunner::Release { bytes } => release(link, bytes),
         // Said by errands alone.
-        FromRunner::Tried(_) | FromRunner::Quantizing { .. } | FromRunner::Quantized(_) => {}
+        FromRunner::Tried(_)
+        | FromRunner::Advised(_)
+        | FromRunner::Quantizing { .. }
+        | FromRunner::Quantized(_) => {}
         FromRunner::Stopped => lock(&link.state).stopping = true,
     }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::Failure;
 use crate::job::{Format, Think};
 use crate::models::backend::ChatInput;
-use crate::models::{Forecast, LoadOrder};
+use crate::models::{Forecast, LoadOrder, PlanQuestion};
 
 /// What the server says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub(super) enum ToRunner {
     /// Instead of that, and nothing after it: try a conversation with the template that came with it. The
     /// texts of the tokens that begin and end a text.
     Try { chat: Box<Chat>, bos: String, eos: String },
+    /// Likewise: say what loading this would be like on such a machine.
+    Advise { order: Box<LoadOrder>, question: PlanQuestion },
     /// Likewise: write a model in another quantisation.
     Quantize { input: PathBuf, output: PathBuf, kind: String },
     /// Carry the plan out.
@@ -73,6 +75,8 @@ pub(super) enum FromRunner {
     Release { bytes: u64 },
     /// The bytes that a template made, or why it made none.
     Tried(Result<usize, Failure>),
+    /// A plan as JSON, or why there is none.
+    Advised(Result<String, Failure>),
     /// So much of so much is quantised.
     Quantizing { done: u64, all: u64 },
     /// All of it is, or why not.

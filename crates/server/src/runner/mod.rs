@@ -4,7 +4,8 @@
 //! The server's side:
 //! - `backend`: plans and loads in a runner; refuses files that ended theirs again and again (`crashes`)
 //! - `remote`: a loaded model in a runner, as the server's engine
-//! - `errand`: a process for one piece of work: templates of clients (`trial`), quantising (`quantize`)
+//! - `errand`: a process for one piece of work: templates of clients (`trial`), plans that nobody carries out
+//!   (`advise`), quantising (`quantize`)
 //! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
 //!   becomes of its requests when it ends
 //! - `process`: starting, ending and watching the process (`watch`, `limits`)
@@ -16,6 +17,7 @@
 //! Between them:
 //! - `message`: what is said; `frame`: how it goes over the socket
 
+mod advise;
 mod backend;
 mod confine;
 mod connect;

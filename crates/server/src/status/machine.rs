@@ -44,6 +44,7 @@ pub(super) fn document(profile: Option<&Profile>, budget_bytes: u64, processors:
             "model": profile.and_then(|profile| profile.cpu.model.as_deref()),
         },
         "disk": profile.and_then(disk),
+        "others_share": profile.and_then(|profile| profile.others_share),
         "measured_at_s": profile.and_then(|profile| profile.measured_at_s),
     })
 }

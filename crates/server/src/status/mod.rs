@@ -4,6 +4,7 @@
 //! - `machine`: memory, processors, what is known of the disk
 //! - `desk`: one document for all who ask at the same time
 //! - `experts`: layers × experts
+//! - `plan`: what a model would be like, here or elsewhere; `kept`: those that were asked for lately
 //!
 //! Invariants: nothing here waits for a model, loads one, or names a path of this machine; what was not
 //! measured is null.
@@ -11,7 +12,9 @@
 mod desk;
 mod document;
 mod experts;
+mod kept;
 mod machine;
+mod plan;
 
 use std::sync::Arc;
 
@@ -25,10 +28,11 @@ use crate::respond;
 use crate::state::Server;
 
 pub use desk::Desk;
+pub use kept::Plans;
 
 /// The routes of this folder.
 pub fn routes() -> Router<Arc<Server>> {
-    Router::new().route("/api/hypura/status", get(status)).merge(experts::routes())
+    Router::new().route("/api/hypura/status", get(status)).merge(experts::routes()).merge(plan::routes())
 }
 
 async fn status(State(server): State<Arc<Server>>) -> Response {

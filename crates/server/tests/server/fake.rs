@@ -17,6 +17,7 @@ use hypura_engine::stream::{ExpertMap, Lookups, StreamStats};
 use hypura_engine::{ChatDelta, Grammar, SamplerOptions, Token};
 use hypura_server::Failure;
 use hypura_server::job::Format;
+use hypura_server::models::PlanQuestion;
 use hypura_server::models::backend::{
     AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt,
     PromptInput, RenderError, Renderer, Ticket,
@@ -100,6 +101,8 @@ pub struct Script {
     pub status: Mutex<RunnerStatus>,
     /// How often a status was asked for.
     pub statuses: AtomicUsize,
+    /// How often a plan was made for somebody who only asks.
+    pub plans: AtomicUsize,
     /// What the map of experts says.
     pub experts: Mutex<Option<ExpertMap>>,
     /// The media that were shown: the token −n stands for the nth of them.
@@ -155,6 +158,17 @@ impl Backend for FakeBackend {
             return Ok(Fit::Streaming(Box::new(FakePlan(Arc::clone(&self.0), free_bytes))));
         }
         Ok(Fit::TooSmall(Failure::internal(format!("model needs {bytes} bytes"))))
+    }
+
+    fn advise(
+        &self,
+        model: &ModelEntry,
+        budget_bytes: u64,
+        question: &PlanQuestion,
+    ) -> Result<String, Failure> {
+        self.0.plans.fetch_add(1, Ordering::SeqCst);
+        let bytes = question.memory_bytes.unwrap_or(budget_bytes);
+        Ok(serde_json::json!({"model": model.name.to_string(), "budget_bytes": bytes}).to_string())
     }
 }
 

@@ -24,6 +24,7 @@ mod images;
 mod life;
 mod memory;
 mod models;
+mod page;
 mod patience;
 mod pull;
 mod sounds;

@@ -104,3 +104,26 @@ async fn status_wants_the_key_as_every_answer_does() {
         assert_eq!(kit.get(path).await.status, StatusCode::UNAUTHORIZED, "{path}");
     }
 }
+
+#[tokio::test]
+async fn status_of_plans_is_kept_for_who_asks_the_same() {
+    let kit = Kit::new();
+    let plan = kit.get("/api/hypura/plan?model=m").await.json();
+    assert_eq!(plan, json!({"model": "m:latest", "budget_bytes": 1000}));
+    kit.get("/api/hypura/plan?model=m").await;
+    assert_eq!(kit.script.plans.load(Ordering::SeqCst), 1, "it is known");
+    let other = kit.get("/api/hypura/plan?model=m&memory_bytes=2000000").await.json();
+    assert_eq!(other["budget_bytes"], 2_000_000);
+    for (query, status) in [
+        ("", StatusCode::BAD_REQUEST),
+        ("?model=nowhere", StatusCode::NOT_FOUND),
+        ("?model=m&memory_bytes=0", StatusCode::BAD_REQUEST),
+        ("?model=m&memory_bytes=lots", StatusCode::BAD_REQUEST),
+        ("?model=m&hit_rate=2", StatusCode::BAD_REQUEST),
+    ] {
+        let answer = kit.get(&format!("/api/hypura/plan{query}")).await;
+        assert_eq!(answer.status, status, "{query}");
+        assert!(!answer.error().is_empty());
+    }
+    assert_eq!(kit.script.plans.load(Ordering::SeqCst), 2);
+}

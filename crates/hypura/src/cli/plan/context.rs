@@ -1,11 +1,10 @@
 //! What becomes of a model that gets a context of a given length, in four numbers instead of a report.
 
 use hypura_core::plan::{Mode, Routing, WhatIf, Workload};
-use hypura_engine::advise::AdviceSettings;
+use hypura_engine::advise::{AdviceSettings, advise_about};
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 
-use super::advice::advise_about;
 use super::header;
 use crate::cli::flags::{Env, ModelFlags};
 use crate::cli::profile::{disk_target, remembered_with_gpu};
@@ -43,7 +42,7 @@ pub fn with_context(model: &str, tokens: u32) -> anyhow::Result<ContextPlan> {
     let workload = Workload { routing: Routing::of(&header.shape), ..Workload::default() };
     let settings =
         AdviceSettings { request: load.model.plan_request(media), workload, what_if: WhatIf::default() };
-    let advice = advise_about(&header, &profile, &settings, &load)?;
+    let advice = advise_about(&header.shape, header.source.as_ref(), &profile, &settings, &load)?;
     Ok(ContextPlan {
         tokens: advice.plan.context.context_tokens,
         mode: advice.plan.mode(),

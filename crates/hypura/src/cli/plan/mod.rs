@@ -1,21 +1,18 @@
 //! `hypura plan MODEL`: what a model will do on this machine, before it is loaded or even downloaded.
 //!
-//! - `advice`: the plan and the prediction
 //! - `context`: what becomes of a model with a context of a given length
 //! - `header`: the header of a model that is here, at a URL, or on Hugging Face
 //! - `what_if`: the flag for other machines
-//! - `report`, `json`: the answer for people and for programs
+//! - `report`: the answer for people
 
-mod advice;
 mod args;
 mod context;
 mod header;
-mod json;
 mod report;
 mod what_if;
 
 use hypura_core::plan::{Routing, Workload};
-use hypura_engine::advise::AdviceSettings;
+use hypura_engine::advise::{AdviceSettings, Subject, advise_about, document};
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
@@ -26,8 +23,6 @@ use super::flags::Env;
 use super::profile::{disk_target, remembered_with_gpu};
 pub use args::Args;
 pub(super) use context::{ContextPlan, with_context};
-
-use advice::advise_about;
 
 /// Runs the subcommand.
 ///
@@ -53,10 +48,12 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let projector = projector.map(|path| PlannedProjector::of(path, load.model.sequences)).transpose()?;
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
     let settings = AdviceSettings { request: load.model.plan_request(media), workload, what_if };
-    let advice = advise_about(&header, &remembered.profile, &settings, &load)
+    let (shape, source, profile) = (&header.shape, header.source.as_ref(), &remembered.profile);
+    let advice = advise_about(shape, source, profile, &settings, &load)
         .map_err(|error| anyhow::Error::new(error).context(format!("{} cannot be planned", header.name)))?;
     let text = if args.json {
-        json::render(&header, &remembered.profile, &advice)?
+        let subject = Subject { name: &header.name, shape, shards: header.shards };
+        serde_json::to_string_pretty(&document(subject, profile, &advice))? + "\n"
     } else {
         report::render(&header, &remembered.profile, &settings, &advice)
     };

@@ -14,8 +14,8 @@ use super::calls;
 use super::memory::{Alive as _, ServerMemory};
 use super::shared::Host;
 use crate::Failure;
-use crate::models::LoadOrder;
 use crate::models::backend::{ChatInput, Fit, LoadHost, Plan};
+use crate::models::{LoadOrder, PlanQuestion};
 use crate::runner::frame;
 use crate::runner::message::{FromRunner, Loaded, Planned, ToRunner};
 
@@ -38,6 +38,8 @@ pub struct Hooks {
     pub try_template: fn(ChatInput, (&str, &str)) -> Result<usize, Failure>,
     /// What loading as ordered would be like.
     pub plan: fn(LoadOrder) -> Result<Fit, Failure>,
+    /// What loading as ordered would be like on another machine, as JSON.
+    pub advise: fn(&LoadOrder, &PlanQuestion) -> Result<String, Failure>,
     /// Called where it loads nothing and only quantises this file into that one.
     pub confine_quantizing: fn(&Path, &Path),
     /// Quantises.
@@ -60,7 +62,10 @@ fn read(host: &Arc<Host>, stream: &mut BufReader<UnixStream>, orders: &mpsc::Sen
             Ok(None) | Err(_) => break,
         };
         match message {
-            ToRunner::Plan { .. } | ToRunner::Try { .. } | ToRunner::Quantize { .. } => break,
+            ToRunner::Plan { .. }
+            | ToRunner::Try { .. }
+            | ToRunner::Advise { .. }
+            | ToRunner::Quantize { .. } => break,
             ToRunner::Load => drop(orders.send(Order::Load)),
             ToRunner::Stop { drain } => {
                 host.abandon();
@@ -115,6 +120,11 @@ pub fn serve(stream: UnixStream, hooks: Hooks) -> io::Result<()> {
             (hooks.confine_trial)();
             let tried = chat.read().and_then(|chat| (hooks.try_template)(chat, (&bos, &eos)));
             return (&stream).write_all(&frame::encode(&FromRunner::Tried(tried))?);
+        }
+        Some(ToRunner::Advise { order, question }) => {
+            (hooks.confine)(&order);
+            let advised = (hooks.advise)(&order, &question);
+            return (&stream).write_all(&frame::encode(&FromRunner::Advised(advised))?);
         }
         Some(ToRunner::Quantize { input, output, kind }) => {
             (hooks.confine_quantizing)(&input, &output);

@@ -1,4 +1,4 @@
-//! From a header and a profile to everything that `plan` tells: nothing is loaded, nothing is allocated.
+//! The plan and the prediction, from what the model needs of memory.
 
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{

@@ -1,18 +1,32 @@
 //! The plan for programs. Bytes and seconds; what is unknown is null.
 
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{Estimate, HitRate, Prediction, Purpose, TierBytes};
+use hypura_core::plan::{
+    Estimate, HitRate, Prediction, Purpose, RoleGroup, TierBytes, group_reason, mode_reason,
+};
 use hypura_core::profile::Profile;
 use hypura_core::speculate::ASSUMED_ACCEPTANCE;
-use hypura_engine::advise::Advice;
 use serde_json::{Map, Value, json};
 
-use super::header::Header;
+use super::advice::Advice;
 
-pub(super) fn render(header: &Header, profile: &Profile, advice: &Advice) -> serde_json::Result<String> {
-    let shape = &header.shape;
+/// A model as it is named, and what it is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its shape.
+    pub shape: &'a ModelShape,
+    /// Its files.
+    pub shards: usize,
+}
+
+/// Everything about the plan: what is where and why, what is predicted, what would change it.
+#[must_use]
+pub fn document(subject: Subject<'_>, profile: &Profile, advice: &Advice) -> Value {
+    let Subject { name, shape, shards } = subject;
     let roles: Map<String, Value> =
-        advice.tiers.roles.iter().map(|(role, bytes)| (role.name().to_owned(), tier(bytes))).collect();
+        advice.tiers.roles.iter().map(|(group, bytes)| role(shape, advice, *group, bytes)).collect();
     let others = advice.alternatives.iter().map(|other| {
         json!({
             "change": other.change,
@@ -21,16 +35,16 @@ pub(super) fn render(header: &Header, profile: &Profile, advice: &Advice) -> ser
             "gain_tokens_per_s": other.gain_tokens_per_s,
         })
     });
-    let value = json!({
+    json!({
         "model": {
-            "name": header.name,
+            "name": name,
             "title": shape.name,
             "architecture": shape.architecture,
             "layers": shape.layers,
             "experts": shape.experts,
             "experts_used": shape.experts_used,
             "bytes": shape.total_bytes(),
-            "shards": header.shards,
+            "shards": shards,
             "context_train": shape.context_train,
         },
         "plan": plan_of(shape, advice),
@@ -49,8 +63,13 @@ pub(super) fn render(header: &Header, profile: &Profile, advice: &Advice) -> ser
         "profile": { "measured_at_s": profile.measured_at_s, "others_share": profile.others_share },
         "disk_obstacle": profile.storage.as_ref().and_then(|storage| storage.obstacle.as_ref()),
         "alternatives": others.collect::<Vec<_>>(),
-    });
-    Ok(serde_json::to_string_pretty(&value)? + "\n")
+    })
+}
+
+fn role(shape: &ModelShape, advice: &Advice, group: RoleGroup, bytes: &TierBytes) -> (String, Value) {
+    let mut value = tier(bytes);
+    value["reason"] = group_reason(group, bytes, shape, &advice.layout, &advice.plan).into();
+    (group.name().to_owned(), value)
 }
 
 fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
@@ -59,6 +78,7 @@ fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
     let (experts, dense) = (plan.experts.as_ref(), plan.dense.as_ref());
     json!({
         "mode": plan.mode().name(),
+        "reason": mode_reason(shape, plan),
         "budget_bytes": plan.budget_bytes(),
         "floor_bytes": plan.floor_bytes,
         "total_bytes": plan.total_bytes(),
