@@ -84,6 +84,7 @@ mod experts_in_a_few_slots_of_the_device {
         |part| on_device(homes, part);
         mixtral qwen3_moe gpt_oss kimi_k2 mixed_quantisations_make_two_size_classes
         gate_and_up_of_experts_in_one_tensor readers_and_policies
+        prefetching_right_or_wrong_changes_no_bit
         large_ubatches_equal_the_resident_run_at_the_same_ubatch
         every_ubatch_equals_the_resident_run_at_the_same_ubatch
         the_demo_model_answers_the_same_from_a_third_of_its_experts

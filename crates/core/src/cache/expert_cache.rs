@@ -413,6 +413,12 @@ impl ExpertCache {
         }
     }
 
+    /// The slot that holds all of `key`. Not a lookup.
+    pub fn slot_of(&self, key: ExpertKey) -> Option<SlotId> {
+        let is_whole = |slot: &SlotId| matches!(self.slots[slot.index()].state, State::Resident(_));
+        self.of_key.get(&key).copied().filter(is_whole)
+    }
+
     /// The expert that `slot` holds or is loading.
     pub fn key_of(&self, slot: SlotId) -> Option<ExpertKey> {
         match self.slots.get(slot.index())?.state {
@@ -454,11 +460,6 @@ impl ExpertCache {
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
-    }
-
-    /// The name of the eviction policy.
-    pub fn policy_name(&self) -> &'static str {
-        self.policy.name()
     }
 
     /// Checks the invariants that a single look can see. Costs a pass over the slots, so only small caches in

@@ -5,7 +5,7 @@
 //! and may make several passes over the layers (llama.cpp divides a batch of unequal sequences). What is
 //! counted and timed is counted and timed by step, what is read ahead by pass.
 
-use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedKind, StreamedOp, WeightId};
+use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, StreamedKind, StreamedOp, WeightId};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -59,10 +59,51 @@ impl ExpertSide {
         self.streamer.note_wait(begun.elapsed());
         self.prefetcher.record_used(layer, &ids);
         self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
-        match self.prefetcher.after_router(layer) {
+        match self.prefetcher.after_router(layer).filter(|_| run.is_host()) {
             Some(view) => self.look_ahead(run, view),
             None => Ok(()),
         }
+    }
+
+    /// Whether a device computes, and there is something left to upload.
+    fn may_guess_on_device(&self) -> bool {
+        let layout = self.streamer.slots().layout();
+        self.streamer.device.as_ref().is_some_and(|device| !device.holds_all(layout))
+    }
+
+    /// A device is about to compute up to where the ids of `layer` are known: asks what the one behind it
+    /// will use.
+    fn ask_device(&mut self, run: &mut GraphRun<'_>, layer: usize) -> Result<(), ExecError> {
+        if self.may_guess_on_device() { self.prefetcher.ask_device(run, layer) } else { Ok(()) }
+    }
+
+    /// As [`Self::ask_device`], where the nodes that come next end at a layer and are not `done`.
+    fn ask_before(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        segments: &[Segment],
+        done: usize,
+    ) -> Result<(), ExecError> {
+        match segments {
+            [Segment::Plain(nodes), Segment::Layer { layer, .. }, ..] if nodes.end > done => {
+                self.ask_device(run, *layer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `layer` has been launched: what the next one will probably use is uploaded meanwhile.
+    fn look_ahead_on_device(&mut self, run: &mut GraphRun<'_>, layer: usize) -> Result<(), ExecError> {
+        if !self.may_guess_on_device() {
+            return Ok(());
+        }
+        let layout = self.streamer.slots().layout();
+        let mut choices = self.prefetcher.device_choices(run, layout, layer);
+        if let Some(tap) = &self.tap {
+            self.prefetcher.predict_from_trace(&mut choices, layout, |layer| tap.upcoming(layer));
+        }
+        let guesses = self.prefetcher.choose(choices);
+        self.streamer.expect_on_device(&mut self.io, guesses)
     }
 
     /// Guesses what the next layers will use, and reads it while the disk has time.
@@ -195,9 +236,15 @@ impl StreamExecutor {
         let mut done = 0;
         let segments = segments(&placed, entries, parts, run.graph().len());
         for (index, segment) in segments.iter().enumerate() {
-            done = match self.run_on_device(run, &ops, &placed, &segments[index..])? {
+            let rest = &segments[index..];
+            done = match self.run_on_device(run, &ops, &placed, rest)? {
                 Some(end) => end,
-                None => self.run_segment(run, &ops, segment, done)?,
+                None => {
+                    if let Some(side) = self.experts.as_mut().filter(|_| !run.is_host()) {
+                        side.ask_before(run, rest, done)?;
+                    }
+                    self.run_segment(run, &ops, segment, done)?
+                }
             };
         }
         Ok(())
@@ -228,8 +275,15 @@ impl StreamExecutor {
         let Some(parts) = parts.filter(|parts| parts.len() == layer_ops.count) else {
             return Ok(Some(nodes.start));
         };
-        let launched = side.streamer.run_on_device(&mut side.io, run, &parts, nodes.clone())?;
-        Ok(Some(if launched { nodes.end } else { nodes.start }))
+        if let Some(next) = next_layer(behind) {
+            side.ask_device(run, next)?;
+        }
+        if side.streamer.run_on_device(&mut side.io, run, &parts, nodes.clone())? {
+            side.look_ahead_on_device(run, *layer)?;
+            return Ok(Some(nodes.end));
+        }
+        MatMul::ask_nothing(run);
+        Ok(Some(nodes.start))
     }
 
     /// Computes a segment, as far as that has not been done; returns the node up to which all is done.
@@ -345,9 +399,12 @@ impl StreamExecutor {
             stats.bytes_read += side.io.device_bytes();
             stats.disk_busy += side.io.disk_busy();
             stats.read_stall += side.io.stall();
-            if let Some(counts) = side.streamer.device_counts() {
-                let DeviceCounts { hits, uploaded_bytes, waits, wait, upload, launch } = counts;
-                (stats.device_hits, stats.uploaded_bytes) = (hits, uploaded_bytes);
+            if let Some(device) = &side.streamer.device {
+                (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
+                let DeviceCounts { hits, prefetched, uploaded_bytes, waits, wait, upload, launch } =
+                    device.counts;
+                (stats.device_hits, stats.device_prefetched) = (hits, prefetched);
+                stats.uploaded_bytes = uploaded_bytes;
                 (stats.device_waits, stats.device_wait) = (waits, wait);
                 (stats.device_upload, stats.device_launch) = (upload, launch);
             }
@@ -377,6 +434,15 @@ fn end_of_layer(behind: &[Segment], ops: &[StreamedOp]) -> Option<usize> {
         Segment::Layer { op, .. } | Segment::Dense { op, .. } => Some(ops[*op].node),
         Segment::Plain(_) | Segment::LookAhead { .. } | Segment::Expert { .. } => None,
     })
+}
+
+/// The layer whose ids are what the host must look at next.
+fn next_layer(behind: &[Segment]) -> Option<usize> {
+    behind.iter().find_map(|segment| match segment {
+        Segment::Layer { layer, .. } => Some(Some(*layer)),
+        Segment::Dense { .. } => Some(None),
+        Segment::Plain(_) | Segment::LookAhead { .. } | Segment::Expert { .. } => None,
+    })?
 }
 
 /// A node of this layer's experts; `None` for any other.
@@ -435,6 +501,7 @@ impl StreamExecutor {
         }
         if let Some(side) = &mut self.experts {
             side.streamer.settle();
+            side.streamer.settle_guesses();
             if let Some(tap) = side.tap.as_mut().filter(|_| step.passes > 0) {
                 tap.end_pass(ok);
             }

@@ -14,7 +14,7 @@ use hypura_storage::Priority;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::device::{DeviceCounts, DeviceSide, DeviceWork, PartOp};
+use super::device::{DeviceSide, DeviceWork, PartOp};
 use super::expert_map::ExpertMap;
 use super::expert_slots::ExpertSlots;
 use super::guesses::GuessQueue;
@@ -60,11 +60,6 @@ impl ExpertStreamer {
         Held { pins, loading_slots, ..held }
     }
 
-    /// What the device did; `None` where the host computes.
-    pub fn device_counts(&self) -> Option<DeviceCounts> {
-        Some(self.device.as_ref()?.counts)
-    }
-
     /// Where the experts are.
     pub fn slots(&self) -> &ExpertSlots {
         &self.slots
@@ -81,6 +76,13 @@ impl ExpertStreamer {
     pub fn settle(&mut self) {
         for step in self.device.as_mut().map(DeviceSide::settle).unwrap_or_default() {
             self.unpin(&step);
+        }
+    }
+
+    /// A step is over: nothing is uploaded any more for layers that it did not come to.
+    pub fn settle_guesses(&mut self) {
+        if let Some(device) = &mut self.device {
+            device.settle_guesses(&self.slots.layout);
         }
     }
 
@@ -225,6 +227,19 @@ impl ExpertStreamer {
         }
     }
 
+    /// What the next layer will probably want is uploaded, while the device computes what was launched; what
+    /// the host does not have either is read.
+    ///
+    /// # Errors
+    /// As [`Self::run_op`].
+    pub fn expect_on_device(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) -> Result<(), ExecError> {
+        let Some(device) = &mut self.device else { return Ok(()) };
+        let (slots, queue) = (&mut self.slots, &mut self.guesses);
+        let absent = DeviceWork { device, slots, guesses: queue, io }.upload_guesses(guesses)?;
+        self.expect(io, absent);
+        Ok(())
+    }
+
     /// What the next layers will probably want replaces what they were thought to want.
     pub fn expect(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) {
         self.guesses.replace(guesses);
@@ -279,6 +294,7 @@ impl ExpertStreamer {
     /// later, as a guess would.
     pub fn abandon(&mut self, io: &mut Io<Target>) {
         self.settle();
+        self.settle_guesses();
         let (landed, taken_back) = io.quiesce();
         self.slots.absorb(landed);
         self.guesses.clear();

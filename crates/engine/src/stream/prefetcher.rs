@@ -137,8 +137,7 @@ impl Prefetcher {
     /// A graph of the pass begins: finds the nodes that say something about its layers.
     pub fn begin_graph(&mut self, run: &GraphRun<'_>, layout: &ExpertLayout) {
         self.of_layer.clear();
-        // Routers are asked where their inputs can be read.
-        if !run.is_host() || self.depth == PrefetchDepth::Off || matches!(self.kind, Prefetch::Random(_)) {
+        if self.depth == PrefetchDepth::Off || matches!(self.kind, Prefetch::Random(_)) {
             return;
         }
         self.of_layer.resize(layout.layers.len(), Nodes::default());
@@ -153,7 +152,8 @@ impl Prefetcher {
             if router {
                 nodes.router = Some(matmul);
             }
-            if !nodes.entered {
+            // A device is asked about the inputs of routers alone.
+            if !nodes.entered && run.is_host() {
                 nodes.entered = true;
                 nodes.entry = matmul.is_normalised(run.graph()).then_some(matmul);
             }
@@ -183,6 +183,38 @@ impl Prefetcher {
         (self.depth != PrefetchDepth::Off).then_some(View { from: Some(router), first: layer + 1 })
     }
 
+    /// A device is about to compute up to where the ids of `layer` are known: has it ask the router of the
+    /// next layer as well.
+    ///
+    /// # Errors
+    /// [`ExecError::Engine`] when the device has no memory for it.
+    pub fn ask_device(&self, run: &mut GraphRun<'_>, layer: usize) -> Result<(), ExecError> {
+        let router = |layer: usize| self.of_layer.get(layer)?.router;
+        if let (Some(now), Some(next)) = (router(layer), router(layer + 1)) {
+            now.ask_behind(run, next)?;
+        }
+        Ok(())
+    }
+
+    /// What a device said when it was asked at `layer`; empty where it was not.
+    pub fn device_choices(
+        &mut self,
+        run: &mut GraphRun<'_>,
+        layout: &ExpertLayout,
+        layer: usize,
+    ) -> Vec<Choices> {
+        let next = layer + 1;
+        if self.depth == PrefetchDepth::Off || next >= layout.layers.len() {
+            return Vec::new();
+        }
+        if matches!(self.kind, Prefetch::Random(_)) {
+            return vec![self.random_choices(layout, next, 1)];
+        }
+        let router = self.of_layer.get(next).and_then(|nodes| nodes.router);
+        let scores = router.and_then(|router| router.take_answer(run));
+        scores.map(|scores| self.rank(layout, next, 1, scores)).into_iter().collect()
+    }
+
     /// What the routers of the next layers choose for the hidden state of today, nearest layer first.
     pub fn predict(
         &mut self,
@@ -204,23 +236,23 @@ impl Prefetcher {
         let routers: Vec<MatMul> = known.iter().map(|(_, router)| *router).collect();
         let scores = from.lookahead(run, &routers)?;
         let mut choices = Vec::with_capacity(known.len());
-        for ((ahead, _), mut scores) in known.into_iter().zip(scores) {
-            if let Some(selection) = self.selections.get(ahead) {
-                selection.apply(&mut scores);
-            }
-            let LayerLayout { experts, used, .. } = layout.layers[ahead];
-            let (distance, used) = (ahead - first + 1, used as usize);
-            let tokens = scores.len() / (experts as usize).max(1);
-            // Of several tokens, as many of each as are read: their ranks tell nothing.
-            let count = if tokens > 1 { self.predictions.worth(distance, used, self.depth) } else { used };
-            choices.push(Choices {
-                layer: ahead,
-                distance,
-                ranked: top_experts(&scores, experts as usize, count),
-                single: tokens == 1,
-            });
+        for ((ahead, _), scores) in known.into_iter().zip(scores) {
+            choices.push(self.rank(layout, ahead, ahead - first + 1, scores));
         }
         Ok(choices)
+    }
+
+    /// What a router chooses by its scores.
+    fn rank(&self, layout: &ExpertLayout, layer: usize, distance: usize, mut scores: Vec<f32>) -> Choices {
+        if let Some(selection) = self.selections.get(layer) {
+            selection.apply(&mut scores);
+        }
+        let LayerLayout { experts, used, .. } = layout.layers[layer];
+        let (experts, used) = (experts as usize, used as usize);
+        let tokens = scores.len() / experts.max(1);
+        // Of several tokens, as many of each as are read: their ranks tell nothing.
+        let count = if tokens > 1 { self.predictions.worth(distance, used, self.depth) } else { used };
+        Choices { layer, distance, ranked: top_experts(&scores, experts, count), single: tokens == 1 }
     }
 
     /// With forced routes the model's own routers know nothing: their choices are replaced by what the trace

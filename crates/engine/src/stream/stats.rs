@@ -38,6 +38,8 @@ pub struct StreamStats {
     pub shared_bytes: u64,
     /// Lookups of decode steps that were answered by a slot in the memory of a device; hits, too.
     pub device_hits: u64,
+    /// Of those, the ones that were uploaded because the layer was expected to want them.
+    pub device_prefetched: u64,
     /// Bytes of experts that were uploaded to a device.
     pub uploaded_bytes: u64,
     /// Times that the thread that computes waited for a device, but for the end of a step.
@@ -89,6 +91,7 @@ impl StreamStats {
             prefetch_switched_off: self.prefetch_switched_off + other.prefetch_switched_off,
             shared_bytes: self.shared_bytes + other.shared_bytes,
             device_hits: self.device_hits + other.device_hits,
+            device_prefetched: self.device_prefetched + other.device_prefetched,
             uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
             device_waits: self.device_waits + other.device_waits,
             device_wait: self.device_wait + other.device_wait,
@@ -122,6 +125,7 @@ impl StreamStats {
             prefetch_switched_off: self.prefetch_switched_off - earlier.prefetch_switched_off,
             shared_bytes: self.shared_bytes - earlier.shared_bytes,
             device_hits: self.device_hits - earlier.device_hits,
+            device_prefetched: self.device_prefetched - earlier.device_prefetched,
             uploaded_bytes: self.uploaded_bytes - earlier.uploaded_bytes,
             device_waits: self.device_waits - earlier.device_waits,
             device_wait: self.device_wait.saturating_sub(earlier.device_wait),

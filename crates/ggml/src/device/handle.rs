@@ -109,6 +109,12 @@ impl Device {
         offers && !["AMD", "Radeon"].iter().any(|maker| description.contains(maker))
     }
 
+    /// Whether a copy to any memory of the host may be handed over behind a graph, instead of waiting for the
+    /// graph first. CUDA's may; Metal takes whole pages alone, and not all of Vulkan's queues have one.
+    pub(crate) fn copies_to_host_behind_graphs(self) -> bool {
+        self.function(c"ggml_backend_register_host_buffer").is_some()
+    }
+
     /// Has its driver make what it makes when it is first used.
     pub fn open(self) {
         // SAFETY: the device lives for the whole process; a backend that was made is freed once.

@@ -90,13 +90,38 @@ fn with_ids(
         if is_host(ids) {
             read(std::slice::from_raw_parts((*ids).data.cast::<u8>(), length), strides)
         } else {
-            run.synchronize();
             let mut bytes = vec![0u8; length];
-            sys::ggml_backend_tensor_get(ids, bytes.as_mut_ptr().cast::<c_void>(), 0, length);
+            read_back(run, ids, bytes.as_mut_ptr().cast(), length);
             read(&bytes, strides)
         }
     };
     outcome.ok_or_else(|| ExecError::Misuse("the ids are shorter than their shape".to_owned()))
+}
+
+/// Waits until all that was run has been computed, and copies a tensor of the graph to the host, with the
+/// scores of the router that was asked behind it.
+///
+/// # Safety
+/// The tensor is alive, in memory of the device, and has `bytes` bytes, as many as there is room for at `to`.
+unsafe fn read_back(run: &mut GraphRun<'_>, tensor: *const sys::ggml_tensor, to: *mut c_void, bytes: usize) {
+    let (backend, queues) = (run.inner(), run.device().copies_to_host_behind_graphs());
+    if !queues {
+        run.synchronize();
+    }
+    // SAFETY: the caller's promise, and that of `Questions::fetch`. Copies behind what was run are done when
+    // the backend was waited for, below, and others when the call returns.
+    let copy = |tensor: *const sys::ggml_tensor, to: *mut c_void, bytes: usize| unsafe {
+        if queues {
+            sys::ggml_backend_tensor_get_async(backend, tensor, to, 0, bytes);
+        } else {
+            sys::ggml_backend_tensor_get(tensor, to, 0, bytes);
+        }
+    };
+    copy(tensor, to, bytes);
+    run.scratch.questions.fetch(|scores, to, bytes| copy(scores, to, bytes));
+    if queues {
+        run.synchronize();
+    }
 }
 
 /// The ids operand.

@@ -14,6 +14,7 @@
 //! Rows and chains read and write the graph's own tensors, which only host memory allows: a device refuses
 //! them. Sizes and ids are checked here, so that the engine needs no unsafe code.
 
+mod asked;
 pub(crate) mod attach;
 pub(crate) mod between;
 mod bind;
@@ -25,6 +26,7 @@ mod graph;
 mod ids;
 mod memory;
 mod operand;
+mod question;
 mod router;
 mod rows;
 mod run;

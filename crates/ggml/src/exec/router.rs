@@ -137,17 +137,38 @@ unsafe fn norm_exchange(
     // SAFETY: the caller's promise; `norm_weights` checks what it reads.
     let (now, next) =
         unsafe { (norm_weights((*now).src[1], columns)?, norm_weights((*next).src[1], columns)?) };
-    let ratio = |(now, next): (&f32, &f32)| if now.abs() > 1e-6 { next / now } else { 1.0 };
-    Some(now.iter().zip(next).map(ratio).collect())
+    Some(exchange(now, next))
 }
 
-/// The weights that a normalised tensor was multiplied with, if it is of that form.
+/// What turns something normalised with `now` into the same normalised with `next`.
+pub(super) fn exchange(now: &[f32], next: &[f32]) -> Vec<f32> {
+    let ratio = |(now, next): (&f32, &f32)| if now.abs() > 1e-6 { next / now } else { 1.0 };
+    now.iter().zip(next).map(ratio).collect()
+}
+
+/// The weights that a normalised tensor was multiplied with, if it is of that form and they are in host
+/// memory.
 ///
 /// # Safety
 /// `tensor` and its operands are alive for `'a`.
-unsafe fn norm_weights<'a>(mut tensor: *const sys::ggml_tensor, columns: usize) -> Option<&'a [f32]> {
-    // SAFETY: the caller vouches for the chain of operands; the weight is a leaf of `columns` contiguous
-    // floats in host memory, which is checked.
+unsafe fn norm_weights<'a>(tensor: *const sys::ggml_tensor, columns: usize) -> Option<&'a [f32]> {
+    // SAFETY: the caller vouches for the chain of operands; the weight has `columns` contiguous floats
+    // (`norm_operand`) in host memory, which is checked.
+    unsafe {
+        let weight = norm_operand(tensor, columns)?;
+        is_host(weight).then(|| std::slice::from_raw_parts((*weight).data.cast::<f32>(), columns))
+    }
+}
+
+/// The tensor of those weights, wherever it is: `columns` contiguous floats.
+///
+/// # Safety
+/// `tensor` and its operands are alive.
+pub(super) unsafe fn norm_operand(
+    mut tensor: *const sys::ggml_tensor,
+    columns: usize,
+) -> Option<*const sys::ggml_tensor> {
+    // SAFETY: the caller vouches for the chain of operands.
     unsafe {
         while matches!((*tensor).op, sys::GGML_OP_RESHAPE | sys::GGML_OP_VIEW) && !(*tensor).src[0].is_null()
         {
@@ -156,14 +177,14 @@ unsafe fn norm_weights<'a>(mut tensor: *const sys::ggml_tensor, columns: usize) 
         if (*tensor).op != sys::GGML_OP_MUL {
             return None;
         }
-        let weight = &*(*tensor).src[1];
-        let usable = weight.op == sys::GGML_OP_NONE
-            && weight.type_ == sys::GGML_TYPE_F32
-            && weight.ne[0] == i64::try_from(columns).ok()?
-            && weight.ne[1] == 1
-            && !weight.data.is_null()
-            && is_host(weight)
+        let weight = (*tensor).src[1];
+        let usable = (*weight).op == sys::GGML_OP_NONE
+            && (*weight).type_ == sys::GGML_TYPE_F32
+            && (*weight).ne[0] == i64::try_from(columns).ok()?
+            && (*weight).ne[1] == 1
+            && (*weight).nb[0] == size_of::<f32>()
+            && !(*weight).data.is_null()
             && !crate::buffer::is_streamed(weight);
-        usable.then(|| std::slice::from_raw_parts(weight.data.cast::<f32>(), columns))
+        usable.then_some(weight.cast_const())
     }
 }

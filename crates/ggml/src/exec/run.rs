@@ -57,6 +57,7 @@ impl<'a> GraphRun<'a> {
         between: &'a BetweenNodes,
     ) -> Self {
         scratch.converted.forget();
+        scratch.questions.withdraw();
         // SAFETY: the caller's promise.
         let graph = unsafe { Graph::new(graph) };
         Self { inner, device, graph, scratch, between }
@@ -95,6 +96,9 @@ impl<'a> GraphRun<'a> {
         }
         if range.end > self.graph.len() {
             return Err(ExecError::Misuse(format!("nodes {range:?} of a graph of {}", self.graph.len())));
+        }
+        if self.scratch.plan_question(self.graph, range.clone()) {
+            return self.compute_planned();
         }
         let (first, end) = (to_int(range.start)?, to_int(range.end)?);
         // SAFETY: the range lies in the live graph; the view borrows its node list for this call only.
@@ -138,8 +142,7 @@ impl<'a> GraphRun<'a> {
 
     /// Computes the nodes that were laid out in scratch memory.
     pub(super) fn compute_planned(&mut self) -> Result<(), ExecError> {
-        // SAFETY: an empty view of the live graph lends its hash set; the node list is ours and lives in
-        // scratch.
+        // SAFETY: an empty view of the live graph lends its hash set; the node list lives in scratch.
         let mut graph = unsafe { raw::ggml_graph_view(self.graph.raw(), 0, 0) };
         graph.nodes = self.scratch.nodes.as_mut_ptr();
         graph.n_nodes = to_int(self.scratch.nodes.len())?;
@@ -147,8 +150,7 @@ impl<'a> GraphRun<'a> {
     }
 
     fn compute(&mut self, graph: &mut raw::ggml_cgraph) -> Result<(), ExecError> {
-        // SAFETY: backend and graph are alive; a backend has taken down what it is to compute when the call
-        // returns.
+        // SAFETY: both are alive; a backend has noted what it is to compute when the call returns.
         let status = unsafe {
             sys::ggml_backend_graph_compute_async(self.inner, (&raw mut *graph).cast::<sys::ggml_cgraph>())
         };

@@ -3,8 +3,11 @@
 use crate::memory::DeviceBuffer;
 use crate::sys;
 use std::collections::HashMap;
+use std::ops::Range;
 
+use super::asked::Questions;
 use super::copies::RouterCopies;
+use super::graph::Graph;
 use super::standins::StandIns;
 
 /// Memory reused from call to call.
@@ -21,6 +24,7 @@ pub(crate) struct Scratch {
     pub(super) ids: DeviceIds,
     /// For devices.
     pub(super) standins: StandIns,
+    pub(super) questions: Questions,
     /// Times that the backend was waited for.
     pub(super) waits: u64,
 }
@@ -30,6 +34,17 @@ impl Scratch {
     pub(super) fn settle(&mut self) {
         self.waits += 1;
         self.standins.settle();
+    }
+
+    /// Lays out nodes of a graph with those of a question behind them, if there is one.
+    pub(super) fn plan_question(&mut self, graph: Graph<'_>, range: Range<usize>) -> bool {
+        let behind = self.questions.take_nodes();
+        if behind.is_empty() {
+            return false;
+        }
+        self.nodes.clear();
+        self.nodes.extend(range.map(|node| graph.node(node)).chain(behind));
+        true
     }
 
     /// Keeps a stand-in where it stays.

@@ -170,7 +170,10 @@ unsafe extern "C" fn graph_compute(backend: sys::ggml_backend_t, graph: *mut raw
     // SAFETY: ggml passes our live backend and a live graph.
     unsafe {
         let Some(queue) = queue(backend) else { return STATUS_FAILED };
-        let Some((captured, accesses)) = Captured::new(graph, queue.order()) else { return STATUS_FAILED };
+        let upcoming = |address: *const u8| queue.upcoming(address);
+        let Some((captured, accesses)) = Captured::new(graph, queue.order(), &upcoming) else {
+            return STATUS_FAILED;
+        };
         queue.push(Work::Graph(captured), accesses, "a graph");
     }
     STATUS_OK

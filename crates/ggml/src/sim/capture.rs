@@ -9,6 +9,9 @@ use std::ops::Range;
 use super::memory::{host_address, span};
 use super::order::{Access, Order};
 
+/// Tells where the bytes are that will be at an address when all that was handed over before is done.
+pub(super) type Upcoming<'a> = &'a dyn Fn(*const u8) -> *const u8;
+
 /// Copies of a graph's tensors, with addresses that the CPU can follow.
 pub(super) struct Captured {
     #[expect(clippy::vec_box, reason = "they point at each other, so they must not move")]
@@ -22,7 +25,11 @@ impl Captured {
     ///
     /// # Safety
     /// Graph, nodes and operands are alive.
-    pub unsafe fn new(graph: *const raw::ggml_cgraph, order: &Order) -> Option<(Self, Vec<Access>)> {
+    pub unsafe fn new(
+        graph: *const raw::ggml_cgraph,
+        order: &Order,
+        upcoming: Upcoming<'_>,
+    ) -> Option<(Self, Vec<Access>)> {
         let mut captured = Self { tensors: Vec::new(), nodes: Vec::new() };
         let mut accesses = Vec::new();
         let mut known = HashMap::new();
@@ -40,7 +47,7 @@ impl Captured {
                         *copy = captured.copy(source, &mut known, order)?;
                     }
                 }
-                for span in reads(node) {
+                for span in reads(node, upcoming) {
                     accesses.push(Access { span, writes: false });
                 }
                 accesses.push(Access { span: span(node, 0, sys::ggml_nbytes(node)), writes: true });
@@ -133,8 +140,9 @@ unsafe fn is_nothing(node: *const sys::ggml_tensor) -> bool {
 ///
 /// # Safety
 /// Node and operands are alive.
-unsafe fn reads(node: *const sys::ggml_tensor) -> Vec<Range<usize>> {
-    // SAFETY: the caller's promise; ids that are a leaf were written by the host, which waited for that.
+unsafe fn reads(node: *const sys::ggml_tensor, upcoming: Upcoming<'_>) -> Vec<Range<usize>> {
+    // SAFETY: the caller's promise; ids that are a leaf come from the host, through this queue, and are kept
+    // where they come from until it was waited for.
     unsafe {
         let sources = (*node).src.into_iter().filter(|source| !source.is_null());
         let whole = |source: *mut sys::ggml_tensor| span(source, 0, sys::ggml_nbytes(source));
@@ -145,6 +153,7 @@ unsafe fn reads(node: *const sys::ggml_tensor) -> Vec<Range<usize>> {
         };
         let mut spans: Vec<_> = sources.skip(1).map(whole).collect();
         let stack = (*node).src[0];
+        let address = upcoming(address);
         for at in 0..sys::ggml_nbytes(ids) / 4 {
             let slot = address.cast::<i32>().add(at).read_unaligned();
             if let Ok(slot) = usize::try_from(slot) {

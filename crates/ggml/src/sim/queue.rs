@@ -4,7 +4,7 @@
 
 use crate::device::CpuFunctions;
 use crate::sys;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::c_void;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -59,6 +59,8 @@ struct State {
     busy: bool,
     closed: bool,
     next: u64,
+    /// Where copies that are not finished copy from, by where to: the last one's source and number.
+    sources: HashMap<usize, (usize, u64)>,
 }
 
 struct Shared {
@@ -105,10 +107,20 @@ impl Queue {
         state.next += 1;
         let number = state.next;
         self.shared.order.hand_over(self.shared.id, number, accesses, what);
+        if let Work::Copy { from, to, .. } = work {
+            state.sources.insert(to as usize, (from as usize, number));
+        }
         state.waiting.push_back(Numbered { number, work });
         drop(state);
         self.shared.changed.notify_all();
         number
+    }
+
+    /// Where the bytes are that will be at `address` when all that was handed over is done: there, or where a
+    /// copy to it begins.
+    pub fn upcoming(&self, address: *const u8) -> *const u8 {
+        let state = self.shared.state();
+        state.sources.get(&(address as usize)).map_or(address, |(from, _)| *from as *const u8)
     }
 
     /// Waits until all is done.
@@ -179,7 +191,10 @@ fn work(shared: &Shared, seed: u64, cpu: Cpu) {
             Work::Wait(flag) => flag.wait(),
         }
         shared.order.finish(shared.id, number);
-        shared.state().busy = false;
+        let mut state = shared.state();
+        state.busy = false;
+        state.sources.retain(|_, (_, of)| *of != number);
+        drop(state);
         shared.changed.notify_all();
     }
     // SAFETY: made above, freed once.

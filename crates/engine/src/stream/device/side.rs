@@ -4,13 +4,16 @@
 //! in the host's memory at all, so the two hold different experts after a while. Any other comes from a slot
 //! or a cell of the host, where it is or is read into.
 //!
+//! Guesses of what the next layer uses are uploaded while the device computes this one. Their slots count as
+//! loading until the next fence, so that no slot is given to another expert while an upload to it is out.
+//!
 //! Whether a step computes with slots or with frames follows from its tokens and its experts, not from what
 //! is in memory. A device computes after the call has returned: what it computes with stays pinned until it
 //! is known to be done, when the ids of the next layer have been read, or at the end of the step.
 
-use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, TokenClock};
-use hypura_core::plan::LayerLayout;
-use hypura_ggml::HostMemory;
+use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, SlotId, TokenClock};
+use hypura_core::plan::{ExpertLayout, LayerLayout};
+use hypura_ggml::{GraphRun, HostMemory};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -35,6 +38,8 @@ pub(crate) struct DeviceSide {
     imports: bool,
     /// Layers that the device may still be computing.
     launched: Vec<Step>,
+    /// Slots with guesses whose uploads no fence is behind yet, with the index of their layer.
+    guessed: Vec<(usize, SlotId)>,
     pub counts: DeviceCounts,
 }
 
@@ -60,8 +65,8 @@ impl DeviceSide {
         let imports = slots.as_ref().is_some_and(|slots| uploader.import(uploads.device, slots));
         uploader.import(uploads.device, &cells);
         drop(uploader);
-        let (launched, counts) = (Vec::new(), DeviceCounts::default());
-        Ok(Self { uploads, frames, pools, cells, slots, imports, launched, counts })
+        let (launched, guessed, counts) = (Vec::new(), Vec::new(), DeviceCounts::default());
+        Ok(Self { uploads, frames, pools, cells, slots, imports, launched, guessed, counts })
     }
 
     /// Whether the pages of the host's slots must stay.
@@ -82,8 +87,9 @@ impl DeviceSide {
         if tokens > DECODE_TOKENS || grouped.wanted.len() > pool.slots() {
             return;
         }
+        let before = pool.cache.counters().prefetches_used;
         let grants = pool.cache.acquire(&grouped.demands(layer.layer), now);
-        if grants.iter().any(|grant| !matches!(grant, Grant::Hit(_) | Grant::Load(_))) {
+        if grants.contains(&Grant::NoRoom) {
             for grant in grants {
                 if let Grant::Load(slot) = grant {
                     pool.cache.complete(slot, false);
@@ -103,6 +109,53 @@ impl DeviceSide {
                 }
             }
         }
+        self.counts.prefetched += pool.cache.counters().prefetches_used - before;
+    }
+
+    /// What is launched from now on finds everything that was uploaded.
+    pub(super) fn fence(&mut self, layout: &ExpertLayout, run: &mut GraphRun<'_>) {
+        self.uploads.lock().fence(run);
+        self.end_guesses(layout);
+    }
+
+    /// A guess was uploaded.
+    pub(super) fn note_guess(&mut self, layer: usize, slot: SlotId) {
+        self.guessed.push((layer, slot));
+    }
+
+    /// A fence is behind the uploads of guesses, or they have been waited for.
+    fn end_guesses(&mut self, layout: &ExpertLayout) {
+        for (layer, slot) in self.guessed.drain(..) {
+            if let Some(pool) = pool_of(&mut self.pools, &layout.layers[layer]) {
+                pool.cache.complete(slot, true);
+            }
+        }
+    }
+
+    /// No step is in progress: waits for guesses that nobody came for.
+    pub(in crate::stream) fn settle_guesses(&mut self, layout: &ExpertLayout) {
+        if !self.guessed.is_empty() {
+            self.settle_uploads();
+            self.end_guesses(layout);
+        }
+    }
+
+    /// Whether every expert of the model is in a slot: nothing is left to guess.
+    pub(in crate::stream) fn holds_all(&self, layout: &ExpertLayout) -> bool {
+        let resident = |pools: &Vec<DevicePool>| pools.iter().map(|pool| pool.cache.resident() as u64).sum();
+        self.pools
+            .iter()
+            .map(resident)
+            .zip(&layout.classes)
+            .all(|(held, class): (u64, _)| held == class.experts)
+    }
+
+    /// Lookups of guesses, and those that were evicted before anybody used them.
+    pub(in crate::stream) fn prefetches(&self) -> (u64, u64) {
+        let counters = self.pools.iter().flatten().map(|pool| pool.cache.counters());
+        counters.fold((0, 0), |(all, wasted), counters| {
+            (all + counters.prefetches, wasted + counters.prefetches_wasted)
+        })
     }
 
     /// Keeps account of the host's slots that uploads read.
@@ -136,7 +189,9 @@ impl DeviceSide {
 
     /// Gives back what a layer holds of the device.
     pub(in crate::stream) fn unpin(&mut self, layer: &LayerLayout, step: &Step) {
-        self.settle_uploads();
+        if step.wanted.iter().any(|want| want.on_device.is_some_and(|place| place.loading)) {
+            self.settle_uploads();
+        }
         let Some(pool) = pool_of(&mut self.pools, layer) else { return };
         for DeviceSlot { slot, loading } in step.wanted.iter().filter_map(|want| want.on_device) {
             if loading {

@@ -1,6 +1,7 @@
 //! Computing a layer on a device: over its slots in one call, up to where the host must know the next ids; or
 //! node by node over frames.
 
+use hypura_core::cache::{ExpertKey, Residency, SlotId};
 use hypura_ggml::{DeviceBuffer, ExecError, GraphRun, SlotBinding, StreamedOp};
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::guesses::GuessQueue;
 use crate::stream::io::Io;
 use crate::stream::polling::{poll_reads, wait_for};
+use crate::stream::prefetcher::Guess;
 use crate::stream::ready::free_cells;
 use crate::stream::step::{DeviceSlot, Place, Step};
 use crate::stream::target::{Target, no_slots};
@@ -80,7 +82,7 @@ impl DeviceWork<'_> {
         if let Some((op, _)) = ops.first() {
             run.send_slots(*op, slots)?;
         }
-        self.device.uploads.lock().fence(run);
+        self.device.fence(&self.slots.layout, run);
         let layer = &self.slots.layout.layers[step.layer];
         let pool = pool_of(&mut self.device.pools, layer).ok_or_else(no_slots)?;
         let binding = |(op, part): &PartOp| Some((*op, pool.binding(*part, &layer.parts[*part])?));
@@ -168,7 +170,7 @@ impl DeviceWork<'_> {
             self.release_cells(step, part, &from_cells);
             poll_reads(self.slots, self.guesses, self.io);
         }
-        self.device.uploads.lock().fence(run);
+        self.device.fence(&self.slots.layout, run);
         let region = frame.region(0..slice * experts).ok_or_else(no_slots)?;
         let begun = Instant::now();
         let outcome = run.meanwhile(&mut || poll_reads(self.slots, self.guesses, self.io), |run| {
@@ -188,28 +190,69 @@ impl DeviceWork<'_> {
         buffer: &Arc<DeviceBuffer>,
         at: usize,
     ) -> Result<(), ExecError> {
-        let begun = Instant::now();
-        let layer = &self.slots.layout.layers[step.layer];
-        let layout = &layer.parts[part];
-        let mut uploader = self.device.uploads.lock();
         match &step.wanted[want].place {
-            Place::Slot(slot) => {
-                let from = self.slots.pool(step.layer).place(*slot, layout).ok_or_else(no_slots)?;
-                let source = self.device.slots.as_ref().ok_or_else(no_slots)?;
-                uploader.upload(source, from, buffer, at)?;
-                if let Some(lent) = &mut self.slots.lent {
-                    lent.lend(layer.class, *slot);
-                }
-            }
+            Place::Slot(slot) => self.upload_slot(step.layer, *slot, part, buffer, at),
             Place::Cells(cells) => {
+                let begun = Instant::now();
+                let layout = &self.slots.layout.layers[step.layer].parts[part];
                 let cell = cells[part].ok_or_else(no_slots)?;
                 let from = self.slots.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
-                uploader.upload(&self.device.cells, from, buffer, at)?;
+                self.device.uploads.lock().upload(&self.device.cells, from, buffer, at)?;
+                self.device.counts.note_upload(layout.slice_bytes, begun.elapsed());
+                Ok(())
             }
-            Place::OnDevice => return Err(no_slots()),
+            Place::OnDevice => Err(no_slots()),
         }
-        self.device.counts.uploaded_bytes += layout.slice_bytes as u64;
-        self.device.counts.upload += begun.elapsed();
+    }
+
+    /// Brings a part of an expert in a slot of the host to the device.
+    fn upload_slot(
+        &mut self,
+        layer: usize,
+        slot: SlotId,
+        part: usize,
+        buffer: &Arc<DeviceBuffer>,
+        at: usize,
+    ) -> Result<(), ExecError> {
+        let begun = Instant::now();
+        let of = &self.slots.layout.layers[layer];
+        let layout = &of.parts[part];
+        let from = self.slots.pool(layer).place(slot, layout).ok_or_else(no_slots)?;
+        let source = self.device.slots.as_ref().ok_or_else(no_slots)?;
+        self.device.uploads.lock().upload(source, from, buffer, at)?;
+        if let Some(lent) = &mut self.slots.lent {
+            lent.lend(of.class, slot);
+        }
+        self.device.counts.note_upload(layout.slice_bytes, begun.elapsed());
         Ok(())
+    }
+
+    /// Uploads what a later layer will probably use and the host has, while the device computes; returns what
+    /// has to be read first.
+    pub fn upload_guesses(&mut self, guesses: Vec<Guess>) -> Result<Vec<Guess>, ExecError> {
+        let mut absent = Vec::new();
+        for guess in guesses {
+            let layer = &self.slots.layout.layers[guess.layer];
+            let key = ExpertKey::new(layer.layer, guess.expert);
+            let Some(pool) = pool_of(&mut self.device.pools, layer) else { continue };
+            if pool.cache.peek(key) != Residency::Absent {
+                continue;
+            }
+            let Some(from) = self.slots.pool(guess.layer).cache.slot_of(key) else {
+                absent.push(guess);
+                continue;
+            };
+            let Some(slot) = pool.cache.prefetch(key, self.slots.clock) else { continue };
+            pool.start(slot);
+            self.device.note_guess(guess.layer, slot);
+            for part in 0..layer.parts.len() {
+                let pool = pool_of(&mut self.device.pools, &self.slots.layout.layers[guess.layer]);
+                let pool = pool.ok_or_else(no_slots)?;
+                let (buffer, at) = pool.room(slot, part).ok_or_else(no_slots)?;
+                pool.hand(slot, part);
+                self.upload_slot(guess.layer, from, part, &buffer, at)?;
+            }
+        }
+        Ok(absent)
     }
 }

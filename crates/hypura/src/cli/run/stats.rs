@@ -241,8 +241,10 @@ pub(super) struct Phase {
     pub read_stall_ms: f64,
     pub compute_ms: Option<f64>,
     pub evictions: u64,
-    /// Lookups that a slot of the GPU answered, bytes of experts uploaded to it, and waits for it.
+    /// Lookups that a slot of the GPU answered, those of them that a guess had filled, bytes of experts
+    /// uploaded to it, and waits for it.
     pub device_hits: u64,
+    pub device_prefetched: u64,
     pub uploaded_bytes: u64,
     pub device_waits: u64,
     /// Waiting for it, and handing uploads and nodes over to it.
@@ -266,6 +268,7 @@ impl Phase {
             compute_ms: observed.then(|| ms(stats.compute)),
             evictions: stats.evictions,
             device_hits: stats.device_hits,
+            device_prefetched: stats.device_prefetched,
             uploaded_bytes: stats.uploaded_bytes,
             device_waits: stats.device_waits,
             device_wait_ms: ms(stats.device_wait),
@@ -404,6 +407,7 @@ mod tests {
             compute_ms,
             evictions: 0,
             device_hits: 0,
+            device_prefetched: 0,
             uploaded_bytes: 0,
             device_waits: 0,
             device_wait_ms: 0.0,
