@@ -7,16 +7,16 @@ pub(super) const PAGE: Asset = Asset {
     name: "",
     content_type: "text/html; charset=utf-8",
     bytes: include_bytes!("../assets/index.html"),
-    etag: "\"791f24ef8659b2e5\"",
+    etag: "\"cc495d9b193183f0\"",
 };
 
 /// What it loads.
 pub(super) const FILES: &[Asset] = &[
     Asset {
-        name: "app-2b35b96e864de79a.js",
+        name: "app-aec2e28259d4c81e.js",
         content_type: "text/javascript; charset=utf-8",
         bytes: include_bytes!("../assets/app.js"),
-        etag: "\"2b35b96e864de79a\"",
+        etag: "\"aec2e28259d4c81e\"",
     },
     Asset {
         name: "app-3a42ff89947cc241.css",

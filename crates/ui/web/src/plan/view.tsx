@@ -283,6 +283,12 @@ function Alternatives({ plan }: { plan: PlanDocument }) {
   );
 }
 
+/** About where plans end. The floor of one that has everything in memory is that of everything in memory. */
+function leastOf({ plan, model }: PlanDocument): number {
+  if (plan.mode !== "full-resident") return plan.floor_bytes;
+  return plan.kv_bytes + plan.compute_bytes + plan.process_bytes + plan.media_bytes + plan.draft_bytes + model.bytes / 8;
+}
+
 const CONTEXTS = [2048, 4096, 8192, 16384, 32768, 65536, 131072, 262144, 524288, 1048576];
 
 function Questions({
@@ -301,7 +307,7 @@ function Questions({
   const contexts = CONTEXTS.filter((tokens) => tokens <= Math.max(base.model.context_train, CONTEXTS[0]!));
   const context = whatIf.context_tokens ?? base.plan.context_tokens;
   const nearest = contexts.reduce((best, tokens, index) => (Math.abs(tokens - context) < Math.abs(contexts[best]! - context) ? index : best), 0);
-  const floor = Math.max(base.plan.floor_bytes, 1 << 20);
+  const floor = Math.max(leastOf(base), 1 << 20);
   const most = Math.max(budget, base.model.bytes * 1.3 + base.plan.kv_bytes + base.plan.compute_bytes + base.plan.process_bytes, floor * 2);
   const set = (changes: WhatIf) => onChange({ ...whatIf, ...changes });
   const changed = Object.values(whatIf).some((value) => value !== undefined);
