@@ -3,8 +3,7 @@
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
@@ -25,7 +24,7 @@ function environment(home) {
     ...Object.fromEntries(kept),
     HOME: home,
     HYPURA_MODELS: join(home, "models"),
-    HYPURA_DEMO: demo,
+    HYPURA_DEMO: join(home, "demo.gguf"),
     HYPURA_OFFLINE: "1",
     NO_COLOR: "1",
   };
@@ -41,8 +40,11 @@ export function run(home, ...args) {
   });
 }
 
+/** On a disk, which a folder for temporary files may not be; with a model of its own, because the disk is measured beside it. */
 export function newHome() {
-  return mkdtempSync(join(tmpdir(), "hypura-ui-"));
+  const home = mkdtempSync(join(pictures, "home-"));
+  copyFileSync(demo, join(home, "demo.gguf"));
+  return home;
 }
 
 /** A server on a free port; a third of the experts of the demo model fit. */
