@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another
 /// format is measured again.
-pub const PROFILE_FORMAT: u32 = 4;
+pub const PROFILE_FORMAT: u32 = 5;
 
 /// The reader that the program chooses where the system has it.
 const PREFERRED_READER: &str = "uring";

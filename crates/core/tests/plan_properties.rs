@@ -5,9 +5,9 @@ mod plan_common;
 
 use hypura_core::model::{ModelShape, Streaming};
 use hypura_core::plan::{
-    Basis, CacheSize, Constraints, ContextShape, ExpertLayout, Ledger, Mode, Plan, PlanError, Purpose,
-    Question, Residency, Routing, SMALL_UBATCH, TierTable, WhatIf, Workload, choose_ubatch, estimate_needs,
-    fill,
+    Basis, CacheSize, Constraints, ContextShape, ExpertLayout, Ledger, Mode, PAGE, Plan, PlanError, Purpose,
+    Question, Residency, Routing, SMALL_UBATCH, StreamedTable, TablePlan, TierTable, WhatIf, Workload,
+    choose_ubatch, estimate_needs, fill, pages_of_row,
 };
 use hypura_core::profile::Profile;
 use hypura_core::synth::Shape;
@@ -207,8 +207,8 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
     let (plan, prediction) = question.answer().unwrap();
     let decode = prediction.decode.unwrap();
     assert_eq!((plan.mode(), decode.bound.name()), (Mode::ExpertStreaming, "disk"));
-    // 44.2% of two experts of 32 layers.
-    let expected = shape.routed_bytes_per_token() as f64 * (1.0 - 0.558);
+    // 44.2% of two experts of 32 layers, and a row of the embedding.
+    let expected = shape.routed_bytes_per_token() as f64 * (1.0 - 0.558) + row_bytes(&plan);
     assert!((decode.read_bytes / expected - 1.0).abs() < 1e-9);
     assert!(decode.roofline_tokens_per_s >= decode.tokens_per_s.mid);
     // With a known hit rate, memory that does not hold everything changes nothing.
@@ -218,11 +218,20 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
     assert!(gains[0] == 0.0 && gains[1..].iter().all(|gain| *gain > 0.0), "{gains:?}");
 }
 
+/// Bytes that a token reads of tables.
+fn row_bytes(plan: &Plan) -> f64 {
+    let of_table = |table: &StreamedTable| pages_of_row(table.row_bytes) * f64::from(table.rows_per_token);
+    plan.streamed_tables().iter().map(of_table).sum::<f64>() * PAGE as f64
+}
+
 /// The budgets from the least to where nothing of the dense weights streams, in `steps` steps.
 fn mixed_budgets(shape: &ModelShape, layout: &ExpertLayout, steps: u64) -> Vec<u64> {
     let least = fill(shape, layout, &within(shape, 0, Residency::Auto)).unwrap_err();
     let PlanError::BelowFloor { floor_bytes, .. } = least else { panic!("{least}") };
-    let whole = shape.total_bytes() - shape.routed_bytes() + 900_000 + 2 * layout.cell_bytes as u64;
+    let tables = fill(shape, layout, &within(shape, floor_bytes, Residency::Auto)).unwrap();
+    let rows = tables.tables.as_ref().map_or(0, TablePlan::memory_bytes);
+    let dense = shape.total_bytes() - shape.routed_bytes() - tables.streamed_table_bytes(shape);
+    let whole = dense + rows + 900_000 + 2 * layout.cell_bytes as u64;
     assert!(floor_bytes < whole, "{floor_bytes} {whole}");
     (0..steps).map(|step| floor_bytes + (whole - floor_bytes) * step / steps).collect()
 }
@@ -238,7 +247,7 @@ fn dense_weights_that_do_not_fit_stream_as_much_as_they_must_and_experts_have_ce
             let plan = fill(&model, &layout, &within(&model, budget, Residency::Auto)).unwrap();
             assert_eq!(plan.mode(), Mode::MixedStreaming, "{shape} {budget}");
             let streamed = plan.streamed_dense_bytes(&model);
-            assert_eq!(plan.resident_bytes(), dense - streamed);
+            assert_eq!(plan.resident_bytes(), dense - streamed - plan.streamed_table_bytes(&model));
             let (experts, ring) = (plan.experts.as_ref().unwrap(), plan.dense.as_ref().unwrap());
             assert!(streamed <= streamed_before && experts.cells >= 2 && ring.cells >= 2, "{plan:?}");
             // What is left over is less than cells (a share of it) and one weight could use.
@@ -283,11 +292,14 @@ fn both_streams_share_the_disk() {
         let decode = prediction.decode.unwrap();
         // No slots: every token reads its experts and what streams of the dense weights.
         let bytes = (shape.routed_bytes_per_token() + plan.streamed_dense_bytes(&shape)) as f64;
+        let bytes = bytes + row_bytes(&plan);
         assert!((decode.read_bytes / bytes - 1.0).abs() < 1e-9, "{} {bytes}", decode.read_bytes);
         let least_s = bytes / 2e9 * (1.0 - 1e-9);
         assert!(1.0 / decode.tokens_per_s.mid >= least_s && decode.read_s >= least_s, "{decode:?}");
         let table = TierTable::new(&shape, &layout, &plan);
-        assert_eq!(table.total().streamed_bytes, shape.routed_bytes() + plan.streamed_dense_bytes(&shape));
+        let tables = plan.streamed_table_bytes(&shape);
+        let streamed = shape.routed_bytes() + plan.streamed_dense_bytes(&shape) + tables;
+        assert_eq!(table.total().streamed_bytes, streamed);
     }
 }
 

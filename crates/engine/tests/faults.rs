@@ -131,6 +131,30 @@ fn a_failed_read_of_an_expert_ends_the_generation_and_the_next_one_is_exact() {
     }
 }
 
+/// An embedding that streams by the row, and nothing else.
+fn simulated_rows(sim: SimConfig) -> LoadSettings {
+    settings(Residency::Auto).with_tables(Residency::Stream).with_stream_reader(Some(ReaderKind::Sim(sim)))
+}
+
+#[test]
+fn a_failed_read_of_a_row_fails_its_decode_and_no_other() {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Residency::Resident));
+    for seed in 0..3 {
+        assert_eq!(hash(&model.path, simulated_rows(rough(seed))), resident, "disorder, seed {seed}");
+    }
+    for at in [0, 7, 30] {
+        let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
+        let mut session = session(&model.path, simulated_rows(sim));
+        let error = forced_run(&mut session, 40, 8).expect_err("the disk failed").to_string();
+        assert!(error.contains("cannot read") && error.contains("at offset"), "{error}");
+        assert_eq!(session.loaded().stats.held(), Held::default());
+        session.clear();
+        let outcome = forced_run(&mut session, 40, 8).unwrap();
+        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "after a fault at read {at}");
+    }
+}
+
 #[test]
 fn a_failed_read_of_a_dense_weight_likewise() {
     for at in [0, 1, 9] {

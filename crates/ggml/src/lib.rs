@@ -25,6 +25,7 @@ mod deep_stack;
 mod device;
 pub mod error;
 mod exec;
+mod expected;
 pub mod grammar;
 mod guard;
 mod kernels;
@@ -56,8 +57,9 @@ pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
 pub use exec::{
     ChainRow, DeviceEvent, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, HostMemory, MatMul,
-    MoeIds, RowGroup, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
+    MoeIds, RowGroup, RowsOp, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
 };
+pub use expected::{ExpectedTensor, expected_tensors};
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
 pub use media::{
     MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece,

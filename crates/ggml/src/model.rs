@@ -353,6 +353,10 @@ impl LoadOptions {
         };
         let overrides = match &self.mode {
             LoadMode::Plain { repack, mmap } => {
+                if !*mmap {
+                    // Into memory, as planned, whatever llama.cpp thinks of large tables.
+                    params.lazy_mode = sys::LLAMA_LAZY_MODE_OFF;
+                }
                 params.use_extra_bufts = *repack;
                 params.load_mode =
                     if *mmap { sys::LLAMA_LOAD_MODE_MMAP } else { sys::LLAMA_LOAD_MODE_DIRECT_IO };
@@ -369,6 +373,9 @@ impl LoadOptions {
                 place(placements, None)?
             }
             LoadMode::Decorated { placements } => {
+                // What is read when it is needed is the executor's business: llama.cpp would put large tables
+                // into its own mapping, whatever the placements say.
+                params.lazy_mode = sys::LLAMA_LAZY_MODE_OFF;
                 params.use_extra_bufts = false;
                 // With a mapping, llama.cpp offers pointers into it and reads nothing itself.
                 params.load_mode = sys::LLAMA_LOAD_MODE_MMAP;

@@ -151,9 +151,18 @@ fn speculation(out: &mut String, running: &[RunningModel]) {
 /// A value of each model: name, type, help, and how to get it.
 type Family = (&'static str, &'static str, &'static str, fn(&RunningModel) -> f64);
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 20] = [
     ("storage_read_bytes_total", "counter", "Bytes of weights read from the disk.", |model| {
         number(model.status.totals.stream.bytes_read)
+    }),
+    ("table_rows_total", "counter", "Rows used of embedding tables that stream.", |model| {
+        number(model.status.totals.stream.table_rows)
+    }),
+    ("table_hits_total", "counter", "Rows of these that were in memory.", |model| {
+        number(model.status.totals.stream.table_hits)
+    }),
+    ("table_read_bytes_total", "counter", "Bytes read of these tables.", |model| {
+        number(model.status.totals.stream.table_bytes_read)
     }),
     ("expert_hits_total", "counter", "Uses of experts that were in memory.", |model| {
         number(model.status.totals.stream.decode.hits + model.status.totals.stream.prefill.hits)

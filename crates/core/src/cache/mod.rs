@@ -8,14 +8,17 @@
 //! * `expert_cache`: the state machine and its invariants
 //! * `counters`: what is counted, and what a hit rate means
 //! * `policy`: who is evicted, one policy a file
+//! * `rows`: the same for rows of a table that streams
 
 mod counters;
 mod expert_cache;
 mod key;
 pub mod policy;
+mod rows;
 
 pub use crate::model::ExpertKey;
 pub use counters::Counters;
 pub use expert_cache::{Admission, Batch, Demand, ExpertCache, Grant, Residency};
 pub use key::{DECODE_TOKENS, SlotId, TokenClock};
 pub use policy::{EvictionPolicy, PolicyKind, Use};
+pub use rows::{RowCache, RowGrant};

@@ -9,6 +9,7 @@
 //! * `layers`: attention and recurrence of each layer
 //! * `kv`: the one formula for the size of the KV cache
 //! * `tensor`: one tensor of it
+//! * `tables`: which embeddings are read by the row
 //! * `asserts`: what llama.cpp would assert on
 //! * `shape`: the model as a whole
 
@@ -19,6 +20,7 @@ mod kv;
 mod layers;
 mod roles;
 mod shape;
+mod tables;
 mod tensor;
 
 #[cfg(test)]

@@ -76,6 +76,8 @@ pub enum Streaming {
     Experts,
     /// As a whole: a matrix that only MUL_MAT reads.
     Whole,
+    /// By the row: a table that only GET_ROWS reads, so many rows of it for each token.
+    Rows(u32),
 }
 
 impl ExpertPart {
@@ -119,6 +121,10 @@ const DENSE_MATRICES: &[&str] = &[
     "shortconv.in_proj",
     "shortconv.out_proj",
 ];
+
+/// Tables that GET_ROWS reads by ids that are inputs of the graph. Others of the role are small, or added as
+/// a whole (`token_types`).
+const ROW_TABLES: &[&str] = &["token_embd", "per_layer_token_embd"];
 
 /// A tensor's name taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +203,9 @@ impl<'a> NameParts<'a> {
             // The gate of a shared expert is a single row.
             TensorRole::SharedExpert if matrix && self.base != "ffn_gate_inp_shexp" => Streaming::Whole,
             TensorRole::Dense if matrix && DENSE_MATRICES.contains(&self.base) => Streaming::Whole,
+            // How many rows a token reads, and whether the table is the projection to the vocabulary too, is
+            // known of a whole model only (`tables`).
+            TensorRole::Embedding if matrix && ROW_TABLES.contains(&self.base) => Streaming::Rows(1),
             _ => Streaming::No,
         }
     }
@@ -274,7 +283,10 @@ mod tests {
         assert_eq!(streaming("blk.0.shortconv.in_proj.weight", &[64, 32]), Streaming::Whole);
         assert_eq!(streaming("blk.0.ffn_up_shexp.weight", &[64, 32]), Streaming::Whole);
         assert_eq!(streaming("blk.0.ffn_gate_inp_shexp.weight", &[64, 1]), Streaming::No);
-        assert_eq!(streaming("token_embd.weight", &[64, 32]), Streaming::No);
+        assert_eq!(streaming("token_embd.weight", &[64, 32]), Streaming::Rows(1));
+        assert_eq!(streaming("per_layer_token_embd.weight", &[64, 32]), Streaming::Rows(1));
+        assert_eq!(streaming("token_types.weight", &[64, 2]), Streaming::No);
+        assert_eq!(streaming("position_embd.weight", &[64, 32]), Streaming::No);
     }
 
     #[test]

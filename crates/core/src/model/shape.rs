@@ -10,7 +10,7 @@ use super::layers::{ArchKeys, MAX_LAYERS, layer_shapes};
 use super::roles::NameParts;
 use super::{
     ExpertKey, ExpertLayer, ExpertPart, ExpertSlice, LayerShape, ModelError, ModelTensor, SizeClass,
-    TensorRole, asserts,
+    TensorRole, asserts, tables,
 };
 use crate::gguf::{GgufSet, Metadata, TensorInfo};
 
@@ -65,7 +65,8 @@ impl ModelShape {
         let embedding = keys.required("embedding_length")?;
 
         asserts::check_vocabulary(metadata)?;
-        let tensors = classify(&gguf.tensors)?;
+        let mut tensors = classify(&gguf.tensors)?;
+        tables::settle(&mut tensors, &keys)?;
         asserts::check_tensors(&tensors)?;
         let used = keys.per_layer("expert_used_count", all_layers)?.unwrap_or_default();
         let used = |layer: u32| used.get(layer as usize).copied().unwrap_or(0);

@@ -8,7 +8,7 @@ use super::ContextShape;
 use super::ledger::{Basis, Ledger, Purpose};
 use crate::gguf::GgmlType;
 use crate::model::{
-    ExpertPart, FfnPart, KvRequest, LayerShape, ModelError, ModelShape, ModelTensor, TensorRole,
+    ExpertPart, FfnPart, KvRequest, LayerShape, ModelError, ModelShape, ModelTensor, Streaming, TensorRole,
 };
 
 /// llama.cpp rounds the context up to a multiple of this (`llama_context`, `GGML_PAD(n_ctx, 256)`).
@@ -104,14 +104,37 @@ fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64, outputs: u64) ->
     const SMALL: u64 = 10;
     /// Bytes of a cell of the attention mask.
     const MASK_BYTES: u64 = 2;
-    let feed_forward = shape.tensors.iter().map(|tensor| ffn_row(shape, tensor)).max().unwrap_or(0);
+    let tables = shape.tensors.iter().map(table_row).fold(0, u64::saturating_add);
+    let of_ffn = |tensor| ffn_row(shape, tensor).saturating_add(hole(tensor, tables));
+    let feed_forward = shape.tensors.iter().map(of_ffn).max().unwrap_or(0);
     let attention = shape.layer_shapes.iter().map(attention_row).max().unwrap_or(0);
     let widest = feed_forward.max(attention).saturating_mul(ubatch).max(shape.vocab.saturating_mul(outputs));
-    let row = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(SMALL);
+    let row = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(SMALL).saturating_add(tables);
     let masks = 1 + u64::from(shape.layer_shapes.iter().any(|layer| layer.window.is_some()));
     let mask = context.saturating_mul(MASK_BYTES * masks);
     let rows = row.saturating_mul(F32).saturating_add(mask).saturating_mul(ubatch);
     rows.saturating_add(widest.saturating_mul(F32))
+}
+
+/// Elements that one token reads of a table besides the embedding of tokens: there from the first layer to
+/// the last.
+fn table_row(tensor: &ModelTensor) -> u64 {
+    match (tensor.streaming, tensor.info.shape.first()) {
+        (Streaming::Rows(rows), Some(columns)) if tensor.info.name.starts_with("per_layer_") => {
+            columns.saturating_mul(rows.into())
+        }
+        _ => 0,
+    }
+}
+
+/// What a table's rows were added to is freed before the layers: a hole, of which nobody uses what is left
+/// when as many of the three rows of a feed-forward network as fit have been put there.
+fn hole(tensor: &ModelTensor, tables: u64) -> u64 {
+    let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
+    match tables.checked_div(rows) {
+        Some(fit) if tensor.role == TensorRole::DenseFfn(FfnPart::Up) => tables - rows * fit.min(3),
+        _ => 0,
+    }
 }
 
 /// Elements that one token needs in attention: queries before and after rotation, keys and values.

@@ -12,6 +12,7 @@ use super::ledger::{Basis, Entry, Ledger, Purpose};
 use super::placement::{ClassSlots, DensePlan, ExpertPlan, Plan, ratio};
 use super::pool::PoolId;
 use super::request::{CacheSize, Constraints, Residency};
+use super::row_tables::RowTables;
 use super::{ClassLayout, ExpertLayout};
 use crate::model::{ModelShape, ModelTensor, TensorRole};
 
@@ -61,6 +62,7 @@ const fn weights(pool: PoolId, bytes: u64) -> Entry {
 }
 
 /// Dividing the host's memory.
+#[derive(Clone)]
 struct Host<'a> {
     shape: &'a ModelShape,
     layout: &'a ExpertLayout,
@@ -73,6 +75,8 @@ struct Host<'a> {
     routed: u64,
     /// What else of them may stream.
     dense: DenseWeights,
+    /// Tables that may stream by the row, or, where something streams, that do.
+    tables: RowTables,
     /// What llama.cpp, the process and media need.
     needs: u64,
     budget: u64,
@@ -84,6 +88,8 @@ struct Division {
     resident: u64,
     experts: Option<ExpertPlan>,
     dense: Option<DensePlan>,
+    /// Whether anything does, and tables with it.
+    streams: bool,
 }
 
 impl<'a> Host<'a> {
@@ -103,30 +109,76 @@ impl<'a> Host<'a> {
             total: homes.bytes(shape, PoolId::HOST, |_| true),
             routed: homes.bytes(shape, PoolId::HOST, is_routed),
             dense: DenseWeights::of(shape, homes),
+            tables: RowTables::of(shape, homes, &constraints.context, constraints.tables),
             needs: constraints.needs.pool_bytes(PoolId::HOST),
             budget: constraints.pools.host_budget_bytes(),
         }
     }
 
     fn plan(&self) -> Result<Plan, PlanError> {
-        let Constraints { residency, cache, .. } = *self.constraints;
+        let Constraints { residency, cache, tables, .. } = *self.constraints;
         let needed = self.total.saturating_add(self.needs);
         let fits = needed <= self.budget;
+        let tables_stream = tables == Residency::Stream && !self.tables.is_empty();
         match residency {
             Residency::Resident if !fits => {
                 Err(PlanError::ResidentTooLarge { needed_bytes: needed, budget_bytes: self.budget })
             }
             Residency::Auto
-                if fits && !self.has_device_slots() && (cache.is_none() || !self.can_stream()) =>
+                if fits
+                    && !tables_stream
+                    && !self.has_device_slots()
+                    && (cache.is_none() || !self.can_stream()) =>
             {
                 Ok(self.resident(needed))
             }
             Residency::Resident => Ok(self.resident(needed)),
-            Residency::Auto | Residency::Stream if self.has_experts() => {
-                self.experts().map(|it| self.placed(it))
-            }
-            Residency::Auto | Residency::Stream => self.dense(needed).map(|it| self.placed(it)),
+            Residency::Auto | Residency::Stream => self.without_tables().streaming(),
         }
+    }
+
+    /// The same where tables stream: they take what their rows need.
+    fn without_tables(&self) -> Self {
+        let mut host = self.clone();
+        host.total = self.total.saturating_sub(self.tables.bytes);
+        host.needs = self.needs.saturating_add(self.tables.memory_bytes());
+        host
+    }
+
+    /// A plan in which something streams: tables before anything else, because a byte of them is worth least
+    /// in memory.
+    fn streaming(&self) -> Result<Plan, PlanError> {
+        let Constraints { residency, cache, .. } = *self.constraints;
+        let needed = self.total.saturating_add(self.needs);
+        let tables_suffice = !self.tables.is_empty()
+            && needed <= self.budget
+            && !self.has_device_slots()
+            && (!self.can_stream() || (residency == Residency::Auto && cache.is_none()));
+        if tables_suffice {
+            Ok(self.with_some_tables(needed))
+        } else if self.has_experts() {
+            self.experts().map(|it| self.placed(it))
+        } else {
+            self.dense(needed).map(|it| self.placed(it))
+        }
+    }
+
+    /// Everything is resident but tables, and of these what there is room for.
+    fn with_some_tables(&self, needed: u64) -> Plan {
+        let Constraints { context, tables, residency, .. } = self.constraints;
+        let asked = [*tables, *residency].contains(&Residency::Stream);
+        let room = if asked { 0 } else { self.budget.saturating_sub(needed) };
+        let mut host = self.clone();
+        host.tables = self.tables.without_what_fits(self.shape, context, room);
+        let kept = self.tables.bytes.saturating_sub(host.tables.bytes);
+        host.total = self.total.saturating_add(kept);
+        host.placed(Division {
+            floor: needed,
+            resident: host.total,
+            experts: None,
+            dense: None,
+            streams: true,
+        })
     }
 
     /// Whether there is anything that could stream.
@@ -157,11 +209,12 @@ impl<'a> Host<'a> {
     }
 
     fn resident(&self, floor: u64) -> Plan {
-        self.placed(Division { floor, resident: self.total, experts: None, dense: None })
+        self.placed(Division { floor, resident: self.total, experts: None, dense: None, streams: false })
     }
 
     fn placed(&self, division: Division) -> Plan {
-        let Division { floor, resident, mut experts, dense } = division;
+        let Division { floor, resident, mut experts, dense, streams } = division;
+        let tables = self.tables.plan().filter(|_| streams);
         let mut ledger = self.devices.clone();
         if let Some(experts) = experts.as_mut().filter(|_| self.has_device_slots()) {
             let (slots, bytes) = self.device_slots();
@@ -185,8 +238,11 @@ impl<'a> Host<'a> {
             let bytes = times(dense.cells, dense.cell_bytes);
             ledger = ledger.with_host(Purpose::Ring, bytes, Basis::Exact);
         }
+        if let Some(tables) = &tables {
+            ledger = ledger.with_host(Purpose::Rows, tables.memory_bytes(), Basis::Exact);
+        }
         let Constraints { context, pools, homes, .. } = self.constraints.clone();
-        Plan { context, pools, floor_bytes: floor, ledger, homes, experts, dense }
+        Plan { context, pools, floor_bytes: floor, ledger, homes, experts, dense, tables }
     }
 
     /// A model with routed experts. What every token passes is worth most in memory: a byte of it saves a
@@ -221,7 +277,8 @@ impl<'a> Host<'a> {
         // more cell, leave fewer slots.
         let spare = (asked.saturating_add(left) / CELL_SHARE).min(most_spare(layout)).min(left);
         let wanted = if self.constraints.cache.is_some() { asked } else { left - spare };
-        Division { floor, resident, experts: Some(self.streamed_experts(wanted, spare)), dense: None }
+        let experts = Some(self.streamed_experts(wanted, spare));
+        Division { floor, resident, experts, dense: None, streams: true }
     }
 
     /// Dense weights streams in part: slots get what was asked for, the cells of experts what keeps the disk
@@ -235,13 +292,14 @@ impl<'a> Host<'a> {
             resident: resident.saturating_sub(streamed),
             experts: Some(self.streamed_experts(asked, spare)),
             dense: Some(dense),
+            streams: true,
         }
     }
 
     fn dense(&self, needed: u64) -> Result<Division, PlanError> {
         if self.dense.weights.is_empty() {
             return Err(match self.constraints.residency {
-                Residency::Stream => PlanError::NothingToStream,
+                Residency::Stream if self.tables.is_empty() => PlanError::NothingToStream,
                 _ => self.below_floor(needed, self.total),
             });
         }
@@ -254,7 +312,7 @@ impl<'a> Host<'a> {
         let keep = if self.constraints.cache.is_some() { asked } else { left };
         let (dense, streamed) = self.streamed_trunk(keep);
         let resident = self.total.saturating_sub(streamed);
-        Ok(Division { floor, resident, experts: None, dense: Some(dense) })
+        Ok(Division { floor, resident, experts: None, dense: Some(dense), streams: true })
     }
 
     /// Slots in `room` bytes, and the cells that `spare` bytes beyond the least allow.

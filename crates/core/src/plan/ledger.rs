@@ -19,6 +19,8 @@ pub enum Purpose {
     Cells,
     /// The ring that dense weights stream through.
     Ring,
+    /// Rows of tables that stream: the cache of them, and the pages that they are read into.
+    Rows,
     /// KV cache and recurrent state.
     Kv,
     /// Compute buffers.

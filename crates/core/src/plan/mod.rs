@@ -10,6 +10,7 @@
 //! - `settle`: the one policy from what is asked to a plan
 //! - `growth`: a larger context for a model that is loaded
 //! - `dense_weights`: which of the weights that every token passes may stream, and do
+//! - `row_tables`: which embeddings stream by the row, and the memory for their rows
 //! - `hits`: how often an expert is found in memory
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
 //! - `cost`: a plan and a measured machine give seconds and tokens per second
@@ -36,6 +37,7 @@ mod placement;
 mod pool;
 mod reasons;
 mod request;
+mod row_tables;
 mod settle;
 mod tiers;
 mod ubatch;
@@ -53,13 +55,14 @@ pub use hits::{HitRate, Routing};
 pub use homes::{Homes, LayerHome};
 pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
 pub use ledger::{Basis, Entry, Ledger, Purpose};
-pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan};
+pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan, StreamedTable, TablePlan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};
 pub use reasons::{group_reason, mode_reason};
 pub use request::{
     CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency, SHORT_CONTEXT,
     SMALL_UBATCH,
 };
+pub use row_tables::pages_of_row;
 pub use settle::{PlanRequest, SettleError, Settled, settle};
 pub use tiers::{RoleGroup, Tier, TierBytes, TierTable};
 pub use ubatch::choose_ubatch;

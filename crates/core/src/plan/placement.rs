@@ -19,6 +19,8 @@ use crate::model::ModelShape;
 pub enum Mode {
     /// Everything is in memory.
     FullResident,
+    /// Tables of embeddings stream by the row; the rest is resident.
+    TableStreaming,
     /// Routed experts stream through slots; the rest is resident.
     ExpertStreaming,
     /// Dense weights stream through a ring; the rest is resident.
@@ -34,6 +36,7 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::FullResident => "full-resident",
+            Self::TableStreaming => "table-streaming",
             Self::ExpertStreaming => "expert-streaming",
             Self::DenseStreaming => "dense-streaming",
             Self::MixedStreaming => "mixed-streaming",
@@ -84,6 +87,28 @@ pub struct DensePlan {
     pub streamable_bytes: u64,
 }
 
+/// A table that streams by the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamedTable {
+    /// Index into [`ModelShape::tensors`].
+    pub weight: usize,
+    /// Bytes of a row.
+    pub row_bytes: u64,
+    /// Rows that a token reads.
+    pub rows_per_token: u32,
+    /// Rows that stay in memory after they were read.
+    pub cache_rows: u32,
+}
+
+/// Tables that stream by the row, beside whatever else does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablePlan {
+    /// Which.
+    pub tables: Vec<StreamedTable>,
+    /// Bytes of the pages that rows are read into, two halves that are filled in turn.
+    pub staging_bytes: u64,
+}
+
 /// Where everything goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -101,6 +126,9 @@ pub struct Plan {
     pub experts: Option<ExpertPlan>,
     /// Weights of the dense weights that stream.
     pub dense: Option<DensePlan>,
+    /// Tables that stream by the row.
+    #[serde(default)]
+    pub tables: Option<TablePlan>,
 }
 
 impl ExpertPlan {
@@ -123,6 +151,7 @@ impl Plan {
     #[must_use]
     pub const fn mode(&self) -> Mode {
         match (&self.experts, &self.dense) {
+            (None, None) if self.tables.is_some() => Mode::TableStreaming,
             (None, None) => Mode::FullResident,
             (Some(_), None) => Mode::ExpertStreaming,
             (None, Some(_)) => Mode::DenseStreaming,
@@ -160,11 +189,11 @@ impl Plan {
         self.ledger.bytes_for(Purpose::Slots).saturating_sub(self.slot_bytes())
     }
 
-    /// Cells of experts and of the ring in the host's memory.
+    /// Cells of experts and of the ring, and rows of tables, in the host's memory.
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
         let bytes = |purpose| self.ledger.bytes(PoolId::HOST, purpose);
-        bytes(Purpose::Cells).saturating_add(bytes(Purpose::Ring))
+        bytes(Purpose::Cells).saturating_add(bytes(Purpose::Ring)).saturating_add(bytes(Purpose::Rows))
     }
 
     /// Slots of each class of a layout in the host's memory; none of them where experts do not stream.
@@ -214,6 +243,26 @@ impl Plan {
     #[must_use]
     pub fn streamed_dense(&self) -> &[usize] {
         self.dense.as_ref().map_or(&[], |dense| &dense.weights)
+    }
+
+    /// The tables that stream.
+    #[must_use]
+    pub fn streamed_tables(&self) -> &[StreamedTable] {
+        self.tables.as_ref().map_or(&[], |tables| &tables.tables)
+    }
+
+    /// Whether a weight, by its index in [`ModelShape::tensors`], streams whole or by the row.
+    #[must_use]
+    pub fn streams_weight(&self, index: usize) -> bool {
+        self.streamed_dense().contains(&index)
+            || self.streamed_tables().iter().any(|table| table.weight == index)
+    }
+
+    /// Bytes of the tables that stream.
+    #[must_use]
+    pub fn streamed_table_bytes(&self, shape: &ModelShape) -> u64 {
+        let bytes = self.streamed_tables().iter().map(|table| bytes_of(shape, table.weight));
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// Bytes of the dense weights that stream: what every pass reads of them.

@@ -24,6 +24,10 @@ pub fn mode_reason(shape: &ModelShape, plan: &Plan) -> String {
                 "All {weights} of weights fit into the memory of the device and the {budget} of the host."
             )
         }
+        Mode::TableStreaming => format!(
+            "{weights} of weights do not fit into {budget}, and a token reads only a row or a few of embedding tables: these are \
+             read by the row, everything else stays in memory."
+        ),
         Mode::ExpertStreaming => format!(
             "{weights} of weights do not fit into {budget}. What every token needs does, and {used}: so experts stream, and \
              those used most stay in memory."
@@ -58,6 +62,12 @@ pub fn group_reason(
 ) -> String {
     if bytes.streamed_bytes > 0 && group == RoleGroup::RoutedExperts {
         return experts_reason(shape, layout, plan);
+    }
+    if bytes.streamed_bytes > 0 && group == RoleGroup::Embedding {
+        let rows: u64 = plan.streamed_tables().iter().map(|table| u64::from(table.rows_per_token)).sum();
+        return format!(
+            "A token reads {rows} of its rows: they are read from the disk when a step begins, and its memory serves others."
+        );
     }
     if bytes.streamed_bytes > 0 {
         let stays = human_bytes(bytes.resident_bytes + bytes.device_bytes);

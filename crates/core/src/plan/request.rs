@@ -121,6 +121,9 @@ pub struct Constraints {
     pub residency: Residency,
     /// Overrides the size of the cache.
     pub cache: Option<CacheSize>,
+    /// Whether tables stream by the row: those whose memory is worth it where not everything fits, none, or
+    /// all that can.
+    pub tables: Residency,
 }
 
 impl Constraints {
@@ -134,6 +137,7 @@ impl Constraints {
             homes: Homes::on_host(shape),
             residency: Residency::Auto,
             cache: None,
+            tables: Residency::Auto,
         }
     }
 

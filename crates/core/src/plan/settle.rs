@@ -30,6 +30,8 @@ pub struct PlanRequest {
     pub residency: Residency,
     /// Overrides the size of the cache.
     pub cache: Option<CacheSize>,
+    /// Whether tables stream by the row ([`Constraints::tables`]).
+    pub tables: Residency,
     /// Layers on devices, in place of as many as fit.
     pub device_layers: Option<u32>,
     /// Whose kernels compute routed experts.
@@ -55,6 +57,7 @@ impl Default for PlanRequest {
             pools: Pools::host(u64::MAX),
             residency: Residency::Auto,
             cache: None,
+            tables: Residency::Auto,
             device_layers: None,
             experts: ExpertHome::Auto,
             context: ContextShape::default(),
@@ -195,8 +198,8 @@ impl<E> Settling<'_, E> {
     }
 
     fn constraints(&self, context: ContextShape, homes: Homes, needs: Ledger) -> Constraints {
-        let PlanRequest { pools, residency, cache, media, .. } = self.request.clone();
-        Constraints { context, pools, needs: media.add_to(needs), homes, residency, cache }
+        let PlanRequest { pools, residency, cache, tables, media, .. } = self.request.clone();
+        Constraints { context, pools, needs: media.add_to(needs), homes, residency, cache, tables }
     }
 
     fn measured(&mut self, context: ContextShape, homes: &Homes) -> Result<Constraints, SettleError<E>> {

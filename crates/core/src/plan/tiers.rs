@@ -126,7 +126,8 @@ impl TierTable {
     /// The table of a plan.
     #[must_use]
     pub fn new(shape: &ModelShape, layout: &ExpertLayout, plan: &Plan) -> Self {
-        let streamed: BTreeSet<usize> = plan.streamed_dense().iter().copied().collect();
+        let tables = plan.streamed_tables().iter().map(|table| table.weight);
+        let streamed: BTreeSet<usize> = plan.streamed_dense().iter().copied().chain(tables).collect();
         let fractions = class_fractions(layout, plan);
         let mut table = Self {
             roles: BTreeMap::new(),

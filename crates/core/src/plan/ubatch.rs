@@ -28,7 +28,8 @@ pub fn choose_ubatch(shape: &ModelShape, layout: &ExpertLayout, constraints: &Co
         let needs = estimate_needs(shape, &context).ok()?.with_host(Purpose::Media, media, Basis::Estimated);
         fill(shape, layout, &Constraints { context, needs, ..constraints.clone() }).ok()
     };
-    let streams = |plan: &Plan| plan.mode() != Mode::FullResident;
+    // Of a table each token has its own rows, however many tokens there are.
+    let streams = |plan: &Plan| !matches!(plan.mode(), Mode::FullResident | Mode::TableStreaming);
     let Some(small) = planned(asked).filter(streams) else { return asked };
     let costs_little = |ubatch_tokens| {
         planned(ubatch_tokens).is_some_and(|plan| hardly_less_in_memory(shape, &small, &plan))

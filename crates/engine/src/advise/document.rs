@@ -92,6 +92,8 @@ fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
         "ring_cells": dense.map_or(0, |dense| dense.cells),
         "ring_cell_bytes": dense.map_or(0, |dense| dense.cell_bytes),
         "streamed_dense_bytes": plan.streamed_dense_bytes(shape),
+        "streamed_table_bytes": plan.streamed_table_bytes(shape),
+        "row_cache_bytes": bytes(Purpose::Rows),
         "kv_bytes": bytes(Purpose::Kv),
         "kv_type": plan.context.kv.name(),
         "notes": advice.notes,

@@ -1,6 +1,7 @@
 //! Disk, file system, free space, direct reads.
 
 use hypura_core::plan::human_bytes;
+use hypura_core::profile::{Pattern, ReadRate, Storage};
 use hypura_storage::disk::{self, FileSystem};
 use hypura_storage::{PAGE, SourceFile};
 use std::fs;
@@ -8,6 +9,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, Verdict};
+use crate::load::default_threads;
+use crate::profile::{Need, cache_folder, known};
 
 /// Less free space holds no model that would need this program.
 const LEAST_FREE: u64 = 8 << 30;
@@ -15,13 +18,45 @@ const LEAST_FREE: u64 = 8 << 30;
 pub(super) fn examine(dir: &Path) -> Vec<Finding> {
     match disk::file_system_of(dir) {
         Ok(system) => {
-            vec![device(&system), file_system(&system), space(disk::free_bytes(dir).ok()), direct_io(dir)]
+            let mut findings = vec![
+                device(&system),
+                file_system(&system),
+                space(disk::free_bytes(dir).ok()),
+                direct_io(dir),
+            ];
+            findings.extend(remembered_storage(dir).and_then(|storage| pages(&storage)));
+            findings
         }
         Err(error) => {
             let found = format!("cannot look at {}: {error}", dir.display());
             vec![Finding::new("disk", Verdict::Bad, found).fix("name another directory with --dir")]
         }
     }
+}
+
+/// What was measured of the disk, if it was.
+fn remembered_storage(dir: &Path) -> Option<Storage> {
+    let need = Need { target: dir, threads: default_threads(), disk: true };
+    known(&cache_folder()?, &need)?.storage
+}
+
+/// How fast the disk reads single pages, many at a time: what rows of embedding tables are.
+fn pages(storage: &Storage) -> Option<Finding> {
+    /// A prompt of 2048 tokens whose rows are two pages each then waits for less than half a second.
+    const GOOD_PER_S: f64 = 10_000.0;
+    let of_pages = |read: &&ReadRate| {
+        (read.pattern, read.request_bytes) == (Pattern::Random, PAGE as u64) && read.depth >= 16
+    };
+    let rates = storage.reads.iter().filter(of_pages).filter_map(|read| read.bytes_per_s);
+    let per_s = rates.max_by(f64::total_cmp)? / PAGE as f64;
+    let found = format!("{:.0} thousand random reads of 4 KiB a second", per_s / 1e3);
+    Some(if per_s >= GOOD_PER_S {
+        Finding::new("small reads", Verdict::Good, found)
+    } else {
+        Finding::new("small reads", Verdict::Slow, found).fix(
+            "keep models whose embedding tables stream on an NVMe disk, or in memory with --tables resident",
+        )
+    })
 }
 
 fn device(system: &FileSystem) -> Finding {
@@ -128,6 +163,21 @@ mod tests {
             let finding = device(&system);
             assert_eq!((finding.verdict, finding.fix.is_some()), (Verdict::Slow, true), "{system:?}");
         }
+    }
+
+    #[test]
+    fn small_reads_are_judged_where_they_were_measured() {
+        let read = |request_bytes, depth, bytes_per_s| ReadRate {
+            reader: "uring".to_owned(),
+            pattern: Pattern::Random,
+            request_bytes,
+            depth,
+            bytes_per_s: Some(bytes_per_s),
+        };
+        let verdict = |reads| pages(&Storage { reads, ..Storage::default() }).map(|found| found.verdict);
+        assert_eq!(verdict(vec![read(65_536, 64, 1e9), read(4096, 1, 1e9)]), None);
+        assert_eq!(verdict(vec![read(4096, 16, 2e7), read(4096, 64, 4.1e8)]), Some(Verdict::Good));
+        assert_eq!(verdict(vec![read(4096, 64, 4e6)]), Some(Verdict::Slow));
     }
 
     #[test]

@@ -1,30 +1,37 @@
 //! From a plan to the executor of a context, with its memory and its readers.
 
 use hypura_ggml::{Device, DeviceExecutor};
-use hypura_storage::{Arena, Reader, ReaderKind};
+use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use hypura_core::plan::{DensePlan, ExpertPlan, PoolId};
+use hypura_core::plan::{DensePlan, ExpertPlan, PoolId, StreamedTable, TablePlan};
 
 use super::prepare::Planned;
 use crate::error::LoadError;
 use crate::stream::dense::{DenseStreamer, DenseWeight};
 use crate::stream::device::DeviceSide;
-use crate::stream::executor::{ExpertSide, StreamExecutor};
+use crate::stream::executor::{ExpertSide, StreamExecutor, Streams};
 use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::experts::ExpertStreamer;
 use crate::stream::handle::StreamHandle;
 use crate::stream::io::Io;
 use crate::stream::prefetcher::Prefetcher;
 use crate::stream::routes::{ObservedExecutor, RouteTap};
+use crate::stream::row_batch::RowTable;
 use crate::stream::selection::Selection;
 use crate::stream::slots::device::Uploads;
 use crate::stream::slots::{ScratchRing, make_pools};
+use crate::stream::tables::TableStreamer;
 use crate::stream::{SharedStats, StatsPart};
 
 /// Opens a reader.
-pub(super) type Open<'a> = dyn FnMut(&ReaderKind) -> Result<Box<dyn Reader>, LoadError> + 'a;
+pub(super) type Open<'a> = dyn FnMut(&ReaderKind, &ReaderConfig) -> Result<Box<dyn Reader>, LoadError> + 'a;
+
+/// Reads of rows that are at the disk at once: it takes hundreds of single pages to keep one busy.
+const ROWS_DEPTH: usize = 256;
+/// Threads of a reader that has one for each of them.
+const ROWS_THREADS: usize = 32;
 
 /// What runs a context's graphs.
 pub(super) struct Assembled {
@@ -46,7 +53,7 @@ pub(super) fn assemble(
     let Planned { plan, settings, .. } = planned;
     let devices = &settings.model.devices;
     let mut assembled = Assembled { executors: Vec::new(), stream: None, slots: None };
-    if plan.experts.is_none() && plan.dense.is_none() {
+    if plan.experts.is_none() && plan.dense.is_none() && plan.tables.is_none() {
         if settings.tuning.routes.is_active() {
             let executor = Box::new(observed_executor(planned));
             assembled.executors.push((devices.of_resident_experts()?, executor));
@@ -54,29 +61,45 @@ pub(super) fn assemble(
         return Ok(assembled);
     }
     let kind = settings.hooks.stream_reader.as_ref().unwrap_or(&settings.tuning.reader);
-    let publish = || settings.hooks.statistics.then(|| StatsPart::of(stats));
+    let config = settings.reader_config();
     let (of_experts, of_dense) = (devices.of_experts()?, devices.of_dense()?);
     let uploads = uploads(of_experts)?;
-    let (mut experts, mut dense) = (None, None);
+    // Each device has an executor of its own.
+    let mut streams: Vec<(Device, Streams)> = Vec::new();
     if let Some(plan) = &plan.experts {
-        experts = Some(expert_side(planned, plan, open(kind)?, abort, uploads.as_ref())?);
+        let side = expert_side(planned, plan, open(kind, &config)?, abort, uploads.as_ref())?;
+        assembled.slots = side.streamer.slots().memory().cloned();
+        on(&mut streams, of_experts).experts = Some(side);
     }
-    assembled.slots = experts.as_ref().and_then(|side| side.streamer.slots().memory().cloned());
     if let Some(plan) = &plan.dense {
         let uploads = if of_dense == of_experts { uploads } else { self::uploads(of_dense)? };
-        dense = Some(dense_side(planned, plan, open(kind)?, abort, uploads.as_ref())?);
+        let side = dense_side(planned, plan, open(kind, &config)?, abort, uploads.as_ref())?;
+        on(&mut streams, of_dense).dense = Some(side);
     }
-    if of_dense != of_experts && dense.is_some() {
-        // Each device has an executor of its own.
-        let executor = StreamHandle::new(StreamExecutor::new(None, dense.take(), publish()));
-        assembled.executors.push((of_dense, Box::new(executor)));
+    if let Some(plan) = &plan.tables {
+        let depth = config.depth.max(ROWS_DEPTH);
+        let config = ReaderConfig { depth, threads: config.threads.max(ROWS_THREADS), ..config };
+        let side = table_side(planned, plan, open(kind, &config)?, abort)?;
+        on(&mut streams, Device::cpu()?).tables = Some(side);
     }
-    if experts.is_some() || dense.is_some() {
-        let executor = StreamHandle::new(StreamExecutor::new(experts, dense, publish()));
-        assembled.executors.push((of_experts, Box::new(executor.clone())));
-        assembled.stream = Some(executor);
+    for (device, streams) in streams {
+        let publish = settings.hooks.statistics.then(|| StatsPart::of(stats));
+        let executor = StreamHandle::new(StreamExecutor::new(streams, publish));
+        if device == of_experts {
+            assembled.stream = Some(executor.clone());
+        }
+        assembled.executors.push((device, Box::new(executor)));
     }
     Ok(assembled)
+}
+
+/// What streams on a device.
+fn on(all: &mut Vec<(Device, Streams)>, device: Device) -> &mut Streams {
+    let at = all.iter().position(|(other, _)| *other == device).unwrap_or_else(|| {
+        all.push((device, Streams::default()));
+        all.len() - 1
+    });
+    &mut all[at].1
 }
 
 /// The way to a device that is not the host.
@@ -160,4 +183,29 @@ fn dense_side(
         Some(uploads) => streamer.on_device(uploads.clone()),
         None => Ok(streamer),
     }
+}
+
+fn table_side(
+    planned: &Planned,
+    plan: &TablePlan,
+    reader: Box<dyn Reader>,
+    abort: &Arc<AtomicBool>,
+) -> Result<TableStreamer, LoadError> {
+    let Planned { source, settings, .. } = planned;
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let table = |table: &StreamedTable| {
+        let info = &source.shape.tensors[table.weight].info;
+        RowTable {
+            tensor: info.name.clone(),
+            shard: info.shard,
+            offset: info.offset,
+            row_bytes: size(table.row_bytes),
+            cache_rows: table.cache_rows,
+        }
+    };
+    let io = Io::new(reader, source.files.clone())
+        .with_clock(settings.hooks.statistics)
+        .with_abort(Arc::clone(abort));
+    let tables = plan.tables.iter().map(table).collect();
+    Ok(TableStreamer::new(tables, size(plan.staging_bytes), io, settings.hooks.poison)?)
 }

@@ -28,19 +28,20 @@ pub(super) fn ensure_all_asked(
     }
 }
 
+/// What belongs to no layer and is used wherever a file has it.
+const ALWAYS_USED: &[&str] =
+    &["token_embd.weight", "per_layer_token_embd.weight", "output_norm.weight", "output.weight"];
+
 fn first_unread<'a>(shape: &'a ModelShape, plan: &Plan, asked: &HashSet<&str>) -> Option<&'a str> {
-    let streamed: HashSet<usize> = plan.streamed_dense().iter().copied().collect();
     let stays = |index: usize, tensor: &ModelTensor| {
         let is_streamed_expert = plan.experts.is_some() && matches!(tensor.role, TensorRole::RoutedExpert(_));
-        !is_streamed_expert && !streamed.contains(&index)
+        !is_streamed_expert && !plan.streams_weight(index)
     };
     // Of what belongs to no layer, and of layers of multi-token prediction, llama.cpp leaves out what it does
     // not use.
     let is_used = |tensor: &ModelTensor| match tensor.layer {
         Some(layer) => layer < shape.layers && tensor.info.name.starts_with("blk."),
-        None => {
-            matches!(tensor.info.name.as_str(), "token_embd.weight" | "output_norm.weight" | "output.weight")
-        }
+        None => ALWAYS_USED.contains(&tensor.info.name.as_str()),
     };
     let tensors = shape.tensors.iter().enumerate();
     let mut unread = tensors
@@ -171,7 +172,7 @@ mod tests {
         ] {
             let (shape, plan) = planned(shape, residency, budget);
             let streamed = |index: usize, tensor: &ModelTensor| {
-                plan.streamed_dense().contains(&index)
+                plan.streams_weight(index)
                     || plan.experts.is_some() && matches!(tensor.role, TensorRole::RoutedExpert(_))
             };
             let resident =

@@ -103,8 +103,11 @@ fn streamed_placements(planned: &Planned) -> Result<Vec<Placement>, LoadError> {
     let parts = layout.layers.iter().flat_map(|layer| &layer.parts);
     let experts = parts.filter(|_| plan.experts.is_some()).map(|part| part.tensor.as_str());
     let dense = plan.streamed_dense().iter().map(|index| source.shape.tensors[*index].info.name.as_str());
+    let tables = plan.streamed_tables().iter();
+    let tables = tables.map(|table| source.shape.tensors[table.weight].info.name.as_str());
     let mut placements = Vec::new();
     for (device, patterns) in [
+        (Device::cpu()?, patterns(tables)),
         (settings.model.devices.of_experts()?, patterns(experts)),
         (settings.model.devices.of_dense()?, patterns(dense)),
     ] {

@@ -2,7 +2,7 @@
 
 use hypura_core::plan::{Basis, Entry, Homes, Ledger, PoolId, Purpose};
 use hypura_ggml::{Batch, Context, ContextOptions, DecodeError, LoadMode, MediaError, Model, Projector};
-use hypura_storage::{Arena, Reader, ReaderKind, open_reader};
+use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, open_reader};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -149,8 +149,8 @@ pub fn load_watched(
         Model::load_watched(&options, &mut |share| watch((total as f64 * f64::from(share)) as u64, total))?
     };
     let mut reader_name = None;
-    let mut open = |kind: &ReaderKind| -> Result<Box<dyn Reader>, LoadError> {
-        let opened = open_reader(kind, &settings.reader_config())?;
+    let mut open = |kind: &ReaderKind, config: &ReaderConfig| -> Result<Box<dyn Reader>, LoadError> {
+        let opened = open_reader(kind, config)?;
         reader_name = Some(opened.reader.name());
         if let Some(note) = opened.note
             && !notes.contains(&note)
@@ -161,7 +161,7 @@ pub fn load_watched(
     };
     let Assembled { executors, stream, slots } = assemble(&planned, &stats, &abort, &mut open)?;
     let model = if decorated {
-        let mut reader = open(&settings.tuning.reader)?;
+        let mut reader = open(&settings.tuning.reader, &settings.reader_config())?;
         let total = pending.resident_bytes();
         pending.fill(|tensors| {
             ensure_all_asked(&planned.source.shape, &planned.plan, tensors)?;

@@ -1,7 +1,9 @@
 //! From settings to a plan: what the file says, what llama.cpp will need, what fits. Allocates nothing of
 //! size.
 
-use hypura_core::plan::{ExpertHome, ExpertLayout, Plan, PlanRequest, PoolId, SettleError, Settled, settle};
+use hypura_core::plan::{
+    ExpertHome, ExpertLayout, Mode, Plan, PlanRequest, PoolId, Residency, SettleError, Settled, settle,
+};
 use hypura_storage::threads::CoreTimes;
 
 use super::draft::{PlanMeter, PlannedDraft};
@@ -54,6 +56,10 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
         // Routing is looked into where the CPU computes it.
         request.experts = ExpertHome::Host;
     }
+    if projector.is_some() && source.shape.architecture == "gemma3n" {
+        // Rows of embeddings have no ids: the graph then looks at the table's first row by itself.
+        request.tables = Residency::Resident;
+    }
     let layout = ExpertLayout::new(&source.shape);
     let gpu = device::choose(&settings.model.device)?;
     let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
@@ -64,7 +70,14 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     if let Some(gpu) = &gpu {
         request = with_gpu(&source, &layout, request, gpu, &mut meter)?;
     }
-    let settled = settle_measured(&source, &layout, &request, &mut meter);
+    let mut settled = settle_measured(&source, &layout, &request, &mut meter);
+    if settings.tuning.routes.is_active()
+        && settled.as_ref().is_ok_and(|settled| settled.plan.mode() == Mode::TableStreaming)
+    {
+        // Experts that stay in memory are looked into by an executor that knows nothing else.
+        request.tables = Residency::Resident;
+        settled = settle_measured(&source, &layout, &request, &mut meter);
+    }
     drop(meter);
     let Settled { plan, mut notes, .. } = settled?;
     let mut settings = settings;

@@ -28,6 +28,9 @@ pub struct ModelOptions {
     pub residency: Residency,
     /// Size of the cache of streamed weights.
     pub cache: Option<CacheSize>,
+    /// Whether tables stream by the row ([`PlanRequest::tables`]).
+    #[serde(default)]
+    pub tables: Residency,
     /// Tokens of context of each sequence, as far as the model can have them.
     pub context: u32,
     /// Whether the context may be longer where the memory for it is little: nobody asked for this one.
@@ -121,6 +124,7 @@ impl Default for ModelOptions {
             device: DeviceOptions::default(),
             residency: Residency::Auto,
             cache: None,
+            tables: Residency::Auto,
             context: SHORT_CONTEXT,
             context_may_grow: false,
             least_context: None,
@@ -175,6 +179,7 @@ impl ModelOptions {
             pools: Pools::host(self.budget_bytes),
             residency: self.residency,
             cache: self.cache,
+            tables: self.tables,
             device_layers: self.device.layers,
             experts: self.device.experts,
             context: ContextShape {
@@ -215,6 +220,7 @@ with! {
         with_device device DeviceOptions,
         with_choice residency Residency,
         with_cache cache Option<CacheSize>,
+        with_tables tables Residency,
         with_context context u32,
         with_context_may_grow context_may_grow bool,
         with_least_context least_context Option<u32>,

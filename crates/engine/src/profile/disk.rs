@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::budget;
 use super::options::ProfileOptions;
 
-const REQUEST_BYTES: [usize; 2] = [64 << 10, 1 << 20];
+/// A page is what a row of a table takes.
+const REQUEST_BYTES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
 const DEPTHS: [usize; 4] = [1, 4, 16, 64];
 /// How often the reads of the program's own reader are measured beyond the first time.
 const REPEATS: usize = 2;

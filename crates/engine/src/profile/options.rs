@@ -28,7 +28,7 @@ impl ProfileOptions {
             target: target.to_owned(),
             disk: true,
             threads,
-            cell: Duration::from_millis(120),
+            cell: Duration::from_millis(80),
             scratch_bytes: 512 << 20,
             weight_bytes: 192 << 20,
         }

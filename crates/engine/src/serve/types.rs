@@ -149,7 +149,7 @@ impl MemoryParts {
         let sum = |purposes: &[Purpose]| purposes.iter().map(|purpose| ledger.bytes_for(*purpose)).sum();
         Self {
             weights: sum(&[Purpose::Weights]),
-            streaming: sum(&[Purpose::Slots, Purpose::Cells, Purpose::Ring]),
+            streaming: sum(&[Purpose::Slots, Purpose::Cells, Purpose::Ring, Purpose::Rows]),
             kv: sum(&[Purpose::Kv]),
             compute: sum(&[Purpose::Compute]),
             other: sum(&[Purpose::Process, Purpose::Media, Purpose::Draft]),

@@ -15,12 +15,13 @@ use super::device::{DeviceCounts, PartOp};
 use super::expert_map::ExpertMap;
 use super::experts::ExpertStreamer;
 use super::io::Io;
-use super::lookups::DECODE_TOKENS;
+use super::open_step::OpenStep;
 use super::prefetcher::{Prefetcher, View};
 use super::routes::RouteTap;
 use super::segments::{Place, PlacedOp, Segment, segments};
 use super::stats::{Held, StatsPart, StreamStats};
 use super::step::LayerOps;
+use super::tables::TableStreamer;
 use super::target::Target;
 use crate::error::StreamError;
 
@@ -120,55 +121,47 @@ impl ExpertSide {
         self.streamer.expect(&mut self.io, guesses);
         Ok(())
     }
+
+    /// Adds what was done to counters.
+    fn count_into(&self, stats: &mut StreamStats) {
+        let counts = self.streamer.slots().counts();
+        (stats.decode, stats.prefill) = (counts.decode, counts.prefill);
+        stats.shared_bytes = counts.shared_bytes;
+        stats.prefetch_switched_off = self.prefetcher.times_switched_off();
+        stats.bytes_read += self.io.device_bytes();
+        stats.disk_busy += self.io.disk_busy();
+        stats.read_stall += self.io.stall();
+        if let Some(device) = &self.streamer.device {
+            (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
+            let DeviceCounts { hits, prefetched, uploaded_bytes, waits, wait, upload, launch } =
+                device.counts;
+            (stats.device_hits, stats.device_prefetched) = (hits, prefetched);
+            stats.uploaded_bytes = uploaded_bytes;
+            (stats.device_waits, stats.device_wait) = (waits, wait);
+            (stats.device_upload, stats.device_launch) = (upload, launch);
+        }
+        for pool in self.streamer.slots().pools() {
+            let counters = pool.cache.counters();
+            stats.evictions += counters.evictions;
+            stats.prefetches += counters.prefetches;
+            stats.prefetches_wasted += counters.prefetches_wasted;
+        }
+    }
 }
 
-/// A decode in progress.
-#[derive(Debug, Default)]
-struct OpenStep {
-    /// When its first graph began.
-    start: Option<Instant>,
-    /// When its last graph ended.
-    end: Option<Instant>,
-    /// Time in its graphs.
-    busy: Duration,
-    /// Passes over the expert layers, and the tokens of the last one.
-    passes: u32,
-    tokens: usize,
-    /// For each expert layer, which parts this pass has used.
-    used: Vec<u8>,
-    /// A graph failed, and what it held was given back.
-    failed: bool,
-}
-
-impl OpenStep {
-    /// Whether a graph that begins with this part of a layer goes over the layers anew.
-    fn is_new_pass(&self, layer: usize, part: usize) -> bool {
-        self.passes == 0 || self.used.get(layer).is_some_and(|parts| parts & (1 << part) != 0)
-    }
-
-    fn begin_pass(&mut self, tokens: usize) {
-        self.passes += 1;
-        self.tokens = tokens;
-        self.used.clear();
-    }
-
-    fn note_use(&mut self, layer: usize, part: usize) {
-        self.used.resize(self.used.len().max(layer + 1), 0);
-        self.used[layer] |= 1 << part;
-    }
-
-    /// The tokens of a decode step, and how long it took, which can be compared with steps of as many.
-    fn decode_time(&self) -> Option<(usize, Duration)> {
-        let decoded = !self.failed && self.passes == 1 && self.tokens <= DECODE_TOKENS;
-        let time = self.end?.duration_since(self.start.filter(|_| decoded)?);
-        Some((self.tokens, time))
-    }
+/// What streams on one device.
+#[derive(Default)]
+pub(crate) struct Streams {
+    pub experts: Option<ExpertSide>,
+    pub dense: Option<DenseStreamer>,
+    pub tables: Option<TableStreamer>,
 }
 
 /// Runs the graphs of one context. The readers wait for their reads when it is dropped.
 pub(crate) struct StreamExecutor {
     experts: Option<ExpertSide>,
     dense: Option<DenseStreamer>,
+    tables: Option<TableStreamer>,
     places: HashMap<WeightId, Place>,
     step: Option<OpenStep>,
     stats: StreamStats,
@@ -177,8 +170,11 @@ pub(crate) struct StreamExecutor {
 }
 
 impl StreamExecutor {
-    pub fn new(experts: Option<ExpertSide>, dense: Option<DenseStreamer>, shared: Option<StatsPart>) -> Self {
-        Self { experts, dense, places: HashMap::new(), step: None, stats: StreamStats::default(), shared }
+    /// What streams on one device; `shared` is where counters are published.
+    pub fn new(streams: Streams, shared: Option<StatsPart>) -> Self {
+        let Streams { experts, dense, tables } = streams;
+        let stats = StreamStats::default();
+        Self { experts, dense, tables, places: HashMap::new(), step: None, stats, shared }
     }
 
     /// Finds out what each streamed weight of the graph is; by name the first time, by identity afterwards.
@@ -208,11 +204,12 @@ impl StreamExecutor {
             .as_ref()
             .and_then(|dense| dense.weights().iter().position(|weight| weight.tensor == tensor))
             .map(Place::Dense);
-        let place = expert.or(dense).ok_or_else(|| StreamError::UnknownTensor(tensor.clone()))?;
+        let table = self.tables.as_ref().and_then(|tables| tables.position(&tensor)).map(Place::Rows);
+        let place = expert.or(dense).or(table).ok_or_else(|| StreamError::UnknownTensor(tensor.clone()))?;
         match (place, op.kind) {
-            (Place::Expert { .. }, StreamedKind::Experts) | (Place::Dense(_), StreamedKind::Dense) => {
-                Ok(place)
-            }
+            (Place::Expert { .. }, StreamedKind::Experts)
+            | (Place::Dense(_), StreamedKind::Dense)
+            | (Place::Rows(_), StreamedKind::Rows) => Ok(place),
             _ => Err(StreamError::Unsupported { tensor, op: run.graph().op_name(op.node) }),
         }
     }
@@ -220,12 +217,12 @@ impl StreamExecutor {
     fn walk(&mut self, run: &mut GraphRun<'_>) -> Result<(), ExecError> {
         let ops = run.graph().streamed();
         let placed = self.resolve(run, &ops)?;
+        if let Some(tables) = &mut self.tables {
+            let nodes = ops.iter().zip(&placed).filter_map(|(op, placed)| Some((*op, placed.table()?)));
+            tables.begin_graph(run, nodes)?;
+        }
         if let Some(dense) = &mut self.dense {
-            let weight = |op: &PlacedOp| match op.place {
-                Place::Dense(weight) => Some(weight),
-                Place::Expert { .. } => None,
-            };
-            let weights: Vec<usize> = placed.iter().filter_map(weight).collect();
+            let weights: Vec<usize> = placed.iter().filter_map(PlacedOp::dense_weight).collect();
             dense.begin_graph(run, &weights);
         }
         let entries = self.begin_experts(run, &ops, &placed)?;
@@ -294,6 +291,10 @@ impl StreamExecutor {
         segment: &Segment,
         done: usize,
     ) -> Result<usize, ExecError> {
+        if let (Segment::Rows { op, table }, Some(tables)) = (segment, &mut self.tables) {
+            tables.run_op(run, ops[*op], *table)?;
+            return Ok(ops[*op].node + 1);
+        }
         match (segment, &mut self.experts, &mut self.dense) {
             (Segment::Plain(nodes), ..) => {
                 let nodes = nodes.start.max(done)..nodes.end.max(done);
@@ -372,6 +373,9 @@ impl StreamExecutor {
         if let Some(dense) = &mut self.dense {
             dense.reset();
         }
+        if let Some(tables) = &mut self.tables {
+            tables.abandon();
+        }
     }
 
     fn held(&self) -> Held {
@@ -384,6 +388,10 @@ impl StreamExecutor {
             held.cells += dense.cells_in_use();
             held.reads += dense.io().in_flight();
         }
+        if let Some(tables) = &self.tables {
+            held.pins += tables.pins();
+            held.reads += tables.io().in_flight();
+        }
         held
     }
 
@@ -392,34 +400,16 @@ impl StreamExecutor {
         let stalled_before = self.stats.read_stall;
         let mut stats = StreamStats { graphs: self.stats.graphs + 1, ..StreamStats::default() };
         if let Some(side) = &self.experts {
-            let counts = side.streamer.slots().counts();
-            (stats.decode, stats.prefill) = (counts.decode, counts.prefill);
-            stats.shared_bytes = counts.shared_bytes;
-            stats.prefetch_switched_off = side.prefetcher.times_switched_off();
-            stats.bytes_read += side.io.device_bytes();
-            stats.disk_busy += side.io.disk_busy();
-            stats.read_stall += side.io.stall();
-            if let Some(device) = &side.streamer.device {
-                (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
-                let DeviceCounts { hits, prefetched, uploaded_bytes, waits, wait, upload, launch } =
-                    device.counts;
-                (stats.device_hits, stats.device_prefetched) = (hits, prefetched);
-                stats.uploaded_bytes = uploaded_bytes;
-                (stats.device_waits, stats.device_wait) = (waits, wait);
-                (stats.device_upload, stats.device_launch) = (upload, launch);
-            }
-            for pool in side.streamer.slots().pools() {
-                let counters = pool.cache.counters();
-                stats.evictions += counters.evictions;
-                stats.prefetches += counters.prefetches;
-                stats.prefetches_wasted += counters.prefetches_wasted;
-            }
+            side.count_into(&mut stats);
         }
         if let Some(dense) = &self.dense {
             stats.dense_weights = dense.used;
             stats.bytes_read += dense.io().device_bytes();
             stats.disk_busy += dense.io().disk_busy();
             stats.read_stall += dense.io().stall();
+        }
+        if let Some(tables) = &self.tables {
+            tables.count_into(&mut stats);
         }
         let stalled = stats.read_stall.saturating_sub(stalled_before);
         stats.compute = self.stats.compute + elapsed.saturating_sub(stalled);
@@ -431,7 +421,9 @@ impl StreamExecutor {
 /// The node where the next thing begins that the host must look at.
 fn end_of_layer(behind: &[Segment], ops: &[StreamedOp]) -> Option<usize> {
     behind.iter().find_map(|segment| match segment {
-        Segment::Layer { op, .. } | Segment::Dense { op, .. } => Some(ops[*op].node),
+        Segment::Layer { op, .. } | Segment::Dense { op, .. } | Segment::Rows { op, .. } => {
+            Some(ops[*op].node)
+        }
         Segment::Plain(_) | Segment::LookAhead { .. } | Segment::Expert { .. } => None,
     })
 }
@@ -440,7 +432,7 @@ fn end_of_layer(behind: &[Segment], ops: &[StreamedOp]) -> Option<usize> {
 fn next_layer(behind: &[Segment]) -> Option<usize> {
     behind.iter().find_map(|segment| match segment {
         Segment::Layer { layer, .. } => Some(Some(*layer)),
-        Segment::Dense { .. } => Some(None),
+        Segment::Dense { .. } | Segment::Rows { .. } => Some(None),
         Segment::Plain(_) | Segment::LookAhead { .. } | Segment::Expert { .. } => None,
     })?
 }
@@ -449,7 +441,7 @@ fn next_layer(behind: &[Segment]) -> Option<usize> {
 fn part_of(op: StreamedOp, placed: &PlacedOp, layer: usize) -> Option<PartOp> {
     match placed.place {
         Place::Expert { layer: of, part } if of == layer => Some((op, part)),
-        Place::Expert { .. } | Place::Dense(_) => None,
+        Place::Expert { .. } | Place::Dense(_) | Place::Rows(_) => None,
     }
 }
 

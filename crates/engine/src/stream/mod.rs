@@ -14,8 +14,10 @@
 //! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
 //! - `dense`: dense weights through a ring
+//! - `tables`: tables by the row, and `row_batch`: the reads of their rows
 //! - `segments`: what a graph is made of
 //! - `executor`: goes through graphs and joins the above
+//! - `open_step`: a decode in progress
 //! - `handle`: the executor, shared by the context and the engine
 //! - `lookups`, `stats`: what was done
 //! - `expert_map`: which experts are in memory, for whoever watches
@@ -34,15 +36,18 @@ pub(crate) mod handle;
 pub(crate) mod io;
 mod layer_reads;
 pub(crate) mod lookups;
+mod open_step;
 mod polling;
 pub(crate) mod prefetcher;
 mod ready;
 pub(crate) mod routes;
+pub(crate) mod row_batch;
 mod segments;
 pub(crate) mod selection;
 pub(crate) mod slots;
 mod stats;
 mod step;
+pub(crate) mod tables;
 pub(crate) mod target;
 
 pub use expert_map::{ExpertMap, ExpertRow, ExpertState};

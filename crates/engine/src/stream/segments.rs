@@ -1,5 +1,5 @@
 //! What a graph is made of, as the executor goes through it: stretches of plain nodes, layers of experts,
-//! dense weights.
+//! dense weights, rows of tables.
 //!
 //! Pure, and made before anything is computed: nothing here knows ggml or memory.
 
@@ -13,6 +13,7 @@ use super::step::LayerOps;
 pub(super) enum Place {
     Expert { layer: usize, part: usize },
     Dense(usize),
+    Rows(usize),
 }
 
 /// A node with a streamed weight.
@@ -22,6 +23,24 @@ pub(super) struct PlacedOp {
     /// Identifies the ids operand.
     pub ids: usize,
     pub place: Place,
+}
+
+impl PlacedOp {
+    /// The table that it gathers rows of.
+    pub fn table(&self) -> Option<usize> {
+        match self.place {
+            Place::Rows(table) => Some(table),
+            Place::Expert { .. } | Place::Dense(_) => None,
+        }
+    }
+
+    /// The dense weight that it multiplies with.
+    pub fn dense_weight(&self) -> Option<usize> {
+        match self.place {
+            Place::Dense(weight) => Some(weight),
+            Place::Expert { .. } | Place::Rows(_) => None,
+        }
+    }
 }
 
 /// A piece of a graph. `op` is an index into the streamed nodes.
@@ -37,6 +56,8 @@ pub(super) enum Segment {
     Expert { op: usize, part: usize },
     /// A product with a dense weight.
     Dense { op: usize, weight: usize },
+    /// Rows of a table.
+    Rows { op: usize, table: usize },
 }
 
 /// The segments of a graph of `nodes` nodes, of which `ops` have streamed weights. `entries` are nodes before
@@ -68,6 +89,7 @@ pub(super) fn segments(
         cursor = placed.node + 1;
         match placed.place {
             Place::Dense(weight) => segments.push(Segment::Dense { op, weight }),
+            Place::Rows(table) => segments.push(Segment::Rows { op, table }),
             Place::Expert { layer, part } => {
                 if current.replace((layer, placed.ids)) != Some((layer, placed.ids)) {
                     let ops = ops_of_layer(&ops[op..], layer, placed.ids, parts(layer));

@@ -17,6 +17,14 @@ pub struct StreamStats {
     pub prefill: Lookups,
     /// Dense weights that went through the ring.
     pub dense_weights: u64,
+    /// Rows that were gathered from tables that stream.
+    pub table_rows: u64,
+    /// Of these, the ones that were in memory or on their way there.
+    pub table_hits: u64,
+    /// Reads of rows, each of one row or of neighbours.
+    pub table_reads: u64,
+    /// Bytes of them, whole pages; a part of `bytes_read`.
+    pub table_bytes_read: u64,
     /// Bytes our reader got from the disk.
     pub bytes_read: u64,
     /// Time with a read at the disk. Where experts and dense weights stream, each of the two is counted.
@@ -81,6 +89,10 @@ impl StreamStats {
             decode: lookups(self.decode, other.decode),
             prefill: lookups(self.prefill, other.prefill),
             dense_weights: self.dense_weights + other.dense_weights,
+            table_rows: self.table_rows + other.table_rows,
+            table_hits: self.table_hits + other.table_hits,
+            table_reads: self.table_reads + other.table_reads,
+            table_bytes_read: self.table_bytes_read + other.table_bytes_read,
             bytes_read: self.bytes_read + other.bytes_read,
             read_stall: self.read_stall + other.read_stall,
             disk_busy: self.disk_busy + other.disk_busy,
@@ -115,6 +127,10 @@ impl StreamStats {
             decode: lookups(self.decode, earlier.decode),
             prefill: lookups(self.prefill, earlier.prefill),
             dense_weights: self.dense_weights - earlier.dense_weights,
+            table_rows: self.table_rows - earlier.table_rows,
+            table_hits: self.table_hits - earlier.table_hits,
+            table_reads: self.table_reads - earlier.table_reads,
+            table_bytes_read: self.table_bytes_read - earlier.table_bytes_read,
             bytes_read: self.bytes_read - earlier.bytes_read,
             disk_busy: self.disk_busy.saturating_sub(earlier.disk_busy),
             read_stall: self.read_stall.saturating_sub(earlier.read_stall),

@@ -34,7 +34,7 @@ impl At {
 #[macro_export]
 macro_rules! exactness {
     ($run:expr) => {
-        $crate::exactness! { $run; mixtral qwen3_moe gpt_oss kimi_k2 dense_llama dense_qwen2 dense_weights_and_experts_stream_at_once leading_dense_layers_and_shared_experts_stream_beside_routed_ones mixed_quantisations_make_two_size_classes gate_and_up_of_experts_in_one_tensor a_scale_for_each_expert shards readers_and_policies readers_of_dense_weights a_kv_cache_in_8_bits_changes_nothing_about_streaming large_ubatches_equal_the_resident_run_at_the_same_ubatch every_ubatch_equals_the_resident_run_at_the_same_ubatch prefetching_right_or_wrong_changes_no_bit two_threads_equal_one the_demo_model_answers_the_same_from_a_third_of_its_experts }
+        $crate::exactness! { $run; mixtral qwen3_moe gpt_oss kimi_k2 dense_llama dense_qwen2 dense_weights_and_experts_stream_at_once leading_dense_layers_and_shared_experts_stream_beside_routed_ones mixed_quantisations_make_two_size_classes gate_and_up_of_experts_in_one_tensor a_scale_for_each_expert shards readers_and_policies readers_of_dense_weights row_tables more_rows_than_the_cache_holds a_kv_cache_in_8_bits_changes_nothing_about_streaming large_ubatches_equal_the_resident_run_at_the_same_ubatch every_ubatch_equals_the_resident_run_at_the_same_ubatch prefetching_right_or_wrong_changes_no_bit two_threads_equal_one the_demo_model_answers_the_same_from_a_third_of_its_experts }
     };
     ($run:expr; $($name:ident)*) => {
         $(
@@ -111,6 +111,50 @@ pub fn dense_weights_and_experts_stream_at_once(at: &At) {
     check_mixed(at, Shape::TinyMixtral, Quant::Q5_K);
     check_mixed(at, Shape::TinyQwen3Moe, Quant::Q4_K_M);
     check_mixed(at, Shape::TinyGptOss, Quant::MXFP4);
+}
+
+/// An embedding that streams by the row, alone, beside experts and beside dense weights.
+pub fn row_tables(at: &At) {
+    for (shape, quant, shards) in [
+        (Shape::TinyMixtral, Quant::Q5_K, 1),
+        (Shape::TinyLlama, Quant::Q4_K, 3),
+        (Shape::TinyGptOss, Quant::MXFP4, 1),
+    ] {
+        let TinyModel { path, .. } = &tiny(shape, quant, shards);
+        let resident = hash(path, settings(Residency::Resident));
+        for asked in [at.settings(Residency::Auto), at.streaming(45.0)] {
+            for reader in readers() {
+                let asked = asked.clone().with_tables(Residency::Stream).with_reader(reader.clone());
+                let streams_more = asked.model.cache.is_some();
+                let mut session = session(path, asked);
+                let plan = &session.loaded().planned.plan;
+                assert_eq!(plan.mode() == Mode::TableStreaming, !streams_more, "{shape}");
+                assert_eq!(plan.streamed_tables().len(), 1, "{shape}");
+                let outcome = forced_run(&mut session, 40, 8).unwrap();
+                assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{shape} {reader:?}");
+                let (prompt, decode) = (outcome.prefill_stats, outcome.decode_stats);
+                // Prompts are computed but for their last token, and nothing but rows is read for it.
+                assert_eq!(prompt.table_rows + decode.table_rows, 48, "{prompt:?} {decode:?}");
+                assert!(prompt.table_bytes_read >= 4096 && prompt.table_reads > 0, "{prompt:?}");
+                assert!(streams_more || prompt.table_bytes_read == prompt.bytes_read, "{prompt:?}");
+            }
+        }
+    }
+}
+
+/// A prompt has more rows than the cache: the node is computed in pieces.
+pub fn more_rows_than_the_cache_holds(at: &At) {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let run = |asked: LoadSettings| {
+        let mut session = session(&model.path, asked.with_context(1600).with_ubatch(1500));
+        let rows = session.loaded().planned.plan.streamed_tables().first().map(|table| table.cache_rows);
+        let outcome = forced_run(&mut session, 1500, 4).unwrap();
+        (outcome.logits_hash.unwrap().to_string(), rows, outcome.prefill_stats)
+    };
+    let (resident, none, _) = run(at.settings(Residency::Resident));
+    let (streamed, rows, stats) = run(at.settings(Residency::Auto).with_tables(Residency::Stream));
+    assert!(none.is_none() && rows.is_some_and(|rows| rows < 600), "{rows:?}");
+    assert!(streamed == resident && stats.table_rows >= 1500, "{stats:?}");
 }
 
 pub fn leading_dense_layers_and_shared_experts_stream_beside_routed_ones(at: &At) {

@@ -1,6 +1,7 @@
 //! What the engine's tests share: tiny models, and one way to run them.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is how they fail")]
 
+pub mod archs;
 pub mod mamba;
 pub mod media;
 pub mod rewrite;
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 const _: fn() = || {
     let _ = |model: TinyModel| model.path;
     let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash, least_bytes);
-    let _ = mamba::mamba;
+    let _ = (mamba::mamba, archs::tiny_of);
     let _ = (rewrite::with_fused_gate_up, rewrite::with_expert_scales);
 };
 

@@ -19,6 +19,8 @@ pub enum StreamedKind {
     Experts,
     /// `MUL_MAT`: one matrix.
     Dense,
+    /// `GET_ROWS`: a table, of which ids choose rows.
+    Rows,
     /// Any other operation: it cannot be streamed.
     Unsupported,
 }
@@ -88,12 +90,13 @@ impl Graph<'_> {
         let op = |(node, tensor): (usize, &sys::ggml_tensor)| {
             let weight = tensor.src[0];
             // SAFETY: operands of a live node are null or alive.
-            if !unsafe { is_streamed(weight) } {
+            if !unsafe { is_streamed(weight) } || !is_computed(tensor) {
                 return None;
             }
             let (kind, ids) = match tensor.op {
                 sys::GGML_OP_MUL_MAT_ID => (StreamedKind::Experts, tensor.src[2] as usize),
                 sys::GGML_OP_MUL_MAT => (StreamedKind::Dense, 0),
+                sys::GGML_OP_GET_ROWS => (StreamedKind::Rows, tensor.src[1] as usize),
                 _ => (StreamedKind::Unsupported, 0),
             };
             Some(StreamedOp { node, weight: WeightId(weight as usize), kind, ids })
@@ -117,7 +120,7 @@ impl Graph<'_> {
         unsafe { CStr::from_ptr(sys::ggml_op_desc(self.node(node))) }.to_string_lossy().into_owned()
     }
 
-    /// Bytes of one expert's slice (or of the whole matrix of a dense weight).
+    /// Bytes of one expert's slice, of a row of a table, or of the whole matrix of a dense weight.
     #[must_use]
     pub fn slice_bytes(self, op: StreamedOp) -> usize {
         // SAFETY: the weight of a StreamedOp is alive.
@@ -125,6 +128,7 @@ impl Graph<'_> {
             let weight = (*self.node(op.node)).src[0];
             match op.kind {
                 StreamedKind::Experts => (*weight).nb[2],
+                StreamedKind::Rows => (*weight).nb[1],
                 StreamedKind::Dense | StreamedKind::Unsupported => sys::ggml_nbytes(weight),
             }
         }
@@ -193,4 +197,10 @@ impl Graph<'_> {
         // SAFETY: the index was checked and the node list is alive (`new`).
         unsafe { *(*self.raw).nodes.add(index) }
     }
+}
+
+/// Whether a node is of the branch that this graph takes: llama.cpp builds the ways to its input as branches
+/// (tokens, or rows of embeddings), and backends pass over the others, whose inputs nobody has set.
+const fn is_computed(node: &sys::ggml_tensor) -> bool {
+    node.flags.cast_unsigned() & sys::GGML_TENSOR_FLAG_COMPUTE != 0
 }

@@ -9,7 +9,8 @@
 //!   computed as their bytes land; all rows of an expert go in one group, because ggml picks its kernel by
 //!   their number;
 //! - [`ExpertChain::run`]: all nodes of an expert layer for the experts whose bytes are there;
-//! - [`GraphRun::run_elsewhere`]: a node with its whole weight elsewhere.
+//! - [`GraphRun::run_elsewhere`]: a node with its whole weight elsewhere;
+//! - [`RowsOp::gather`]: some rows of a `GET_ROWS`, from memory that holds only rows that are needed.
 //!
 //! Rows and chains read and write the graph's own tensors, which only host memory allows: a device refuses
 //! them. Sizes and ids are checked here, so that the engine needs no unsafe code.
@@ -33,6 +34,7 @@ mod run;
 mod scratch;
 mod slots;
 mod standins;
+mod table;
 mod upload;
 mod whole;
 
@@ -46,4 +48,5 @@ pub use run::{Executor, GraphRun};
 pub(crate) use run::{STATUS_ABORTED, STATUS_FAILED, STATUS_OK};
 pub(crate) use scratch::Scratch;
 pub use slots::SlotBinding;
+pub use table::RowsOp;
 pub use upload::{HostMemory, Uploader};

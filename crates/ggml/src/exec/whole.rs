@@ -91,7 +91,7 @@ impl GraphRun<'_> {
                 let slices = unsafe { (*(*node).src[0]).ne[2] };
                 usize::try_from(slices).unwrap_or(usize::MAX)
             }
-            StreamedKind::Unsupported => {
+            StreamedKind::Rows | StreamedKind::Unsupported => {
                 return Err(ExecError::Misuse(format!("node {} has no weight of its own", op.node)));
             }
         };

@@ -2,6 +2,7 @@
 
 use super::compute::{Rates, TokenCompute};
 use super::disk::{CHUNK_BYTES, Disk, READER_DEPTH};
+use super::tables::RowReads;
 use super::{CostInput, DecodeCost, Estimate};
 use crate::model::{ExpertLayer, ModelShape};
 use crate::plan::hits::{HitRate, Routing};
@@ -14,11 +15,13 @@ pub(super) fn decode(input: &CostInput<'_>, rates: &Rates<'_>, disk: &Disk<'_>) 
     let workload = &input.workload;
     let past = f64::from(workload.prompt_tokens) + f64::from(workload.generated_tokens) / 2.0;
     let compute = rates.token(input.shape, past);
-    match input.plan.mode() {
-        Mode::FullResident => Some(resident(&compute)),
+    let rows = RowReads::of(input, rates, disk, 1.0)?;
+    let cost = match input.plan.mode() {
+        Mode::FullResident | Mode::TableStreaming => Some(resident(&compute)),
         Mode::ExpertStreaming | Mode::MixedStreaming => experts(input, rates, disk, compute),
         Mode::DenseStreaming => dense(input, rates, disk, compute),
-    }
+    };
+    Some(rows.before(cost?))
 }
 
 fn resident(compute: &TokenCompute) -> DecodeCost {

@@ -5,7 +5,7 @@
 //! the slower of disk and processor decides. Prefill: each ubatch touches nearly every weight once
 //! (`prefill`). A GPU computes what is at home there at rates of its own; experts that its slots lack are
 //! uploaded first. Arithmetic at rates that were measured for the types of the weights (`compute`), reads at
-//! those of the disk (`disk`).
+//! those of the disk (`disk`). Rows of tables are waited for before anything else (`tables`).
 //!
 //! Invariants: pure; a prediction that would need a number that nobody measured is absent, and
 //! [`Prediction::missing`] names the number; more memory never predicts slower.
@@ -16,6 +16,7 @@ mod disk;
 mod input;
 mod prediction;
 mod prefill;
+mod tables;
 
 pub use disk::{CHUNK_BYTES, READER_DEPTH};
 pub use input::{CostInput, Workload};

@@ -3,6 +3,7 @@
 use super::compute::Rates;
 use super::disk::{Disk, READER_DEPTH};
 use super::prediction::NOISE;
+use super::tables::RowReads;
 use super::{CostInput, Estimate, PrefillCost};
 use crate::model::ExpertLayer;
 use crate::profile::Pattern;
@@ -61,10 +62,12 @@ fn step(
     // Reads of a layer's experts start when its router has answered, so only experts are computed meanwhile.
     // The ring reads all the time, from the same disk.
     let touch_s = touch_s(input, expert_bytes, total.read_bytes);
-    total.time_s += (dense_s + experts_s.max(expert_read_s).max(upload_s)).max(read_s).max(touch_s);
+    let rows = RowReads::of(input, rates, disk, f64::from(tokens))?;
+    let layers_s = (dense_s + experts_s.max(expert_read_s).max(upload_s)).max(read_s).max(touch_s);
+    total.time_s += rows.read_s + layers_s;
     total.compute_s += compute_s;
-    total.read_s += read_s;
-    total.read_bytes += expert_bytes + ring_bytes;
+    total.read_s += rows.read_s + read_s;
+    total.read_bytes += rows.bytes + expert_bytes + ring_bytes;
     Some(())
 }
 

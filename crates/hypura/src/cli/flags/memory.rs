@@ -20,6 +20,10 @@ pub struct MemoryFlags {
     #[arg(long, value_name = "SIZE", help_heading = "Memory")]
     pub stream_cache: Option<CacheSizeArg>,
 
+    /// Read embedding tables by the row, or keep them in memory, or decide by the memory
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Memory")]
+    pub tables: ResidencyFlag,
+
     /// Which expert loses its place when another one needs it
     #[arg(long, value_parser = policies(), default_value = PolicyKind::default().name(), value_name = "POLICY", help_heading = "Memory")]
     pub cache_policy: PolicyKind,

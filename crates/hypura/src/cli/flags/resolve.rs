@@ -47,6 +47,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
             device: load.device.resolve(env),
             residency: weights.residency.into(),
             cache: weights.stream_cache.map(|size| size.0),
+            tables: weights.tables.into(),
             context: context.unwrap_or(SHORT_CONTEXT),
             context_may_grow: context.is_none(),
             ubatch: load.ubatch.unwrap_or(SMALL_UBATCH),

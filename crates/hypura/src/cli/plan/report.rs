@@ -24,7 +24,7 @@ pub(super) fn render(
     let mut text = String::new();
     let parts = [
         model(&mut text, header),
-        memory(&mut text, advice),
+        memory(&mut text, header, advice),
         tiers(&mut text, advice),
         bars(&mut text, advice),
         prediction(&mut text, profile, settings, &advice.prediction, advice),
@@ -53,19 +53,24 @@ fn model(out: &mut String, header: &Header) -> fmt::Result {
     )
 }
 
-fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
+fn memory(out: &mut String, header: &Header, advice: &Advice) -> fmt::Result {
     let plan = &advice.plan;
     writeln!(out, "\nmode        {}", plan.mode().name())?;
+    let bytes_of_rows = plan.ledger.bytes_for(Purpose::Rows);
     let mut line =
         |name: &str, bytes: u64, note: &str| writeln!(out, "{name:<11} {:>11}  {note}", human_bytes(bytes));
     line("resident", plan.resident_bytes(), "weights that stay in memory")?;
     if plan.slot_bytes() > 0 {
         line("slots", plan.slot_bytes(), &slots(advice))?;
     }
-    if plan.buffer_bytes() > 0 {
+    if plan.buffer_bytes() > bytes_of_rows {
         let ring_cells = plan.dense.as_ref().map_or(0, |dense| dense.cells);
         let cells = ring_cells + plan.experts.as_ref().map_or(0, |experts| experts.cells);
-        line("buffers", plan.buffer_bytes(), &format!("{cells} cells for what passes through"))?;
+        let note = format!("{cells} cells for what passes through");
+        line("buffers", plan.buffer_bytes() - bytes_of_rows, &note)?;
+    }
+    if bytes_of_rows > 0 {
+        line("rows", bytes_of_rows, &rows(header, advice))?;
     }
     let bytes = |purpose| plan.ledger.bytes_for(purpose);
     let context =
@@ -91,6 +96,15 @@ fn memory(out: &mut String, advice: &Advice) -> fmt::Result {
     line("headroom", plan.budget_bytes().saturating_sub(host), "")?;
     line("floor", plan.floor_bytes, "the least that this works in")?;
     advice.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
+}
+
+/// What streams by the row, and how much of it a token reads.
+fn rows(header: &Header, advice: &Advice) -> String {
+    let plan = &advice.plan;
+    let rows: u64 = plan.streamed_tables().iter().map(|table| u64::from(table.rows_per_token)).sum();
+    let cached: u64 = plan.streamed_tables().iter().map(|table| u64::from(table.cache_rows)).sum();
+    let tables = human_bytes(plan.streamed_table_bytes(&header.shape));
+    format!("room for {cached} rows of tables of {tables}, of which a token reads {rows}")
 }
 
 fn slots(advice: &Advice) -> String {

@@ -91,6 +91,10 @@ fn residence(stats: &Stats) -> String {
         let streamable = human_bytes(stats.memory.streamable_bytes);
         return format!("{}: {share:.0}% of {streamable} in memory", stats.mode);
     }
+    if stats.mode == Mode::TableStreaming.name() {
+        let resident = human_bytes(stats.memory.resident_bytes);
+        return format!("{}: {resident} in memory, tables by the row", stats.mode);
+    }
     let hits = match stats.hit_rate {
         Some(rate) => format!("{:.1}% hits", rate * 100.0),
         None => "no lookups".to_owned(),
@@ -183,6 +187,11 @@ fn phase_text(phase: &Phase) -> String {
     }
     if phase.dense_weights_streamed > 0 {
         let _ = write!(text, ", {} weights streamed", phase.dense_weights_streamed);
+    }
+    if phase.table_rows > 0 {
+        let (rows, hits, reads) = (phase.table_rows, phase.table_hits, phase.table_reads);
+        let bytes = human_bytes(phase.table_bytes_read);
+        let _ = write!(text, ", {rows} rows of tables, {hits} of them in memory, {bytes} in {reads} reads");
     }
     text
 }
