@@ -16,6 +16,9 @@ use hypura_engine::load::{Drafting, LoadSettings, Speculation, prepare};
 use hypura_engine::request::{Options, Outcome, SpeculationStats};
 use hypura_engine::session::{GenerateOptions, Session};
 use hypura_engine::source::ModelSource;
+use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 fn draft_path() -> PathBuf {
@@ -120,6 +123,8 @@ fn drafts_right_and_wrong_change_no_bit_of_any_architecture() {
         (Shape::TinyKimiK2, Quant::Q2_K),
         (Shape::TinyLlama, Quant::Q4_K),
         (Shape::TinyQwen2, Quant::Q6_K),
+        (Shape::TinyQwen2Vl, Quant::Q4_K),
+        (Shape::TinyGemma3, Quant::Q4_K),
     ] {
         let model = tiny(shape, quant, 1);
         let prompt = tokens(20, 300);
@@ -138,6 +143,72 @@ fn drafts_right_and_wrong_change_no_bit_of_any_architecture() {
             assert!(accepted > 10 && proposed > accepted, "{shape}: {:?}", drafted.speculation);
         }
     }
+}
+
+/// The second and third token of a few thousand drawn answers.
+fn drawn(model: &Path, drafts: Option<u32>, temperature: f32, seeds: Range<u32>) -> Vec<(i32, i32)> {
+    let base = settings(Residency::Resident);
+    // Its own draft model: what it finds likeliest comes true as often as it is drawn.
+    let settings = match drafts {
+        Some(count) => drafting(base.with_draft(Some(model.to_owned())), Drafting::Model, count),
+        None => base,
+    };
+    let mut session = session(model, settings);
+    let prompt = tokens(6, 300);
+    let mut drafted = SpeculationStats::default();
+    let answers = seeds.map(|seed| {
+        let sampler = SamplerOptions { temperature, seed, top_k: 4, ..SamplerOptions::default() };
+        let options = GenerateOptions { max_tokens: Some(3), sampler, ignore_end: true, ..options(0.0) };
+        let outcome = session.generate(&prompt, &options, &mut |_| Ok(())).unwrap();
+        drafted.add(&outcome.speculation);
+        (outcome.tokens[1], outcome.tokens[2])
+    });
+    let answers = answers.collect();
+    assert!(drafts.is_none() || drafted.accepted * 8 > drafted.proposed, "{drafted:?}");
+    answers
+}
+
+/// Two samples of one distribution: chi-square over its degrees of freedom. Rare values count as one.
+fn chi_square(one: &[(i32, i32)], other: &[(i32, i32)]) -> (f64, f64) {
+    const RARE: f64 = 20.0;
+    let mut counts: HashMap<(i32, i32), [f64; 2]> = HashMap::new();
+    for (which, sample) in [one, other].into_iter().enumerate() {
+        sample.iter().for_each(|value| counts.entry(*value).or_default()[which] += 1.0);
+    }
+    let (mut sum, mut cells, mut rare) = (0.0, 0.0, [0.0; 2]);
+    let cell = |[a, b]: [f64; 2]| (a - b) * (a - b) / (a + b);
+    for count in counts.into_values() {
+        if count[0] + count[1] < RARE {
+            rare = [rare[0] + count[0], rare[1] + count[1]];
+        } else {
+            (sum, cells) = (sum + cell(count), cells + 1.0);
+        }
+    }
+    if rare[0] + rare[1] > 0.0 {
+        (sum, cells) = (sum + cell(rare), cells + 1.0);
+    }
+    (sum, cells - 1.0)
+}
+
+/// The value that chi-square exceeds once in a thousand times (Wilson and Hilferty).
+fn once_in_a_thousand(freedom: f64) -> f64 {
+    const Z: f64 = 3.09;
+    let ninth = 2.0 / (9.0 * freedom);
+    freedom * (1.0 - ninth + Z * ninth.sqrt()).powi(3)
+}
+
+#[test]
+fn drawn_answers_with_drafts_are_distributed_as_those_without() {
+    const DRAWN: u32 = 1500;
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let plain = drawn(&model.path, None, 1.0, 0..DRAWN);
+    let drafted = drawn(&model.path, Some(2), 1.0, DRAWN..2 * DRAWN);
+    let (found, freedom) = chi_square(&plain, &drafted);
+    assert!(freedom > 8.0 && found < once_in_a_thousand(freedom), "{found} of {freedom}");
+    // It would notice: somewhat warmer is another distribution.
+    let warmer = drawn(&model.path, Some(2), 1.5, DRAWN..2 * DRAWN);
+    let (found, freedom) = chi_square(&plain, &warmer);
+    assert!(found > once_in_a_thousand(freedom), "{found} of {freedom}");
 }
 
 #[test]
@@ -182,22 +253,46 @@ fn users_beside_each_other_have_drafts_of_their_own() {
     assert!(totals.accepted > 20 && totals.proposed > totals.accepted, "{totals:?}");
 }
 
+/// Tokens of a greedy answer that another session, with drafts, would not have chosen after the same text;
+/// and all of them. After each such token both go on from what the first one said.
+fn flipped(plain: &mut Session, drafting: &mut Session, text: &str) -> (usize, usize) {
+    let mut prompt = question(plain, text);
+    let mut rest = plain.generate(&prompt, &options(0.0), &mut |_| Ok(())).unwrap().tokens;
+    let (mut flipped, all) = (0, rest.len());
+    while !rest.is_empty() {
+        let most = GenerateOptions { max_tokens: u32::try_from(rest.len()).ok(), ..options(0.0) };
+        let other = drafting.generate(&prompt, &most, &mut |_| Ok(())).unwrap().tokens;
+        let same = rest.iter().zip(&other).take_while(|(one, other)| one == other).count();
+        flipped += usize::from(same < rest.len());
+        prompt.extend(rest.drain(..(same + 1).min(rest.len())));
+    }
+    (flipped, all)
+}
+
 /// With llama.cpp's usual kernels, rows of a step round otherwise than single ones, which may flip a near
-/// tie. Counted and printed, not required: here none of the demo model's answers differs.
+/// tie. Counted and printed; `HYPURA_FLIP_TOKENS` says over how many tokens, those of four answers by default.
 #[test]
 fn with_the_usual_kernels_hardly_a_token_flips() {
-    let (mut flipped, mut all) = (0, 0);
-    for text in ["What is a lynx?", "What is Rust?", "What is a vector?", "Who are you?"] {
-        let plain = answer(settings(Residency::Resident).with_context(256), text, &options(0.0));
-        let drafted =
-            answer(with_draft(settings(Residency::Resident).with_context(256), 4), text, &options(0.0));
-        let same = plain.tokens.iter().zip(&drafted.tokens).take_while(|(one, other)| one == other).count();
-        // What follows a flipped token is another answer.
-        flipped += usize::from(same < plain.tokens.len());
-        all += same.max(1);
+    let wanted = std::env::var("HYPURA_FLIP_TOKENS").map_or(150, |tokens| tokens.parse().unwrap());
+    let base = settings(Residency::Resident).with_context(256);
+    let (mut plain, mut drafting) =
+        (session(&demo_path(), base.clone()), session(&demo_path(), with_draft(base, 4)));
+    let held_out = fs::read_to_string(demo_path().with_file_name("heldout-chat.jsonl")).unwrap();
+    let held_out = held_out.lines().map(|line| {
+        let question: serde_json::Value = serde_json::from_str(line).unwrap();
+        question["question"].as_str().unwrap().to_owned()
+    });
+    let usual = ["What is a lynx?", "What is Rust?", "What is a vector?", "Who are you?"].map(str::to_owned);
+    let (mut flips, mut all) = (0, 0);
+    for text in usual.into_iter().chain(held_out) {
+        if all >= wanted {
+            break;
+        }
+        let (more, tokens) = flipped(&mut plain, &mut drafting, &text);
+        (flips, all) = (flips + more, all + tokens);
     }
-    println!("{flipped} tokens of {all} flipped");
-    assert!(flipped <= 1, "{flipped} of {all}");
+    println!("{flips} tokens of {all} flipped");
+    assert!(all >= wanted && flips <= 1 + all.saturating_sub(400) / 50, "{flips} of {all}");
 }
 
 #[test]

@@ -153,22 +153,34 @@ impl Controller {
 
 /// A controller for each number of tokens in a step: steps of two requests, or of a request with drafts, take
 /// longer than others for reasons of their own, and can only be compared with their like.
+///
+/// A trial stands still while the number changes from step to step, as it does with drafts: a step after one
+/// of another size finds the disk and the cache as that left them, and trials of all numbers at once would
+/// have the wrong setting in a good part of the steps.
 #[derive(Clone, Debug, Default)]
-pub struct Controllers(Vec<Controller>);
+pub struct Controllers {
+    of_tokens: Vec<Controller>,
+    /// Tokens of the last step.
+    last: usize,
+}
 
 impl Controllers {
     /// How much to read ahead in the next step of so many tokens.
     #[must_use]
     pub fn depth(&self, tokens: usize) -> PrefetchDepth {
-        self.0.get(tokens).map_or_else(|| Controller::default().depth(), Controller::depth)
+        let Some(controller) = self.of_tokens.get(tokens) else { return Controller::default().depth() };
+        if tokens == self.last { controller.depth() } else { controller.verdict }
     }
 
     /// A step of so many tokens took this long.
     pub fn observe(&mut self, tokens: usize, step_us: u64) {
-        if self.0.len() <= tokens {
-            self.0.resize_with(tokens + 1, Controller::default);
+        if self.of_tokens.len() <= tokens {
+            self.of_tokens.resize_with(tokens + 1, Controller::default);
         }
-        if let Some(controller) = self.0.get_mut(tokens) {
+        if std::mem::replace(&mut self.last, tokens) != tokens {
+            return;
+        }
+        if let Some(controller) = self.of_tokens.get_mut(tokens) {
             controller.observe(step_us);
         }
     }
@@ -176,7 +188,7 @@ impl Controllers {
     /// How often a trial ended with prefetching off.
     #[must_use]
     pub fn times_switched_off(&self) -> u64 {
-        self.0.iter().map(Controller::times_switched_off).sum()
+        self.of_tokens.iter().map(Controller::times_switched_off).sum()
     }
 }
 
@@ -238,6 +250,25 @@ mod tests {
         assert_eq!(controllers.depth(2), PrefetchDepth::Off);
         assert_eq!(controllers.depth(3), PrefetchDepth::Likely, "the first guess");
         assert!(controllers.times_switched_off() >= 1);
+    }
+
+    #[test]
+    fn trials_stand_still_while_the_number_of_tokens_changes() {
+        let mut controllers = Controllers::default();
+        // A sequence with drafts, now more of them, now fewer: nothing is tried at its cost.
+        for step in 0..4 * KEEP_TOKENS {
+            let tokens = 1 + step % 5;
+            assert_eq!(controllers.depth(tokens), PrefetchDepth::Likely);
+            controllers.observe(tokens, 10_000);
+        }
+        // Alone again it is tried as ever.
+        for _ in 0..KEEP_TOKENS {
+            controllers
+                .observe(1, if controllers.depth(1) == PrefetchDepth::Off { 8_000 } else { 10_000 });
+        }
+        assert_eq!(controllers.depth(1), PrefetchDepth::Off);
+        controllers.observe(6, 10_000);
+        assert_eq!(controllers.depth(1), PrefetchDepth::Off, "what was found holds");
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! - `ngram`: prompt lookup, drafts that continue the latest repetition of what was just said
 //! - `acceptance`: how often drafts come true, by confidence and by position
 //! - `row_times`: what a step of so many rows takes, modelled from bytes and corrected by measurements
+//! - `credit`: what drafts may cost
 //! - `policy`: how many drafts the next step is to try; none is a choice
 //! - `predict`: what drafts would make of a predicted speed
 //! - `curve`: acceptance that a benchmark forces
 //! - `vocabulary`: whether a draft model speaks the tokens of its target
 
 mod acceptance;
+mod credit;
 mod curve;
 mod draft;
 mod ngram;

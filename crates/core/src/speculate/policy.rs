@@ -4,30 +4,36 @@
 //! The price of drafts is the time that they add to a step ([`RowTimes`]) and the time of making them; what
 //! they bring is the number of them that is expected to come true ([`Acceptance`]). That number of drafts is
 //! best which brings most tokens a second. Where none seems best, it is tried now and then whether that still
-//! holds, within a credit that is a small share of the time of all steps. Whatever drafts lose is
-//! taken from it, and without credit there are none: so speculation that does not pay costs next to nothing,
-//! whatever was assumed or wrongly learned.
+//! holds. All of it happens within a [`Credit`]: speculation that does not pay costs next to nothing, whatever
+//! was assumed or wrongly learned.
+//!
+//! What a plain step takes changes with the text, and often just where drafts come true: a text that repeats
+//! itself uses the same experts again, which are in memory. So while drafts join steps some go without, the
+//! more of them the less drafts gain; and more drafts are tried only after some were.
 
 use super::acceptance::{Acceptance, Verdict};
+use super::credit::{Account, Credit};
 use super::draft::{Draft, Source};
 use super::row_times::{RowTimes, StepSample, Widening};
 
 /// Drafts must promise at least so many times the tokens a second that there are without.
 const LEAST_GAIN: f64 = 1.02;
-/// Share of the time of steps that trials may cost.
-const CREDIT: f64 = 0.004;
-/// Credit is counted in steps of the reference: at the beginning, and at most.
-const FIRST_CREDIT_STEPS: f64 = 2.0;
-const MOST_CREDIT_STEPS: f64 = 4.0;
 /// Drafts of a trial.
 const TRIAL: usize = 4;
-/// Steps with drafts after which one goes without, so that it stays known what that takes.
-const PLAIN_EVERY: u32 = 96;
+/// Steps with drafts after which one goes without: at least and at most, and for each plain step that a step
+/// with drafts saves.
+const LEAST_PLAIN_EVERY: f64 = 4.0;
+const MOST_PLAIN_EVERY: f64 = 96.0;
+const PLAIN_EVERY_GAIN: f64 = 80.0;
 /// Seconds of drafting a token, as a share of a step, until it was measured.
 const DRAFTING: f64 = 0.1;
 /// Tokens that the draft model catches up with cost this share of drafting as many: they go through in one
 /// graph.
 const CATCHING_UP: f64 = 0.2;
+/// Tokens that are expected to come after a draft model has caught up: they share what that takes.
+const CAUGHT_UP_FOR: f64 = 128.0;
+/// A step counts as at most so many times what was expected of it: others use the machine, too.
+const OUTLIER: f64 = 3.0;
 
 /// What never changes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,8 +63,7 @@ pub struct Policy {
     acceptance: Acceptance,
     /// Seconds of drafting a token.
     drafting_s: Option<f64>,
-    /// Seconds that trials may cost now; `None` before any step was measured.
-    credit_s: Option<f64>,
+    credit: Credit,
     since_plain: u32,
 }
 
@@ -71,7 +76,7 @@ impl Policy {
             times: RowTimes::new(settings.widening),
             acceptance: Acceptance::default(),
             drafting_s: None,
-            credit_s: None,
+            credit: Credit::default(),
             since_plain: 0,
         }
     }
@@ -85,11 +90,11 @@ impl Policy {
     /// How many of these drafts, which are there already, the step is to try.
     #[must_use]
     pub fn depth(&self, joined: Joined, drafts: &[Draft]) -> usize {
-        let limit = drafts.len().min(self.most());
+        let limit = drafts.len().min(self.most_now());
         if limit == 0 || self.settings.fixed.is_some() {
             return limit;
         }
-        if self.is_in_debt() {
+        if self.credit.is_used_up() {
             return 0;
         }
         let expected = self.acceptance.expected(&drafts[..limit]);
@@ -99,12 +104,12 @@ impl Policy {
         let Some(rates) = rates else { return 0 };
         let best = best_of(&rates, limit);
         if rates[best] > rates[0] * LEAST_GAIN {
-            return if self.since_plain >= PLAIN_EVERY { 0 } else { best };
+            return if self.is_plain_due() { 0 } else { best };
         }
         let trial = best_of(&rates, limit.min(TRIAL));
         let costs_s =
             self.seconds(joined, trial).zip(self.seconds(joined, 0)).map(|(with, without)| with - without);
-        if costs_s.is_some_and(|costs_s| self.can_afford(costs_s)) { trial } else { 0 }
+        if costs_s.is_some_and(|costs_s| self.credit.affords(costs_s)) { trial } else { 0 }
     }
 
     /// Whether the draft model is to be asked at all; it would first catch up with `behind` tokens.
@@ -113,30 +118,31 @@ impl Policy {
         if let Some(fixed) = self.settings.fixed {
             return fixed > 0;
         }
-        let Some(plain_s) = self.seconds(joined, 0).filter(|_| !self.is_in_debt()) else { return false };
+        let Some(plain_s) = self.seconds(joined, 0).filter(|_| !self.credit.is_used_up()) else { return false };
         let Some(drafting_s) = self.drafting_seconds() else { return false };
         let plain = joined.sequences as f64 / plain_s;
         let catching_up_s = behind.saturating_sub(2) as f64 * drafting_s * CATCHING_UP;
         let (mut tokens, mut all) = (joined.sequences as f64, 1.0);
-        for depth in 1..=self.settings.most {
+        for depth in 1..=self.most_now() {
             all *= self.acceptance.of_source(Source::Model, depth - 1);
             tokens += all;
             let Some(seconds) = self.seconds(joined, depth) else { return false };
-            if tokens / (seconds + depth as f64 * drafting_s) > plain * LEAST_GAIN {
-                return self.since_plain < PLAIN_EVERY;
+            let reading_s = catching_up_s * tokens / CAUGHT_UP_FOR;
+            if tokens / (seconds + depth as f64 * drafting_s + reading_s) > plain * LEAST_GAIN {
+                return !self.is_plain_due();
             }
         }
-        let trial = TRIAL.min(self.settings.most);
+        let trial = TRIAL.min(self.most_now());
         let more_s = self.seconds(joined, trial).map_or(0.0, |seconds| seconds - plain_s);
-        self.can_afford(more_s + trial as f64 * drafting_s + catching_up_s)
+        self.credit.affords(more_s + trial as f64 * drafting_s + catching_up_s)
     }
 
     /// Whether the draft model is to go on after these drafts.
     #[must_use]
     pub fn goes_on(&self, joined: Joined, drafts: &[Draft]) -> bool {
         let depth = drafts.len();
-        if depth >= self.most() || self.settings.fixed.is_some() || depth == 0 {
-            return depth < self.most();
+        if depth >= self.most_now() || self.settings.fixed.is_some() || depth == 0 {
+            return depth < self.most_now();
         }
         let (Some(now_s), Some(next_s), Some(drafting_s)) =
             (self.seconds(joined, depth), self.seconds(joined, depth + 1), self.drafting_seconds())
@@ -167,7 +173,7 @@ impl Policy {
     }
 
     /// Learns from a step in which all sequences decoded: of so many of them, which had `drafts` drafts in
-    /// all, of which `accepted` came true, and for which drafting took `drafting_s`.
+    /// all, of which `accepted` came true, and for which a draft model took `drafting_s`.
     pub fn observe_step(
         &mut self,
         sample: StepSample,
@@ -178,21 +184,32 @@ impl Policy {
     ) {
         let plain = Joined { sequences, rows: sample.rows.saturating_sub(drafts) };
         self.since_plain = if drafts == 0 { 0 } else { self.since_plain.saturating_add(1) };
-        let without_s = self.seconds(plain, 0);
+        let (without_s, expected_s) = (self.seconds(plain, 0), self.times.seconds(sample.rows));
         self.times.observe(sample);
         let Some(reference_s) = self.times.seconds(self.times.reference_rows()) else { return };
-        let credit_s = self.credit_s.unwrap_or(reference_s * FIRST_CREDIT_STEPS);
-        let took_s = sample.wall_s + drafting_s;
-        let lost_s = if drafts == 0 {
-            drafting_s
-        } else {
-            let as_many = 1.0 + accepted as f64 / sequences.max(1) as f64;
-            without_s.map_or(0.0, |without_s| took_s - without_s * as_many)
-        };
-        // What drafts gained may be lost again, but no more than a few steps of it.
-        let credit_s = credit_s + took_s * CREDIT - lost_s;
-        let most_s = reference_s * MOST_CREDIT_STEPS;
-        self.credit_s = Some(credit_s.clamp(-most_s, most_s));
+        let as_many = 1.0 + accepted as f64 / sequences.max(1) as f64;
+        // What is beyond the usual time of drafting is the reading of a prompt, or of what others proposed.
+        let usual_s = self.drafting_seconds().map_or(0.0, |drafting_s| 2.0 * drafting_s * drafts as f64);
+        let drafted_s = drafting_s.min(usual_s);
+        self.credit.enter(Account {
+            took_s: sample.wall_s.min(expected_s.unwrap_or(reference_s) * OUTLIER),
+            plainly_s: without_s.filter(|_| drafts > 0).map(|without_s| without_s * as_many),
+            drafting_s: drafted_s,
+            invested_s: drafting_s - drafted_s,
+            reference_s,
+        });
+    }
+
+    /// Most drafts of the next step: no more than twice the rows that were tried before.
+    fn most_now(&self) -> usize {
+        let known = self.settings.fixed.is_none().then(|| 2 * self.times.most_rows());
+        self.most().min(known.unwrap_or(usize::MAX))
+    }
+
+    /// Whether so many steps had drafts that it should be seen again what one takes without.
+    fn is_plain_due(&self) -> bool {
+        let every = (self.credit.gain() * PLAIN_EVERY_GAIN).clamp(LEAST_PLAIN_EVERY, MOST_PLAIN_EVERY);
+        f64::from(self.since_plain) >= every
     }
 
     /// Seconds of a step with so many drafts; `None` before any step was measured.
@@ -202,16 +219,6 @@ impl Policy {
 
     fn drafting_seconds(&self) -> Option<f64> {
         self.drafting_s.or_else(|| Some(self.times.seconds(self.times.reference_rows())? * DRAFTING))
-    }
-
-    /// Whether drafts have lost more than they gained and trials may cost: then there are none, however good
-    /// they look.
-    fn is_in_debt(&self) -> bool {
-        self.credit_s.is_none_or(|credit_s| credit_s <= 0.0)
-    }
-
-    fn can_afford(&self, seconds: f64) -> bool {
-        self.credit_s.is_some_and(|credit_s| credit_s > 0.0 && credit_s >= seconds)
     }
 }
 
@@ -328,10 +335,54 @@ mod tests {
         assert!(took_s < plain_s * 1.03, "{}", took_s / plain_s);
     }
 
+    /// Where a text repeats itself drafts come true, and its experts are in memory: nothing is to be gained.
+    #[test]
+    fn drafts_that_come_true_only_where_plain_steps_are_quick_anyway_do_not_pay() {
+        let mut policy = policy(Widening { expert_bytes: 1e9, expert_share: 0.1, ..Widening::default() });
+        let mut random = crate::random::SplitMix64::new(3);
+        let (mut took_s, mut plain_s, mut told) = (0.0, 0.0, 0);
+        while told < 3000 {
+            let repeats = told / 40 % 2 == 0;
+            let (one_s, rate) = if repeats { (1.0, 950) } else { (2.0, 250) };
+            let depth = policy.depth(ALONE, &drafts(8));
+            let accepted = (0..depth).take_while(|_| random.below(1000) < rate).count();
+            policy.observe_drafts(&drafts(8)[..depth], Verdict { accepted, rejected: accepted < depth });
+            let noise = 0.8 + random.below(1000) as f64 * 4e-4;
+            let wall_s = one_s * (1.0 + 0.95 * depth as f64) * noise;
+            let sample = StepSample { rows: 1 + depth, wall_s, compute_s: wall_s * 0.7, disk_s: wall_s * 0.5 };
+            policy.observe_step(sample, 1, depth, accepted, 0.0);
+            (took_s, plain_s) = (took_s + wall_s, plain_s + one_s * (1.0 + accepted as f64));
+            told += 1 + accepted;
+        }
+        assert!(took_s < plain_s * 1.02, "{}", took_s / plain_s);
+    }
+
+    #[test]
+    fn a_draft_model_that_reads_a_long_prompt_first_still_pays() {
+        let mut policy = policy(dense());
+        (0..8).for_each(|_| policy.observe_step(wall(dense(), 1), 1, 0, 0, 0.0));
+        assert!(policy.wants_drafting(ALONE, 1000));
+        for _ in 0..4 {
+            policy.observe_step(wall(dense(), 1), 1, 0, 0, 2.0);
+        }
+        let (seconds, _) = run(&mut policy, dense(), 400, 0.88);
+        assert!(400.0 / seconds > 2.5, "{}", 400.0 / seconds);
+    }
+
+    #[test]
+    fn many_drafts_are_tried_only_after_a_few() {
+        let mut policy = policy(dense());
+        run(&mut policy, dense(), 1, 0.0);
+        assert_eq!(policy.depth(ALONE, &drafts(8)), 2);
+        policy.observe_step(wall(dense(), 3), 1, 2, 2, 0.0);
+        assert_eq!(policy.depth(ALONE, &drafts(8)), 6);
+    }
+
     #[test]
     fn a_slow_draft_model_is_not_asked_and_a_quick_one_goes_on_while_it_is_sure() {
         let mut slow = policy(dense());
         run(&mut slow, dense(), 50, 0.9);
+        slow.observe_step(wall(dense(), 1), 1, 0, 0, 0.0);
         let mut quick = slow.clone();
         (0..50).for_each(|_| slow.observe_drafting(1, 2.0));
         (0..50).for_each(|_| quick.observe_drafting(1, 0.01));

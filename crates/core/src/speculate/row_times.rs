@@ -16,6 +16,8 @@ const MOST_ROWS: usize = 128;
 const ROW_COMPUTE: f64 = 0.5;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.15;
+/// Most weight of the newest plain step after steps with drafts: the text may have changed meanwhile.
+const NEWEST_AFTER_OTHERS: f64 = 0.4;
 /// A measurement counts as at most so many times what was expected, and at least one part in as many: others
 /// use the machine, too.
 const OUTLIER: f64 = 3.0;
@@ -105,6 +107,13 @@ impl RowTimes {
         self.reference
     }
 
+    /// Most rows of a step that was measured.
+    #[must_use]
+    pub fn most_rows(&self) -> usize {
+        let seen = (1..=MOST_ROWS).rev().find(|rows| self.corrections[*rows].seen > 0);
+        seen.unwrap_or(0).max(self.reference)
+    }
+
     /// Learns from a step.
     pub fn observe(&mut self, sample: StepSample) {
         let StepSample { rows, wall_s, .. } = sample;
@@ -116,6 +125,7 @@ impl RowTimes {
             self.note_shares(sample, 1.0);
             return;
         };
+        let weight = (NEWEST * f64::from(self.unseen + 1)).min(NEWEST_AFTER_OTHERS);
         self.unseen = if rows == self.reference { 0 } else { self.unseen + 1 };
         if rows < self.reference || self.unseen > FORGOTTEN {
             self.rebase(rows);
@@ -123,8 +133,8 @@ impl RowTimes {
         if rows == self.reference {
             let expected = self.reference_s.unwrap_or(reference_s);
             let bounded = wall_s.clamp(expected / OUTLIER, expected * OUTLIER);
-            self.reference_s = Some(expected + (bounded - expected) * NEWEST);
-            self.note_shares(sample, NEWEST);
+            self.reference_s = Some(expected + (bounded - expected) * weight);
+            self.note_shares(sample, weight);
             return;
         }
         let expected = self.reference_s.unwrap_or(reference_s) * self.model(rows);
