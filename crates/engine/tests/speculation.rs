@@ -270,7 +270,8 @@ fn flipped(plain: &mut Session, drafting: &mut Session, text: &str) -> (usize, u
 }
 
 /// With llama.cpp's usual kernels, rows of a step round otherwise than single ones, which may flip a near
-/// tie. Counted and printed; `HYPURA_FLIP_TOKENS` says over how many tokens, those of four answers by default.
+/// tie. Counted and printed; `HYPURA_FLIP_TOKENS` says over how many tokens, by default those of four
+/// answers.
 #[test]
 fn with_the_usual_kernels_hardly_a_token_flips() {
     let wanted = std::env::var("HYPURA_FLIP_TOKENS").map_or(150, |tokens| tokens.parse().unwrap());

@@ -263,8 +263,7 @@ mod tests {
         }
         // Alone again it is tried as ever.
         for _ in 0..KEEP_TOKENS {
-            controllers
-                .observe(1, if controllers.depth(1) == PrefetchDepth::Off { 8_000 } else { 10_000 });
+            controllers.observe(1, if controllers.depth(1) == PrefetchDepth::Off { 8_000 } else { 10_000 });
         }
         assert_eq!(controllers.depth(1), PrefetchDepth::Off);
         controllers.observe(6, 10_000);

@@ -4,8 +4,8 @@
 //! The price of drafts is the time that they add to a step ([`RowTimes`]) and the time of making them; what
 //! they bring is the number of them that is expected to come true ([`Acceptance`]). That number of drafts is
 //! best which brings most tokens a second. Where none seems best, it is tried now and then whether that still
-//! holds. All of it happens within a [`Credit`]: speculation that does not pay costs next to nothing, whatever
-//! was assumed or wrongly learned.
+//! holds. All of it happens within a [`Credit`]: speculation that does not pay costs next to nothing,
+//! whatever was assumed or wrongly learned.
 //!
 //! What a plain step takes changes with the text, and often just where drafts come true: a text that repeats
 //! itself uses the same experts again, which are in memory. So while drafts join steps some go without, the
@@ -32,6 +32,9 @@ const DRAFTING: f64 = 0.1;
 const CATCHING_UP: f64 = 0.2;
 /// Tokens that are expected to come after a draft model has caught up: they share what that takes.
 const CAUGHT_UP_FOR: f64 = 128.0;
+/// What the quickest plain steps of late took is forgotten at this rate a step. Drafts evict experts, which
+/// makes plain steps among them slower than they would be without.
+const QUICKEST_FORGOTTEN: f64 = 1.01;
 /// A step counts as at most so many times what was expected of it: others use the machine, too.
 const OUTLIER: f64 = 3.0;
 
@@ -64,6 +67,8 @@ pub struct Policy {
     /// Seconds of drafting a token.
     drafting_s: Option<f64>,
     credit: Credit,
+    /// Seconds of the quickest plain steps of late, and their rows.
+    quickest: (f64, usize),
     since_plain: u32,
 }
 
@@ -77,6 +82,7 @@ impl Policy {
             acceptance: Acceptance::default(),
             drafting_s: None,
             credit: Credit::default(),
+            quickest: (f64::INFINITY, 0),
             since_plain: 0,
         }
     }
@@ -118,7 +124,9 @@ impl Policy {
         if let Some(fixed) = self.settings.fixed {
             return fixed > 0;
         }
-        let Some(plain_s) = self.seconds(joined, 0).filter(|_| !self.credit.is_used_up()) else { return false };
+        let Some(plain_s) = self.seconds(joined, 0).filter(|_| !self.credit.is_used_up()) else {
+            return false;
+        };
         let Some(drafting_s) = self.drafting_seconds() else { return false };
         let plain = joined.sequences as f64 / plain_s;
         let catching_up_s = behind.saturating_sub(2) as f64 * drafting_s * CATCHING_UP;
@@ -187,17 +195,27 @@ impl Policy {
         let (without_s, expected_s) = (self.seconds(plain, 0), self.times.seconds(sample.rows));
         self.times.observe(sample);
         let Some(reference_s) = self.times.seconds(self.times.reference_rows()) else { return };
+        let quickest_s = self.quickest_plain_s(plain.rows, without_s);
         let as_many = 1.0 + accepted as f64 / sequences.max(1) as f64;
         // What is beyond the usual time of drafting is the reading of a prompt, or of what others proposed.
         let usual_s = self.drafting_seconds().map_or(0.0, |drafting_s| 2.0 * drafting_s * drafts as f64);
         let drafted_s = drafting_s.min(usual_s);
         self.credit.enter(Account {
             took_s: sample.wall_s.min(expected_s.unwrap_or(reference_s) * OUTLIER),
-            plainly_s: without_s.filter(|_| drafts > 0).map(|without_s| without_s * as_many),
+            plainly_s: without_s.filter(|_| drafts > 0).map(|_| quickest_s * as_many),
             drafting_s: drafted_s,
             invested_s: drafting_s - drafted_s,
             reference_s,
         });
+    }
+
+    /// Seconds of the quickest plain steps of late that have so many rows, of which one takes `now_s`.
+    fn quickest_plain_s(&mut self, rows: usize, now_s: Option<f64>) -> f64 {
+        let (known_s, of_rows) = self.quickest;
+        let known_s = if of_rows == rows { known_s * QUICKEST_FORGOTTEN } else { f64::INFINITY };
+        let quickest_s = known_s.min(now_s.unwrap_or(f64::INFINITY));
+        self.quickest = (quickest_s, rows);
+        quickest_s
     }
 
     /// Most drafts of the next step: no more than twice the rows that were tried before.
@@ -349,7 +367,8 @@ mod tests {
             policy.observe_drafts(&drafts(8)[..depth], Verdict { accepted, rejected: accepted < depth });
             let noise = 0.8 + random.below(1000) as f64 * 4e-4;
             let wall_s = one_s * (1.0 + 0.95 * depth as f64) * noise;
-            let sample = StepSample { rows: 1 + depth, wall_s, compute_s: wall_s * 0.7, disk_s: wall_s * 0.5 };
+            let sample =
+                StepSample { rows: 1 + depth, wall_s, compute_s: wall_s * 0.7, disk_s: wall_s * 0.5 };
             policy.observe_step(sample, 1, depth, accepted, 0.0);
             (took_s, plain_s) = (took_s + wall_s, plain_s + one_s * (1.0 + accepted as f64));
             told += 1 + accepted;
