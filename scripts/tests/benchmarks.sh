@@ -51,6 +51,10 @@ check python3 "$here/benchmarks/plot.py" "$results" -o "$work/decode.svg"
 holds '</svg>' "$work/decode.svg"
 # A bar for each of the two arms of each committed result.
 holds 'class="mmap"' "$work/decode.svg"
+# A value stands in its bar or at its end, and a limit says that it is one.
+holds 'class="inside"[^>]*>5.47<' "$work/decode.svg"
+holds 'class="value"[^>]*>1.06<' "$work/decode.svg"
+holds '>limit 6.85<' "$work/decode.svg"
 check python3 -c "import sys, xml.dom.minidom as x; x.parse(sys.argv[1])" "$work/decode.svg"
 for cap in 6G 10G; do
     file=$results/epyc-2-qwen3-30b-a3b-q4k-$(printf %s "$cap" | tr G g).json
