@@ -1,6 +1,8 @@
 //! One conversation with a loaded model: the loop with a single sequence, on the caller's thread.
 
-use hypura_ggml::{ChatPrompt, ChatTemplates, Sampler, SamplerOptions, Token, Vocab};
+use hypura_ggml::{
+    ChatPrompt, ChatRequest, ChatTemplates, LoadError as GgmlError, Sampler, SamplerOptions, Token, Vocab,
+};
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -79,11 +81,19 @@ impl Session {
     /// # Errors
     /// [`GenerateError::Template`].
     pub fn render(&mut self, messages_json: &str) -> Result<ChatPrompt, GenerateError> {
+        self.render_as(&ChatRequest::new(messages_json))
+    }
+
+    /// The same with what else a request says, whether the model is to think for instance.
+    ///
+    /// # Errors
+    /// [`GenerateError::Template`].
+    pub fn render_as(&mut self, request: &ChatRequest) -> Result<ChatPrompt, GenerateError> {
         let templates = match self.templates.take() {
             Some(templates) => templates,
             None => ChatTemplates::new(&self.loaded().model, None)?,
         };
-        let prompt = templates.render(messages_json)?;
+        let prompt = templates.apply(request).map_err(|error| GgmlError::Template(error.to_string()))?;
         self.templates = Some(templates);
         Ok(prompt)
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{
     bench, doctor, failure, iobench, launch, models, plan, profile, pull, run, runner, serve, shell, synth,
-    trace,
+    top, trace,
 };
 
 /// Runs GGUF language models that do not fit in memory, streaming their weights from the disk.
@@ -36,6 +36,8 @@ enum Command {
     Show(models::ShowArgs),
     /// List the models that the server has loaded
     Ps(models::PsArgs),
+    /// Watch how the server does: memory, speeds, bytes, queue, a map of experts
+    Top(top::Args),
     /// Have the server unload a model
     Stop(models::StopArgs),
     /// Give a model a second name
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::List(args) => models::list(&args),
         Command::Show(args) => models::show(&args),
         Command::Ps(args) => models::ps(&args),
+        Command::Top(args) => top::execute(&args),
         Command::Stop(args) => models::stop(&args),
         Command::Cp(args) => models::copy(&args),
         Command::Rm(args) => models::delete(&args),

@@ -23,6 +23,7 @@ mod serve;
 mod shell;
 mod style;
 mod synth;
+mod top;
 mod trace;
 mod version;
 

@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// Whether to use colours on stderr.
+/// Whether to use colours on an output.
 #[derive(Clone, Copy, Debug)]
 pub struct Style {
     colours: bool,
@@ -16,9 +16,19 @@ impl Style {
     /// (<https://no-color.org>).
     #[must_use]
     pub fn of_stderr() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colours: std::io::stderr().is_terminal() && !refused }
+        Self { colours: std::io::stderr().is_terminal() && !refused() }
+    }
+
+    /// The same for stdout.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        Self { colours: std::io::stdout().is_terminal() && !refused() }
+    }
+
+    /// Whether there are colours.
+    #[must_use]
+    pub const fn has_colours(self) -> bool {
+        self.colours
     }
 
     /// Text of second rank.
@@ -26,6 +36,11 @@ impl Style {
     pub fn dim(self, text: &str) -> String {
         if self.colours { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
     }
+}
+
+fn refused() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// A progress bar over bytes on stderr that appears after half a second, and only on a terminal.

@@ -48,6 +48,12 @@ impl Client {
         Self::new(Address::parse(&host).for_clients(), named("HYPURA_API_KEY"))
     }
 
+    /// The same with this key, if there is one.
+    #[must_use]
+    pub fn with_key_of(self, key: Option<String>) -> Self {
+        Self { key: key.or(self.key), ..self }
+    }
+
     /// A client of the server at this address.
     #[must_use]
     pub fn new(address: Address, key: Option<String>) -> Self {

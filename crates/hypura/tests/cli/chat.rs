@@ -1,6 +1,6 @@
 //! A conversation on a terminal: the program with a terminal of its own, as a person has it.
 
-use crate::kit::{demo, hypura, wait};
+use crate::kit::{demo, hypura, interrupt, wait};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -22,6 +22,11 @@ struct Terminal {
 impl Terminal {
     /// Starts `hypura run` of a model, of which next to nothing stays in memory.
     fn run(model: &Path, home: &Path) -> Self {
+        Self::run_with(model, home, &["--temperature", "0", "-n", "8", "--threads", "1"])
+    }
+
+    /// The same with these flags.
+    fn run_with(model: &Path, home: &Path, flags: &[&str]) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -29,7 +34,7 @@ impl Terminal {
         let end = || OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         let mut command = hypura();
         command.arg("run").arg(model).args(["--residency", "stream", "--stream-cache", "5%"]);
-        command.args(["--temperature", "0", "-n", "8", "--threads", "1"]);
+        command.args(flags);
         command.env("HOME", home).env("XDG_STATE_HOME", home.join("state")).env("TERM", "xterm");
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let keyboard = File::from(master);
@@ -103,4 +108,67 @@ fn a_conversation_goes_on_after_a_failed_read_and_is_remembered() {
     for line in ["What is a lynx?", "And a puma?", "/clear", "What is a wolf?", "/bye"] {
         assert!(history.lines().any(|kept| kept == line), "{line:?} is not in {history:?}");
     }
+}
+
+#[test]
+fn a_conversation_has_ollamas_commands() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.gguf");
+    fs::copy(demo(), &model).unwrap();
+    let mut terminal = Terminal::run(&model, folder.path());
+    terminal.expect(">>> ", 1);
+    // What is typed before the next prompt is there is lost.
+    let mut prompts = 1;
+    for (line, wanted) in [
+        ("/? set", "/set parameter NAME VALUE"),
+        ("/set parameter temperature hot", "must be of type float32"),
+        ("/set parameter num_predict 3", "num_predict is 3."),
+        ("/show parameters", "Of this conversation"),
+        ("/show info", "context length"),
+        ("/set system Answer in one word.", "The system prompt is set."),
+        ("/show system", "Answer in one word."),
+        ("/set format json", "Answers are JSON."),
+        ("What is a lynx?", "answers in a format need a server"),
+        ("/set noformat", "Answers are text."),
+        ("/set verbose", "Timings and tiers are on."),
+        ("/load nowhere", "there is no model and no file called nowhere"),
+    ] {
+        terminal.type_line(line);
+        terminal.expect(wanted, 1);
+        prompts += 1;
+        terminal.expect(">>> ", prompts);
+    }
+    terminal.type_line("\"\"\"What is");
+    terminal.expect("... ", 1);
+    terminal.type_line("a lynx?\"\"\"");
+    terminal.expect("3 tokens", 1);
+    terminal.expect("tiers  ", 1);
+    terminal.expect(">>> ", prompts + 1);
+    terminal.type_line("/save kept");
+    terminal.expect("Saved as kept", 1);
+    terminal.expect(">>> ", prompts + 2);
+    // The same process number, another model.
+    terminal.type_line("/load kept");
+    terminal.expect("/bye leaves.", 2);
+    terminal.expect(">>> ", prompts + 3);
+    terminal.type_line("/show modelfile");
+    terminal.expect("MESSAGE assistant", 1);
+    terminal.expect("SYSTEM ", 1);
+    terminal.expect(">>> ", prompts + 4);
+    terminal.type_line("/bye");
+    assert_eq!(wait(&mut terminal.child), Some(0));
+}
+
+#[test]
+fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut terminal = Terminal::run_with(&demo(), folder.path(), &["--ignore-eos", "--temperature", "1"]);
+    terminal.expect(">>> ", 1);
+    terminal.type_line("What is a lynx?");
+    // Some of the answer is there.
+    std::thread::sleep(Duration::from_millis(300));
+    interrupt(&terminal.child);
+    terminal.expect("stopped", 1);
+    terminal.type_line("/bye");
+    assert_eq!(wait(&mut terminal.child), Some(0));
 }

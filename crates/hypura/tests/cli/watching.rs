@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::kit::{finish, hypura};
 use crate::serving::Serving;
 
 #[test]
@@ -68,4 +69,27 @@ fn the_plan_over_http_is_that_of_the_command_line_and_follows_what_is_asked() {
     assert!(why.contains("do not fit into"), "{why}");
     assert_eq!(small["prediction"]["decode"], json!(null), "this home has no profile: nothing is invented");
     assert_eq!(server.get("/api/ps")["models"], json!([]), "nothing was loaded for it");
+}
+
+#[test]
+fn top_prints_what_the_status_tells() {
+    let server = Serving::start(&["--residency", "stream", "--stream-cache", "33%"]);
+    let options = json!({"num_predict": 8, "temperature": 0});
+    let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false, "options": options});
+    server.post("/api/generate", &ask);
+    let top =
+        |arguments: &[&str]| finish(hypura().env("HYPURA_HOST", &server.address).arg("top").args(arguments));
+    let shown = top(&["--once"]).assert_success().stdout;
+    for part in ["memory", "▸ demo:latest", "expert-streaming", "NVMe", "░ in memory", "used for each token"]
+    {
+        assert!(shown.contains(part), "{part:?} is not in\n{shown}");
+    }
+    let line = top(&["--once", "--json"]).assert_success().stdout;
+    assert_eq!(line.lines().count(), 1);
+    let status: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(status["models"][0]["name"], "demo:latest");
+    // Elsewhere is nobody, and this is no terminal.
+    let nobody = top(&["--once", "--host", "127.0.0.1:1"]);
+    nobody.assert_error(1, &["no server answers", "hypura serve"]);
+    top(&[]).assert_error(2, &["--once"]);
 }

@@ -28,6 +28,7 @@ mod speculate;
 pub use environment::Env;
 pub use memory::policy_about;
 pub use model::ModelFlags;
+pub use named::NamedModel;
 pub(in crate::cli) use named::whole_parameter;
 pub use sampling::SamplingFlags;
 pub use serve::{ServeFlags, Serving};

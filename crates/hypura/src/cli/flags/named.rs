@@ -45,7 +45,7 @@ impl NamedModel {
     ///
     /// # Errors
     /// When there is none.
-    pub(super) fn find(model: &Path) -> anyhow::Result<Self> {
+    pub(in crate::cli) fn find(model: &Path) -> anyhow::Result<Self> {
         if model == Path::new(DEMO) {
             return Ok(Self { path: demo()?, entry: None, projector: None });
         }

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 /// How tokens are chosen. The defaults are the engine's.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct SamplingFlags {
     /// How daring: 0 always takes the likeliest token [default: 0.8]
     #[arg(long, value_name = "T", value_parser = at_least_zero, help_heading = "Sampling")]
@@ -33,25 +33,31 @@ pub struct SamplingFlags {
 }
 
 impl SamplingFlags {
-    /// The flags, then the model's own, then the defaults.
+    /// What was `set` in a conversation, then the flags, then the model's own parameters, then the defaults.
     #[must_use]
-    pub fn options(&self, parameters: &Map<String, Value>) -> SamplerOptions {
+    pub fn options(&self, parameters: &Map<String, Value>, set: &Map<String, Value>) -> SamplerOptions {
         let default = SamplerOptions::default();
-        let float = |key: &str| parameters.get(key).and_then(Value::as_f64).map(|number| number as f32);
-        let whole = |key: &str| parameters.get(key).and_then(Value::as_f64).map(|number| number as i64);
-        let top_k = || whole("top_k").and_then(|number| i32::try_from(number).ok());
-        let seed = || whole("seed").and_then(|number| u32::try_from(number).ok());
+        let mut all = parameters.clone();
+        all.extend(self.api_options());
+        all.extend(set.clone());
+        let float = |key: &str, default: f32| {
+            all.get(key).and_then(Value::as_f64).map_or(default, |number| number as f32)
+        };
+        let whole = |key: &str| all.get(key).and_then(Value::as_f64).map(|number| number as i64);
+        let small = |key: &str, default: i32| {
+            whole(key).and_then(|number| i32::try_from(number).ok()).unwrap_or(default)
+        };
         SamplerOptions {
-            temperature: self.temperature.or_else(|| float("temperature")).unwrap_or(default.temperature),
-            top_k: self.top_k.or_else(top_k).unwrap_or(default.top_k),
-            top_p: self.top_p.or_else(|| float("top_p")).unwrap_or(default.top_p),
-            min_p: self.min_p.or_else(|| float("min_p")).unwrap_or(default.min_p),
-            repeat_penalty: self
-                .repeat_penalty
-                .or_else(|| float("repeat_penalty"))
-                .unwrap_or(default.repeat_penalty),
-            seed: self.seed.or_else(seed).unwrap_or_else(random_seed),
-            ..default
+            temperature: float("temperature", default.temperature),
+            top_k: small("top_k", default.top_k),
+            top_p: float("top_p", default.top_p),
+            min_p: float("min_p", default.min_p),
+            typical_p: float("typical_p", default.typical_p),
+            repeat_penalty: float("repeat_penalty", default.repeat_penalty),
+            repeat_last: small("repeat_last_n", default.repeat_last),
+            frequency_penalty: float("frequency_penalty", default.frequency_penalty),
+            presence_penalty: float("presence_penalty", default.presence_penalty),
+            seed: whole("seed").and_then(|number| u32::try_from(number).ok()).unwrap_or_else(random_seed),
         }
     }
 
@@ -124,9 +130,19 @@ mod tests {
     fn flags_count_before_what_the_model_brings() {
         let args = SamplingFlags { temperature: Some(0.0), ..SamplingFlags::default() };
         let parameters = serde_json::json!({"temperature": 0.7, "top_k": 7.0, "seed": 42, "stop": ["x"]});
-        let options = args.options(parameters.as_object().unwrap());
+        let options = args.options(parameters.as_object().unwrap(), &Map::new());
         assert_eq!((options.temperature, options.top_k, options.seed), (0.0, 7, 42));
         assert_eq!(options.top_p, SamplerOptions::default().top_p);
         assert_eq!(Value::Object(args.api_options()), serde_json::json!({"temperature": 0.0}));
+    }
+
+    #[test]
+    fn what_a_conversation_sets_counts_before_flags() {
+        let args = SamplingFlags { temperature: Some(0.0), ..SamplingFlags::default() };
+        let parameters = serde_json::json!({"presence_penalty": 0.5, "repeat_last_n": -1, "typical_p": 0.9});
+        let set = serde_json::json!({"temperature": 0.3, "frequency_penalty": 1});
+        let options = args.options(parameters.as_object().unwrap(), set.as_object().unwrap());
+        assert_eq!((options.temperature, options.frequency_penalty), (0.3, 1.0));
+        assert_eq!((options.presence_penalty, options.repeat_last, options.typical_p), (0.5, -1, 0.9));
     }
 }

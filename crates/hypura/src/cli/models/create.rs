@@ -109,7 +109,11 @@ fn is_newer(a: &str, b: &str) -> bool {
     numbers(a) > numbers(b)
 }
 
-fn create_here(request: &CreateRequest) -> anyhow::Result<()> {
+/// Makes it in the store of this machine.
+///
+/// # Errors
+/// What is wrong with the request.
+pub(in crate::cli) fn create_here(request: &CreateRequest) -> anyhow::Result<()> {
     let bar = progress_bar("hashing");
     let quantizer = hypura_server::ProcessQuantizer;
     let store = Store::of_environment();

@@ -23,9 +23,9 @@ pub(super) use list::Args as ListArgs;
 pub(super) use running::{PsArgs, StopArgs};
 pub(super) use show::Args as ShowArgs;
 
-pub(super) use create::execute as create;
+pub(super) use create::{create_here as make_model, execute as create};
 pub(super) use edit::{copy, delete};
 pub(super) use list::execute as list;
 pub(super) use place::server as running_server;
-pub(super) use running::{ps, stop};
-pub(super) use show::execute as show;
+pub(super) use running::{ps, stop, tiers};
+pub(super) use show::{execute as show, summary};

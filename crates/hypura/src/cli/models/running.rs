@@ -93,7 +93,7 @@ fn until(time: &str, now: jiff::Timestamp) -> String {
 }
 
 /// What lies where, without the tiers that hold nothing.
-fn tiers(tiers: &Value) -> String {
+pub(in crate::cli) fn tiers(tiers: &Value) -> String {
     let used = tiers.as_object().into_iter().flatten().filter_map(|(tier, bytes)| {
         let bytes = bytes.as_u64().filter(|bytes| *bytes > 0)?;
         Some(format!("{tier} {}", human_bytes(bytes)))

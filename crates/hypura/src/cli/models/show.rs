@@ -77,7 +77,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn summary(all: &Value, verbose: bool) -> String {
+/// What is known of a model (as /api/show tells it), for people.
+pub(in crate::cli) fn summary(all: &Value, verbose: bool) -> String {
     let (details, info) = (&all["details"], &all["model_info"]);
     let architecture = info["general.architecture"].as_str().unwrap_or("unknown");
     let number =

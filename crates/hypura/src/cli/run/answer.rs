@@ -5,17 +5,22 @@ use hypura_engine::machine;
 use hypura_engine::media::{MediaFile, MediaPrompt, MediaPromptError, Modalities, tagged};
 use hypura_engine::request::Outcome;
 use hypura_engine::session::{GenerateOptions, Session};
-use serde_json::Value;
-use std::io::{self, IsTerminal as _, Write as _};
+use hypura_engine::{ChatPrompt, ChatRequest};
+use serde_json::{Map, Value};
+use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::about::About;
 use super::border::Border;
-use super::chat::Speaker;
+use super::chat::{ChatSettings, Loaded, Part, Speaker};
 use super::conversation::{Message, Prompt};
 use super::report;
+use super::screen::{Output, Said, Thinking, Thoughts};
 use super::stats::{Start, Stats};
 use super::stats_file::StatsFile;
+use crate::cli::flags::NamedModel;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::style::Style;
 
@@ -25,14 +30,17 @@ pub(super) struct Answer {
     pub text: String,
 }
 
+/// How options of answers follow from what a conversation has set.
+pub(super) type OptionsOf = Box<dyn Fn(&Map<String, Value>) -> GenerateOptions>;
+
 /// Everything that answers need.
 pub(super) struct Answerer {
     pub session: Session,
     pub interrupt: Interrupt,
-    pub options: GenerateOptions,
+    pub options: OptionsOf,
     pub start: Start,
-    pub verbose: bool,
     pub stats_file: Option<StatsFile>,
+    pub about: About,
     /// Messages that come before every conversation.
     pub beginning: Vec<Message>,
     pub border: Border,
@@ -43,19 +51,19 @@ impl Answerer {
     ///
     /// # Errors
     /// When the prompt does not fit, decoding fails or the output is closed; the session can go on.
-    pub fn answer(&mut self, prompt: &Prompt) -> anyhow::Result<Answer> {
-        let (tokens, stops) =
-            self.tokens(prompt).map_err(|error| match error.downcast::<MediaPromptError>() {
+    pub fn answer(&mut self, prompt: &Prompt, settings: &ChatSettings) -> anyhow::Result<Answer> {
+        let (tokens, stops, thoughts) =
+            self.tokens(prompt, settings).map_err(|error| match error.downcast::<MediaPromptError>() {
                 Ok(error) => {
                     anyhow::Error::new(error).context("the images and sounds cannot be shown to the model")
                 }
                 Err(error) => error,
             })?;
-        let stops = self.options.stops.iter().cloned().chain(stops).collect();
-        let options = GenerateOptions { stops, ..self.options.clone() };
+        let mut options = (self.options)(&settings.parameters);
+        options.stops.extend(stops);
         let abort = Arc::clone(&self.session.loaded().abort);
         let (session, interrupt) = (&mut self.session, &self.interrupt);
-        let mut out = Output::default();
+        let mut out = Shown { out: Output::new(settings.view), thinking: Thinking::default(), thoughts };
         let result = interrupt.disarmed(|| {
             session.generate_after(tokens, &options, &mut |piece| {
                 // The session lowers the flag when it begins; a Ctrl-C just before that must not be lost.
@@ -65,39 +73,63 @@ impl Answerer {
                 out.show(piece)
             })
         });
-        let ended = out.end_line();
+        let ended = out.end();
         let outcome = result?;
         ended.context("cannot write the answer")?;
-        Ok(Answer { outcome, text: out.text })
+        Ok(Answer { outcome, text: out.out.text })
     }
 
-    fn tokens(&mut self, prompt: &Prompt) -> anyhow::Result<(MediaPrompt, Vec<String>)> {
+    fn tokens(
+        &mut self,
+        prompt: &Prompt,
+        settings: &ChatSettings,
+    ) -> anyhow::Result<(MediaPrompt, Vec<String>, Thoughts)> {
         Ok(match prompt {
             Prompt::Chat(messages) => {
-                let all = || self.beginning.iter().chain(messages);
-                let json: Vec<Value> = all().map(Message::to_json).collect();
-                let media: Vec<MediaFile> = all().flat_map(|message| message.media.clone()).collect();
-                let json = serde_json::to_string(&json)?;
-                let rendered = self.border.rendering(|| self.session.render(&json))?;
+                let all = self.with_beginning(messages);
+                let json: Vec<Value> = all.iter().map(Message::to_json).collect();
+                let media: Vec<MediaFile> = all.iter().flat_map(|message| message.media.clone()).collect();
+                let rendered = self.rendered(&serde_json::to_string(&json)?, settings)?;
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-                (self.session.tokenize_with_media(&rendered, &media)?, rendered.stops)
+                let tokens = self.session.tokenize_with_media(&rendered, &media)?;
+                let thoughts = Thoughts::after(&rendered.text, rendered.supports_thinking);
+                (tokens, rendered.stops, thoughts)
             }
             Prompt::Raw(text, media) => {
                 let (text, media) = tagged(text, media);
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-                (self.session.tokenize_text_with_media(&text, &media)?, Vec::new())
+                let tokens = self.session.tokenize_text_with_media(&text, &media)?;
+                (tokens, Vec::new(), Thoughts::after("", false))
             }
         })
+    }
+
+    fn rendered(&mut self, messages: &str, settings: &ChatSettings) -> anyhow::Result<ChatPrompt> {
+        let request = ChatRequest {
+            enable_thinking: settings.think.as_ref().map(|think| *think != Value::Bool(false)),
+            reasoning_effort: settings.think.as_ref().and_then(Value::as_str).map(ToOwned::to_owned),
+            ..ChatRequest::new(messages)
+        };
+        let session = &mut self.session;
+        Ok(self.border.rendering(|| session.render_as(&request))?)
+    }
+
+    /// What the model was made with, then what was said. A system prompt that was set replaces its own.
+    fn with_beginning(&self, messages: &[Message]) -> Vec<Message> {
+        let has_own = messages.first().is_some_and(|message| message.role == "system");
+        let beginning = self.beginning.iter().filter(|message| !(has_own && message.role == "system"));
+        let (system, said) = messages.split_at(usize::from(has_own));
+        system.iter().chain(beginning).chain(said).cloned().collect()
     }
 
     /// The summary on stderr, and the statistics file.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn report(&mut self, answer: &Answer) -> anyhow::Result<()> {
+    pub fn report(&mut self, answer: &Answer, verbose: bool) -> anyhow::Result<()> {
         let stats = self.stats(answer);
         let mut text = report::summary(&stats);
-        if self.verbose {
+        if verbose {
             text.push('\n');
             text.push_str(&report::details(&stats));
         }
@@ -108,10 +140,12 @@ impl Answerer {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn report_briefly(&mut self, answer: &Answer) -> anyhow::Result<()> {
+    pub fn report_briefly(&mut self, answer: &Answer, verbose: bool) -> anyhow::Result<()> {
         let stats = self.stats(answer);
         let mut text = report::brief(&stats);
-        if self.verbose {
+        if verbose {
+            text.push('\n');
+            text.push_str(&report::tiers(&stats));
             text.push('\n');
             text.push_str(&report::details(&stats));
         }
@@ -138,9 +172,15 @@ impl Speaker for Answerer {
         report::greeting(&self.session)
     }
 
-    fn say(&mut self, prompt: &Prompt) -> anyhow::Result<String> {
-        let answer = self.answer(prompt)?;
-        self.report_briefly(&answer)?;
+    fn say(&mut self, prompt: &Prompt, settings: &ChatSettings) -> anyhow::Result<String> {
+        if settings.format.is_some() {
+            anyhow::bail!(
+                "answers in a format need a server: start `hypura serve`, then `hypura run` goes through it (/set \
+                 noformat goes on here)"
+            );
+        }
+        let answer = self.answer(prompt, settings)?;
+        self.report_briefly(&answer, settings.verbose)?;
         Ok(answer.text)
     }
 
@@ -151,57 +191,56 @@ impl Speaker for Answerer {
     fn modalities(&self) -> Modalities {
         self.session.modalities()
     }
-}
 
-/// Standard output, flushed piece by piece.
-pub(super) struct Output {
-    pub text: String,
-    terminal: bool,
-}
+    fn show(&mut self, part: Part) -> anyhow::Result<String> {
+        self.about.shown(part)
+    }
 
-impl Default for Output {
-    fn default() -> Self {
-        Self { text: String::new(), terminal: io::stdout().is_terminal() }
+    fn save(&mut self, name: &str, prompt: &Prompt, settings: &ChatSettings) -> anyhow::Result<()> {
+        let before = self.beginning.iter().filter(|message| message.role != "system").cloned().collect();
+        let mut messages = Prompt::Chat(before).messages();
+        messages.extend(prompt.messages());
+        self.about.save(name, messages, settings)
+    }
+
+    /// Two models do not fit where one of them streams: this process ends, and another begins.
+    fn load(&mut self, name: &str) -> anyhow::Result<Loaded> {
+        NamedModel::find(Path::new(name))?;
+        Ok(Loaded::AfterThis)
     }
 }
 
-impl Output {
-    pub fn show(&mut self, piece: &str) -> io::Result<()> {
-        if piece.is_empty() {
-            return Ok(());
-        }
-        self.text.push_str(piece);
-        let mut out = io::stdout().lock();
-        if self.terminal {
-            out.write_all(harmless(piece).as_bytes())?;
-        } else {
-            out.write_all(piece.as_bytes())?;
-        }
-        out.flush()
-    }
-
-    /// Whatever comes next begins on a new line.
-    pub fn end_line(&self) -> io::Result<()> {
-        if self.text.is_empty() || self.text.ends_with('\n') {
-            return Ok(());
-        }
-        let mut out = io::stdout().lock();
-        out.write_all(b"\n")?;
-        out.flush()
-    }
+/// An answer as it is shown.
+struct Shown {
+    out: Output,
+    thinking: Thinking,
+    thoughts: Thoughts,
 }
 
-/// What a model wrote must not steer the terminal: no control characters but line ends and tabs.
-pub(super) fn harmless(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
+impl Shown {
+    fn show(&mut self, piece: &str) -> io::Result<()> {
+        let said = self.thoughts.push(piece);
+        said.into_iter().try_for_each(|said| self.part(said))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::harmless;
+    fn part(&mut self, said: Said) -> io::Result<()> {
+        match said {
+            Said::Thought(text) => {
+                self.thinking.show(&text);
+                Ok(())
+            }
+            Said::Answer(text) => {
+                if !text.is_empty() {
+                    self.thinking.end();
+                }
+                self.out.show(&text)
+            }
+        }
+    }
 
-    #[test]
-    fn escape_sequences_lose_their_power() {
-        assert_eq!(harmless("a\u{1b}[2Jb\r\n\tc\u{7}\u{9b}1m🦀"), "a[2Jb\n\tc1m🦀");
+    fn end(&mut self) -> io::Result<()> {
+        let rest = self.thoughts.end().map_or(Ok(()), |said| self.part(said));
+        self.thinking.end();
+        rest.and(self.out.end_line())
     }
 }

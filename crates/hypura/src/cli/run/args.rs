@@ -4,11 +4,15 @@ use hypura_engine::media::{MediaFile, MediaKind, Modalities};
 use hypura_engine::request::REPEAT_LIMIT;
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::stream::RouteSettings;
+use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::answer::OptionsOf;
+use super::chat::ChatSettings;
 use super::media;
 use super::model_defaults::ModelDefaults;
+use super::screen::View;
 use crate::bench::read_trace;
 use crate::cli::flags::{ModelFlags, SamplingFlags};
 
@@ -45,6 +49,14 @@ pub struct Args {
 
     #[command(flatten)]
     pub(super) sampling: SamplingFlags,
+
+    /// Do not break the lines of an answer between words
+    #[arg(long)]
+    pub(super) nowordwrap: bool,
+
+    /// Show an answer as it was written: no bold, no lists, no headings
+    #[arg(long)]
+    pub(super) nomarkdown: bool,
 
     /// Load the model here, even if a server runs
     #[arg(long)]
@@ -99,16 +111,39 @@ impl Args {
         Ok(RouteSettings { forced, forced_from: self.routes.clone(), log: None })
     }
 
-    pub(super) fn generate_options(&self, defaults: &ModelDefaults) -> GenerateOptions {
-        let max_tokens = self.max_tokens.or(defaults.max_tokens);
-        GenerateOptions {
-            max_tokens,
-            sampler: self.sampling.options(&defaults.parameters),
-            stops: defaults.stops.clone(),
-            hash_logits: self.logits_hash,
-            ignore_end: self.ignore_eos,
-            repeat_limit: max_tokens.is_none().then_some(REPEAT_LIMIT),
-            ..Default::default()
-        }
+    /// What a conversation begins with.
+    pub(super) fn chat_settings(&self) -> ChatSettings {
+        let view = View { wrap: !self.nowordwrap, markdown: !self.nomarkdown };
+        ChatSettings::new(self.verbose, view)
+    }
+
+    /// The options of answers. What a conversation has set goes before flags, and these before the model.
+    pub(super) fn generate_options(&self, defaults: &ModelDefaults) -> OptionsOf {
+        let (sampling, parameters) = (self.sampling.clone(), defaults.parameters.clone());
+        let (most, stops) = (self.max_tokens.or(defaults.max_tokens), defaults.stops.clone());
+        let (hash_logits, ignore_end) = (self.logits_hash, self.ignore_eos);
+        // Drawn once: a conversation has one seed.
+        let drawn = sampling.options(&parameters, &Map::new()).seed;
+        Box::new(move |set| {
+            let limit = set.get("num_predict").and_then(Value::as_i64);
+            // Negative numbers mean "no limit".
+            let max_tokens = limit.map_or(most, |limit| u32::try_from(limit).ok());
+            let own_stops = set.get("stop").and_then(Value::as_array);
+            let own_stops =
+                own_stops.map(|all| all.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect());
+            let mut sampler = sampling.options(&parameters, set);
+            if !set.contains_key("seed") {
+                sampler.seed = drawn;
+            }
+            GenerateOptions {
+                max_tokens,
+                sampler,
+                stops: own_stops.unwrap_or_else(|| stops.clone()),
+                hash_logits,
+                ignore_end,
+                repeat_limit: max_tokens.is_none().then_some(REPEAT_LIMIT),
+                ..Default::default()
+            }
+        })
     }
 }

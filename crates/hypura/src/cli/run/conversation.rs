@@ -1,6 +1,7 @@
 //! What was said so far, and the prompt that it makes.
 
 use hypura_engine::media::{MediaFile, marker_part};
+use hypura_store::Message as StoredMessage;
 use serde_json::{Value, json};
 
 /// A message of a conversation.
@@ -55,6 +56,26 @@ impl Prompt {
             }
         }
         next
+    }
+
+    /// The same with this system prompt before it. Raw text has none.
+    pub fn with_system(&self, system: Option<&str>) -> Self {
+        let mut next = self.clone();
+        if let (Self::Chat(messages), Some(system)) = (&mut next, system) {
+            let (role, content) = ("system", system.to_owned());
+            messages.insert(0, Message { role, content, media: Vec::new() });
+        }
+        next
+    }
+
+    /// What was said, without media, as stores keep it.
+    pub fn messages(&self) -> Vec<StoredMessage> {
+        let Self::Chat(messages) = self else { return Vec::new() };
+        let stored = |message: &Message| StoredMessage {
+            role: message.role.to_owned(),
+            content: message.content.clone(),
+        };
+        messages.iter().map(stored).collect()
     }
 
     /// The model answered this.

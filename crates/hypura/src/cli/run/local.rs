@@ -4,18 +4,22 @@ use anyhow::Context as _;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{Drafting, LoadSettings, prepare};
 use hypura_engine::machine;
-use hypura_engine::media::{Modalities, PlannedProjector};
+use hypura_engine::media::{MediaFile, Modalities, PlannedProjector};
 use hypura_engine::request::Finish;
 use hypura_engine::session::{Session, open};
 use hypura_engine::source::ModelSource;
 use hypura_engine::stream::{RouteLog, RouteSettings};
+use serde_json::Map;
 use std::cell::Cell;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
+use super::about::About;
 use super::answer::Answerer;
 use super::args::Args;
 use super::border::Border;
+use super::chat::Ended;
 use super::model_defaults::ModelDefaults;
 use super::prompt::{self, Input};
 use super::stats::Start;
@@ -41,7 +45,8 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     let named = args.model.find()?;
     args.model.settle_context(&mut settings, named.context_tokens());
     named.add_draft(&mut settings);
-    settings.model.projector = named.projector;
+    settings.model.projector = named.projector.clone();
+    let about = About::of(&named);
     let (path, defaults) = (named.path, ModelDefaults::of(named.entry));
     let start = Start { kernel_read_bytes: machine::storage_read_bytes().ok(), loaded_bytes: 0 };
     let border = Border::of(&path);
@@ -61,28 +66,43 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     interrupt.also_raise(&session.loaded().abort)?;
     let options = args.generate_options(&defaults);
     if args.verbose {
-        eprintln!("{}", Style::of_stderr().dim(&report::loaded_text(&session, options.sampler.seed)));
+        let seed = options(&Map::new()).sampler.seed;
+        eprintln!("{}", Style::of_stderr().dim(&report::loaded_text(&session, seed)));
     }
-    let mut answerer = Answerer {
-        session,
-        interrupt,
-        options,
-        start,
-        verbose: args.verbose,
-        stats_file,
-        beginning: defaults.beginning,
-        border,
-    };
+    let beginning = defaults.beginning;
+    let answerer = Answerer { session, interrupt, options, start, stats_file, about, beginning, border };
+    converse(args, answerer, input, media)
+}
+
+fn converse(
+    args: &Args,
+    mut answerer: Answerer,
+    input: Input,
+    media: Vec<MediaFile>,
+) -> anyhow::Result<ExitCode> {
+    let settings = args.chat_settings();
     match input {
         Input::Text(text) => {
             let prompt = chat::first(args.raw, text, media, answerer.session.modalities());
-            let outcome = answerer.answer(&prompt?)?;
-            answerer.report(&outcome)?;
+            let outcome = answerer.answer(&prompt?, &settings)?;
+            answerer.report(&outcome, args.verbose)?;
             let stopped = outcome.outcome.finish == Finish::Stopped;
             Ok(if stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => chat::talk(&mut answerer, args.raw, media),
+        Input::Terminal => match chat::talk(&mut answerer, args.raw, media, settings)? {
+            Ended::Bye => Ok(ExitCode::SUCCESS),
+            Ended::Load(name) => begin_again(&name, args.verbose),
+        },
     }
+}
+
+/// Becomes `hypura run` of another model: no memory of this one is left, and no doubt about which of two
+/// models a crash belongs to.
+fn begin_again(model: &str, verbose: bool) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("cannot find this program to start it again")?;
+    let mut command = Command::new(program);
+    command.arg("run").args(verbose.then_some("--verbose")).arg("--").arg(model);
+    Err(anyhow::Error::new(command.exec()).context(format!("cannot begin with {model}")))
 }
 
 /// What a model with this projector can be shown; looked for only where something is to be shown.

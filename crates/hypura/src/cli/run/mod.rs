@@ -9,11 +9,14 @@
 //! - `local`: a model that is loaded here
 //! - `answer`: one generation, shown as it comes
 //! - `chat`: the conversation on a terminal
+//! - `screen`: how an answer looks
+//! - `about`: what a chat shows of a model that is loaded here, and keeps of it
 //! - `model_defaults`: defaults of a stored model: system prompt, parameters, messages
 //! - `remote`: the same over a running server
 //! - `stats`, `stats_file`: what it cost, for programs
 //! - `report`: what it cost, for people
 
+mod about;
 mod answer;
 mod args;
 mod border;
@@ -26,6 +29,7 @@ mod model_defaults;
 mod prompt;
 mod remote;
 mod report;
+mod screen;
 mod stats;
 mod stats_file;
 

@@ -11,13 +11,14 @@ use serde_json::{Map, Value, json};
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::answer::{Output, harmless};
 use super::args::Args;
-use super::chat::{Speaker, first, talk};
+use super::chat::{ChatSettings, Loaded, Part, Speaker, first, talk};
 use super::conversation::{Message, Prompt};
 use super::embedder;
 use super::prompt::{self, Input};
+use super::screen::{Output, Thinking};
 use crate::cli::interrupt::Interrupt;
+use crate::cli::models::{summary, tiers};
 use crate::cli::style::Style;
 use crate::client::{Client, ClientError};
 use hypura_store::Store;
@@ -41,12 +42,25 @@ pub(super) fn find(args: &Args) -> anyhow::Result<Option<Remote>> {
     }
     let Some(client) = Client::find() else { return Ok(None) };
     let Some((model, show)) = served(&client, args)? else { return Ok(None) };
-    let can = |what: &str| show["capabilities"].as_array().is_some_and(|all| all.contains(&what.into()));
-    if !can("completion") && can("embedding") {
-        return Err(embedder::refused(model));
+    Remote::of(client, model, &show).map(Some)
+}
+
+impl Remote {
+    /// A model of which the server says this.
+    fn of(client: Client, model: String, show: &Value) -> anyhow::Result<Self> {
+        let can = |what: &str| show["capabilities"].as_array().is_some_and(|all| all.contains(&what.into()));
+        if !can("completion") && can("embedding") {
+            return Err(embedder::refused(model));
+        }
+        let modalities = Modalities { pictures: can("vision"), sounds: can("audio") };
+        Ok(Self { client, model, modalities })
     }
-    let modalities = Modalities { pictures: can("vision"), sounds: can("audio") };
-    Ok(Some(Remote { client, model, modalities }))
+}
+
+/// Whether the server calls a model so; what has no tag is `latest`.
+fn same_name(listed: &Value, asked: &str) -> bool {
+    let listed = listed.as_str().unwrap_or_default();
+    listed == asked || listed.strip_suffix(":latest") == Some(asked)
 }
 
 fn suits(args: &Args) -> bool {
@@ -91,14 +105,16 @@ pub(super) fn execute(args: &Args, remote: Remote) -> anyhow::Result<ExitCode> {
             options.insert(key.to_owned(), value.into());
         }
     }
-    let mut speaker = Talker { remote, interrupt, options, verbose: args.verbose, stopped: false };
+    let mut speaker = Talker { remote, interrupt, options, stopped: false };
+    let settings = args.chat_settings();
     match input {
         Input::Text(text) => {
             let prompt = first(args.raw, text, media, speaker.modalities())?;
-            speaker.say(&prompt)?;
+            speaker.say(&prompt, &settings)?;
             Ok(if speaker.stopped { Interrupt::exit_code() } else { ExitCode::SUCCESS })
         }
-        Input::Terminal => talk(&mut speaker, args.raw, media),
+        // Another model is the server's to load: the conversation ends when the person leaves.
+        Input::Terminal => talk(&mut speaker, args.raw, media, settings).map(|_| ExitCode::SUCCESS),
     }
 }
 
@@ -106,7 +122,6 @@ struct Talker {
     remote: Remote,
     interrupt: Interrupt,
     options: Map<String, Value>,
-    verbose: bool,
     /// Whether Ctrl-C ended the last answer.
     stopped: bool,
 }
@@ -118,9 +133,9 @@ impl Speaker for Talker {
     }
 
     /// Ctrl-C ends the answer, not the program; a second one does.
-    fn say(&mut self, prompt: &Prompt) -> anyhow::Result<String> {
-        let (path, body) = self.request(prompt);
-        let mut out = Output::default();
+    fn say(&mut self, prompt: &Prompt, settings: &ChatSettings) -> anyhow::Result<String> {
+        let (path, body) = self.request(prompt, settings);
+        let mut out = Output::new(settings.view);
         let mut thinking = Thinking::default();
         let (client, interrupt) = (&self.remote.client, &self.interrupt);
         let result = interrupt.disarmed(|| -> anyhow::Result<(Value, bool)> {
@@ -150,7 +165,12 @@ impl Speaker for Talker {
             anyhow::bail!("the server at {} ended its answer early", self.remote.client.address());
         }
         self.stopped = stopped;
-        let _ = writeln!(io::stderr(), "\n{}", Style::of_stderr().dim(&costs(&last, stopped, self.verbose)));
+        let mut told = costs(&last, stopped, settings.verbose);
+        if let Some(tiers) = settings.verbose.then(|| self.tiers()).flatten() {
+            told.push('\n');
+            told.push_str(&tiers);
+        }
+        let _ = writeln!(io::stderr(), "\n{}", Style::of_stderr().dim(&told));
         Ok(out.text)
     }
 
@@ -160,13 +180,79 @@ impl Speaker for Talker {
     fn modalities(&self) -> Modalities {
         self.remote.modalities
     }
+
+    fn show(&mut self, part: Part) -> anyhow::Result<String> {
+        let all = self.remote.client.post("/api/show", &json!({"model": self.remote.model}))?;
+        let text = |key: &str| all[key].as_str().unwrap_or_default().to_owned();
+        Ok(match part {
+            Part::Info => summary(&all, false),
+            Part::License => text("license"),
+            Part::Modelfile => text("modelfile"),
+            Part::Parameters => text("parameters"),
+            Part::System => text("system"),
+            Part::Template => text("template"),
+        })
+    }
+
+    fn save(&mut self, name: &str, prompt: &Prompt, settings: &ChatSettings) -> anyhow::Result<()> {
+        let Remote { client, model, .. } = &self.remote;
+        let mut request = json!({"model": name, "from": model, "stream": false});
+        if let Some(system) = &settings.system {
+            request["system"] = system.as_str().into();
+        }
+        let parameters = self.set_options(settings);
+        if !parameters.is_empty() {
+            request["parameters"] = Value::Object(parameters);
+        }
+        let said = prompt.messages();
+        if !said.is_empty() {
+            // What the model began with stays its beginning.
+            let shown = client.post("/api/show", &json!({"model": model}))?;
+            let mut messages = shown["messages"].as_array().cloned().unwrap_or_default();
+            for message in said {
+                messages.push(serde_json::to_value(message)?);
+            }
+            request["messages"] = messages.into();
+        }
+        client.post("/api/create", &request)?;
+        Ok(())
+    }
+
+    fn load(&mut self, name: &str) -> anyhow::Result<Loaded> {
+        let show = self.remote.client.post("/api/show", &json!({"model": name}))?;
+        let remote = Remote::of(self.remote.client.clone(), name.to_owned(), &show)?;
+        self.remote = remote;
+        Ok(Loaded::Here)
+    }
 }
 
 impl Talker {
-    fn request(&self, prompt: &Prompt) -> (&'static str, Value) {
+    /// Flags, and over them what the conversation has set.
+    fn set_options(&self, settings: &ChatSettings) -> Map<String, Value> {
+        let mut options = self.options.clone();
+        options.extend(settings.parameters.clone());
+        options
+    }
+
+    /// Where the server has the model now.
+    fn tiers(&self) -> Option<String> {
+        let loaded = self.remote.client.get("/api/ps").ok()?;
+        let models = loaded["models"].as_array()?;
+        let model = models.iter().find(|model| same_name(&model["name"], &self.remote.model))?;
+        let mode = model["hypura"]["mode"].as_str().map(|mode| format!(", {mode}")).unwrap_or_default();
+        Some(format!("tiers {}{mode}", tiers(&model["hypura"]["tiers"])))
+    }
+
+    fn request(&self, prompt: &Prompt, settings: &ChatSettings) -> (&'static str, Value) {
         let mut body = json!({"model": self.remote.model, "stream": true});
-        if !self.options.is_empty() {
-            body["options"] = Value::Object(self.options.clone());
+        let options = self.set_options(settings);
+        if !options.is_empty() {
+            body["options"] = Value::Object(options);
+        }
+        for (key, value) in [("format", &settings.format), ("think", &settings.think)] {
+            if let Some(value) = value {
+                body[key] = value.clone();
+            }
         }
         match prompt {
             Prompt::Chat(messages) => {
@@ -194,27 +280,6 @@ impl Talker {
 
 fn encoded(media: &[MediaFile]) -> Value {
     media.iter().map(|file| STANDARD.encode(file.as_slice())).collect()
-}
-
-/// Reasoning, which is shown on stderr: it is no part of the answer.
-#[derive(Default)]
-struct Thinking {
-    open: bool,
-}
-
-impl Thinking {
-    fn show(&mut self, piece: &str) {
-        if !piece.is_empty() {
-            self.open = true;
-            let _ = write!(io::stderr(), "{}", Style::of_stderr().dim(&harmless(piece)));
-        }
-    }
-
-    fn end(&mut self) {
-        if std::mem::take(&mut self.open) {
-            let _ = writeln!(io::stderr(), "\n");
-        }
-    }
 }
 
 /// What an answer cost, by its last piece.

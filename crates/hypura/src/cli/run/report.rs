@@ -64,6 +64,20 @@ pub(super) fn brief(stats: &Stats) -> String {
     parts.join(", ")
 }
 
+/// Where the model is, in one line.
+pub(super) fn tiers(stats: &Stats) -> String {
+    let memory = &stats.memory;
+    let cached = memory.streamable_bytes as f64 * memory.cached_fraction;
+    let tiers = [
+        ("GPU", memory.device_bytes),
+        ("RAM", memory.resident_bytes + cached as u64),
+        ("NVMe", memory.streamable_bytes.saturating_sub(cached as u64)),
+    ];
+    let used = tiers.into_iter().filter(|(_, bytes)| *bytes > 0);
+    let used: Vec<String> = used.map(|(tier, bytes)| format!("{tier} {}", human_bytes(bytes))).collect();
+    row("tiers", format!("{}, {}", used.join(", "), stats.mode))
+}
+
 /// That other programs cost threads, if they did for a noticeable part of the time.
 fn fewer_threads(stats: &Stats) -> Option<String> {
     let share = stats.threads_used.share_with_fewer().filter(|share| *share >= 0.05)?;
