@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build backend man test test-own test-gpu test-backend test-scripts test-clients test-ui ui hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs dist test-packages test-dist clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-backend test-metal test-scripts test-clients test-ui ui hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs dist test-packages test-dist clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -30,6 +30,7 @@ help:
 	@echo 'make test     all tests of our own, and the quick ones of other people'"'"'s clients'
 	@echo 'make test-gpu  the tests of GPUs, with GPU=vulkan on a software driver where there is none; part of `make test` there'
 	@echo 'make test-backend  the same with the Vulkan backend as a library: no second build of llama.cpp'
+	@echo 'make test-metal  those of GPUs that share the memory of the host, on a Mac'
 	@echo 'make test-clients  all clients of Ollama, OpenAI and Anthropic, from PyPI and npm, against our server'
 	@echo 'make test-ui  the page at /ui in a headless Chromium; pictures of it in $(TARGET_DIR)/ui'
 	@echo 'make ui       the page from its sources, in crates/ui/assets, which are committed'
@@ -83,6 +84,10 @@ test-backend: bootstrap
 	./scripts/backend.sh vulkan '$(TARGET_DIR)/lib/hypura'
 	HYPURA_BACKENDS="$$(cd '$(TARGET_DIR)/lib/hypura' && pwd)" $(GPU_TEST) --skip alone_
 	HYPURA_BACKENDS="$$(cd '$(TARGET_DIR)/lib/hypura' && pwd)" $(GPU_TEST) alone_
+
+# On a Mac: that what streams is computed by the GPU in the memory that both share, with the bits of resident weights.
+test-metal: bootstrap
+	$(CARGO) test --release -p hypura-engine --test gpu $(CARGO_FLAGS) -- --ignored --test-threads 1 in_the_hosts_memory
 
 # On the first device of Vulkan's list: ggml leaves software drivers out unless they are named. The second run is of
 # what needs a process in which nothing was decorated.

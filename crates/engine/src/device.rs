@@ -1,13 +1,15 @@
 //! Which GPU computes, and how much of its memory may be used.
 
-use hypura_core::plan::{ExpertHome, Plan, PlanRequest, PoolId, Pools, human_bytes};
-use hypura_ggml::Device;
+use hypura_core::plan::{BankRules, ExpertHome, Plan, PlanRequest, PoolId, Pools, human_bytes};
 use hypura_ggml::libraries;
 use hypura_ggml::system::{self, DeviceInfo};
+use hypura_ggml::{Device, DeviceBuffer};
 use hypura_storage::process::own_memory;
+use hypura_storage::{Arena, HugePages};
 use std::sync::OnceLock;
 
 use crate::error::LoadError;
+use crate::stream::slots::device::Source;
 
 /// What the user wants to compute on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -44,6 +46,8 @@ pub struct DeviceOptions {
     pub layers: Option<u32>,
     /// Whether the CPU computes routed experts even where they would fit, or the GPU even where they do not.
     pub experts: ExpertHome,
+    /// Whether its memory is the host's; as the driver says, but in tests.
+    pub is_unified: Option<bool>,
 }
 
 /// A GPU that was chosen.
@@ -57,6 +61,8 @@ pub struct Gpu {
     pub budget_bytes: u64,
     /// Whether llama.cpp may use flash attention there.
     pub flash_attention: bool,
+    /// Whether it computes with the host's memory, where it is.
+    pub in_place: bool,
 }
 
 /// Drivers and kernels allocate beside us, and the display lives there too: this much of a GPU's memory is
@@ -64,6 +70,10 @@ pub struct Gpu {
 const HEADROOM_SHARE: u64 = 16;
 const LEAST_HEADROOM: u64 = 256 << 20;
 const MOST_HEADROOM: u64 = 1 << 30;
+
+/// A device is asked to compute with so much of the host's memory to see whether it does: whole pages on any
+/// system.
+const PROBE_BYTES: usize = 64 << 10;
 
 /// Bytes of memory of this process before any GPU was looked for, and what the drivers have taken since the
 /// first model was measured on one.
@@ -95,14 +105,35 @@ pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
     BEFORE.get_or_init(memory_bytes);
     let gpus: Vec<DeviceInfo> = system::devices().into_iter().filter(DeviceInfo::is_gpu).collect();
     let Some(info) = pick(&options.choice, &gpus)? else { return Ok(None) };
+    let is_unified = options.is_unified.unwrap_or(info.is_unified);
+    let info = DeviceInfo { is_unified, ..info.clone() };
     let device = Device::gpus()?.into_iter().find(|device| device.name() == info.name);
     Ok(device.map(|device| Gpu {
         device,
-        info: info.clone(),
-        budget_bytes: budget_bytes(info, options.vram_bytes),
+        budget_bytes: budget_bytes(&info, options.vram_bytes),
         // Mesa 22.3's software driver crashes in it once a prompt was longer than a few tokens.
-        flash_attention: !is_software(info),
+        flash_attention: !is_software(&info),
+        in_place: is_unified && computes_in_place(device),
+        info,
     }))
+}
+
+/// Whether a device computes with a little of the host's memory when it is asked to.
+fn computes_in_place(device: Device) -> bool {
+    let probe = || {
+        let memory = Source::of(&Arena::new(PROBE_BYTES, HugePages::No).ok()?);
+        DeviceBuffer::over(device, &memory, 0..PROBE_BYTES).ok()
+    };
+    device.may_import() && probe().is_some()
+}
+
+/// What a device asks of slots that it computes with in the host's memory.
+pub(crate) fn bank_rules(device: Device) -> BankRules {
+    BankRules {
+        alignment: device.alignment(),
+        whole_blocks: device.counts_in_blocks(),
+        largest_bytes: device.largest_operand_bytes(),
+    }
 }
 
 /// Has the driver of the GPU that `options` choose open what it needs, for a process that will give up
@@ -154,7 +185,9 @@ impl Gpu {
     pub fn layers_note(&self, plan: &Plan) -> Option<String> {
         let (layers, most) = (plan.homes.device_layers(), plan.homes.layers.len() + 1);
         let left = plan.homes.layers.iter().any(|home| home.experts != home.dense);
-        let experts = if plan.homes.streamed_experts != PoolId::HOST {
+        let experts = if plan.homes.streamed_experts != PoolId::HOST && plan.pools.are_unified() {
+            format!(", routed experts from {} of slots that it shares", human_bytes(plan.slot_bytes()))
+        } else if plan.homes.streamed_experts != PoolId::HOST {
             format!(", routed experts from {} of slots in its memory", human_bytes(plan.device_slot_bytes()))
         } else if left {
             ", but for their routed experts".to_owned()
@@ -176,6 +209,15 @@ impl Gpu {
             request.pools.with_device(self.budget_bytes)
         };
         PlanRequest { pools, ..request }
+    }
+
+    /// A request in which this GPU computes what streams in the host's memory. There is one budget, what the
+    /// GPU can have at a time and no more than the host can, of which `used_bytes` are the GPU's alone.
+    #[must_use]
+    pub fn share(&self, request: PlanRequest, used_bytes: u64) -> PlanRequest {
+        let both = self.budget_bytes.min(request.pools.host_budget_bytes());
+        let pools = Pools::unified(both.saturating_sub(used_bytes)).with_device(both);
+        PlanRequest { pools, banks: Some(bank_rules(self.device)), ..request }
     }
 }
 

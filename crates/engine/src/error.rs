@@ -28,6 +28,9 @@ pub enum StreamError {
     /// An earlier request was stopped while the disk hung, and this one needs what was then being read.
     #[error("the disk did not answer in time for an earlier request; try again")]
     TakenBack,
+    /// A device read the host's memory, and does not any more.
+    #[error("the GPU lost the cache of experts: {0}; load the model again")]
+    Import(String),
     /// The reader lost a request; a bug of ours.
     #[error("a read was never answered")]
     LostRead,

@@ -9,14 +9,29 @@ mod common;
 #[path = "common/exact.rs"]
 mod exact;
 
+use common::serve::{ask, chat, greedy, runner_with, settled};
+use common::{demo_path, forced_run, hash, session, settings, streaming, tiny};
 use exact::At;
-use hypura_engine::load::DeviceSettings;
-use hypura_engine::sim::{SimDevice, SimDeviceOptions};
+use hypura_core::plan::Residency;
+use hypura_core::synth::{Quant, Shape};
+use hypura_engine::ReaderKind;
+use hypura_engine::budget::SharedMemory;
+use hypura_engine::load::{DeviceSettings, LoadSettings, load, prepare};
+use hypura_engine::request::Options;
+use hypura_engine::serve::RunnerSettings;
+use hypura_engine::sim::{Eio, SimConfig, SimDevice, SimDeviceOptions};
+use hypura_engine::source::ModelSource;
+use hypura_engine::stream::Held;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 
 /// Runs a part of the gate on a device of its own, which must have found nothing wrong.
 fn on_device(homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
-    let device = SimDevice::new(SimDeviceOptions::default()).unwrap();
+    on(SimDeviceOptions::default(), homes, part);
+}
+
+fn on(options: SimDeviceOptions, homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
+    let device = SimDevice::new(options).unwrap();
     let outcome = catch_unwind(AssertUnwindSafe(|| part(&At { devices: homes(device) })));
     // Whatever else went wrong follows from these.
     let violations = device.violations();
@@ -64,6 +79,21 @@ mod experts_on_the_device {
     exactness!(|part| on_device(homes, part));
 }
 
+/// The device computes with the experts in the host's memory, where they are.
+mod experts_in_place {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        in_place(device)
+    }
+
+    fn on_device(homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
+        on(SimDeviceOptions { imports: Some(1 << 30), ..SimDeviceOptions::default() }, homes, part);
+    }
+
+    exactness!(|part| on_device(homes, part));
+}
+
 /// The device has slots for fewer experts than the host, but for what a token uses of a layer, and sometimes
 /// more than the host has.
 mod experts_in_a_few_slots_of_the_device {
@@ -88,5 +118,160 @@ mod experts_in_a_few_slots_of_the_device {
         large_ubatches_equal_the_resident_run_at_the_same_ubatch
         every_ubatch_equals_the_resident_run_at_the_same_ubatch
         the_demo_model_answers_the_same_from_a_third_of_its_experts
+    }
+}
+
+/// The same with operands so small that the slots of most layers are by themselves.
+mod experts_in_place_in_small_banks {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        in_place(device)
+    }
+
+    fn on_device(homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
+        on(SimDeviceOptions { imports: Some(4 << 20), ..SimDeviceOptions::default() }, homes, part);
+    }
+
+    exactness! {
+        |part| on_device(homes, part);
+        qwen3_moe gpt_oss every_ubatch_equals_the_resident_run_at_the_same_ubatch
+        the_demo_model_answers_the_same_from_a_third_of_its_experts
+    }
+}
+
+fn in_place(device: SimDevice) -> DeviceSettings {
+    let device = device.device();
+    DeviceSettings {
+        devices: vec![device],
+        gpu_layers: -1,
+        experts: Some(device),
+        in_place: true,
+        dense: Some(device),
+        ..DeviceSettings::default()
+    }
+}
+
+fn importing() -> SimDevice {
+    SimDevice::new(SimDeviceOptions { imports: Some(1 << 30), ..SimDeviceOptions::default() }).unwrap()
+}
+
+#[test]
+fn a_layer_in_place_costs_one_wait_and_no_upload() {
+    let (device, model) = (importing(), tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1));
+    let mut session = session(&model.path, streaming(60.0).with_devices(in_place(device)));
+    let layers = session.loaded().planned.layout.layers.len() as u64;
+    let stats = forced_run(&mut session, 40, 8).unwrap().decode_stats;
+    assert!(stats.decode.misses > 0 && stats.uploaded_bytes == 0, "{stats:?}");
+    assert!(stats.device_waits <= stats.graphs * (layers + 1), "{stats:?}");
+    assert_eq!(device.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_failed_read_into_memory_that_a_device_reads_fails_one_decode_alone() {
+    let (device, model) = (importing(), tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1));
+    let resident = hash(&model.path, settings(Residency::Resident));
+    for call in [3, 40, 90] {
+        let sim = SimConfig { eio: Eio::OnceAt(call), ..SimConfig::default() };
+        let asked = streaming(40.0).with_devices(in_place(device));
+        let mut session = session(&model.path, asked.with_stream_reader(Some(ReaderKind::Sim(sim))));
+        let error = forced_run(&mut session, 40, 8).unwrap_err().to_string();
+        assert!(error.contains("cannot read"), "{error}");
+        assert_eq!(session.loaded().stats.held(), Held::default());
+        session.clear();
+        let outcome = forced_run(&mut session, 40, 8).unwrap();
+        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "call {call}");
+    }
+    assert_eq!(device.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_device_that_does_not_read_the_hosts_memory_is_an_error_with_its_name() {
+    let (device, model) = (SimDevice::new(SimDeviceOptions::default()).unwrap(), demo_path());
+    let planned = prepare(ModelSource::open(&model).unwrap(), streaming(60.0).with_devices(in_place(device)));
+    let error = load(planned.unwrap(), &mut |_, _| {}).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("SIM refuses to read"), "{error}");
+    assert_eq!(device.used_bytes(), 0, "memory of the device is lost");
+}
+
+/// Memory that others have taken.
+#[derive(Debug)]
+struct Full;
+
+impl SharedMemory for Full {
+    fn free_bytes(&self) -> u64 {
+        0
+    }
+
+    fn reserve(&self, _: u64) -> u64 {
+        0
+    }
+
+    fn release(&self, _: u64) {}
+}
+
+#[test]
+fn slots_that_are_given_back_leave_the_device_first_and_the_others_stay() {
+    let answers = |settings: LoadSettings| {
+        let memory: Option<Arc<dyn SharedMemory>> = Some(Arc::new(Full));
+        let settings = settings.with_context(256);
+        let runner =
+            runner_with(&demo_path(), settings, 1, RunnerSettings { memory, ..RunnerSettings::default() });
+        let prompt = chat(&runner, "What is a lynx?");
+        let (before, _) = ask(&runner, prompt.clone(), greedy());
+        let longer = Options { num_ctx: Some(512), ..greedy() };
+        let (after, _) = ask(&runner, prompt, longer);
+        assert!(settled(&runner).context_length > 256, "nothing was given back");
+        [before, after]
+    };
+    let device = importing();
+    let on_device = answers(streaming(80.0).with_devices(in_place(device)));
+    assert_eq!(on_device, answers(streaming(80.0)));
+    assert_eq!((device.violations(), device.used_bytes()), (Vec::<String>::new(), 0));
+}
+
+#[test]
+fn a_device_that_fails_in_mid_run_fails_one_decode_with_its_name_and_nothing_is_lost() {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Residency::Resident));
+    let device = importing();
+    let uploaded = DeviceSettings { in_place: false, ..in_place(device) };
+    for devices in [in_place(device), uploaded] {
+        let mut session = session(&model.path, streaming(60.0).with_devices(devices));
+        for graphs in [0, 1, 2, 7] {
+            device.fail_behind(graphs);
+            let error = forced_run(&mut session, 40, 8).unwrap_err().to_string();
+            assert!(error.contains("SIM failed while it computed"), "{error}");
+            assert_eq!(session.loaded().stats.held(), Held::default());
+            session.clear();
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "behind {graphs}");
+            session.clear();
+        }
+    }
+    assert_eq!((device.violations(), device.used_bytes()), (Vec::<String>::new(), 0));
+}
+
+#[test]
+fn a_device_without_the_memory_that_it_was_said_to_have_fails_the_load_with_its_name() {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let homes = |device: SimDevice| DeviceSettings { in_place: false, ..in_place(device) };
+    let needed = {
+        let device = SimDevice::new(SimDeviceOptions::default()).unwrap();
+        let session = session(&model.path, streaming(60.0).with_devices(homes(device)));
+        let needed = device.used_bytes();
+        drop(session);
+        needed
+    };
+    for share in 1..8 {
+        let memory_bytes = needed * share / 8;
+        let device =
+            SimDevice::new(SimDeviceOptions { memory_bytes, ..SimDeviceOptions::default() }).unwrap();
+        let planned =
+            prepare(ModelSource::open(&model.path).unwrap(), streaming(60.0).with_devices(homes(device)));
+        let error = planned.and_then(|planned| load(planned, &mut |_, _| {}).map(|_| ())).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("SIM") || error.contains("memory") || error.contains("allocate"), "{error}");
+        assert_eq!(device.used_bytes(), 0, "memory of the device is lost");
     }
 }

@@ -149,6 +149,76 @@ fn gpu_slots_at_ubatches_of_1_8_and_64() {
     }
 }
 
+/// The GPU computes the experts in the host's memory, where they are, as one does whose memory that is.
+fn in_place(settings: LoadSettings) -> LoadSettings {
+    settings.with_device(DeviceOptions { is_unified: Some(true), ..gpu() })
+}
+
+/// Streams to slots that host and GPU share, half of them or all, a prompt of so many tokens.
+fn check_in_place(path: &Path, ubatch: u32, prompt: usize) {
+    let larger = |settings: LoadSettings| {
+        settings.with_ubatch(ubatch).with_context(128 + u32::try_from(prompt).unwrap())
+    };
+    let mut all = session(path, larger(settings(Residency::Resident).with_device(gpu())));
+    let resident = forced_run(&mut all, prompt, 8).unwrap().logits_hash.unwrap().to_string();
+    for percent in [50.0, 100.0] {
+        let mut session = session(path, larger(in_place(streaming(percent))));
+        let plan = &session.loaded().planned.plan;
+        assert_eq!((plan.mode(), plan.homes.streamed_experts), (Mode::ExpertStreaming, PoolId::DEVICE));
+        assert!(plan.pools.are_unified() && plan.slot_bytes() > 0 && plan.device_slot_bytes() == 0);
+        let layers = session.loaded().planned.layout.layers.len() as u64;
+        let outcome = forced_run(&mut session, prompt, 8).unwrap();
+        let stats = outcome.decode_stats;
+        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{percent}% in memory, {ubatch}");
+        assert!(stats.decode.misses > 0 || percent > 99.0, "{percent}%: nothing was streamed: {stats:?}");
+        assert!(stats.uploaded_bytes == 0 && stats.device_waits <= stats.graphs * (layers + 1), "{stats:?}");
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_in_the_hosts_memory_gives_the_bits_of_a_model_that_is_all_on_the_gpu() {
+    for (shape, quant) in [
+        (Shape::TinyQwen3Moe, Quant::Q4_K_M),
+        (Shape::TinyGptOss, Quant::MXFP4),
+        (Shape::TinyKimiK2, Quant::Q6_K),
+    ] {
+        let TinyModel { path, .. } = &tiny(shape, quant, 1);
+        check_in_place(path, 24, 40);
+    }
+}
+
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_in_the_hosts_memory_at_ubatches_of_1_8_64_and_512() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    for (ubatch, prompt) in [(1, 10), (8, 20), (64, 80), (512, 300)] {
+        check_in_place(path, ubatch, prompt);
+    }
+}
+
+/// What is in the host's memory and in the GPU's is in one budget, once.
+#[test]
+#[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
+fn gpu_in_the_hosts_memory_keeps_to_one_budget_for_both() {
+    let TinyModel { path, .. } = &tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let whole = prepare(ModelSource::open(path).unwrap(), in_place(streaming(100.0))).unwrap().plan;
+    for less in [0, 1 << 20, 2 << 20] {
+        let budget = whole.total_bytes() - less;
+        // Whichever of the two has less decides.
+        for (host, vram) in [(budget, u64::MAX / 2), (u64::MAX, budget)] {
+            let asked = settings(Residency::Stream).with_budget_bytes(host).with_device(DeviceOptions {
+                vram_bytes: Some(vram),
+                is_unified: Some(true),
+                ..gpu()
+            });
+            let plan = prepare(ModelSource::open(path).unwrap(), asked).unwrap().plan;
+            assert!(plan.total_bytes() <= budget, "{} of {budget}", plan.total_bytes());
+            assert_eq!(plan.homes.streamed_experts, PoolId::DEVICE);
+        }
+    }
+}
+
 #[test]
 #[ignore = "#13: needs a GPU: make test-gpu GPU=vulkan"]
 fn gpu_with_some_of_the_layers_equals_resident_experts() {

@@ -34,6 +34,16 @@ void say(const char * text, size_t most) {
     (void) ignored;
 }
 
+// What a user can do about it, where that is known.
+const char * advice(const char * what) {
+    for (const char * words : {"DeviceLost", "OutOfDeviceMemory", "OutOfHostMemory", "out of memory", "CUDA error"}) {
+        if (strstr(what, words) != nullptr) {
+            return " (the GPU's memory is full: use less of it with --vram; or its driver has lost it)";
+        }
+    }
+    return "";
+}
+
 [[noreturn]] void die(const char * what) {
     // The first thread that fails speaks for all.
     while (speaking.test_and_set()) {
@@ -41,6 +51,7 @@ void say(const char * text, size_t most) {
     }
     say(prefix, sizeof(prefix));
     say(what, 600);
+    say(advice(what), 600);
     const char end = '\n';
     ssize_t ignored = write(STDERR_FILENO, &end, 1);
     (void) ignored;

@@ -44,11 +44,24 @@ pub enum LoadError {
     #[error("{0} cannot be used")]
     Device(String),
     /// A device has no more memory.
-    #[error("{device} has no {bytes} bytes of memory left")]
+    #[error(
+        "{device} has no {bytes} bytes of memory left: use less of it (--vram SIZE) or none (--device none)"
+    )]
     DeviceMemory {
         /// Its name.
         device: String,
         /// What was asked for.
+        bytes: usize,
+    },
+    /// A device does not read host memory by itself.
+    #[error(
+        "{device} refuses to read {bytes} bytes of the host's memory: use less (--memory SIZE), or the CPU \
+         for experts (--cpu-moe) or everything (--device none)"
+    )]
+    Import {
+        /// Its name.
+        device: String,
+        /// What it was to read.
         bytes: usize,
     },
     /// A callback failed while llama.cpp loaded the model.
@@ -80,6 +93,17 @@ pub enum ExecError {
     /// The inner backend failed.
     #[error("the compute backend failed with status {0}")]
     Backend(i32),
+    /// A device failed.
+    #[error(
+        "{device} failed while it computed (status {status}): its memory is full (use less with --vram), \
+         or its driver has lost it"
+    )]
+    Device {
+        /// Its name.
+        device: String,
+        /// What its backend said.
+        status: i32,
+    },
     /// The engine broke a rule of this crate (a slice of the wrong size, an id out of range).
     #[error("streaming error: {0}")]
     Misuse(String),

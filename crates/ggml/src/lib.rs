@@ -56,8 +56,8 @@ pub use context::{Context, ContextOptions, KvType, Pooling};
 pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
 pub use exec::{
-    ChainRow, DeviceEvent, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, HostMemory, MatMul,
-    MoeIds, RowGroup, RowsOp, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
+    ChainRow, DeviceEvent, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, MatMul, MoeIds, RowGroup,
+    RowsOp, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
 };
 pub use expected::{ExpectedTensor, expected_tensors};
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};
@@ -65,7 +65,7 @@ pub use media::{
     MediaChunk, MediaError, Medium, Projector, ProjectorFacts, ProjectorUse, PromptPart, PromptPiece,
     RowPlaces,
 };
-pub use memory::{Bytes, DeviceBuffer, Region};
+pub use memory::{Bytes, DeviceBuffer, HostMemory, Region};
 pub use memory_use::{DeviceMemoryUse, MemoryUse};
 pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor, Placement};
 pub use quantize::{QuantizeError, is_quantization, quantize};

@@ -2,14 +2,22 @@
 //!
 //! Host memory travels as `&[AtomicU8]`: the engine's readers may write other parts of the same allocation
 //! meanwhile. Device memory travels as a region of a [`DeviceBuffer`]: it has no address here, and is written
-//! by copies alone.
+//! by copies alone, unless it is host memory that the device reads where it is ([`DeviceBuffer::over`]).
 
 use crate::device::Device;
 use crate::error::LoadError;
 use crate::sys;
 use std::ffi::c_void;
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
+
+/// Host memory that can be kept alive while a device reads it.
+pub trait HostMemory: Send + Sync {
+    /// All of it; always the same.
+    fn bytes(&self) -> &[AtomicU8];
+}
 
 /// Memory of one kind.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +92,13 @@ impl<'a> Region<'a> {
     }
 }
 
-/// Memory of a device, for weights that the engine places there.
-#[derive(Debug)]
+/// Memory that a device computes with, for weights that the engine places there.
 pub struct DeviceBuffer {
     raw: sys::ggml_backend_buffer_t,
     device: Device,
     bytes: usize,
+    /// What it lies in, where that is the host's.
+    _host: Option<Arc<dyn HostMemory>>,
 }
 // SAFETY: a buffer has no thread affinity, and this owner only hands out its address; ggml's functions that
 // write to it are called by who owns the backend or the exclusive borrow that they go through.
@@ -110,7 +119,23 @@ impl DeviceBuffer {
         }
         // SAFETY: the buffer was just made. Schedulers and kernels treat weights by their usage.
         unsafe { sys::ggml_backend_buffer_set_usage(raw, sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS) };
-        Ok(Self { raw, device, bytes })
+        Ok(Self { raw, device, bytes, _host: None })
+    }
+
+    /// Has a device compute with a part of the host's memory, where it is. What is written to that memory
+    /// before a graph is launched, the graph finds; what a launched graph reads must not be written to. The
+    /// memory keeps its pages for as long as this lives: none of it may be given back to the system.
+    ///
+    /// # Errors
+    /// [`LoadError::Import`] when the device cannot or will not, or when the range is not there.
+    pub fn over(device: Device, host: &Arc<dyn HostMemory>, range: Range<usize>) -> Result<Self, LoadError> {
+        let bytes = range.len();
+        let refused = || LoadError::Import { device: device.name(), bytes };
+        let memory = host.bytes().get(range).filter(|memory| !memory.is_empty()).ok_or_else(refused)?;
+        let raw = import(device, memory).ok_or_else(refused)?;
+        // SAFETY: as in `new`.
+        unsafe { sys::ggml_backend_buffer_set_usage(raw, sys::GGML_BACKEND_BUFFER_USAGE_WEIGHTS) };
+        Ok(Self { raw, device, bytes, _host: Some(Arc::clone(host)) })
     }
 
     /// Its size in bytes.
@@ -155,9 +180,30 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
-        // SAFETY: made by ggml_backend_buft_alloc_buffer, freed once.
+        // SAFETY: made by the device, freed once; host memory that it lies in is alive until after that.
         unsafe { sys::ggml_backend_buffer_free(self.raw) };
     }
+}
+
+impl fmt::Debug for DeviceBuffer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "DeviceBuffer({:?}, {} bytes)", self.device, self.bytes)
+    }
+}
+
+/// A buffer of a device that is host memory; `None` where the device cannot, or refuses this memory. Whoever
+/// owns `memory` keeps it, and its pages, until the buffer is freed.
+fn import(device: Device, memory: &[AtomicU8]) -> Option<sys::ggml_backend_buffer_t> {
+    if !device.may_import() {
+        return None;
+    }
+    // SAFETY: the device offers the function (`may_import`) and is alive for the whole process; the memory is
+    // alive for the call, and its owner keeps it for longer. A refusal is null.
+    let raw = unsafe {
+        let pointer = memory.as_ptr().cast_mut().cast::<c_void>();
+        sys::ggml_backend_dev_buffer_from_host_ptr(device.inner(), pointer, memory.len(), memory.len())
+    };
+    (!raw.is_null()).then_some(raw)
 }
 
 /// A device takes host memory in pieces of this size: some have a limit for one piece.
@@ -176,22 +222,9 @@ impl ImportedMemory {
     /// `None` where the device cannot, or refuses this memory. Whoever owns `memory` keeps it, and its pages,
     /// for as long as this lives.
     pub(crate) fn new(device: Device, memory: &[AtomicU8]) -> Option<Self> {
-        if device.is_host() || !device.imports_host_memory() {
-            return None;
-        }
         let mut imported = Self { pieces: Vec::new(), bytes: memory.len() };
         for piece in memory.chunks(IMPORT_BYTES) {
-            // SAFETY: the device offers the function (`imports_host_memory`) and is alive for the whole
-            // process; the memory is alive for the call, and its owner keeps it for longer. A refusal is
-            // null.
-            let raw = unsafe {
-                let pointer = piece.as_ptr().cast_mut().cast::<c_void>();
-                sys::ggml_backend_dev_buffer_from_host_ptr(device.inner(), pointer, piece.len(), piece.len())
-            };
-            if raw.is_null() {
-                return None;
-            }
-            imported.pieces.push(raw);
+            imported.pieces.push(import(device, piece)?);
         }
         Some(imported)
     }

@@ -199,9 +199,12 @@ impl<'a> Host<'a> {
     }
 
     /// Slots in what the device that computes streamed experts has left, and bytes of its frames, which take
-    /// the whole stacks of long prompts.
+    /// the whole stacks of long prompts. A device that computes with the host's slots has none of its own.
     fn device_slots(&self) -> (Vec<ClassSlots>, u64) {
         let pool = self.constraints.homes.streamed_experts;
+        if self.constraints.pools.are_unified() {
+            return (Vec::new(), times(FRAMES, self.layout.largest_stack_bytes()));
+        }
         let budget = self.constraints.pools.get(pool).map_or(0, |pool| pool.budget_bytes);
         let frames = times(FRAMES, self.layout.largest_stack_bytes());
         let room = budget.saturating_sub(self.devices.pool_bytes(pool)).saturating_sub(frames);
@@ -370,7 +373,7 @@ fn split_slots(layout: &ExpertLayout, pool: PoolId, room_bytes: u64) -> Vec<Clas
     let total = layout.total_bytes();
     let of_class = |(class, sizes): (usize, &ClassLayout)| {
         let part = share(room_bytes, ratio(sizes.total_bytes(), total));
-        let slots = (part / (sizes.slot_bytes as u64).max(1)).min(sizes.experts);
+        let slots = (part / (sizes.slot_bytes as u64).max(1)).min(sizes.experts).min(sizes.most_slots);
         ClassSlots { pool, class, slots: u32::try_from(slots).unwrap_or(u32::MAX) }
     };
     layout.classes.iter().enumerate().map(of_class).collect()

@@ -4,6 +4,9 @@
 //! pages, so a part lands `shift` bytes into its room. Where slices are whole pages long, the shift is the
 //! same for every expert of a tensor, and the tensor is simply addressed `shift` bytes further on; otherwise
 //! the bytes are moved to the start of the room after the read.
+//!
+//! The parts of a slot lie together, or, where a device computes with them in the host's memory, each in a
+//! bank of its own (`banks`).
 
 use std::collections::BTreeMap;
 
@@ -23,8 +26,13 @@ pub struct PartLayout {
     pub file_offset: u64,
     /// Bytes of one expert.
     pub slice_bytes: usize,
-    /// Where the part's room begins in a slot.
+    /// Bytes of a block of its type.
+    pub block_bytes: usize,
+    /// Where the part's room begins in a slot; in banks, in as many bytes for each slot before the bank
+    /// begins.
     pub at: usize,
+    /// Bytes from slot to slot.
+    pub stride: usize,
     /// Constant distance from the start of the room to the slice; `None` when slices are moved to the start.
     pub shift: Option<usize>,
 }
@@ -57,6 +65,15 @@ pub struct LayerLayout {
     pub parts: Vec<PartLayout>,
 }
 
+/// One part of all slots of a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bank {
+    /// It begins this many bytes for each slot behind the beginning of the class.
+    pub at: usize,
+    /// Bytes from slot to slot.
+    pub stride: usize,
+}
+
 /// Slots of one size class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassLayout {
@@ -66,6 +83,10 @@ pub struct ClassLayout {
     pub experts: u64,
     /// Most experts a token uses in one of its layers.
     pub used: u32,
+    /// Most slots that one operand of a device's kernels can be; where the host computes, all there are.
+    pub most_slots: u64,
+    /// Of each part, where parts lie in banks; empty where they lie together.
+    pub banks: Vec<Bank>,
 }
 
 /// All expert layers of a model.
@@ -99,21 +120,18 @@ impl PartRead {
 }
 
 impl PartLayout {
-    /// Where the slice begins in a slot.
-    pub fn data_at(&self) -> usize {
-        self.at + self.shift.unwrap_or(0)
-    }
-
     /// The whole pages around the slice of `expert`.
     pub fn read(&self, expert: u32) -> PartRead {
         let start = self.file_offset + u64::from(expert) * self.slice_bytes as u64;
         let read = PartRead::around(start, self.slice_bytes);
         let shift = read.required - self.slice_bytes;
-        PartRead { move_from: (self.shift.is_none() && shift != 0).then_some(shift), ..read }
+        // Slots that are not whole pages do not begin where reads land.
+        let moves = self.shift.is_none() && (shift != 0 || !self.stride.is_multiple_of(PAGE));
+        PartRead { move_from: moves.then_some(shift), ..read }
     }
 
     /// Room for any slice of this tensor, in whole pages.
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         let shift = self.shift.unwrap_or(PAGE - 1);
         shift.saturating_add(self.slice_bytes).checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
     }
@@ -136,7 +154,14 @@ impl ExpertLayout {
                 .flat_map(|layer| layer.parts.iter().map(PartLayout::room))
                 .fold(layout.cell_bytes, usize::max);
             let used = layers.iter().map(|layer| layer.used).max().unwrap_or(0);
-            layout.classes.push(ClassLayout { slot_bytes, experts: size_class.experts, used });
+            let experts = size_class.experts;
+            layout.classes.push(ClassLayout {
+                slot_bytes,
+                experts,
+                used,
+                most_slots: experts,
+                banks: Vec::new(),
+            });
             layout.layers.append(&mut layers);
         }
         layout.layers.sort_by_key(|layer| layer.layer);
@@ -184,7 +209,9 @@ fn layer_of(shape: &ModelShape, layer: &ExpertLayer, class: usize) -> LayerLayou
                 shard: info.shard,
                 file_offset: info.offset,
                 slice_bytes,
+                block_bytes: info.ty.block_bytes() as usize,
                 at: 0,
+                stride: 0,
                 shift: slice_bytes.is_multiple_of(PAGE).then_some((info.offset % PAGE as u64) as usize),
             }
         })
@@ -205,6 +232,9 @@ fn place_parts(layers: &mut [LayerLayout]) -> usize {
         }
         at = at.saturating_add(room.unwrap_or(0));
     }
+    for layout in layers.iter_mut().flat_map(|layer| &mut layer.parts) {
+        layout.stride = at;
+    }
     at
 }
 
@@ -219,7 +249,9 @@ mod tests {
             shard: 0,
             file_offset,
             slice_bytes,
+            block_bytes: 1,
             at: 0,
+            stride: 0,
             shift: slice_bytes.is_multiple_of(PAGE).then_some((file_offset % PAGE as u64) as usize),
         }
     }
@@ -232,7 +264,7 @@ mod tests {
             assert_eq!(read.offset, 4096 * 10 + u64::from(expert) * 8192);
             assert_eq!((read.len, read.required, read.move_from), (12288, 8192 + 160, None));
         }
-        assert_eq!(layout.data_at(), 160);
+        assert_eq!(layout.shift, Some(160));
         assert_eq!(layout.room(), 12288);
     }
 
@@ -246,7 +278,7 @@ mod tests {
             assert_eq!(read.offset + read.move_from.unwrap_or(0) as u64, start);
             assert!(read.required <= read.len && read.len <= layout.room());
         }
-        assert_eq!(layout.data_at(), 0);
+        assert_eq!(layout.shift, None);
     }
 
     #[test]

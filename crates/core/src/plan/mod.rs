@@ -4,6 +4,7 @@
 //! - `ledger`: bytes by pool and purpose
 //! - `request`: what is asked of a plan
 //! - `homes`: in which memory each layer is at home
+//! - `banks`: slots whose parts lie apart, for a device that computes with them in the host's memory
 //! - `layout`: slots of experts, their parts, and what to read to fill them
 //! - `placement`: the plan itself, what is where
 //! - `fill`: what must be resident, what streams, and whether it fits
@@ -22,6 +23,7 @@
 //! - `advice`: what would change with one
 
 mod advice;
+mod banks;
 mod context;
 mod cost;
 mod dense_weights;
@@ -44,6 +46,7 @@ mod ubatch;
 mod what_if;
 
 pub use advice::{Alternative, Question};
+pub use banks::BankRules;
 pub use cost::{
     CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, predict,
 };
@@ -53,7 +56,7 @@ pub use fill::fill;
 pub use growth::{ContextFacts, Growing, Growth};
 pub use hits::{HitRate, Routing};
 pub use homes::{Homes, LayerHome};
-pub use layout::{ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
+pub use layout::{Bank, ClassLayout, ExpertLayout, LayerLayout, PartLayout, PartRead};
 pub use ledger::{Basis, Entry, Ledger, Purpose};
 pub use placement::{ClassSlots, DensePlan, ExpertPlan, Mode, Plan, StreamedTable, TablePlan};
 pub use pool::{Pool, PoolId, PoolKind, Pools, PoolsError};

@@ -86,6 +86,12 @@ impl Pools {
         self
     }
 
+    /// Whether devices compute with what is in the host's memory, where it is.
+    #[must_use]
+    pub fn are_unified(&self) -> bool {
+        self.host.kind == PoolKind::Unified && !self.devices.is_empty()
+    }
+
     /// Bytes that may be used of the host's memory.
     #[must_use]
     pub const fn host_budget_bytes(&self) -> u64 {

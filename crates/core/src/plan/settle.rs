@@ -7,13 +7,14 @@
 //! where the caller allows it, the context is halved. Loading, predicting and serving a model all ask here,
 //! so that all of them get the same plan.
 
+use super::banks::BankRules;
 use super::context::choose_context;
 use super::error::PlanError;
 use super::fill::{fill, on_devices};
 use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
 use super::placement::Plan;
-use super::pool::Pools;
+use super::pool::{PoolId, Pools};
 use super::request::{CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency};
 use super::{ExpertLayout, choose_ubatch};
 use crate::model::ModelShape;
@@ -48,6 +49,19 @@ pub struct PlanRequest {
     pub kv_may_shrink: bool,
     /// A projector.
     pub media: MediaNeeds,
+    /// What a device asks of slots that it computes with in the host's memory; `None` where none does.
+    pub banks: Option<BankRules>,
+}
+
+impl PlanRequest {
+    /// Where routed experts go in slots.
+    #[must_use]
+    pub fn expert_layout(&self, shape: &ModelShape) -> ExpertLayout {
+        match self.banks {
+            Some(rules) => ExpertLayout::in_banks(shape, rules),
+            None => ExpertLayout::new(shape),
+        }
+    }
 }
 
 impl Default for PlanRequest {
@@ -66,6 +80,7 @@ impl Default for PlanRequest {
             ubatch_may_grow: false,
             kv_may_shrink: true,
             media: MediaNeeds::default(),
+            banks: None,
         }
     }
 }
@@ -246,17 +261,25 @@ impl<E> Settling<'_, E> {
         self.with_device_slots(best)
     }
 
-    /// The same with slots for experts on the device of all other weights, where that was asked for and
-    /// there is room for what a token uses of a layer.
+    /// The same with experts computed on the device of all other weights, where that was asked for or the
+    /// device computes with the host's slots, and there are slots for what a token uses of a layer.
     fn with_device_slots(&mut self, constraints: Constraints) -> Result<Constraints, SettleError<E>> {
         let Self { shape, layout, request, .. } = *self;
         let all = constraints.homes.device_layers() == Homes::most_layers(shape);
-        let asked = request.experts == ExpertHome::Device && request.residency != Residency::Resident;
+        let unified = request.pools.are_unified();
+        let wanted = match request.experts {
+            ExpertHome::Device => true,
+            ExpertHome::Auto => unified,
+            ExpertHome::Host => false,
+        };
+        let asked = wanted && request.residency != Residency::Resident;
         let Some(pool) = constraints.homes.device().filter(|_| all && asked) else { return Ok(constraints) };
         let homes = Homes { streamed_experts: pool, ..constraints.homes.clone() };
         let there = self.measured(constraints.context, &homes)?;
-        let plan = fill(shape, layout, &there);
-        let slots = plan.ok().map(|plan| plan.slots_in(pool, layout)).unwrap_or_default();
+        let plan =
+            fill(shape, layout, &there).ok().filter(|plan| plan.ledger.exceeded(&plan.pools).is_none());
+        let of_slots = if unified { PoolId::HOST } else { pool };
+        let slots = plan.map(|plan| plan.slots_in(of_slots, layout)).unwrap_or_default();
         let mut enough = layout.classes.iter().zip(&slots);
         let works = !slots.is_empty() && enough.all(|(class, slots)| *slots >= 2 * class.used);
         Ok(if works { there } else { constraints })

@@ -66,7 +66,7 @@ pub fn advise<E: Into<AdviceError>>(
     needs: impl FnMut(&ContextShape, &Homes) -> Result<Ledger, E>,
 ) -> Result<Advice, AdviceError> {
     let AdviceSettings { request, mut workload, what_if } = settings.clone();
-    let layout = ExpertLayout::new(shape);
+    let layout = request.expert_layout(shape);
     let profile = what_if.apply(profile);
     if let Some(rate) = what_if.hit_rate {
         workload.routing = Routing::Known(rate);

@@ -2,7 +2,7 @@
 //! elsewhere.
 
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{ExpertLayout, estimate_needs};
+use hypura_core::plan::estimate_needs;
 use hypura_core::profile::Profile;
 use hypura_core::speculate::predict_speculation;
 
@@ -64,7 +64,7 @@ fn measured(
     };
     let request = settings.request.clone();
     let request = match &gpu {
-        Some(gpu) => with_gpu(source, &ExpertLayout::new(shape), request, gpu, &mut meter)?,
+        Some(gpu) => with_gpu(source, request, gpu, &mut meter)?,
         None => request,
     };
     let settings = AdviceSettings { request, ..settings.clone() };

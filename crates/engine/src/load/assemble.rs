@@ -10,7 +10,7 @@ use hypura_core::plan::{DensePlan, ExpertPlan, PoolId, StreamedTable, TablePlan}
 use super::prepare::Planned;
 use crate::error::LoadError;
 use crate::stream::dense::{DenseStreamer, DenseWeight};
-use crate::stream::device::DeviceSide;
+use crate::stream::device::{DeviceSide, InPlace};
 use crate::stream::executor::{ExpertSide, StreamExecutor, Streams};
 use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::experts::ExpertStreamer;
@@ -63,7 +63,7 @@ pub(super) fn assemble(
     let kind = settings.hooks.stream_reader.as_ref().unwrap_or(&settings.tuning.reader);
     let config = settings.reader_config();
     let (of_experts, of_dense) = (devices.of_experts()?, devices.of_dense()?);
-    let uploads = uploads(of_experts)?;
+    let uploads = if devices.in_place { None } else { uploads(of_experts)? };
     // Each device has an executor of its own.
     let mut streams: Vec<(Device, Streams)> = Vec::new();
     if let Some(plan) = &plan.experts {
@@ -72,8 +72,13 @@ pub(super) fn assemble(
         on(&mut streams, of_experts).experts = Some(side);
     }
     if let Some(plan) = &plan.dense {
-        let uploads = if of_dense == of_experts { uploads } else { self::uploads(of_dense)? };
-        let side = dense_side(planned, plan, open(kind, &config)?, abort, uploads.as_ref())?;
+        let side = dense_side(planned, plan, open(kind, &config)?, abort)?;
+        let side = match uploads.filter(|_| of_dense == of_experts) {
+            _ if of_dense.is_host() => side,
+            _ if devices.in_place => side.in_place(of_dense)?,
+            Some(uploads) => side.on_device(uploads)?,
+            None => side.on_device(Uploads::new(of_dense)?)?,
+        };
         on(&mut streams, of_dense).dense = Some(side);
     }
     if let Some(plan) = &plan.tables {
@@ -129,6 +134,11 @@ fn expert_side(
             let side = DeviceSide::new(uploads.clone(), streamer.slots(), &counts, &policy)?;
             streamer.on_device(side)
         }
+        None if settings.model.devices.in_place => {
+            let device = settings.model.devices.of_experts()?;
+            let in_place = InPlace::new(device, streamer.slots())?;
+            streamer.in_place(in_place)
+        }
         None => streamer,
     };
     let io = Io::new(reader, source.files.clone())
@@ -161,7 +171,6 @@ fn dense_side(
     dense: &DensePlan,
     reader: Box<dyn Reader>,
     abort: &Arc<AtomicBool>,
-    uploads: Option<&Uploads>,
 ) -> Result<DenseStreamer, LoadError> {
     let Planned { source, settings, .. } = planned;
     let weight = |index: &usize| {
@@ -178,11 +187,7 @@ fn dense_side(
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
         .with_abort(Arc::clone(abort));
-    let streamer = DenseStreamer::new(weights, cells, io);
-    match uploads {
-        Some(uploads) => streamer.on_device(uploads.clone()),
-        None => Ok(streamer),
-    }
+    Ok(DenseStreamer::new(weights, cells, io))
 }
 
 fn table_side(

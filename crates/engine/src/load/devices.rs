@@ -2,8 +2,10 @@
 //!
 //! The plan decides it, never what happens to be in memory: kernels of two devices round differently.
 
+use hypura_core::plan::BankRules;
 use hypura_ggml::{Device, LoadMode, LoadOptions};
 
+use crate::device::bank_rules;
 use crate::error::LoadError;
 
 /// Devices besides the CPU, and what they are for. By default there are none.
@@ -20,6 +22,8 @@ pub struct DeviceSettings {
     pub expert_slots: Option<u32>,
     /// Where streamed dense weights are computed with; `None`: on the CPU.
     pub dense: Option<Device>,
+    /// Whether those two compute with what streams in the host's memory, where it is.
+    pub in_place: bool,
 }
 
 impl DeviceSettings {
@@ -29,6 +33,11 @@ impl DeviceSettings {
     /// [`LoadError::Ggml`] when there is not even a CPU.
     pub(super) fn of_experts(&self) -> Result<Device, LoadError> {
         Ok(self.experts.map_or_else(Device::cpu, Ok)?)
+    }
+
+    /// What that device asks of slots of the host that it computes with.
+    pub(super) fn bank_rules(&self) -> Option<BankRules> {
+        self.experts.filter(|_| self.in_place).map(bank_rules)
     }
 
     /// The device that computes with streamed dense weights.

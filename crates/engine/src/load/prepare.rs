@@ -60,7 +60,6 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
         // Rows of embeddings have no ids: the graph then looks at the table's first row by itself.
         request.tables = Residency::Resident;
     }
-    let layout = ExpertLayout::new(&source.shape);
     let gpu = device::choose(&settings.model.device)?;
     let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
     let no_drafts = no_drafts_note(&meter, &source, &settings);
@@ -68,8 +67,9 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
         if no_drafts.is_none() { planned_draft(&source, &settings)? } else { (None, None) };
     let mut meter = PlanMeter::new(meter, draft.as_ref());
     if let Some(gpu) = &gpu {
-        request = with_gpu(&source, &layout, request, gpu, &mut meter)?;
+        request = with_gpu(&source, request, gpu, &mut meter)?;
     }
+    let layout = request.expert_layout(&source.shape);
     let mut settled = settle_measured(&source, &layout, &request, &mut meter);
     if settings.tuning.routes.is_active()
         && settled.as_ref().is_ok_and(|settled| settled.plan.mode() == Mode::TableStreaming)
@@ -83,6 +83,7 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let mut settings = settings;
     if let Some(gpu) = gpu.as_ref().filter(|_| plan.homes.streamed_experts != PoolId::HOST) {
         settings.model.devices.experts = Some(gpu.device);
+        settings.model.devices.in_place = plan.pools.are_unified();
     }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
     notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
@@ -122,17 +123,20 @@ fn no_drafts_note(meter: &NeedsMeter<'_>, source: &ModelSource, settings: &LoadS
 /// [`LoadError`] when it cannot be found out what the GPU's layers take, where the two are one memory.
 pub fn with_gpu(
     source: &ModelSource,
-    layout: &ExpertLayout,
     request: PlanRequest,
     gpu: &Gpu,
     meter: &mut PlanMeter<'_>,
 ) -> Result<PlanRequest, LoadError> {
+    if let Some(request) = in_place(source, &request, gpu, meter) {
+        return Ok(request);
+    }
     let both = gpu.add_to(request.clone(), 0);
     if !gpu.info.is_unified {
         return Ok(both);
     }
     // The same memory was given out twice: once it is known what the device takes, the host gets the rest.
-    let plan = settle_measured(source, layout, &both, meter)?.plan;
+    let layout = both.expert_layout(&source.shape);
+    let plan = settle_measured(source, &layout, &both, meter)?.plan;
     let on_host = plan.homes.layers.iter().all(|home| home.experts == PoolId::HOST);
     let experts = match (plan.homes.streamed_experts, on_host) {
         (PoolId::HOST, true) => ExpertHome::Host,
@@ -142,6 +146,27 @@ pub fn with_gpu(
     let device_layers = Some(plan.homes.device_layers());
     let used = plan.ledger.pool_bytes(PoolId::DEVICE);
     Ok(gpu.add_to(PlanRequest { device_layers, experts, ..request }, used))
+}
+
+/// A request in which a GPU computes what streams in the host's memory; `None` where it cannot, or where
+/// that comes to nothing.
+fn in_place(
+    source: &ModelSource,
+    request: &PlanRequest,
+    gpu: &Gpu,
+    meter: &mut PlanMeter<'_>,
+) -> Option<PlanRequest> {
+    if !gpu.in_place || request.experts == ExpertHome::Host {
+        return None;
+    }
+    let both = gpu.share(request.clone(), 0);
+    let plan = settle_measured(source, &both.expert_layout(&source.shape), &both, meter).ok()?.plan;
+    if plan.homes.streamed_experts == PoolId::HOST {
+        return None;
+    }
+    let (device_layers, experts) = (Some(plan.homes.device_layers()), ExpertHome::Device);
+    let used = plan.ledger.pool_bytes(PoolId::DEVICE);
+    Some(gpu.share(PlanRequest { device_layers, experts, ..request.clone() }, used))
 }
 
 fn settle_measured(

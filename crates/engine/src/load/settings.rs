@@ -194,6 +194,7 @@ impl ModelOptions {
             ubatch_may_grow: self.ubatch_may_grow,
             kv_may_shrink: self.kv_may_shrink,
             media,
+            banks: self.devices.bank_rules(),
         }
     }
 }

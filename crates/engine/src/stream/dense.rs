@@ -6,11 +6,12 @@
 //! none: the plan keeps a fixed share of the weights resident instead, and this file never sees those.
 
 use hypura_core::plan::PartRead;
-use hypura_ggml::{Bytes, DeviceBuffer, ExecError, GraphRun, HostMemory, StreamedOp};
+use hypura_ggml::{Bytes, Device, DeviceBuffer, ExecError, GraphRun, HostMemory, StreamedOp};
 use hypura_storage::Priority;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::dense_in_place::InPlaceRing;
 use super::io::{Io, Landed, TargetedRead};
 use super::slots::ScratchRing;
 use super::slots::device::{Source, Uploads};
@@ -52,7 +53,10 @@ pub(crate) struct DenseStreamer {
     weights: Vec<DenseWeight>,
     cells: ScratchRing,
     io: Io<Target>,
+    /// A device that computes with copies of the cells.
     device: Option<DeviceRing>,
+    /// One that computes with the cells themselves.
+    in_place: Option<InPlaceRing>,
     /// The order of use, as the last step had it: the cycle that is read ahead.
     order: Vec<usize>,
     /// How much of it the graphs of the step in progress have named.
@@ -68,7 +72,7 @@ impl DenseStreamer {
     /// Every cell must have room for the largest weight and the page around its beginning.
     pub fn new(weights: Vec<DenseWeight>, cells: ScratchRing, io: Io<Target>) -> Self {
         let (order, window) = (Vec::new(), VecDeque::new());
-        Self { weights, cells, io, device: None, order, named: 0, next: 0, window, used: 0 }
+        Self { weights, cells, io, device: None, in_place: None, order, named: 0, next: 0, window, used: 0 }
     }
 
     /// Has the weights computed with on the device that `uploads` leads to.
@@ -82,8 +86,20 @@ impl DenseStreamer {
         Ok(Self { device: Some(DeviceRing { uploads, source, buffer, launched: Vec::new() }), ..self })
     }
 
+    /// Has the weights computed with on a device, in the cells that they were read into.
+    ///
+    /// # Errors
+    /// [`LoadError::Ggml`] when it refuses to read them there.
+    pub fn in_place(self, device: Device) -> Result<Self, LoadError> {
+        let ring = InPlaceRing::new(device, &self.cells)?;
+        Ok(Self { in_place: Some(ring), ..self })
+    }
+
     /// Nothing is being computed any more: the cells of what was launched are free.
     fn settle(&mut self) {
+        for cell in self.in_place.as_mut().map(InPlaceRing::settle).unwrap_or_default() {
+            self.cells.free(cell);
+        }
         let Some(device) = &mut self.device else { return };
         for cell in std::mem::take(&mut device.launched) {
             self.cells.free(cell);
@@ -158,6 +174,12 @@ impl DenseStreamer {
         self.window.pop_front();
         if self.device.is_some() {
             self.launch(run, op, cell, bytes)?;
+        } else if let Some(ring) = &mut self.in_place {
+            ring.launch(run, op, &self.cells, cell, bytes)?;
+            // One cell landed and one at the disk, while the device computes with the others.
+            for cell in ring.finish(run, self.cells.count().saturating_sub(2).max(1)) {
+                self.cells.free(cell);
+            }
         } else {
             let binding = self.cells.slice(cell, bytes).ok_or(StreamError::LostRead)?;
             run.run_elsewhere(op, binding.memory)?;
@@ -257,6 +279,9 @@ impl DenseStreamer {
         if let Some(device) = &mut self.device {
             device.launched.clear();
             device.uploads.lock().wait();
+        }
+        if let Some(ring) = &mut self.in_place {
+            ring.settle();
         }
         let (landed, taken_back) = self.io.quiesce();
         for Landed { target, .. } in landed {

@@ -133,8 +133,9 @@ impl ExpertSide {
         stats.read_stall += self.io.stall();
         if let Some(device) = &self.streamer.device {
             (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
-            let DeviceCounts { hits, prefetched, uploaded_bytes, waits, wait, upload, launch } =
-                device.counts;
+        }
+        if let Some(counts) = self.streamer.device_counts() {
+            let DeviceCounts { hits, prefetched, uploaded_bytes, waits, wait, upload, launch } = counts;
             (stats.device_hits, stats.device_prefetched) = (hits, prefetched);
             stats.uploaded_bytes = uploaded_bytes;
             (stats.device_waits, stats.device_wait) = (waits, wait);

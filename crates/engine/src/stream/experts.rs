@@ -8,37 +8,39 @@
 //! Invariant: outside of [`ExpertStreamer::run_op`] and between layers nothing is pinned and no cell is in
 //! use; after a failure [`ExpertStreamer::abandon`] restores that.
 
-use hypura_core::cache::SlotId;
 use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
-use hypura_storage::Priority;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::device::{DeviceSide, DeviceWork, PartOp};
+use super::device::{DeviceCounts, DeviceSide, DeviceWork, InPlace, InPlaceWork, PartOp};
 use super::expert_map::ExpertMap;
 use super::expert_slots::ExpertSlots;
 use super::guesses::GuessQueue;
 use super::io::Io;
-use super::layer_reads::slot_reads;
-use super::polling::{poll_reads, wait_for};
+use super::misses::{read_in_turn, submit};
+use super::on_host::HostWork;
+use super::polling::poll_reads;
 use super::prefetcher::Guess;
-use super::ready::{MOST_ROWS, free_cells};
 use super::stats::Held;
 use super::step::{LayerOps, Step, group_by_expert};
-use super::target::{Target, no_layer, no_slots};
+use super::target::{Target, no_layer};
 
 /// Streams the experts of one context.
 pub(crate) struct ExpertStreamer {
     pub(super) slots: ExpertSlots,
     pub(super) guesses: GuessQueue,
+    /// A device that computes with slots of its own.
     pub(super) device: Option<DeviceSide>,
+    /// One that computes with those of the host.
+    pub(super) in_place: Option<InPlace>,
     pub(super) step: Option<Step>,
     pub(super) synchronous: bool,
 }
 
 impl ExpertStreamer {
     pub fn new(slots: ExpertSlots) -> Self {
-        Self { slots, guesses: GuessQueue::default(), device: None, step: None, synchronous: false }
+        let guesses = GuessQueue::default();
+        Self { slots, guesses, device: None, in_place: None, step: None, synchronous: false }
     }
 
     /// Has every read waited for before anything is computed, part by part: the baseline of benchmarks.
@@ -52,12 +54,23 @@ impl ExpertStreamer {
         Self { device: Some(device), ..self }
     }
 
+    /// Has the experts computed on a device, in the host's memory.
+    pub fn in_place(self, device: InPlace) -> Self {
+        Self { in_place: Some(device), ..self }
+    }
+
     /// What is held right now.
     pub fn held(&self) -> Held {
         let held = self.slots.held();
         let Some(device) = &self.device else { return held };
         let (pins, loading_slots) = (held.pins + device.pinned(), held.loading_slots + device.loading());
         Held { pins, loading_slots, ..held }
+    }
+
+    /// What the device did; `None` where the host computes.
+    pub fn device_counts(&self) -> Option<DeviceCounts> {
+        let uploading = self.device.as_ref().map(|device| device.counts);
+        uploading.or_else(|| self.in_place.as_ref().map(|device| device.counts))
     }
 
     /// Where the experts are.
@@ -74,7 +87,9 @@ impl ExpertStreamer {
 
     /// Nothing is being computed any more: what layers before held is free.
     pub fn settle(&mut self) {
-        for step in self.device.as_mut().map(DeviceSide::settle).unwrap_or_default() {
+        let uploaded = self.device.as_mut().map(DeviceSide::settle);
+        let in_place = self.in_place.as_mut().map(InPlace::settle);
+        for step in uploaded.into_iter().chain(in_place).flatten() {
             self.unpin(&step);
         }
     }
@@ -109,19 +124,22 @@ impl ExpertStreamer {
     ) -> Result<(), ExecError> {
         let step = self.step.take().filter(|step| step.ids == op.ids);
         let mut step = step.ok_or_else(no_layer)?;
-        let outcome = match self.device.as_mut().filter(|_| !run.is_host()) {
-            Some(device) => {
-                let (slots, guesses) = (&mut self.slots, &mut self.guesses);
+        let (slots, guesses) = (&mut self.slots, &mut self.guesses);
+        let outcome = match (&mut self.device, &mut self.in_place) {
+            (Some(device), _) if !run.is_host() => {
                 DeviceWork { device, slots, guesses, io }.run_node(run, &mut step, (op, part))
             }
-            None => self.compute(io, run, op, part, &mut step),
+            (None, Some(device)) if !run.is_host() => {
+                InPlaceWork { device, slots, guesses, io }.run_node(run, &mut step, (op, part))
+            }
+            _ => HostWork { slots, guesses, io }.run_node(run, &mut step, (op, part)),
         };
         step.ops_left = step.ops_left.saturating_sub(1);
         let done = step.ops_left == 0 && outcome.is_ok();
-        match &mut self.device {
-            _ if !done => self.step = Some(step),
-            Some(device) => device.keep(&self.slots.layout.layers[step.layer], step),
-            None => self.end_layer(io, &step),
+        if done {
+            self.keep(io, step);
+        } else {
+            self.step = Some(step);
         }
         outcome
     }
@@ -142,29 +160,43 @@ impl ExpertStreamer {
         // A ubatch without outputs has no tokens left in its last layer.
         let has_slots = |step: &Step| step.slots.as_ref().is_some_and(|slots| !slots.is_empty());
         let in_slots = self.step.as_ref().is_some_and(has_slots);
-        let Some(device) = self.device.as_mut().filter(|_| in_slots && !run.is_host()) else {
+        let on_device = self.device.is_some() || self.in_place.is_some();
+        if run.is_host() || !in_slots || !on_device {
             return Ok(false);
-        };
+        }
         let mut step = self.step.take().ok_or_else(no_layer)?;
         let (slots, guesses) = (&mut self.slots, &mut self.guesses);
-        let mut work = DeviceWork { device, slots, guesses, io };
-        match work.run_layer(run, &mut step, ops, nodes) {
-            Ok(()) => {
-                work.device.keep(&work.slots.layout.layers[step.layer], step);
-                Ok(true)
+        let outcome = match (&mut self.device, &mut self.in_place) {
+            (Some(device), _) => {
+                DeviceWork { device, slots, guesses, io }.run_layer(run, &mut step, ops, nodes)
             }
-            Err(error) => {
-                // `abandon` gives back what it holds.
-                self.step = Some(step);
-                Err(error)
+            (None, Some(device)) => {
+                InPlaceWork { device, slots, guesses, io }.run_layer(run, &mut step, ops, nodes)
             }
+            (None, None) => Err(no_layer()),
+        };
+        match outcome {
+            Ok(()) => self.keep(io, step),
+            // `abandon` gives back what it holds.
+            Err(_) => self.step = Some(step),
+        }
+        outcome.map(|()| true)
+    }
+
+    /// All of a layer was launched: what it holds stays until a device is done with it.
+    fn keep(&mut self, io: &mut Io<Target>, step: Step) {
+        match (&mut self.device, &mut self.in_place) {
+            (Some(device), _) => device.keep(&self.slots.layout.layers[step.layer], step),
+            (None, Some(device)) => device.keep(step),
+            (None, None) => self.end_layer(io, &step),
         }
     }
 
     /// The host waited for the device, to know the ids of a layer.
     pub fn note_wait(&mut self, wait: Duration) {
-        if let Some(device) = &mut self.device {
-            device.counts.note_wait(wait);
+        let counts = self.device.as_mut().map(|device| &mut device.counts);
+        if let Some(counts) = counts.or(self.in_place.as_mut().map(|device| &mut device.counts)) {
+            counts.note_wait(wait);
         }
     }
 
@@ -194,37 +226,15 @@ impl ExpertStreamer {
         }
         let loads = self.slots.place(io, index, ids.tokens, &mut grouped);
         if self.synchronous {
-            self.read_one_part_after_the_other(io, index, &loads, &ops.parts);
+            read_in_turn(&mut self.slots, io, index, &loads, &ops.parts);
         } else {
-            self.submit(io, index, &loads, &ops.parts);
+            submit(&self.slots, io, index, &loads, &ops.parts);
         }
-        let (layer, on_device) = (&self.slots.layout.layers[index], self.device.is_some());
-        let step = Step::new(index, layer, ids_operand, ids, grouped, ops, on_device);
-        self.slots.fill_ring(io, self.step.insert(step));
-    }
-
-    /// Starts reads of parts into slots.
-    fn submit(&self, io: &mut Io<Target>, index: usize, loads: &[(u32, SlotId)], parts: &[usize]) {
         let layer = &self.slots.layout.layers[index];
-        io.submit(slot_reads(layer, index, self.slots.pool(index), loads, parts, Priority::Demand));
-    }
-
-    /// Reads a part of all misses, waits for it, then the next part. A failed read is found when the expert
-    /// is used.
-    fn read_one_part_after_the_other(
-        &mut self,
-        io: &mut Io<Target>,
-        index: usize,
-        loads: &[(u32, SlotId)],
-        parts: &[usize],
-    ) {
-        for part in parts {
-            self.submit(io, index, loads, &[*part]);
-            // An error says that nothing is out any more.
-            while let Ok(landed) = io.wait() {
-                self.slots.absorb(landed);
-            }
-        }
+        // Whether the host's slots are what is computed with.
+        let in_slots = self.device.is_none() && (self.in_place.is_none() || InPlace::takes_slots(ids.tokens));
+        let step = Step::new(index, layer, ids_operand, ids, grouped, ops, !in_slots);
+        self.slots.fill_ring(io, self.step.insert(step));
     }
 
     /// What the next layer will probably want is uploaded, while the device computes what was launched; what
@@ -251,44 +261,6 @@ impl ExpertStreamer {
         poll_reads(&mut self.slots, &mut self.guesses, io);
     }
 
-    fn compute(
-        &mut self,
-        io: &mut Io<Target>,
-        run: &mut GraphRun<'_>,
-        op: StreamedOp,
-        part: usize,
-        step: &mut Step,
-    ) -> Result<(), ExecError> {
-        self.poll_reads(io);
-        let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
-        // A ubatch without outputs has no tokens left in its last layer.
-        if let Some(slots) = &step.slots
-            && !todo.is_empty()
-            && slots.len() <= MOST_ROWS
-            && todo.iter().all(|want| self.slots.is_ready(step, *want, part))
-        {
-            let layout = &self.slots.layout.layers[step.layer].parts[part];
-            let pool = self.slots.pool(step.layer).binding(layout).ok_or_else(no_slots)?;
-            return run.meanwhile(&mut || io.resubmit(), |run| run.run_bound(op, pool, slots));
-        }
-        run.zero_rows(op, &step.none)?;
-        while !todo.is_empty() {
-            let (ready, rest) = self.slots.split_ready(step, todo, part);
-            todo = rest;
-            if ready.is_empty() {
-                wait_for(&mut self.slots, &mut self.guesses, io, step, &todo)?;
-            } else {
-                run.meanwhile(&mut || io.resubmit(), |run| {
-                    self.slots.run_ready(run, op, part, step, &ready)
-                })?;
-                free_cells(&mut self.slots.cells, step, part, &ready);
-                self.slots.fill_ring(io, step);
-                self.poll_reads(io);
-            }
-        }
-        Ok(())
-    }
-
     /// Ends a step that failed or was stopped, and of which nothing is being computed any more: waits for its
     /// reads as long as the disk answers, then gives back pins and cells. What is still being read lands
     /// later, as a guess would.
@@ -309,6 +281,14 @@ impl ExpertStreamer {
     pub fn give_back(&mut self, io: &mut Io<Target>, bytes: u64) -> u64 {
         // Guesses may still be landing in them.
         self.abandon(io);
-        self.slots.give_back(bytes)
+        if let Some(device) = &mut self.in_place {
+            // Pages that a device holds on to would not be the system's.
+            device.release();
+        }
+        let freed = self.slots.give_back(bytes);
+        if let Some(device) = &mut self.in_place {
+            device.import_again(&self.slots);
+        }
+        freed
     }
 }

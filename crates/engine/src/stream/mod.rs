@@ -6,14 +6,14 @@
 //! - `polling`: taking in what has landed, and `guesses`: what the disk reads when it has time
 //! - `chain`: a layer of a decode step, expert by expert as they land
 //! - `ready`: what of a layer can be computed now
-//! - `device`: a layer on a device
+//! - `device`: a layer on a device, and `on_host`: a node on the host
 //! - `step`: what one layer of one step needs
-//! - `layer_reads`: the reads of a layer
+//! - `layer_reads`: the reads of a layer, and `misses`: those that start when its ids are known
 //! - `give_back`: slots for something else
 //! - `prefetcher`: guessing the next layer's experts
 //! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
-//! - `dense`: dense weights through a ring
+//! - `dense`: dense weights through a ring, and `dense_in_place`: one that a device computes with where it is
 //! - `tables`: tables by the row, and `row_batch`: the reads of their rows
 //! - `segments`: what a graph is made of
 //! - `executor`: goes through graphs and joins the above
@@ -25,6 +25,7 @@
 
 mod chain;
 pub(crate) mod dense;
+mod dense_in_place;
 pub(crate) mod device;
 pub(crate) mod executor;
 mod expert_map;
@@ -36,6 +37,8 @@ pub(crate) mod handle;
 pub(crate) mod io;
 mod layer_reads;
 pub(crate) mod lookups;
+mod misses;
+mod on_host;
 mod open_step;
 mod polling;
 pub(crate) mod prefetcher;

@@ -119,7 +119,8 @@ fn cell_queue(wanted: &mut [ExpertDemand], part_count: usize, parts: &[usize]) -
 }
 
 impl Step {
-    /// The step of a layer whose experts have their places; `on_device`: it is not the host that computes it.
+    /// The step of a layer whose experts have their places; `on_device`: it is not computed over the host's
+    /// slots.
     pub fn new(
         layer: usize,
         layout: &LayerLayout,

@@ -2,6 +2,7 @@
 //! weights in our buffers and the graphs that use them.
 //!
 //! - `handle`: a device, as everything else names it
+//! - `limits`: what its kernels ask of memory
 //! - `functions`: what a registry offers by name alone
 //! - `registry`: one decorated device for each of ggml's, for the whole process
 //! - `decorated`: the device's functions
@@ -13,6 +14,7 @@ mod cpu;
 mod decorated;
 mod functions;
 mod handle;
+mod limits;
 mod registry;
 
 pub(crate) use cpu::cpu_functions;

@@ -52,7 +52,11 @@ pub(super) unsafe fn bind_slots(
     // SAFETY: a tensor has a type of ggml's own table. Kernels of devices count in whole blocks, and are
     // silently wrong where a stride is none of them.
     let block = unsafe { sys::ggml_type_size(bound.type_) };
-    if !run.is_host() && binding.slots > 1 && !binding.stride.is_multiple_of(block) {
+    if run.device().counts_in_blocks()
+        && !run.is_host()
+        && binding.slots > 1
+        && !binding.stride.is_multiple_of(block)
+    {
         return Err(ExecError::Misuse(format!("slots {} bytes apart are no whole blocks", binding.stride)));
     }
     bound.ne[2] = to_i64(binding.slots)?;

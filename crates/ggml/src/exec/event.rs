@@ -41,6 +41,14 @@ impl DeviceEvent {
             unsafe { sys::ggml_backend_event_wait(backend, self.raw) };
         }
     }
+
+    /// Has the host wait for it; without a record, for nothing.
+    pub fn wait(&self) {
+        if self.recorded {
+            // SAFETY: the event is alive.
+            unsafe { sys::ggml_backend_event_synchronize(self.raw) };
+        }
+    }
 }
 
 impl Drop for DeviceEvent {

@@ -49,4 +49,4 @@ pub(crate) use run::{STATUS_ABORTED, STATUS_FAILED, STATUS_OK};
 pub(crate) use scratch::Scratch;
 pub use slots::SlotBinding;
 pub use table::RowsOp;
-pub use upload::{HostMemory, Uploader};
+pub use upload::Uploader;

@@ -89,7 +89,7 @@ impl<'a> GraphRun<'a> {
     /// Runs nodes as they are; a device may still be computing them when this returns.
     ///
     /// # Errors
-    /// [`ExecError::Backend`] with the status of the inner backend.
+    /// [`ExecError::Backend`] or [`ExecError::Device`], with the status of the inner backend.
     pub fn run(&mut self, range: Range<usize>) -> Result<(), ExecError> {
         if range.is_empty() {
             return Ok(());
@@ -154,6 +154,15 @@ impl<'a> GraphRun<'a> {
         let status = unsafe {
             sys::ggml_backend_graph_compute_async(self.inner, (&raw mut *graph).cast::<sys::ggml_cgraph>())
         };
-        if status == STATUS_OK { Ok(()) } else { Err(ExecError::Backend(status)) }
+        if status == STATUS_OK { Ok(()) } else { Err(failed(self.device, status)) }
+    }
+}
+
+/// What a status of the backend of `device` is.
+fn failed(device: Device, status: c_int) -> ExecError {
+    if device.is_host() || status == STATUS_ABORTED {
+        ExecError::Backend(status)
+    } else {
+        ExecError::Device { device: device.name(), status }
     }
 }

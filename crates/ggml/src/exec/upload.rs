@@ -11,7 +11,7 @@
 
 use crate::device::Device;
 use crate::error::{ExecError, LoadError};
-use crate::memory::{DeviceBuffer, ImportedMemory, PinnedMemory};
+use crate::memory::{DeviceBuffer, HostMemory, ImportedMemory, PinnedMemory};
 use crate::sys;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,12 +19,6 @@ use std::sync::atomic::AtomicU8;
 
 use super::event::DeviceEvent;
 use super::run::GraphRun;
-
-/// Host memory that can be kept alive while a device reads it.
-pub trait HostMemory: Send + Sync {
-    /// All of it; always the same.
-    fn bytes(&self) -> &[AtomicU8];
-}
 
 /// Uploads to one device.
 pub struct Uploader {

@@ -170,6 +170,9 @@ unsafe extern "C" fn graph_compute(backend: sys::ggml_backend_t, graph: *mut raw
     // SAFETY: ggml passes our live backend and a live graph.
     unsafe {
         let Some(queue) = queue(backend) else { return STATUS_FAILED };
+        if queue.order().graph_fails() {
+            return STATUS_FAILED;
+        }
         let upcoming = |address: *const u8| queue.upcoming(address);
         let Some((captured, accesses)) = Captured::new(graph, queue.order(), &upcoming) else {
             return STATUS_FAILED;

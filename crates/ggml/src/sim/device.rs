@@ -22,11 +22,13 @@ pub struct SimDeviceOptions {
     pub delay: Duration,
     /// Of delays, and of the order of copies.
     pub seed: u64,
+    /// Whether it computes with the host's memory where it is, and how large its buffers are then.
+    pub imports: Option<usize>,
 }
 
 impl Default for SimDeviceOptions {
     fn default() -> Self {
-        Self { memory_bytes: 1 << 30, delay: Duration::from_micros(50), seed: 1 }
+        Self { memory_bytes: 1 << 30, delay: Duration::from_micros(50), seed: 1, imports: None }
     }
 }
 
@@ -57,7 +59,7 @@ impl SimDevice {
     /// As [`Device::cpu`], with whose kernels it computes.
     pub fn new(options: SimDeviceOptions) -> Result<Self, LoadError> {
         let cpu = Device::cpu()?.inner();
-        let pool = Arc::new(Pool::new(options.memory_bytes, Arc::default()));
+        let pool = Arc::new(Pool::new(options.memory_bytes, options.imports, Arc::default()));
         let registry = Box::into_raw(Box::new(raw::ggml_backend_reg {
             api_version: raw::GGML_BACKEND_API_VERSION.cast_signed(),
             iface: raw::ggml_backend_reg_i {
@@ -69,7 +71,7 @@ impl SimDevice {
             context: std::ptr::null_mut(),
         }));
         let device = Box::into_raw(Box::new(raw::ggml_backend_device {
-            iface: interface(),
+            iface: interface(options.imports.is_some()),
             reg: registry.cast(),
             context: std::ptr::null_mut(),
         }));
@@ -78,7 +80,7 @@ impl SimDevice {
             alloc_buffer: Some(memory::alloc),
             alloc_buffer_n: None,
             get_alignment: Some(memory::alignment),
-            get_max_size: None,
+            get_max_size: Some(memory::largest),
             get_alloc_size: None,
             get_alloc_size_n: None,
             is_host: None,
@@ -110,6 +112,11 @@ impl SimDevice {
         self.state.pool.order.violations()
     }
 
+    /// Has one graph fail, the one behind `graphs` others.
+    pub fn fail_behind(self, graphs: usize) {
+        self.state.pool.order.fail_behind(graphs);
+    }
+
     /// Bytes in use.
     #[must_use]
     pub fn used_bytes(self) -> usize {
@@ -117,7 +124,7 @@ impl SimDevice {
     }
 }
 
-fn interface() -> raw::ggml_backend_device_i {
+fn interface(imports: bool) -> raw::ggml_backend_device_i {
     raw::ggml_backend_device_i {
         get_name: Some(name),
         get_description: Some(name),
@@ -127,7 +134,7 @@ fn interface() -> raw::ggml_backend_device_i {
         init_backend: Some(init_backend),
         get_buffer_type: Some(buffer_type),
         get_host_buffer_type: None,
-        buffer_from_host_ptr: None,
+        buffer_from_host_ptr: if imports { Some(import) } else { None },
         supports_op: Some(supports_op),
         supports_buft: Some(supports_buffer_type),
         offload_op: None,
@@ -186,6 +193,17 @@ unsafe extern "C" fn init_backend(device: sys::ggml_backend_dev_t, _: *const c_c
 unsafe extern "C" fn buffer_type(device: sys::ggml_backend_dev_t) -> sys::ggml_backend_buffer_type_t {
     // SAFETY: ggml passes our device.
     unsafe { of(device) }.buffer_type.cast()
+}
+unsafe extern "C" fn import(
+    device: sys::ggml_backend_dev_t,
+    pointer: *mut c_void,
+    size: usize,
+    _largest_tensor: usize,
+) -> sys::ggml_backend_buffer_t {
+    // SAFETY: ggml passes our device.
+    let buffer_type = unsafe { of(device) }.buffer_type;
+    // SAFETY: the memory is the caller's, who keeps it until the buffer is freed.
+    unsafe { memory::import(buffer_type.cast(), pointer, size) }
 }
 unsafe extern "C" fn supports_op(device: sys::ggml_backend_dev_t, op: *const sys::ggml_tensor) -> bool {
     // SAFETY: ggml passes our device and a live node; the CPU's device lives for the whole process.

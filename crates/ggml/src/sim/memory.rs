@@ -14,6 +14,9 @@ const FIRST_ADDRESS: usize = 1 << 56;
 /// Alignment of tensors, and of buffers.
 pub(super) const ALIGNMENT: usize = 128;
 
+/// Host memory is imported in pages of this size.
+const HOST_PAGE: usize = 4096;
+
 /// What memory holds before it is written to.
 const POISON: u8 = 0xff;
 
@@ -21,14 +24,17 @@ const POISON: u8 = 0xff;
 pub(super) struct Pool {
     next_address: AtomicUsize,
     pub total: usize,
+    /// The largest buffer.
+    pub largest: usize,
     pub used: AtomicUsize,
     pub order: Arc<Order>,
 }
 
 impl Pool {
-    pub fn new(total: usize, order: Arc<Order>) -> Self {
+    pub fn new(total: usize, largest: Option<usize>, order: Arc<Order>) -> Self {
         let next_address = AtomicUsize::new(FIRST_ADDRESS);
-        Self { next_address, total, used: AtomicUsize::new(0), order }
+        let largest = largest.unwrap_or(usize::MAX);
+        Self { next_address, total, largest, used: AtomicUsize::new(0), order }
     }
 }
 
@@ -38,8 +44,15 @@ pub(super) struct SimBuffer {
     /// What ggml believes its address to be.
     base: usize,
     size: usize,
+    memory: Memory,
+}
+
+/// Where the bytes of a buffer really are.
+enum Memory {
     /// Queues write to it while others look at other parts.
-    memory: Box<[Line]>,
+    Own(Box<[Line]>),
+    /// The host's, which whoever had it imported keeps.
+    Host(*mut u8),
 }
 
 /// As much memory as tensors are aligned to.
@@ -57,8 +70,11 @@ impl Line {
 
 impl SimBuffer {
     fn start(&self) -> *mut u8 {
-        // Atomics may change behind a shared reference.
-        self.memory.as_ptr().cast_mut().cast()
+        match &self.memory {
+            // Atomics may change behind a shared reference.
+            Memory::Own(lines) => lines.as_ptr().cast_mut().cast(),
+            Memory::Host(address) => *address,
+        }
     }
 }
 
@@ -113,6 +129,12 @@ pub(super) unsafe extern "C" fn alignment(_: sys::ggml_backend_buffer_type_t) ->
     ALIGNMENT
 }
 
+/// `get_max_size`; the context of the type is its device's pool.
+pub(super) unsafe extern "C" fn largest(buft: sys::ggml_backend_buffer_type_t) -> usize {
+    // SAFETY: ggml passes our live buffer type, whose context is a pool that lives for ever.
+    unsafe { &*(*buft.cast::<raw::ggml_backend_buffer_type>()).context.cast::<Arc<Pool>>() }.largest
+}
+
 /// `alloc_buffer`; the context of the type is its device's pool.
 pub(super) unsafe extern "C" fn alloc(
     buft: sys::ggml_backend_buffer_type_t,
@@ -129,8 +151,45 @@ pub(super) unsafe extern "C" fn alloc(
         pool: Arc::clone(pool),
         base: pool.next_address.fetch_add(room, Ordering::Relaxed),
         size,
-        memory: (0..room / ALIGNMENT).map(|_| Line::poisoned()).collect(),
+        memory: Memory::Own((0..room / ALIGNMENT).map(|_| Line::poisoned()).collect()),
     };
+    // SAFETY: `buft` is ggml's own argument.
+    unsafe { wrap(buft, buffer) }
+}
+
+/// `buffer_from_host_ptr`: as Vulkan, it wants whole pages, and refuses more than its
+/// largest buffer.
+///
+/// # Safety
+/// `buft` is the live buffer type of a simulated device, whose context is a pool that lives for ever; `size`
+/// bytes at `pointer` are alive until the buffer is freed.
+pub(super) unsafe fn import(
+    buft: sys::ggml_backend_buffer_type_t,
+    pointer: *mut c_void,
+    size: usize,
+) -> sys::ggml_backend_buffer_t {
+    if !size.is_multiple_of(HOST_PAGE) || !(pointer as usize).is_multiple_of(HOST_PAGE) {
+        return std::ptr::null_mut();
+    }
+    // SAFETY: the caller's promise.
+    let pool = unsafe { &*(*buft.cast::<raw::ggml_backend_buffer_type>()).context.cast::<Arc<Pool>>() };
+    if size > pool.largest {
+        return std::ptr::null_mut();
+    }
+    // It is no memory of the pool's, but is there until it is freed.
+    pool.used.fetch_add(size, Ordering::Relaxed);
+    let base = pool.next_address.fetch_add(size.next_multiple_of(ALIGNMENT) + ALIGNMENT, Ordering::Relaxed);
+    let memory = Memory::Host(pointer.cast());
+    // SAFETY: the caller's promise.
+    unsafe { wrap(buft, SimBuffer { pool: Arc::clone(pool), base, size, memory }) }
+}
+
+/// A buffer of ggml's.
+///
+/// # Safety
+/// `buft` is alive.
+unsafe fn wrap(buft: sys::ggml_backend_buffer_type_t, buffer: SimBuffer) -> sys::ggml_backend_buffer_t {
+    let size = buffer.size;
     let interface = raw::ggml_backend_buffer_i {
         free_buffer: Some(free),
         get_base: Some(base),
@@ -148,7 +207,7 @@ pub(super) unsafe extern "C" fn alloc(
         cpy_tensor_n: None,
     };
     let context = Box::into_raw(Box::new(buffer)).cast::<c_void>();
-    // SAFETY: the interface fits the context, and `buft` is ggml's own argument.
+    // SAFETY: the interface fits the context; the caller vouches for `buft`.
     unsafe { raw::ggml_backend_buffer_init(buft.cast(), interface, context, size).cast() }
 }
 

@@ -33,6 +33,8 @@ struct State {
     /// What a queue is ordered behind: of each other queue, work up to this number.
     behind: HashMap<(QueueId, QueueId), u64>,
     violations: Vec<String>,
+    /// Graphs until one fails; none does when it is 0.
+    fails_in: usize,
 }
 
 /// The order of one device.
@@ -44,10 +46,23 @@ impl Order {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Has one graph fail, the one behind `graphs` others.
+    pub fn fail_behind(&self, graphs: usize) {
+        self.state().fails_in = graphs + 1;
+    }
+
+    /// Whether the graph that is handed over next fails.
+    pub fn graph_fails(&self) -> bool {
+        let fails_in = &mut self.state().fails_in;
+        let fails = *fails_in == 1;
+        *fails_in = fails_in.saturating_sub(1);
+        fails
+    }
+
     /// Work is handed to a queue.
     pub fn hand_over(&self, queue: QueueId, number: u64, accesses: Vec<Access>, what: &str) {
         let mut state = self.state();
-        let State { pending, behind, violations } = &mut *state;
+        let State { pending, behind, violations, .. } = &mut *state;
         let ordered = |other: &Pending| {
             other.queue == queue
                 || behind.get(&(queue, other.queue)).is_some_and(|number| other.number <= *number)

@@ -68,7 +68,7 @@ pub(crate) fn make_pools(
     for (class, slots) in layout.classes.iter().zip(slots) {
         let count = *slots as usize;
         let arena = memory.as_ref().filter(|_| count > 0);
-        let memory = arena.map(|arena| Arc::new(HostSlots::new(Arc::clone(arena), base, class.slot_bytes)));
+        let memory = arena.map(|arena| Arc::new(HostSlots::new(Arc::clone(arena), base, class, count)));
         pools.push(SlotPool {
             memory,
             slot_bytes: class.slot_bytes,
@@ -107,6 +107,12 @@ impl SlotPool {
     /// The memory of all classes' slots; `None` without slots.
     pub fn arena(&self) -> Option<&Arc<Arena>> {
         Some(self.memory.as_ref()?.arena())
+    }
+
+    /// Where the slots are in [`Self::arena`], each part by itself, in whole pages; nowhere without slots.
+    pub fn banks(&self) -> Vec<Range<usize>> {
+        let memory = self.memory.as_ref().filter(|_| !self.reads.is_empty());
+        memory.map(|memory| memory.banks(self.reads.len())).unwrap_or_default()
     }
 
     /// The memory of the slots; `None` without any.

@@ -52,6 +52,7 @@ impl DeviceFlags {
                 (false, true) => ExpertHome::Device,
                 (false, false) => ExpertHome::Auto,
             },
+            is_unified: None,
         }
     }
 }
