@@ -10,6 +10,7 @@
 //! - [`machine`]: memory, disk and process, for budgets and reports
 //! - [`media`]: pictures and sounds in prompts
 //! - [`stream`]: graphs computed with weights that are not all in memory
+//! - [`workers`]: other machines whose memory takes part
 //! - [`threads`]: how many threads compute, while others use the cores
 //! - [`request`]: what is asked of a model, and what comes back
 //! - [`budget`]: memory that several models share
@@ -39,6 +40,7 @@ pub mod session;
 pub mod source;
 pub mod stream;
 pub mod threads;
+pub mod workers;
 
 pub use hypura_core::plan::KvType;
 pub use hypura_ggml::{

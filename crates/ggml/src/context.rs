@@ -1,10 +1,11 @@
 //! A context: KV cache, compute buffers, and the decode call.
 
 use crate::batch::Batch;
+use crate::device::Device;
 use crate::error::{DecodeError, ExecError, LoadError};
 use crate::exec::DeviceExecutor;
 use crate::exec::attach::{ABORT_QUERY, Hooks};
-use crate::memory_use::MemoryUse;
+use crate::memory_use::{DeviceMemoryUse, MemoryUse};
 use crate::model::Model;
 use crate::threads::Pools;
 use crate::{log, sys};
@@ -479,6 +480,18 @@ impl Context {
         }
         // SAFETY: the context is alive.
         unsafe { MemoryUse::of(self.raw) }
+    }
+}
+
+impl DeviceMemoryUse {
+    /// What a context uses of the memory of one device.
+    #[must_use]
+    pub fn in_device(context: &Context, device: Device) -> Self {
+        if context.raw.is_null() {
+            return Self::default();
+        }
+        // SAFETY: the context is alive.
+        unsafe { Self::of(context.raw, device) }
     }
 }
 

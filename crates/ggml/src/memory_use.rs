@@ -1,6 +1,7 @@
 //! What a context uses of which memory, as llama.cpp accounts it: by buffer type, of which only the name is
 //! told.
 
+use crate::device::Device;
 use crate::{sys, system};
 use std::ffi::CStr;
 
@@ -42,17 +43,14 @@ impl MemoryUse {
     /// # Safety
     /// The context is alive.
     pub(crate) unsafe fn of(context: *const sys::llama_context) -> Self {
-        const MOST: usize = 64;
-        // SAFETY: the struct is plain data, for which zeroes are valid.
-        let mut entries: [sys::llama_memory_breakdown_entry; MOST] = unsafe { std::mem::zeroed() };
-        // SAFETY: the caller's promise; writes at most MOST entries.
-        let count = unsafe { sys::llama_memory_breakdown_collect(context, entries.as_mut_ptr(), MOST) };
-        let of_gpus = system::gpu_buffer_types();
+        let mut of_gpus = system::gpu_buffer_types();
+        // Those of other processes are in no registry.
+        let adopted = Device::known().into_iter().filter(|device| !device.is_host());
+        of_gpus.extend(adopted.map(Device::buffer_type_name));
         let mut used = Self::default();
-        for entry in entries.iter().take(count) {
-            // SAFETY: llama.cpp wrote a NUL-terminated name into the entry's array.
-            let name = unsafe { CStr::from_ptr(entry.buft_name.as_ptr()) };
-            used.add(of_gpus.iter().any(|gpu| gpu.as_c_str() == name), entry);
+        // SAFETY: the caller's promise.
+        for entry in unsafe { breakdown(context) } {
+            used.add(of_gpus.iter().any(|gpu| gpu.as_c_str() == name_of(&entry)), &entry);
         }
         used
     }
@@ -68,4 +66,40 @@ impl MemoryUse {
         *context += entry.context as u64;
         *compute += entry.compute as u64;
     }
+}
+
+impl DeviceMemoryUse {
+    /// What a context uses in the memory of one device.
+    ///
+    /// # Safety
+    /// The context is alive.
+    pub(crate) unsafe fn of(context: *const sys::llama_context, device: Device) -> Self {
+        let wanted = device.buffer_type_name();
+        let mut used = MemoryUse::default();
+        // SAFETY: the caller's promise.
+        for entry in unsafe { breakdown(context) } {
+            if name_of(&entry) == wanted.as_c_str() {
+                used.add(true, &entry);
+            }
+        }
+        used.device
+    }
+}
+
+/// What llama.cpp says of each buffer type.
+///
+/// # Safety
+/// The context is alive.
+unsafe fn breakdown(context: *const sys::llama_context) -> Vec<sys::llama_memory_breakdown_entry> {
+    const MOST: usize = 64;
+    // SAFETY: the struct is plain data, for which zeroes are valid.
+    let mut entries: [sys::llama_memory_breakdown_entry; MOST] = unsafe { std::mem::zeroed() };
+    // SAFETY: the caller's promise; writes at most MOST entries.
+    let count = unsafe { sys::llama_memory_breakdown_collect(context, entries.as_mut_ptr(), MOST) };
+    entries.into_iter().take(count).collect()
+}
+
+fn name_of(entry: &sys::llama_memory_breakdown_entry) -> &CStr {
+    // SAFETY: llama.cpp wrote a NUL-terminated name into the entry's array, which lives as long as the entry.
+    unsafe { CStr::from_ptr(entry.buft_name.as_ptr()) }
 }

@@ -63,6 +63,9 @@ pub struct LoadOptions {
     pub devices: Vec<Device>,
     /// Layers for these devices, the last ones first and the output layer before them; −1 for all.
     pub gpu_layers: i32,
+    /// How many of them each of several devices gets, in their order; empty: in proportion to their free
+    /// memory.
+    pub split: Vec<u32>,
     /// Of a [`LoadMode::Plain`] or [`LoadMode::Measure`] load: weights whose names these patterns match stay
     /// in memory of the CPU, whatever device their layer is on.
     pub on_cpu: Vec<String>,
@@ -72,12 +75,23 @@ impl LoadOptions {
     /// Everything on the CPU.
     #[must_use]
     pub fn on_cpu(path: PathBuf, mode: LoadMode) -> Self {
-        Self { path, mode, devices: Vec::new(), gpu_layers: 0, on_cpu: Vec::new() }
+        Self { path, mode, devices: Vec::new(), gpu_layers: 0, split: Vec::new(), on_cpu: Vec::new() }
     }
 
     /// Whether the model's contexts are made with decorated devices.
     fn has_contexts_of_ours(&self) -> bool {
         !matches!(self.mode, LoadMode::Plain { .. } | LoadMode::VocabOnly)
+    }
+
+    /// The split as llama.cpp wants it: one number for each device that there may be.
+    fn tensor_split(&self) -> Vec<f32> {
+        if self.split.is_empty() {
+            return Vec::new();
+        }
+        // SAFETY: takes nothing.
+        let most = unsafe { sys::llama_max_devices() };
+        let shares = self.split.iter().map(|layers| *layers as f32);
+        shares.chain(std::iter::repeat(0.0)).take(most).collect()
     }
 
     /// The devices as llama.cpp wants them: ours where weights go to memory of ours, ended by a null.
@@ -188,15 +202,17 @@ impl Model {
         params.n_gpu_layers = options.gpu_layers;
         let mut devices = options.device_list();
         params.devices = devices.as_mut_ptr();
+        let split = options.tensor_split();
+        params.tensor_split = if split.is_empty() { std::ptr::null() } else { split.as_ptr() };
         let mut types = BufferTypes::default();
         let overrides = options.choose_memory(&mut params, &mut types)?;
         let mut watching = Watching { watch, stopped: false, panic: None };
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut watching).cast::<c_void>();
         log::clear();
-        // SAFETY: path, devices, overrides and watch live for the call; llama.cpp copies what it keeps, and
-        // calls the watch only during the call, on this thread. The buffer types live as long as the model
-        // (`Handle`).
+        // SAFETY: path, devices, split, overrides and watch live for the call; llama.cpp copies what it
+        // keeps, and calls the watch only during the call, on this thread. The buffer types live as long as
+        // the model (`Handle`).
         let raw = unsafe { sys::llama_model_load_from_file(path.as_ptr(), params) };
         drop(overrides);
         Interposed::of(types.notes()).end(!raw.is_null());

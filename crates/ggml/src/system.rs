@@ -25,6 +25,11 @@ pub(crate) fn init() {
     });
 }
 
+/// Initialises llama.cpp, for who calls it past this crate.
+pub fn prepare() {
+    init();
+}
+
 /// Has CUDA pin host memory where it is asked to, which it otherwise refuses: without that, uploads take
 /// three times as long. For the first line of a program; does nothing in a process that has other threads
 /// already.

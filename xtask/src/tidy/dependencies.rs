@@ -1,7 +1,7 @@
 //! Crates depend on each other in these directions only: `hypura → {server, store, engine, core}`,
-//! `server → {store, engine, core, ui}`, `store → core`, `engine → {core, storage, ggml}`. The three leaves
-//! do not know each other. Some libraries belong to some crates only: above all, llama.cpp is named by
-//! `crates/ggml` alone.
+//! `server → {store, engine, core, ui}`, `store → core`, `engine → {core, storage, ggml, ggml-rpc}`,
+//! `hypura → workers`, `ggml-rpc → ggml`. The other leaves do not know each other. Some libraries belong to
+//! some crates only: above all, llama.cpp is named by `crates/ggml` and `crates/ggml-rpc` alone.
 //!
 //! Build- and dev-dependencies follow the same directions, with one exception: the tests of `storage` and
 //! `ggml` may use `core`, whose synthetic models are their fixtures.
@@ -19,13 +19,15 @@ struct Rule {
     tests_may_use: &'static [&'static str],
 }
 
-const RULES: [Rule; 10] = [
+const RULES: [Rule; 12] = [
     Rule { package: "hypura-core", may_use: &[], tests_may_use: &[] },
     Rule { package: "hypura-storage", may_use: &[], tests_may_use: &["hypura-core"] },
     Rule { package: "hypura-ggml", may_use: &[], tests_may_use: &["hypura-core"] },
+    Rule { package: "hypura-ggml-rpc", may_use: &["hypura-ggml"], tests_may_use: &[] },
+    Rule { package: "hypura-workers", may_use: &[], tests_may_use: &[] },
     Rule {
         package: "hypura-engine",
-        may_use: &["hypura-core", "hypura-storage", "hypura-ggml"],
+        may_use: &["hypura-core", "hypura-storage", "hypura-ggml", "hypura-ggml-rpc"],
         tests_may_use: &[],
     },
     Rule { package: "hypura-store", may_use: &["hypura-core"], tests_may_use: &[] },
@@ -37,7 +39,7 @@ const RULES: [Rule; 10] = [
     Rule { package: "hypura-ui", may_use: &[], tests_may_use: &[] },
     Rule {
         package: "hypura",
-        may_use: &["hypura-core", "hypura-engine", "hypura-store", "hypura-server"],
+        may_use: &["hypura-core", "hypura-engine", "hypura-store", "hypura-server", "hypura-workers"],
         tests_may_use: &[],
     },
     Rule { package: "hypura-fuzz", may_use: &["hypura-core", "hypura-store"], tests_may_use: &[] },
@@ -45,8 +47,10 @@ const RULES: [Rule; 10] = [
 ];
 
 /// Libraries that only these packages may name, in any kind of dependency.
-const RESERVED: [(&str, &[&str]); 11] = [
-    ("llama-cpp-sys-4", &["hypura-ggml"]),
+const RESERVED: [(&str, &[&str]); 13] = [
+    ("rustls", &["hypura-workers"]),
+    ("mdns-sd", &["hypura-workers"]),
+    ("llama-cpp-sys-4", &["hypura-ggml", "hypura-ggml-rpc"]),
     ("bindgen", &["hypura-ggml"]),
     ("io-uring", &["hypura-storage"]),
     // The engine and what is below it know neither the command line nor HTTP; errors of libraries are typed.

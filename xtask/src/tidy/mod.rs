@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`dependencies`] | crates depend on each other in the permitted directions only |
 //! | [`cycles`] | modules of a crate do not use each other in a circle |
-//! | [`unsafety`] | `unsafe` in `crates/storage` and `crates/ggml` only |
+//! | [`unsafety`] | `unsafe` in `crates/storage`, `crates/ggml` and `crates/ggml-rpc` only |
 //! | [`sizes`] | functions of at most 70 lines, a `mod.rs` of at most 80 |
 //! | [`types`] | `impl` blocks of a type of at most 350 lines together, over all files of a crate |
 //! | [`widths`] | comments and Markdown text of at most 110 columns |

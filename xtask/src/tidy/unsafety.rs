@@ -1,5 +1,6 @@
-//! `unsafe` is confined to `crates/storage` and `crates/ggml`: everywhere else the crate root forbids or
-//! denies it, and the word does not occur as a token, not even in a macro or under an `expect`.
+//! `unsafe` is confined to `crates/storage`, `crates/ggml` and `crates/ggml-rpc`: everywhere else the crate
+//! root forbids or denies it, and the word does not occur as a token, not even in a macro or under an
+//! `expect`.
 
 use anyhow::Result;
 use proc_macro2::{TokenStream, TokenTree};
@@ -9,7 +10,7 @@ use crate::rust;
 use crate::tree::Tree;
 
 /// Where the word may occur.
-const PERMITTED: [&str; 2] = ["crates/storage/", "crates/ggml/"];
+const PERMITTED: [&str; 3] = ["crates/storage/", "crates/ggml/", "crates/ggml-rpc/"];
 
 /// Crate roots that must forbid it, which no attribute further in can lift.
 const FORBID: [&str; 1] = ["crates/core/src/lib.rs"];
@@ -22,9 +23,11 @@ pub(crate) fn check(tree: &Tree) -> Result<Vec<Finding>> {
         }
         let mut lines = Vec::new();
         collect_unsafe(rust::tokens(path, text)?, &mut lines);
-        findings.extend(lines.into_iter().map(|line| {
-            Finding::at(path, line, format!("`unsafe` outside of {} and {}", PERMITTED[0], PERMITTED[1]))
-        }));
+        findings.extend(
+            lines
+                .into_iter()
+                .map(|line| Finding::at(path, line, format!("`unsafe` outside of {}", PERMITTED.join(", ")))),
+        );
         if path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs") {
             let levels: &[&str] = if FORBID.contains(&path) { &["forbid"] } else { &["forbid", "deny"] };
             if !rust::parse(path, text)?.attrs.iter().any(|attribute| sets_unsafe_code(attribute, levels)) {

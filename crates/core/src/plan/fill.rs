@@ -31,6 +31,12 @@ const CELL_SHARE: u64 = 8;
 /// [`PlanError`] when the budget is below the floor, with the floor.
 pub fn fill(shape: &ModelShape, layout: &ExpertLayout, constraints: &Constraints) -> Result<Plan, PlanError> {
     let devices = on_devices(shape, constraints)?;
+    let layout = if constraints.pools.has_workers() {
+        // Whole layers are elsewhere: their experts get no slots here.
+        &layout.on_host(&constraints.homes)
+    } else {
+        layout
+    };
     Host::new(shape, layout, constraints, devices).plan()
 }
 

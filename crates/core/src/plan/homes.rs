@@ -80,6 +80,12 @@ impl Homes {
         there.fold(0, |sum, tensor| sum.saturating_add(tensor.info.bytes))
     }
 
+    /// Bytes of the weights at home in a pool.
+    #[must_use]
+    pub fn bytes_in(&self, shape: &ModelShape, pool: PoolId) -> u64 {
+        self.bytes(shape, pool, |_| true)
+    }
+
     /// Layers on devices, the output counted as one.
     #[must_use]
     pub fn device_layers(&self) -> u32 {

@@ -11,6 +11,8 @@
 use std::collections::BTreeMap;
 
 use super::PAGE;
+use super::homes::Homes;
+use super::pool::PoolId;
 use crate::model::{ExpertLayer, ExpertPart, ModelShape, Window};
 
 /// One part of the experts of one layer.
@@ -166,6 +168,21 @@ impl ExpertLayout {
         }
         layout.layers.sort_by_key(|layer| layer.layer);
         layout
+    }
+
+    /// What of it is at home on the host. Classes keep their places, also without experts.
+    #[must_use]
+    pub fn on_host(&self, homes: &Homes) -> Self {
+        let here = |layer: &&LayerLayout| {
+            homes.layers.get(layer.layer as usize).is_none_or(|home| home.experts == PoolId::HOST)
+        };
+        let layers: Vec<LayerLayout> = self.layers.iter().filter(here).cloned().collect();
+        let mut classes = self.classes.clone();
+        for (index, class) in classes.iter_mut().enumerate() {
+            let experts = layers.iter().filter(|layer| layer.class == index);
+            class.experts = experts.map(|layer| u64::from(layer.experts)).sum();
+        }
+        Self { layers, classes, ..self.clone() }
     }
 
     /// The layer and part of a stacked tensor.

@@ -9,6 +9,7 @@
 //! - `placement`: the plan itself, what is where
 //! - `fill`: what must be resident, what streams, and whether it fits
 //! - `settle`: the one policy from what is asked to a plan
+//! - `split`: whole layers on other machines
 //! - `growth`: a larger context for a model that is loaded
 //! - `dense_weights`: which of the weights that every token passes may stream, and do
 //! - `row_tables`: which embeddings stream by the row, and the memory for their rows
@@ -41,6 +42,7 @@ mod reasons;
 mod request;
 mod row_tables;
 mod settle;
+mod split;
 mod tiers;
 mod ubatch;
 mod what_if;

@@ -17,6 +17,12 @@ impl PoolId {
     /// The pool of the first device, in plans that have one.
     pub const DEVICE: Self = Self(1);
 
+    /// The pool of the device at that place in the list of devices.
+    #[must_use]
+    pub fn of_device(index: usize) -> Self {
+        Self(u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1))
+    }
+
     /// Position in [`Pools`].
     #[must_use]
     pub const fn index(self) -> usize {
@@ -32,6 +38,8 @@ pub enum PoolKind {
     Host,
     /// Memory of a device, which the host does not address.
     Device,
+    /// Memory of another machine.
+    Worker,
     /// One memory for processors and a device.
     Unified,
 }
@@ -79,6 +87,19 @@ impl Pools {
         self
     }
 
+    /// These pools and one of another machine.
+    #[must_use]
+    pub fn with_worker(mut self, budget_bytes: u64) -> Self {
+        self.devices.push(Pool { kind: PoolKind::Worker, budget_bytes });
+        self
+    }
+
+    /// Whether the devices are other machines. They are never beside one of this machine.
+    #[must_use]
+    pub fn has_workers(&self) -> bool {
+        self.devices.iter().any(|pool| pool.kind == PoolKind::Worker)
+    }
+
     /// The same pools with another budget for the host's.
     #[must_use]
     pub fn with_host_budget(mut self, budget_bytes: u64) -> Self {
@@ -120,8 +141,8 @@ impl TryFrom<Vec<Pool>> for Pools {
 
     fn try_from(pools: Vec<Pool>) -> Result<Self, PoolsError> {
         let (host, devices) = pools.split_first().ok_or(PoolsError)?;
-        let all_devices = devices.iter().all(|pool| pool.kind == PoolKind::Device);
-        if host.kind == PoolKind::Device || !all_devices {
+        let is_device = |pool: &Pool| matches!(pool.kind, PoolKind::Device | PoolKind::Worker);
+        if is_device(host) || !devices.iter().all(is_device) {
             return Err(PoolsError);
         }
         Ok(Self { host: *host, devices: devices.to_vec() })

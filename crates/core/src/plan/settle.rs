@@ -13,9 +13,10 @@ use super::error::PlanError;
 use super::fill::{fill, on_devices};
 use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
-use super::placement::Plan;
+use super::placement::{Mode, Plan};
 use super::pool::{PoolId, Pools};
 use super::request::{CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency};
+use super::split::Split;
 use super::{ExpertLayout, choose_ubatch};
 use crate::model::ModelShape;
 
@@ -235,6 +236,9 @@ impl<E> Settling<'_, E> {
         if request.pools.devices().next().is_none() {
             return Ok(on_host);
         }
+        if request.pools.has_workers() {
+            return self.with_workers(on_host);
+        }
         let most = Homes::most_layers(shape);
         let asked = request.device_layers.map(|layers| layers.min(most));
         let may_have_experts = request.residency != Residency::Stream && request.experts != ExpertHome::Host;
@@ -259,6 +263,53 @@ impl<E> Settling<'_, E> {
             }
         }
         self.with_device_slots(best)
+    }
+
+    /// Whole layers on other machines, as [`Split`] says.
+    fn with_workers(&mut self, on_host: Constraints) -> Result<Constraints, SettleError<E>> {
+        let Self { shape, layout, request, .. } = *self;
+        let fits = |constraints: &Constraints| {
+            fill(shape, layout, constraints).is_ok_and(|plan| plan.mode() == Mode::FullResident)
+        };
+        if request.device_layers.is_none() && fits(&on_host) {
+            return Ok(on_host);
+        }
+        let probe = Split::probe(shape, &request.pools);
+        let measured = self.measured(on_host.context, &probe)?;
+        let split = Split::new(shape, &request.pools, &measured.needs);
+        let most = split.most_layers();
+        let mut layers = match request.device_layers {
+            Some(asked) => asked.min(most),
+            None => split.enough(most, &on_host, fits),
+        };
+        while layers > 0 {
+            let constraints = self.measured(on_host.context, &split.homes(layers))?;
+            let room = on_devices(shape, &constraints).is_ok();
+            let wanted = request.device_layers.is_none() && layers < most && !fits(&constraints);
+            match (room, wanted) {
+                // What was estimated was a little too low, or too high.
+                (true, true) => layers += 1,
+                (true, false) => return Ok(constraints),
+                (false, _) => return self.at_most(on_host, &split, layers - 1),
+            }
+        }
+        Ok(on_host)
+    }
+
+    /// So many layers on other machines, or fewer.
+    fn at_most(
+        &mut self,
+        on_host: Constraints,
+        split: &Split<'_>,
+        most: u32,
+    ) -> Result<Constraints, SettleError<E>> {
+        for layers in (1..=most).rev() {
+            let constraints = self.measured(on_host.context, &split.homes(layers))?;
+            if on_devices(self.shape, &constraints).is_ok() {
+                return Ok(constraints);
+            }
+        }
+        Ok(on_host)
     }
 
     /// The same with experts computed on the device of all other weights, where that was asked for or the

@@ -1,14 +1,15 @@
 //! What llama.cpp will need of memory, found out by having it build model and context without any.
 
 use hypura_core::plan::{self, Basis, ContextShape, Entry, Homes, KvType, Ledger, PoolId, Purpose};
-use hypura_ggml::{Context, ContextOptions, LoadMode, MemoryUse, Model};
+use hypura_ggml::{Context, ContextOptions, DeviceMemoryUse, LoadMode, Model};
 use std::sync::Arc;
 
 use super::devices::DeviceSettings;
-use super::offload::{place, streamed_experts};
+use super::offload::{place, place_on_workers, streamed_experts};
 use crate::device::{Gpu, driver_bytes};
 use crate::error::LoadError;
 use crate::source::ModelSource;
+use crate::workers::{self, Worker};
 
 /// Most sequences of a context (llama.cpp's LLAMA_MAX_SEQ).
 const MOST_SEQUENCES: u32 = 256;
@@ -19,6 +20,7 @@ pub struct NeedsMeter<'a> {
     threads: u32,
     devices: &'a DeviceSettings,
     gpu: Option<&'a Gpu>,
+    workers: &'a [Worker],
     /// Where layers were at home when it was built last, and the model.
     built: (Homes, Model),
 }
@@ -35,8 +37,14 @@ impl<'a> NeedsMeter<'a> {
         gpu: Option<&'a Gpu>,
     ) -> Result<Self, LoadError> {
         let homes = Homes::on_host(&source.shape);
-        let model = build(source, &homes, devices, gpu)?;
-        Ok(Self { source, threads, devices, gpu, built: (homes, model) })
+        let model = build(source, &homes, devices, gpu, &[])?;
+        Ok(Self { source, threads, devices, gpu, workers: &[], built: (homes, model) })
+    }
+
+    /// The same; layers may be at home on workers later.
+    #[must_use]
+    pub(crate) fn with_workers(self, workers: &'a [Worker]) -> Self {
+        Self { workers, ..self }
     }
 
     /// Whether one state stands for all tokens before.
@@ -51,19 +59,26 @@ impl<'a> NeedsMeter<'a> {
     /// llama.cpp's reason.
     pub fn needs(&mut self, context: &ContextShape, homes: &Homes) -> Result<Ledger, LoadError> {
         if self.built.0 != *homes {
-            self.built = (homes.clone(), build(self.source, homes, self.devices, self.gpu)?);
+            let model = build(self.source, homes, self.devices, self.gpu, self.workers)?;
+            self.built = (homes.clone(), model);
         }
         let options = context_options(context, self.threads, self.source, self.gpu);
-        let used = Context::new(&self.built.1, &options, Vec::new(), Arc::default())?.memory_use();
+        let built = Context::new(&self.built.1, &options, Vec::new(), Arc::default())?;
+        let used = built.memory_use();
         let process = plan::process_bytes(&self.source.shape, u64::from(context.ubatch_tokens));
         let driver = self.gpu.map_or(0, |_| driver_bytes(process));
         let process = process.saturating_add(driver);
-        let measured = context_ledger(&used, homes, Basis::Measured);
+        let measured = context_ledger(&built, homes, self.workers, Basis::Measured);
         let mut needs = measured.with_host(Purpose::Process, process, Basis::Estimated);
         // A copy of the embedding table, where it is the projection to the vocabulary too, and what alignment
         // takes.
         let copies = used.device.model_bytes.saturating_sub(homes.device_bytes(&self.source.shape));
-        if let Some(pool) = homes.device() {
+        for (pool, worker) in workers::pools(self.workers) {
+            let there = DeviceMemoryUse::in_device(&built, worker.device).model_bytes;
+            let bytes = there.saturating_sub(homes.bytes_in(&self.source.shape, pool));
+            needs.add(Entry { pool, purpose: Purpose::Weights, bytes, basis: Basis::Measured });
+        }
+        if let Some(pool) = homes.device().filter(|_| self.workers.is_empty()) {
             needs.add(Entry { pool, purpose: Purpose::Weights, bytes: copies, basis: Basis::Measured });
         }
         Ok(needs)
@@ -71,14 +86,22 @@ impl<'a> NeedsMeter<'a> {
 }
 
 /// KV cache and compute buffers, by pool. Memory of a device that the plan knows nothing of is the host's.
-pub(super) fn context_ledger(used: &MemoryUse, homes: &Homes, basis: Basis) -> Ledger {
+pub(super) fn context_ledger(context: &Context, homes: &Homes, workers: &[Worker], basis: Basis) -> Ledger {
+    let used = context.memory_use();
     let device = homes.device().unwrap_or_default();
     let mut ledger = Ledger::new();
     let mut note = |pool, purpose, bytes| ledger.add(Entry { pool, purpose, bytes, basis });
     note(PoolId::HOST, Purpose::Kv, used.context_bytes);
     note(PoolId::HOST, Purpose::Compute, used.compute_bytes);
-    note(device, Purpose::Kv, used.device.context_bytes);
-    note(device, Purpose::Compute, used.device.compute_bytes);
+    for (pool, worker) in workers::pools(workers) {
+        let there = DeviceMemoryUse::in_device(context, worker.device);
+        note(pool, Purpose::Kv, there.context_bytes);
+        note(pool, Purpose::Compute, there.compute_bytes);
+    }
+    if workers.is_empty() {
+        note(device, Purpose::Kv, used.device.context_bytes);
+        note(device, Purpose::Compute, used.device.compute_bytes);
+    }
     ledger
 }
 
@@ -88,8 +111,10 @@ fn build(
     homes: &Homes,
     devices: &DeviceSettings,
     gpu: Option<&Gpu>,
+    workers: &[Worker],
 ) -> Result<Model, LoadError> {
     let mut options = devices.measured(source.path.clone());
+    place_on_workers(&mut options, &source.shape, homes, workers);
     if let Some(gpu) = gpu {
         if homes.streamed_experts != PoolId::HOST {
             options.mode = LoadMode::Measure { placements: streamed_experts(&source.shape, gpu.device) };

@@ -6,9 +6,10 @@ use hypura_core::plan::{Mode, PoolId, Residency};
 use hypura_ggml::{Device, LoadMode, LoadOptions, Placement, WeightMemory};
 
 use super::devices::DeviceSettings;
-use super::offload::{patterns, place};
+use super::offload::{patterns, place, place_on_workers};
 use super::prepare::Planned;
 use crate::error::LoadError;
+use crate::workers::{self, Worker};
 
 /// Which kernels compute with the weights. They round differently, so their bits are never mixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(super) fn load_options(planned: &Planned) -> Result<LoadOptions, LoadError> 
             let mut placements = streamed_placements(planned)?;
             placements.extend(match &planned.gpu {
                 Some(gpu) => at_home(planned, gpu.device),
+                None if !planned.workers.is_empty() => on_workers(planned),
                 None => resident_placements(planned)?,
             });
             LoadMode::Decorated { placements }
@@ -61,7 +63,20 @@ pub(super) fn load_options(planned: &Planned) -> Result<LoadOptions, LoadError> 
     if let Some(gpu) = &planned.gpu {
         place(&mut options, &planned.source.shape, &planned.plan.homes, gpu.device);
     }
+    place_on_workers(&mut options, &planned.source.shape, &planned.plan.homes, &planned.workers);
     Ok(options)
+}
+
+/// Weights at home on workers.
+fn on_workers(planned: &Planned) -> Vec<Placement> {
+    let Planned { plan, source, .. } = planned;
+    let of_worker = |(pool, worker): (PoolId, &Worker)| {
+        let there = source.shape.tensors.iter().filter(|tensor| plan.homes.of(tensor) == pool);
+        let device = worker.device;
+        let resident = move |pattern| Placement { pattern, memory: WeightMemory::Resident, device };
+        patterns(there.map(|tensor| tensor.info.name.as_str())).into_iter().map(resident).collect::<Vec<_>>()
+    };
+    workers::pools(&planned.workers).flat_map(of_worker).collect()
 }
 
 /// Weights at home in the memory of a device.

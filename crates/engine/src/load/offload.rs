@@ -4,6 +4,8 @@ use hypura_core::model::{ModelShape, ModelTensor, TensorRole};
 use hypura_core::plan::{Homes, PoolId};
 use hypura_ggml::{Device, LoadMode, LoadOptions, Placement, WeightMemory};
 
+use crate::workers::{self, Worker};
+
 /// Has llama.cpp put layers on the device where they are at home.
 pub(super) fn place(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes, device: Device) {
     let layers = homes.device_layers();
@@ -15,6 +17,26 @@ pub(super) fn place(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes
     options.gpu_layers = i32::try_from(layers.saturating_add(shape.nextn_layers)).unwrap_or(i32::MAX);
     if !matches!(options.mode, LoadMode::Decorated { .. }) {
         options.on_cpu = patterns(host_names(shape, homes));
+    }
+}
+
+/// Has llama.cpp put layers on workers where they are at home.
+pub(super) fn place_on_workers(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes, all: &[Worker]) {
+    let used = workers::pools(all).map(|(pool, worker)| (worker.device, workers::layers(homes, pool)));
+    let (devices, mut split): (Vec<Device>, Vec<u32>) = used.filter(|(_, layers)| *layers > 0).unzip();
+    let Some(last) = split.last_mut() else { return };
+    // llama.cpp counts from the very last layer, with the output for one more. What belongs to none of the
+    // layers is on the host by name.
+    *last = last.saturating_add(1).saturating_add(shape.nextn_layers);
+    let layers = split.iter().fold(0_u32, |sum, layers| sum.saturating_add(*layers));
+    options.gpu_layers = i32::try_from(layers).unwrap_or(i32::MAX);
+    (options.devices, options.split) = (devices, split);
+    if !matches!(options.mode, LoadMode::Decorated { .. }) {
+        // Factors of rotary positions are copied to each device that has layers.
+        let stays = |tensor: &&ModelTensor| {
+            tensor.layer.is_none_or(|layer| layer >= shape.layers) && !tensor.info.name.starts_with("rope_")
+        };
+        options.on_cpu = patterns(shape.tensors.iter().filter(stays).map(|tensor| tensor.info.name.as_str()));
     }
 }
 

@@ -3,6 +3,7 @@
 use hypura_core::plan::{Basis, Entry, Homes, Ledger, PoolId, Purpose};
 use hypura_ggml::{Batch, Context, ContextOptions, DecodeError, LoadMode, MediaError, Model, Projector};
 use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, open_reader};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use crate::source::ModelSource;
 use crate::stream::handle::StreamHandle;
 use crate::stream::{ExpertMap, SharedStats};
 use crate::threads::ThreadControl;
+use crate::workers::{self, Worker};
 
 /// A model that is ready to decode.
 pub struct LoadedModel {
@@ -51,10 +53,12 @@ pub struct LoadedModel {
 }
 
 /// Writes down what llama.cpp allocated for a context.
-fn note_context(ledger: &mut Ledger, context: &Context, homes: &Homes) {
-    let used = context_ledger(&context.memory_use(), homes, Basis::Exact);
+fn note_context(ledger: &mut Ledger, context: &Context, homes: &Homes, workers: &[Worker]) {
+    let used = context_ledger(context, homes, workers, Basis::Exact);
+    let others = workers::pools(workers).map(|(pool, _)| pool);
+    let pools: BTreeSet<PoolId> = [PoolId::HOST, PoolId::DEVICE].into_iter().chain(others).collect();
     for purpose in [Purpose::Kv, Purpose::Compute] {
-        for pool in [PoolId::HOST, PoolId::DEVICE] {
+        for pool in pools.iter().copied() {
             let bytes = used.bytes(pool, purpose);
             ledger.set(Entry { pool, purpose, bytes, basis: Basis::Exact });
         }
@@ -69,7 +73,8 @@ fn note(ledger: &mut Ledger, purpose: Purpose, bytes: u64) {
 impl LoadedModel {
     /// The context was made anew.
     pub(crate) fn context_rebuilt(&mut self) {
-        note_context(&mut self.ledger, &self.context, &self.planned.plan.homes);
+        let Planned { plan, workers, .. } = &self.planned;
+        note_context(&mut self.ledger, &self.context, &plan.homes, workers);
     }
 
     /// Computes a batch, with as many threads as are best now.
@@ -178,7 +183,7 @@ pub fn load_watched(
     stats.set_threads(threads.usage());
     let draft = load_draft(&planned)?.map(Box::new);
     let mut ledger = planned.plan.ledger.clone();
-    note_context(&mut ledger, &context, &planned.plan.homes);
+    note_context(&mut ledger, &context, &planned.plan.homes, &planned.workers);
     let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);
     note(&mut ledger, Purpose::Slots, slot_bytes);
     // Only now, so that loading does not compete for pages.

@@ -14,6 +14,7 @@ use crate::error::LoadError;
 use crate::media::PlannedProjector;
 use crate::source::ModelSource;
 use crate::stream::routes::check_fit;
+use crate::workers::{self, Worker};
 
 /// What is known before anything is loaded. Nothing of it changes afterwards.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Planned {
     pub draft: Option<PlannedDraft>,
     /// The GPU that has layers.
     pub gpu: Option<Gpu>,
+    /// Other machines that may have layers, each with a pool of the plan.
+    pub workers: Vec<Worker>,
     /// What the cores had done when planning began: how many threads to begin with follows from what they do
     /// until the model is loaded.
     pub(super) cores: Option<CoreTimes>,
@@ -60,8 +63,12 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
         // Rows of embeddings have no ids: the graph then looks at the table's first row by itself.
         request.tables = Residency::Resident;
     }
-    let gpu = device::choose(&settings.model.device)?;
+    let workers = workers::asked(&settings.model.workers);
+    // The order of pools is that of machines: this one's GPU has no place in it.
+    let gpu = if workers.is_empty() { device::choose(&settings.model.device)? } else { None };
+    request = workers::add_to(&workers, request);
     let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
+    let meter = meter.with_workers(&workers);
     let no_drafts = no_drafts_note(&meter, &source, &settings);
     let (draft, no_draft) =
         if no_drafts.is_none() { planned_draft(&source, &settings)? } else { (None, None) };
@@ -86,9 +93,11 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
         settings.model.devices.in_place = plan.pools.are_unified();
     }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
+    let layout = if workers.is_empty() { layout } else { layout.on_host(&plan.homes) };
+    notes.extend(workers::settle(&workers, &plan));
     notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
     notes.extend(no_drafts.or(no_draft));
-    Ok(Planned { source, layout, plan, settings, notes, projector, draft, gpu, cores })
+    Ok(Planned { source, layout, plan, settings, notes, projector, draft, gpu, workers, cores })
 }
 
 /// The draft model, or what to say where there is to be one and it does not fit.

@@ -24,6 +24,9 @@ pub struct ModelOptions {
     pub budget_bytes: u64,
     /// The GPU that computes beside the CPU.
     pub device: DeviceOptions,
+    /// Other machines whose memory takes part, by address. They are attached to the process beforehand
+    /// ([`crate::workers`]); a GPU of this machine is not used beside them.
+    pub workers: Vec<String>,
     /// Resident, streaming, or what fits.
     pub residency: Residency,
     /// Size of the cache of streamed weights.
@@ -122,6 +125,7 @@ impl Default for ModelOptions {
         Self {
             budget_bytes: u64::MAX,
             device: DeviceOptions::default(),
+            workers: Vec::new(),
             residency: Residency::Auto,
             cache: None,
             tables: Residency::Auto,
@@ -219,6 +223,7 @@ with! {
     model:
         with_budget_bytes budget_bytes u64,
         with_device device DeviceOptions,
+        with_workers workers Vec<String>,
         with_choice residency Residency,
         with_cache cache Option<CacheSize>,
         with_tables tables Residency,

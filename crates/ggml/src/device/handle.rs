@@ -2,7 +2,7 @@
 
 use crate::sys::{self, raw};
 use crate::system::DeviceKind;
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
@@ -149,6 +149,12 @@ impl Device {
     /// The memory that the device prefers.
     pub(crate) fn inner_buffer_type(self) -> sys::ggml_backend_buffer_type_t {
         self.0.buffer_type()
+    }
+
+    /// Its name, by which llama.cpp accounts for what is in it.
+    pub(crate) fn buffer_type_name(self) -> CString {
+        // SAFETY: a buffer type lives for the whole process, and its name is a NUL-terminated string.
+        unsafe { CStr::from_ptr(sys::ggml_backend_buft_name(self.inner_buffer_type())) }.to_owned()
     }
 
     /// What that offers.

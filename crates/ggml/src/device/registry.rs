@@ -9,6 +9,7 @@ use crate::error::LoadError;
 use crate::libraries;
 use crate::sys::{self, raw};
 use crate::system;
+use std::ffi::c_void;
 use std::sync::{Mutex, PoisonError};
 
 use super::cpu;
@@ -58,6 +59,22 @@ impl Device {
         })
         .map(Self::decorate)
         .collect()
+    }
+
+    /// A device that is in no registry of ggml's: one of another process.
+    ///
+    /// # Errors
+    /// [`LoadError::Interface`] when it is of another version of ggml.
+    ///
+    /// # Safety
+    /// `device` is a `ggml_backend_dev_t` that lives for the whole process, as does its registry entry.
+    pub unsafe fn adopt(device: *mut c_void) -> Result<Self, LoadError> {
+        Self::decorate(device.cast())
+    }
+
+    /// All that were decorated so far.
+    pub(crate) fn known() -> Vec<Self> {
+        ALL.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The decorated device of a device of ggml's, made the first time.

@@ -227,6 +227,10 @@ impl Args {
     fn settings(&self) -> anyhow::Result<LoadSettings> {
         let env = Env::of_process();
         let mut settings = self.model.settings(&env)?;
+        if !settings.model.workers.is_empty() {
+            let why = "benchmarks are of this machine alone: leave out --worker, and HYPURA_WORKERS";
+            return Err(UsageError(why.to_owned()).into());
+        }
         if self.model.leaves_the_device_open(&env) {
             // Its arms are ways to stream beside the CPU; limits and predictions are the CPU's.
             settings.model.device.choice = DeviceChoice::None;

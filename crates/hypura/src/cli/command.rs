@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::{
     bench, doctor, failure, iobench, launch, models, plan, profile, pull, run, runner, serve, shell, synth,
-    top, trace,
+    top, trace, workers,
 };
 
 /// Runs GGUF language models that do not fit in memory, streaming their weights from the disk.
@@ -22,6 +22,13 @@ enum Command {
     Run(run::Args),
     /// Serve models to programs that talk to Ollama, OpenAI or Anthropic
     Serve(serve::Args),
+    /// Offer the memory of this machine to others that are paired with it
+    Worker(workers::WorkerArgs),
+    /// List the workers that can be reached, or pair with one
+    Workers(workers::ListArgs),
+    /// A process for one session, started by a worker
+    #[command(hide = true)]
+    WorkerSession(workers::SessionArgs),
     /// Download a model, after telling what it will do here; continues what was interrupted
     Pull(pull::Args),
     /// Start a coding agent or an editor that works with a model of the running server
@@ -84,6 +91,9 @@ pub fn main() -> ExitCode {
         Command::Pull(args) => pull::execute(&args),
         Command::Launch(args) => launch::execute(&args),
         Command::Runner => runner::execute(),
+        Command::Worker(args) => workers::worker(&args),
+        Command::Workers(args) => workers::list(&args),
+        Command::WorkerSession(args) => workers::session(&args),
         Command::List(args) => models::list(&args),
         Command::Show(args) => models::show(&args),
         Command::Ps(args) => models::ps(&args),

@@ -26,5 +26,6 @@ mod synth;
 mod top;
 mod trace;
 mod version;
+mod workers;
 
 pub use command::main;

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::workers;
+
 /// Exit code of a runner that its model's C++ ended.
 const CRASHED: u8 = 70;
 
@@ -45,8 +47,9 @@ pub fn execute() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A GPU's driver opens what it needs first: its files and devices are not among those that a runner keeps.
+/// Sockets to workers, and what a GPU's driver needs, are opened first: neither is among what a runner keeps.
 fn open_and_confine(order: &LoadOrder) {
+    workers::open_in_runner(&order.settings.model.workers);
     device::open(&order.settings.model.device);
     confine(order);
 }

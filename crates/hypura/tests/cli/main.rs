@@ -41,3 +41,5 @@ mod synth;
 #[cfg(test)]
 mod trace;
 mod watching;
+#[cfg(test)]
+mod workers;

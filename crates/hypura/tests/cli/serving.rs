@@ -51,7 +51,7 @@ impl Serving {
         Self::start_with(arguments, &[])
     }
 
-    fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let log = File::create(home.path().join("log")).unwrap();
         let mut command = serve_command(home.path());

@@ -47,6 +47,19 @@ pub fn confine_quantizing(input: &Path, output: &Path) {
     linux::quantizing(input, output);
 }
 
+/// Confines this process, which computes for another machine and has no other threads yet, but for those of a
+/// GPU's driver.
+#[cfg(target_os = "linux")]
+pub fn confine_worker(cache: Option<&Path>) {
+    linux::worker(cache);
+}
+
+/// Confines this process, where the system can.
+#[cfg(not(target_os = "linux"))]
+pub fn confine_worker(_: Option<&Path>) {
+    ignore_limits();
+}
+
 /// Confines this process, where the system can.
 #[cfg(not(target_os = "linux"))]
 pub fn confine_quantizing(_: &Path, _: &Path) {
@@ -113,6 +126,14 @@ mod linux {
         limits();
         let written = output.parent().map(Path::to_path_buf).into_iter().chain([PathBuf::from("/dev")]);
         if let Err(error) = restrict(system().chain([input.to_path_buf()]), written) {
+            tracing::debug!(%error, "the view of the file system stays as it is");
+        }
+    }
+
+    pub fn worker(cache: Option<&Path>) {
+        limits();
+        let written = cache.map(Path::to_path_buf).into_iter().chain([PathBuf::from("/dev")]);
+        if let Err(error) = restrict(system(), written) {
             tracing::debug!(%error, "the view of the file system stays as it is");
         }
     }

@@ -39,8 +39,8 @@ mod trial;
 mod watch;
 
 pub use backend::ProcessBackend;
-pub use confine::{confine, confine_quantizing, confine_trial, ignore_limits};
+pub use confine::{confine, confine_quantizing, confine_trial, confine_worker, ignore_limits};
 pub use host::{Hooks, serve};
 pub use limits::Limits;
-pub use process::own_bytes;
+pub use process::{LOST_WORKER, own_bytes};
 pub use quantize::quantize;

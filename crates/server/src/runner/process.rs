@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use hypura_engine::machine::own_memory;
 
+/// Exit code of a runner that lost another machine that took part.
+pub const LOST_WORKER: u8 = 75;
+
 /// How long a runner may take to end once its connection is closed.
 const LINGER: Duration = Duration::from_secs(10);
 /// How often to look whether it has.
@@ -130,6 +133,10 @@ impl Peer for RunnerProcess {
 
 fn death(status: ExitStatus, words: Option<String>) -> Death {
     const KILLED: [i32; 4] = [1, 2, 9, 15];
+    if status.code() == Some(i32::from(LOST_WORKER)) {
+        // The next load does without it, or has it again.
+        return Death { how: words.unwrap_or_else(|| "a worker was lost".to_owned()), is_fault: false };
+    }
     let (how, is_fault) = match (status.code(), status.signal()) {
         (Some(0), _) => ("its process ended".to_owned(), false),
         (Some(_), _) => ("its process failed".to_owned(), true),
@@ -221,6 +228,8 @@ mod tests {
     fn an_end_that_somebody_else_wanted_is_no_fault_of_the_file() {
         let fault = |raw: i32| death(ExitStatus::from_raw(raw), Some("words".to_owned()));
         assert!(!fault(9).is_fault && !fault(15).is_fault && !fault(0).is_fault);
+        let lost = fault(i32::from(LOST_WORKER) << 8);
+        assert_eq!((lost.how.as_str(), lost.is_fault), ("words", false), "no fault of the file either");
         assert!(fault(11).is_fault && fault(6).is_fault && fault(70 << 8).is_fault);
         assert_eq!(fault(11).how, "its process was ended by signal 11: words");
         assert_eq!(fault(70 << 8).how, "its process failed: words");

@@ -96,7 +96,9 @@ impl KvRows {
             if meter.is_none() {
                 let settings = &planned.settings;
                 let (threads, devices) = (settings.tuning.threads, &settings.model.devices);
-                meter = NeedsMeter::new(&planned.source, threads, devices, planned.gpu.as_ref()).ok();
+                meter = NeedsMeter::new(&planned.source, threads, devices, planned.gpu.as_ref())
+                    .map(|meter| meter.with_workers(&planned.workers))
+                    .ok();
             }
             meter.as_mut()?.needs(context, homes).ok()
         };

@@ -57,9 +57,30 @@ impl DeviceFlags {
     }
 }
 
+/// The workers that were named, or those of the variable, separated by commas.
+#[must_use]
+pub fn worker_addresses(named: &[String], env: &Env) -> Vec<String> {
+    if !named.is_empty() {
+        return named.to_vec();
+    }
+    let listed = env.variable("HYPURA_WORKERS").unwrap_or_default();
+    listed.split(',').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn workers_come_from_flags_or_from_a_list_in_the_variable() {
+        let of = |named: &[&str], list: &str| {
+            let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+            worker_addresses(&named, &Env::for_tests(&[("HYPURA_WORKERS", list)]))
+        };
+        assert_eq!(of(&[], ""), [""; 0]);
+        assert_eq!(of(&[], "a, b:5,"), ["a", "b:5"]);
+        assert_eq!(of(&["c"], "a,b"), ["c"]);
+    }
 
     #[test]
     fn a_flag_beats_the_variable_and_both_beat_auto() {

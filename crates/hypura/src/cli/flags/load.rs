@@ -16,6 +16,11 @@ pub struct LoadFlags {
     #[command(flatten)]
     pub(super) device: DeviceFlags,
 
+    /// Another machine whose memory takes part; may be given several times (see `hypura workers`) [default:
+    /// HYPURA_WORKERS]
+    #[arg(long = "worker", value_name = "HOST[:PORT]", help_heading = "Device")]
+    pub(super) workers: Vec<String>,
+
     #[command(flatten)]
     pub(super) speculate: SpeculateFlags,
 

@@ -25,6 +25,7 @@ mod serve;
 mod size;
 mod speculate;
 
+pub use device::worker_addresses;
 pub use environment::Env;
 pub use memory::policy_about;
 pub use model::ModelFlags;

@@ -7,6 +7,7 @@ use hypura_engine::load::{LoadSettings, ModelOptions, TestHooks, Tuning};
 use hypura_engine::machine;
 use std::path::PathBuf;
 
+use super::device::worker_addresses;
 use super::environment::Env;
 use super::load::{KvArg, LoadFlags};
 use super::memory::ResidencyFlag;
@@ -45,6 +46,7 @@ pub fn resolve(flags: &Flags<'_>, env: &Env) -> anyhow::Result<LoadSettings> {
         model: ModelOptions {
             budget_bytes: budget_bytes(*memory, env)?,
             device: load.device.resolve(env),
+            workers: worker_addresses(&load.workers, env),
             residency: weights.residency.into(),
             cache: weights.stream_cache.map(|size| size.0),
             tables: weights.tables.into(),
@@ -137,6 +139,8 @@ mod tests {
             "--vram=6GiB",
             "--gpu-layers=9",
             "--cpu-moe",
+            "--worker=a",
+            "--worker=b:5",
             "--draft=x.gguf",
             "--draft-max=3",
             "--poison",
@@ -153,6 +157,7 @@ mod tests {
         assert_eq!((model.draft, tuning.speculation.most), (Some("x.gguf".into()), 3));
         let device = model.device;
         assert_eq!((device.choice, device.vram_bytes), (DeviceChoice::named("Vulkan1"), Some(6 << 30)));
+        assert_eq!(model.workers, ["a", "b:5"]);
         assert_eq!((device.layers, device.experts), (Some(9), ExpertHome::Host));
         assert_eq!((hooks.poison, hooks.simulate_uring_refusal), (true, Some(1)));
         assert!(!resolved(&["--kv=f16"]).unwrap().model.kv_may_shrink, "f16 by name is not given up");

@@ -32,6 +32,10 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let what_if = args.what_if.map(|facts| facts.0).unwrap_or_default();
     what_if.check().map_err(|error| UsageError(format!("--what-if: {error}")))?;
     let mut load = args.model.settings(&Env::of_process())?;
+    if !load.model.workers.is_empty() {
+        let why = "what other machines change is not predicted: `hypura run --worker` says who computes what";
+        return Err(UsageError(why.to_owned()).into());
+    }
     let header = header::find(&args.model)?;
     args.model.settle_context(&mut load, header.context_tokens);
     let target = match &args.dir {

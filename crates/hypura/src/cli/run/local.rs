@@ -29,6 +29,7 @@ use crate::cli::failure::complain;
 use crate::cli::flags::Env;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::style::{Style, progress_bar};
+use crate::cli::workers;
 
 /// Loads the model and answers; `log` gets the experts that the tokens used.
 ///
@@ -59,6 +60,7 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     let input = prompt::input(args.prompt.as_deref())?;
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
     border.watch(settings.model.budget_bytes).context("no thread to watch the model")?;
+    workers::open(&settings.model.workers)?;
     let (mut session, start) = load(args, source, settings, start, &border)?;
     if let Some(template) = &defaults.template {
         border.rendering(|| session.use_template(template))?;
