@@ -257,7 +257,8 @@ fn users_beside_each_other_have_drafts_of_their_own() {
 /// and all of them. After each such token both go on from what the first one said.
 fn flipped(plain: &mut Session, drafting: &mut Session, text: &str) -> (usize, usize) {
     let mut prompt = question(plain, text);
-    let mut rest = plain.generate(&prompt, &options(0.0), &mut |_| Ok(())).unwrap().tokens;
+    let whole = GenerateOptions { max_tokens: Some(64), ..options(0.0) };
+    let mut rest = plain.generate(&prompt, &whole, &mut |_| Ok(())).unwrap().tokens;
     let (mut flipped, all) = (0, rest.len());
     while !rest.is_empty() {
         let most = GenerateOptions { max_tokens: u32::try_from(rest.len()).ok(), ..options(0.0) };
