@@ -33,10 +33,15 @@ pub(super) fn examine() -> Vec<Finding> {
     findings
 }
 
-/// A backend that is there as a library, for nothing.
+/// A backend that is there as a library, for nothing. Packages bring libraries whose drivers a machine may
+/// lack: then the system names what it did not find.
 fn unusable(library: &libraries::Refused) -> Finding {
-    Finding::new("GPU", Verdict::Slow, format!("{}: {}", library.path.display(), library.reason))
-        .fix("build it from the sources of this program: `make backend GPU=cuda` or `GPU=vulkan`")
+    let fix = if library.reason.contains("cannot open shared object file") {
+        "install the driver's library that is named (Debian: libvulkan1 for Vulkan); without a GPU nothing is amiss"
+    } else {
+        "build it from the sources of this program: `make backend GPU=cuda` or `GPU=vulkan`"
+    };
+    Finding::new("GPU", Verdict::Slow, format!("{}: {}", library.path.display(), library.reason)).fix(fix)
 }
 
 impl Drivers {
@@ -152,6 +157,13 @@ mod tests {
         assert!(finding.found.contains("libggml-cuda.so: undefined symbol"), "{finding:?}");
         assert_eq!(finding.verdict, Verdict::Slow);
         assert!(finding.fix.is_some_and(|fix| fix.contains("make backend")));
+    }
+
+    #[test]
+    fn a_library_whose_driver_is_not_installed_names_the_driver() {
+        let reason = "libvulkan.so.1: cannot open shared object file: No such file or directory".to_owned();
+        let finding = unusable(&libraries::Refused { path: "/usr/lib/libggml-vulkan.so".into(), reason });
+        assert!(finding.fix.is_some_and(|fix| fix.contains("libvulkan1")));
     }
 
     #[test]
