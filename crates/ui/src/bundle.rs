@@ -7,16 +7,16 @@ pub(super) const PAGE: Asset = Asset {
     name: "",
     content_type: "text/html; charset=utf-8",
     bytes: include_bytes!("../assets/index.html"),
-    etag: "\"cc495d9b193183f0\"",
+    etag: "\"a4c4fbd19e740a1c\"",
 };
 
 /// What it loads.
 pub(super) const FILES: &[Asset] = &[
     Asset {
-        name: "app-aec2e28259d4c81e.js",
+        name: "app-cc9c843bf1f7c4c9.js",
         content_type: "text/javascript; charset=utf-8",
         bytes: include_bytes!("../assets/app.js"),
-        etag: "\"aec2e28259d4c81e\"",
+        etag: "\"cc9c843bf1f7c4c9\"",
     },
     Asset {
         name: "app-3a42ff89947cc241.css",

@@ -61,6 +61,7 @@ export function shortName(name: string): string {
 export const MODES: Record<string, string> = {
   "full-resident": "all in memory",
   "expert-streaming": "experts stream",
+  "table-streaming": "tables stream",
   "dense-streaming": "weights stream",
   "mixed-streaming": "experts and weights stream",
 };
