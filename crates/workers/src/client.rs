@@ -75,7 +75,7 @@ pub fn address_of(text: &str) -> Result<String, WorkerError> {
             let port: u16 = port.parse().map_err(|_| wrong())?;
             if port == 0 { Err(wrong()) } else { Ok(format!("{host}:{port}")) }
         }
-        Some((host, _)) if host.is_empty() => Err(wrong()),
+        Some(("", _)) => Err(wrong()),
         _ => Ok(format!("{text}:{PORT}")),
     }
 }

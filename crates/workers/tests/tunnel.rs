@@ -1,6 +1,8 @@
 //! A worker and a client in one process: who gets in, what the tunnel carries, and how soon its end is seen.
 //! The process of a session is a shell that sends back what it gets.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use hypura_workers::WorkerError;
 use hypura_workers::client::Client;
 use hypura_workers::code::{Code, CodeFolder};

@@ -171,13 +171,17 @@ mod tests {
             ("hypura", "hypura-engine"),
             ("hypura", "hypura-store"),
             ("hypura", "hypura-server"),
+            ("hypura", "hypura-workers"),
             ("hypura-server", "hypura-core"),
             ("hypura-server", "hypura-engine"),
             ("hypura-server", "hypura-store"),
+            ("hypura-server", "hypura-ui"),
             ("hypura-store", "hypura-core"),
             ("hypura-engine", "hypura-core"),
             ("hypura-engine", "hypura-storage"),
             ("hypura-engine", "hypura-ggml"),
+            ("hypura-engine", "hypura-ggml-rpc"),
+            ("hypura-ggml-rpc", "hypura-ggml"),
             ("hypura-fuzz", "hypura-core"),
             ("hypura-fuzz", "hypura-store"),
         ];
@@ -210,9 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn llama_cpp_is_named_by_ggml_alone() -> Result<()> {
+    fn llama_cpp_is_named_by_the_crates_around_it_alone() -> Result<()> {
         let direct = "[dependencies]\nllama-cpp-sys-4 = \"=0.11.0\"";
         assert_eq!(found("hypura-ggml", direct)?, Vec::<String>::new());
+        assert_eq!(found("hypura-ggml-rpc", direct)?, Vec::<String>::new());
         for package in [
             "hypura",
             "hypura-server",
@@ -222,8 +227,10 @@ mod tests {
             "hypura-storage",
             "xtask",
         ] {
-            let message =
-                format!("`{package}` must not depend on `llama-cpp-sys-4`, which is for hypura-ggml only");
+            let message = format!(
+                "`{package}` must not depend on `llama-cpp-sys-4`, which is for hypura-ggml and \
+                 hypura-ggml-rpc only"
+            );
             assert_eq!(found(package, direct)?, [message]);
         }
         let workspace = "[workspace.dependencies]\nllama-cpp-sys-4 = \"=0.11.0\"\n";

@@ -137,7 +137,7 @@ mod tests {
         let staging = Arena::new(16 * PAGE, HugePages::No).unwrap();
         let mut half = Half::new(8 * PAGE, 8 * PAGE);
         // Pages 0, 0 and 1, 1, 3 and then 14 and 15.
-        let wanted = [20, 0, 3, 98, 5].map(|row| TABLE.wanted(0, row, row)).to_vec();
+        let wanted = [20, 0, 3, 100, 5].map(|row| TABLE.wanted(0, row, row)).to_vec();
         let (reads, count) = half.fill(1, wanted, &staging);
         let places: Vec<_> = reads.iter().map(|read| (read.read.offset, read.read.len, read.at)).collect();
         let page = PAGE as u64;

@@ -39,7 +39,7 @@ impl HostSlots {
     fn rooms(&self, slots: Range<usize>) -> Vec<Range<usize>> {
         if self.banks.is_empty() {
             let start = |slot| self.start(slot, 0, self.slot_bytes);
-            return vec![start(slots.start)..start(slots.end)];
+            return std::iter::once(start(slots.start)..start(slots.end)).collect();
         }
         let room = |bank: &Bank| {
             let start = |slot| self.start(slot, bank.at, bank.stride);
