@@ -139,6 +139,17 @@ impl PartLayout {
     }
 }
 
+impl LayerLayout {
+    /// Bytes of one part of all experts, one behind the other.
+    ///
+    /// # Panics
+    /// When there is no such part.
+    #[must_use]
+    pub fn stack_bytes(&self, part: usize) -> usize {
+        self.parts[part].slice_bytes.saturating_mul(self.experts as usize)
+    }
+}
+
 impl ExpertLayout {
     /// Lays out every expert layer of a model.
     pub fn new(shape: &ModelShape) -> Self {
@@ -198,11 +209,10 @@ impl ExpertLayout {
 
     /// Bytes of the largest stack: one part of all experts of a layer.
     pub fn largest_stack_bytes(&self) -> usize {
-        let stack = |layer: &LayerLayout| {
-            let slice = layer.parts.iter().map(|part| part.slice_bytes).max().unwrap_or(0);
-            slice.saturating_mul(layer.experts as usize)
+        let stacks = |layer: &LayerLayout| {
+            (0..layer.parts.len()).map(|part| layer.stack_bytes(part)).max().unwrap_or(0)
         };
-        self.layers.iter().map(stack).max().unwrap_or(0)
+        self.layers.iter().map(stacks).max().unwrap_or(0)
     }
 
     /// Bytes of slots if every expert had one.

@@ -8,7 +8,6 @@ use super::expert_slots::ExpertSlots;
 use super::experts::ExpertStreamer;
 use super::io::Io;
 use super::lookups::DECODE_TOKENS;
-use super::polling::poll_reads;
 use super::slots::SlotBank;
 use super::step::{LayerOps, Place, Step};
 use super::target::{Target, no_layer, no_slots};
@@ -70,23 +69,21 @@ impl ExpertStreamer {
         step: &Step,
     ) -> Result<(), ExecError> {
         chain.begin(run)?;
-        let Self { slots, guesses, .. } = self;
-        let bank = slots.pool(step.layer).bank().ok_or_else(no_slots)?;
+        let mut landing = self.landing(io);
+        let bank = landing.slots.pool(step.layer).bank().ok_or_else(no_slots)?;
         let mut progress = vec![Progress::Waiting; step.wanted.len()];
         while progress.iter().any(|state| *state != Progress::Done) {
-            poll_reads(slots, guesses, io);
-            let (upper, lower) = slots.advance(step, parts, &mut progress);
+            landing.poll();
+            let (upper, lower) = landing.slots.advance(step, parts, &mut progress);
             if upper.is_empty() && lower.is_empty() {
                 let waiting: Vec<usize> =
                     (0..progress.len()).filter(|want| progress[*want] != Progress::Done).collect();
-                slots.check(step, &waiting)?;
-                let landed = io.wait()?;
-                slots.absorb(landed);
+                landing.slots.check(step, &waiting)?;
+                let landed = landing.io.wait()?;
+                landing.slots.absorb(landed);
             } else {
-                let pools = slots.bindings(&bank, step, parts)?;
-                run.meanwhile(&mut || poll_reads(slots, guesses, io), |run| {
-                    chain.run(run, &pools, &upper, &lower)
-                })?;
+                let pools = landing.slots.bindings(&bank, step, parts)?;
+                run.meanwhile(&mut || landing.poll(), |run| chain.run(run, &pools, &upper, &lower))?;
             }
         }
         chain.finish(run)

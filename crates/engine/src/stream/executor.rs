@@ -69,7 +69,7 @@ impl ExpertSide {
     /// Whether a device computes, and there is something left to upload.
     fn may_guess_on_device(&self) -> bool {
         let layout = self.streamer.slots().layout();
-        self.streamer.device.as_ref().is_some_and(|device| !device.holds_all(layout))
+        self.streamer.uploads().is_some_and(|device| !device.holds_all(layout))
     }
 
     /// A device is about to compute up to where the ids of `layer` are known: asks what the one behind it
@@ -131,7 +131,7 @@ impl ExpertSide {
         stats.bytes_read += self.io.device_bytes();
         stats.disk_busy += self.io.disk_busy();
         stats.read_stall += self.io.stall();
-        if let Some(device) = &self.streamer.device {
+        if let Some(device) = self.streamer.uploads() {
             (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
         }
         if let Some(counts) = self.streamer.device_counts() {

@@ -12,14 +12,13 @@ use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
 use std::ops::Range;
 use std::time::Duration;
 
-use super::device::{DeviceCounts, DeviceSide, DeviceWork, InPlace, InPlaceWork, PartOp};
+use super::device::{DeviceCounts, DeviceSide, ExpertDevice, InPlace, PartOp};
 use super::expert_map::ExpertMap;
 use super::expert_slots::ExpertSlots;
 use super::guesses::GuessQueue;
 use super::io::Io;
+use super::landing::Landing;
 use super::misses::{read_in_turn, submit};
-use super::on_host::HostWork;
-use super::polling::poll_reads;
 use super::prefetcher::Guess;
 use super::stats::Held;
 use super::step::{LayerOps, Step, group_by_expert};
@@ -29,18 +28,15 @@ use super::target::{Target, no_layer};
 pub(crate) struct ExpertStreamer {
     pub(super) slots: ExpertSlots,
     pub(super) guesses: GuessQueue,
-    /// A device that computes with slots of its own.
-    pub(super) device: Option<DeviceSide>,
-    /// One that computes with those of the host.
-    pub(super) in_place: Option<InPlace>,
+    /// The device that computes them; `None` where the host does.
+    pub(super) device: Option<ExpertDevice>,
     pub(super) step: Option<Step>,
     pub(super) synchronous: bool,
 }
 
 impl ExpertStreamer {
     pub fn new(slots: ExpertSlots) -> Self {
-        let guesses = GuessQueue::default();
-        Self { slots, guesses, device: None, in_place: None, step: None, synchronous: false }
+        Self { slots, guesses: GuessQueue::default(), device: None, step: None, synchronous: false }
     }
 
     /// Has every read waited for before anything is computed, part by part: the baseline of benchmarks.
@@ -51,26 +47,35 @@ impl ExpertStreamer {
     /// Has the experts computed on a device.
     pub fn on_device(mut self, device: DeviceSide) -> Self {
         (self.slots.lent, self.slots.pages_must_stay) = (Some(device.lent()), device.imports());
-        Self { device: Some(device), ..self }
+        Self { device: Some(ExpertDevice::Uploads(device)), ..self }
     }
 
     /// Has the experts computed on a device, in the host's memory.
     pub fn in_place(self, device: InPlace) -> Self {
-        Self { in_place: Some(device), ..self }
+        Self { device: Some(ExpertDevice::InPlace(device)), ..self }
+    }
+
+    /// Its experts on their way into memory.
+    pub(super) fn landing<'a>(&'a mut self, io: &'a mut Io<Target>) -> Landing<'a> {
+        Landing { slots: &mut self.slots, guesses: &mut self.guesses, io }
+    }
+
+    /// The device that computes with slots of its own.
+    pub(super) fn uploads(&self) -> Option<&DeviceSide> {
+        self.device.as_ref()?.uploads()
     }
 
     /// What is held right now.
     pub fn held(&self) -> Held {
         let held = self.slots.held();
-        let Some(device) = &self.device else { return held };
+        let Some(device) = self.uploads() else { return held };
         let (pins, loading_slots) = (held.pins + device.pinned(), held.loading_slots + device.loading());
         Held { pins, loading_slots, ..held }
     }
 
     /// What the device did; `None` where the host computes.
     pub fn device_counts(&self) -> Option<DeviceCounts> {
-        let uploading = self.device.as_ref().map(|device| device.counts);
-        uploading.or_else(|| self.in_place.as_ref().map(|device| device.counts))
+        self.device.as_ref().map(ExpertDevice::counts)
     }
 
     /// Where the experts are.
@@ -81,28 +86,26 @@ impl ExpertStreamer {
     /// Which of them are in memory, of the host or of a device.
     pub fn expert_map(&self) -> ExpertMap {
         let on_host = self.slots.pools().iter().map(|pool| &pool.cache);
-        let on_device = self.device.iter().flat_map(DeviceSide::caches);
+        let on_device = self.uploads().into_iter().flat_map(DeviceSide::caches);
         ExpertMap::new(self.slots.layout(), on_host.chain(on_device), self.slots.clock)
     }
 
     /// Nothing is being computed any more: what layers before held is free.
     pub fn settle(&mut self) {
-        let uploaded = self.device.as_mut().map(DeviceSide::settle);
-        let in_place = self.in_place.as_mut().map(InPlace::settle);
-        for step in uploaded.into_iter().chain(in_place).flatten() {
+        for step in self.device.as_mut().map(ExpertDevice::settle).unwrap_or_default() {
             self.unpin(&step);
         }
     }
 
     /// A step is over: nothing is uploaded any more for layers that it did not come to.
     pub fn settle_guesses(&mut self) {
-        if let Some(device) = &mut self.device {
+        if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
             device.settle_guesses(&self.slots.layout);
         }
     }
 
     fn unpin(&mut self, step: &Step) {
-        if let Some(device) = &mut self.device {
+        if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
             device.unpin(&self.slots.layout.layers[step.layer], step);
         }
         self.slots.unpin(step);
@@ -124,15 +127,10 @@ impl ExpertStreamer {
     ) -> Result<(), ExecError> {
         let step = self.step.take().filter(|step| step.ids == op.ids);
         let mut step = step.ok_or_else(no_layer)?;
-        let (slots, guesses) = (&mut self.slots, &mut self.guesses);
-        let outcome = match (&mut self.device, &mut self.in_place) {
-            (Some(device), _) if !run.is_host() => {
-                DeviceWork { device, slots, guesses, io }.run_node(run, &mut step, (op, part))
-            }
-            (None, Some(device)) if !run.is_host() => {
-                InPlaceWork { device, slots, guesses, io }.run_node(run, &mut step, (op, part))
-            }
-            _ => HostWork { slots, guesses, io }.run_node(run, &mut step, (op, part)),
+        let mut landing = Landing { slots: &mut self.slots, guesses: &mut self.guesses, io };
+        let outcome = match self.device.as_mut().filter(|_| !run.is_host()) {
+            Some(device) => device.run_node(landing, run, &mut step, (op, part)),
+            None => landing.compute_node(run, &mut step, (op, part)),
         };
         step.ops_left = step.ops_left.saturating_sub(1);
         let done = step.ops_left == 0 && outcome.is_ok();
@@ -160,21 +158,12 @@ impl ExpertStreamer {
         // A ubatch without outputs has no tokens left in its last layer.
         let has_slots = |step: &Step| step.slots.as_ref().is_some_and(|slots| !slots.is_empty());
         let in_slots = self.step.as_ref().is_some_and(has_slots);
-        let on_device = self.device.is_some() || self.in_place.is_some();
-        if run.is_host() || !in_slots || !on_device {
+        let Some(device) = self.device.as_mut().filter(|_| in_slots && !run.is_host()) else {
             return Ok(false);
-        }
-        let mut step = self.step.take().ok_or_else(no_layer)?;
-        let (slots, guesses) = (&mut self.slots, &mut self.guesses);
-        let outcome = match (&mut self.device, &mut self.in_place) {
-            (Some(device), _) => {
-                DeviceWork { device, slots, guesses, io }.run_layer(run, &mut step, ops, nodes)
-            }
-            (None, Some(device)) => {
-                InPlaceWork { device, slots, guesses, io }.run_layer(run, &mut step, ops, nodes)
-            }
-            (None, None) => Err(no_layer()),
         };
+        let mut step = self.step.take().ok_or_else(no_layer)?;
+        let landing = Landing { slots: &mut self.slots, guesses: &mut self.guesses, io };
+        let outcome = device.run_layer(landing, run, &mut step, ops, nodes);
         match outcome {
             Ok(()) => self.keep(io, step),
             // `abandon` gives back what it holds.
@@ -185,18 +174,16 @@ impl ExpertStreamer {
 
     /// All of a layer was launched: what it holds stays until a device is done with it.
     fn keep(&mut self, io: &mut Io<Target>, step: Step) {
-        match (&mut self.device, &mut self.in_place) {
-            (Some(device), _) => device.keep(&self.slots.layout.layers[step.layer], step),
-            (None, Some(device)) => device.keep(step),
-            (None, None) => self.end_layer(io, &step),
+        match &mut self.device {
+            Some(device) => device.keep(&self.slots.layout.layers[step.layer], step),
+            None => self.end_layer(io, &step),
         }
     }
 
     /// The host waited for the device, to know the ids of a layer.
     pub fn note_wait(&mut self, wait: Duration) {
-        let counts = self.device.as_mut().map(|device| &mut device.counts);
-        if let Some(counts) = counts.or(self.in_place.as_mut().map(|device| &mut device.counts)) {
-            counts.note_wait(wait);
+        if let Some(device) = &mut self.device {
+            device.counts_mut().note_wait(wait);
         }
     }
 
@@ -221,7 +208,7 @@ impl ExpertStreamer {
         // The ids are known: the device is done with the layers before.
         self.settle();
         let mut grouped = group_by_expert(ids, self.slots.layout.layers[index].experts);
-        if let Some(device) = &mut self.device {
+        if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
             device.place(&self.slots.layout.layers[index], ids.tokens, self.slots.clock, &mut grouped);
         }
         let loads = self.slots.place(io, index, ids.tokens, &mut grouped);
@@ -232,7 +219,7 @@ impl ExpertStreamer {
         }
         let layer = &self.slots.layout.layers[index];
         // Whether the host's slots are what is computed with.
-        let in_slots = self.device.is_none() && (self.in_place.is_none() || InPlace::takes_slots(ids.tokens));
+        let in_slots = self.device.as_ref().is_none_or(|device| device.takes_host_slots(ids.tokens));
         let step = Step::new(index, layer, ids_operand, ids, grouped, ops, !in_slots);
         self.slots.fill_ring(io, self.step.insert(step));
     }
@@ -243,9 +230,8 @@ impl ExpertStreamer {
     /// # Errors
     /// As [`Self::run_op`].
     pub fn expect_on_device(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) -> Result<(), ExecError> {
-        let Some(device) = &mut self.device else { return Ok(()) };
-        let (slots, queue) = (&mut self.slots, &mut self.guesses);
-        let absent = DeviceWork { device, slots, guesses: queue, io }.upload_guesses(guesses)?;
+        let Some(ExpertDevice::Uploads(device)) = &mut self.device else { return Ok(()) };
+        let absent = device.upload_guesses(&mut self.slots, guesses)?;
         self.expect(io, absent);
         Ok(())
     }
@@ -258,7 +244,7 @@ impl ExpertStreamer {
 
     /// Takes in what has landed and gives the disk more.
     pub(super) fn poll_reads(&mut self, io: &mut Io<Target>) {
-        poll_reads(&mut self.slots, &mut self.guesses, io);
+        self.landing(io).poll();
     }
 
     /// Ends a step that failed or was stopped, and of which nothing is being computed any more: waits for its
@@ -281,12 +267,12 @@ impl ExpertStreamer {
     pub fn give_back(&mut self, io: &mut Io<Target>, bytes: u64) -> u64 {
         // Guesses may still be landing in them.
         self.abandon(io);
-        if let Some(device) = &mut self.in_place {
+        if let Some(ExpertDevice::InPlace(device)) = &mut self.device {
             // Pages that a device holds on to would not be the system's.
             device.release();
         }
         let freed = self.slots.give_back(bytes);
-        if let Some(device) = &mut self.in_place {
+        if let Some(ExpertDevice::InPlace(device)) = &mut self.device {
             device.import_again(&self.slots);
         }
         freed

@@ -3,7 +3,7 @@
 //! - `slots`: slots and throwaway cells in memory, and their state
 //! - `io`: reads in flight and what they are for
 //! - `experts`: routed experts, layer by layer, and `expert_slots`: where they are
-//! - `polling`: taking in what has landed, and `guesses`: what the disk reads when it has time
+//! - `landing`: experts on their way into memory, and `guesses`: what the disk reads when it has time
 //! - `chain`: a layer of a decode step, expert by expert as they land
 //! - `ready`: what of a layer can be computed now
 //! - `device`: a layer on a device, and `on_host`: a node on the host
@@ -35,12 +35,12 @@ mod give_back;
 mod guesses;
 pub(crate) mod handle;
 pub(crate) mod io;
+mod landing;
 mod layer_reads;
 pub(crate) mod lookups;
 mod misses;
 mod on_host;
 mod open_step;
-mod polling;
 pub(crate) mod prefetcher;
 mod ready;
 pub(crate) mod routes;

@@ -3,55 +3,39 @@
 use hypura_ggml::{ExecError, GraphRun};
 
 use super::device::PartOp;
-use super::expert_slots::ExpertSlots;
-use super::guesses::GuessQueue;
-use super::io::Io;
-use super::polling::{poll_reads, wait_for};
-use super::ready::{MOST_ROWS, free_cells};
+use super::landing::Landing;
+use super::ready::MOST_ROWS;
 use super::step::Step;
-use super::target::{Target, no_slots};
+use super::target::no_slots;
 
-/// Experts of the host, and a node that uses them.
-pub(super) struct HostWork<'a> {
-    pub slots: &'a mut ExpertSlots,
-    pub guesses: &'a mut GuessQueue,
-    pub io: &'a mut Io<Target>,
-}
-
-impl HostWork<'_> {
-    /// Computes one node.
-    pub fn run_node(
-        self,
+impl Landing<'_> {
+    /// Has the host compute one node.
+    ///
+    /// # Errors
+    /// As [`Self::wait`], and that of the backend.
+    pub fn compute_node(
+        &mut self,
         run: &mut GraphRun<'_>,
         step: &mut Step,
         (op, part): PartOp,
     ) -> Result<(), ExecError> {
-        let Self { slots, guesses, io } = self;
-        poll_reads(slots, guesses, io);
-        let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
+        self.poll();
+        let wanted = step.wanted.len();
         // A ubatch without outputs has no tokens left in its last layer.
         if let Some(of_pairs) = &step.slots
-            && !todo.is_empty()
+            && wanted > 0
             && of_pairs.len() <= MOST_ROWS
-            && todo.iter().all(|want| slots.is_ready(step, *want, part))
+            && (0..wanted).all(|want| self.slots.is_ready(step, want, part))
         {
-            let layout = &slots.layout.layers[step.layer].parts[part];
-            let pool = slots.pool(step.layer).binding(layout).ok_or_else(no_slots)?;
+            let layout = &self.slots.layout.layers[step.layer].parts[part];
+            let pool = self.slots.pool(step.layer).binding(layout).ok_or_else(no_slots)?;
+            let io = &mut *self.io;
             return run.meanwhile(&mut || io.resubmit(), |run| run.run_bound(op, pool, of_pairs));
         }
         run.zero_rows(op, &step.none)?;
-        while !todo.is_empty() {
-            let (ready, rest) = slots.split_ready(step, todo, part);
-            todo = rest;
-            if ready.is_empty() {
-                wait_for(slots, guesses, io, step, &todo)?;
-            } else {
-                run.meanwhile(&mut || io.resubmit(), |run| slots.run_ready(run, op, part, step, &ready))?;
-                free_cells(&mut slots.cells, step, part, &ready);
-                slots.fill_ring(io, step);
-                poll_reads(slots, guesses, io);
-            }
-        }
-        Ok(())
+        self.hand_out(step, part, |landing, step, ready| {
+            let Landing { slots, io, .. } = landing;
+            run.meanwhile(&mut || io.resubmit(), |run| slots.run_ready(run, op, part, step, ready))
+        })
     }
 }

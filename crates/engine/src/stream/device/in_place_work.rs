@@ -5,22 +5,17 @@ use hypura_ggml::{ExecError, GraphRun, SlotBinding, StreamedOp};
 use std::ops::Range;
 use std::time::Instant;
 
-use super::in_place::InPlace;
+use super::in_place::{Frames, InPlace};
 use super::work::PartOp;
 use crate::stream::expert_slots::ExpertSlots;
-use crate::stream::guesses::GuessQueue;
-use crate::stream::io::Io;
-use crate::stream::polling::{poll_reads, wait_for};
-use crate::stream::ready::free_cells;
+use crate::stream::landing::Landing;
 use crate::stream::step::{Place, Step};
-use crate::stream::target::{Target, no_slots};
+use crate::stream::target::no_slots;
 
 /// Experts in the host's memory, and the nodes of a device that use them.
 pub(in crate::stream) struct InPlaceWork<'a> {
     pub device: &'a mut InPlace,
-    pub slots: &'a mut ExpertSlots,
-    pub guesses: &'a mut GuessQueue,
-    pub io: &'a mut Io<Target>,
+    pub landing: Landing<'a>,
 }
 
 impl InPlaceWork<'_> {
@@ -48,7 +43,7 @@ impl InPlaceWork<'_> {
         ops: &[PartOp],
         nodes: Range<usize>,
     ) -> Result<(), ExecError> {
-        poll_reads(self.slots, self.guesses, self.io);
+        self.landing.poll();
         for (_, part) in ops {
             self.wait_for_part(step, *part)?;
         }
@@ -57,24 +52,25 @@ impl InPlaceWork<'_> {
         if let Some((op, _)) = ops.first() {
             run.send_slots(*op, slots)?;
         }
-        let binding = |(op, part): &PartOp| Ok((*op, self.device.binding(self.slots, step.layer, *part)?));
+        let binding =
+            |(op, part): &PartOp| Ok((*op, self.device.binding(self.landing.slots, step.layer, *part)?));
         let bindings: Vec<(StreamedOp, SlotBinding<'_>)> =
             ops.iter().map(binding).collect::<Result<_, ExecError>>()?;
         run.run_layer(&bindings, slots, nodes)?;
         self.device.counts.launch += begun.elapsed();
-        poll_reads(self.slots, self.guesses, self.io);
+        self.landing.poll();
         Ok(())
     }
 
     /// Waits until a part of all experts has landed.
     fn wait_for_part(&mut self, step: &mut Step, part: usize) -> Result<(), ExecError> {
         loop {
-            let waiting: Vec<usize> =
-                (0..step.wanted.len()).filter(|want| !self.slots.is_ready(step, *want, part)).collect();
+            let is_missing = |want: &usize| !self.landing.slots.is_ready(step, *want, part);
+            let waiting: Vec<usize> = (0..step.wanted.len()).filter(is_missing).collect();
             if waiting.is_empty() {
                 return Ok(());
             }
-            wait_for(self.slots, self.guesses, self.io, step, &waiting)?;
+            self.landing.wait(step, &waiting)?;
         }
     }
 
@@ -85,52 +81,41 @@ impl InPlaceWork<'_> {
         op: StreamedOp,
         part: usize,
     ) -> Result<(), ExecError> {
-        let InPlace { frames, counts, .. } = self.device;
+        let Self { device: InPlace { frames, counts, .. }, landing } = self;
         frames.begin(run, counts);
-        let mut todo: Vec<usize> = (0..step.wanted.len()).collect();
-        while !todo.is_empty() {
-            let (ready, rest) = self.slots.split_ready(step, todo, part);
-            todo = rest;
-            if ready.is_empty() {
-                wait_for(self.slots, self.guesses, self.io, step, &todo)?;
-                continue;
-            }
-            for want in &ready {
-                self.copy(step, *want, part)?;
-            }
-            free_cells(&mut self.slots.cells, step, part, &ready);
-            self.slots.fill_ring(self.io, step);
-            poll_reads(self.slots, self.guesses, self.io);
-        }
-        let layer = &self.slots.layout.layers[step.layer];
-        let frame = self.device.frames.buffer();
-        let stack_bytes = layer.parts[part].slice_bytes * layer.experts as usize;
-        let region = frame.region(0..stack_bytes).ok_or_else(no_slots)?;
+        landing.hand_out(step, part, |landing, step, ready| {
+            ready.iter().try_for_each(|want| copy(frames, landing.slots, step, *want, part))
+        })?;
+        let stack_bytes = landing.slots.layout.layers[step.layer].stack_bytes(part);
         let begun = Instant::now();
-        let outcome = run.meanwhile(&mut || poll_reads(self.slots, self.guesses, self.io), |run| {
-            run.run_elsewhere(op, region.into())
-        });
-        self.device.counts.launch += begun.elapsed();
-        self.device.frames.launch(run);
+        let outcome = landing.run_stack(run, op, &frames.buffer(), stack_bytes);
+        counts.launch += begun.elapsed();
+        frames.launch(run);
         outcome
     }
+}
 
-    /// Copies a part of an expert, which has landed, to the frame.
-    fn copy(&self, step: &Step, want: usize, part: usize) -> Result<(), ExecError> {
-        let (layer, pool) = (&self.slots.layout.layers[step.layer], self.slots.pool(step.layer));
-        let (layout, want) = (&layer.parts[part], &step.wanted[want]);
-        let (memory, from) = match &want.place {
-            Place::Slot(slot) => {
-                (pool.arena().ok_or_else(no_slots)?, pool.place(*slot, layout).ok_or_else(no_slots)?)
-            }
-            Place::Cells(cells) => {
-                let cell = cells[part].ok_or_else(no_slots)?;
-                let from = self.slots.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
-                (self.slots.cells.arena(), from)
-            }
-            Place::OnDevice => return Err(no_slots()),
-        };
-        self.device.frames.copy(memory, from.start, want.expert, layout.slice_bytes);
-        Ok(())
-    }
+/// Copies a part of an expert, which has landed, to the frame.
+fn copy(
+    frames: &Frames,
+    slots: &ExpertSlots,
+    step: &Step,
+    want: usize,
+    part: usize,
+) -> Result<(), ExecError> {
+    let (layer, pool) = (&slots.layout.layers[step.layer], slots.pool(step.layer));
+    let (layout, want) = (&layer.parts[part], &step.wanted[want]);
+    let (memory, from) = match &want.place {
+        Place::Slot(slot) => {
+            (pool.arena().ok_or_else(no_slots)?, pool.place(*slot, layout).ok_or_else(no_slots)?)
+        }
+        Place::Cells(cells) => {
+            let cell = cells[part].ok_or_else(no_slots)?;
+            let from = slots.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
+            (slots.cells.arena(), from)
+        }
+        Place::OnDevice => return Err(no_slots()),
+    };
+    frames.copy(memory, from.start, want.expert, layout.slice_bytes);
+    Ok(())
 }

@@ -179,12 +179,16 @@ impl DeviceSide {
     /// Slots that are given to others must not be waiting for an upload: none comes between two layers,
     /// unless the layer's nodes came in several graphs or were given up.
     fn settle_uploads(&mut self) {
-        let mut uploader = self.uploads.lock();
-        if uploader.is_unfenced() {
-            let begun = Instant::now();
-            uploader.wait();
-            self.counts.note_wait(begun.elapsed());
+        if self.uploads.lock().is_unfenced() {
+            self.wait_for_uploads();
         }
+    }
+
+    /// Waits until all that was handed over is there: its sources may be written to.
+    pub(super) fn wait_for_uploads(&mut self) {
+        let begun = Instant::now();
+        self.uploads.lock().wait();
+        self.counts.note_wait(begun.elapsed());
     }
 
     /// Gives back what a layer holds of the device.

@@ -146,20 +146,16 @@ impl DevicePool {
         self.handed[slot.index()] & (1 << part) != 0
     }
 
-    /// A part of a slot was handed to the device.
-    pub fn hand(&mut self, slot: SlotId, part: usize) {
+    /// A part of a slot is handed to the device; returns where it is.
+    pub fn hand(&mut self, slot: SlotId, part: usize) -> Option<(Arc<DeviceBuffer>, usize)> {
+        let bank = self.banks.get(part)?;
         self.handed[slot.index()] |= 1 << part;
+        Some((Arc::clone(&bank.buffer), slot.index() * bank.stride))
     }
 
     /// Whether all parts of a slot were.
     pub fn is_whole(&self, slot: SlotId, parts: usize) -> bool {
         (0..parts).all(|part| self.has(slot, part))
-    }
-
-    /// Where the part of a slot is.
-    pub fn room(&self, slot: SlotId, part: usize) -> Option<(Arc<DeviceBuffer>, usize)> {
-        let bank = self.banks.get(part)?;
-        Some((Arc::clone(&bank.buffer), slot.index() * bank.stride))
     }
 
     /// The slots as kernels see one part of them; `None` without slots.
