@@ -7,18 +7,11 @@ set -eu
 
 package=$(cd "$(dirname "$1")" && pwd)/${1##*/}
 suite=${2:-bookworm}
-work=$(mktemp -d)
+# shellcheck source=scripts/tests/checks.sh
+. "$(dirname "$0")/checks.sh"
 base=${BASE:-$work/base}
 root=$work/root
 trap 'umount "$root/proc" 2>/dev/null || true; rm -rf "$work"' EXIT
-failures=0
-
-check() {
-    if "$@" >"$work/out" 2>&1; then return; fi
-    failures=$((failures + 1))
-    printf 'FAILED: %s\n' "$*" >&2
-    tail -n 20 "$work/out" | sed 's/^/    /' >&2
-}
 
 inside() { chroot "$root" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
 

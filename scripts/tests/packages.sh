@@ -9,16 +9,8 @@ program=$(cd "$(dirname "$1")" && pwd)/${1##*/}
 libraries=${2:-}
 [ -z "$libraries" ] || libraries=$(cd "$libraries" && pwd)
 cd "$(dirname "$0")/../.."
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-failures=0
-
-check() {
-    if "$@" >"$work/out" 2>&1; then return; fi
-    failures=$((failures + 1))
-    printf 'FAILED: %s\n' "$*" >&2
-    tail -n 20 "$work/out" | sed 's/^/    /' >&2
-}
+# shellcheck source=scripts/tests/checks.sh
+. scripts/tests/checks.sh
 
 have() { command -v "$1" >/dev/null 2>&1 || {
     echo "packages: no $1 here, so what it judges is not judged"

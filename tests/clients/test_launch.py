@@ -80,8 +80,13 @@ def launch(url: str, place: Path, *arguments: str, **variables: str) -> subproce
         **QUIET,
         **variables,
     }
+    return run_in(place, [BINARY, "launch", *arguments], environment)
+
+
+def run_in(place: Path, command: list, environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Runs a program in the project, with nobody at the terminal."""
     return subprocess.run(
-        [BINARY, "launch", *arguments],
+        [str(part) for part in command],
         cwd=place / "project",
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -143,15 +148,7 @@ def test_what_is_written_to_stay_works_by_itself_and_goes_again(url, place):
         [place / "bin/claude", *AGENTS["claude"][1]],
         [place / "bin/codex", "--profile", "hypura", *AGENTS["codex"][1]],
     ):
-        done = subprocess.run(
-            [str(part) for part in command],
-            cwd=place / "project",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
-        )
+        done = run_in(place, command, environment)
         assert ANSWER in done.stdout, (command, done.stdout[-4000:], done.stderr[-4000:])
     for agent in ("opencode", "codex", "claude"):
         assert launch(url, place, agent, "--restore").returncode == 0
