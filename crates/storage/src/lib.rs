@@ -19,7 +19,7 @@ pub mod probe;
 pub mod process;
 mod random;
 pub mod reader;
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod required;
 pub mod threads;
 

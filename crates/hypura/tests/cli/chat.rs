@@ -1,7 +1,7 @@
 //! A conversation on a terminal: the program with a terminal of its own, as a person has it.
 
 use crate::kit::{demo, hypura, interrupt, wait};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use crate::terminal::{leave, on_terminal};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -27,17 +27,11 @@ impl Terminal {
 
     /// The same with these flags.
     fn run_with(model: &Path, home: &Path, flags: &[&str]) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&master).unwrap();
-        unlockpt(&master).unwrap();
-        let name = ptsname(&master, Vec::new()).unwrap();
-        let end = || OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
         let mut command = hypura();
         command.arg("run").arg(model).args(["--residency", "stream", "--stream-cache", "5%"]);
         command.args(flags);
         command.env("HOME", home).env("XDG_STATE_HOME", home.join("state")).env("TERM", "xterm");
-        let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let keyboard = File::from(master);
+        let (keyboard, child) = on_terminal(&mut command);
         let mut from = keyboard.try_clone().unwrap();
         let screen = Arc::<Mutex<String>>::default();
         let seen = Arc::clone(&screen);
@@ -171,4 +165,15 @@ fn ctrl_c_stops_an_answer_and_the_conversation_goes_on() {
     terminal.expect("stopped", 1);
     terminal.type_line("/bye");
     assert_eq!(wait(&mut terminal.child), Some(0));
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_the_conversation() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = hypura();
+    command.arg("run").arg(demo()).args(["--residency", "stream"]).env("HOME", folder.path());
+    let (terminal, mut child) =
+        on_terminal(command.env("XDG_STATE_HOME", folder.path()).env("TERM", "xterm"));
+    leave(terminal, ">>> ");
+    assert!(wait(&mut child).is_some());
 }

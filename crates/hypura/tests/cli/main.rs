@@ -38,6 +38,7 @@ mod signals;
 mod sounds;
 #[cfg(test)]
 mod synth;
+mod terminal;
 #[cfg(test)]
 mod trace;
 mod watching;

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::kit::{finish, hypura};
+use crate::kit::{finish, hypura, wait};
 use crate::serving::Serving;
+use crate::terminal::{leave, on_terminal};
 
 #[test]
 fn the_status_tells_how_fast_it_goes_and_where_the_experts_are() {
@@ -92,4 +93,14 @@ fn top_prints_what_the_status_tells() {
     let nobody = top(&["--once", "--host", "127.0.0.1:1"]);
     nobody.assert_error(1, &["no server answers", "hypura serve"]);
     top(&[]).assert_error(2, &["--once"]);
+}
+
+#[test]
+fn a_terminal_that_goes_away_ends_top() {
+    let server = Serving::start(&[]);
+    let mut command = hypura();
+    command.env("HYPURA_HOST", &server.address).env("TERM", "xterm").arg("top");
+    let (terminal, mut child) = on_terminal(&mut command);
+    leave(terminal, "Machine");
+    assert_eq!(wait(&mut child), Some(128 + 1));
 }

@@ -1,6 +1,6 @@
 //! Two machines that are one: a worker and what uses it, each with a home of its own.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -8,8 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-use crate::kit::{Finished, demo, finish, hypura, wait};
-use crate::serving::Serving;
+use crate::kit::{Finished, demo, finish, hypura};
 
 const GREEDY: [&str; 9] =
     ["--temperature", "0", "-n", "12", "--logits-hash", "--ctx", "128", "--threads", "2"];
@@ -68,27 +67,6 @@ impl Pair {
         let finished = finish(command.args(arguments).arg("--stats-json").arg(&file)).assert_success();
         (serde_json::from_slice(&fs::read(&file).unwrap()).unwrap(), finished)
     }
-
-    /// The process of its session.
-    fn session(&self) -> Option<u32> {
-        let id = self.worker.id();
-        let tasks = fs::read_dir(format!("/proc/{id}/task")).ok()?.filter_map(Result::ok);
-        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-        children
-            .flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
-            .next()
-    }
-
-    fn wait_for_session(&self) -> u32 {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            if let Some(session) = self.session() {
-                return session;
-            }
-            assert!(Instant::now() < deadline, "no session begins");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
 }
 
 impl Drop for Pair {
@@ -96,11 +74,6 @@ impl Drop for Pair {
         let _ = self.worker.kill();
         let _ = self.worker.wait();
     }
-}
-
-fn signal(name: &str, id: u32) {
-    // One that has ended meanwhile is as good.
-    let _ = Command::new("kill").args([name, &id.to_string()]).stderr(Stdio::null()).status().unwrap();
 }
 
 #[test]
@@ -144,71 +117,106 @@ fn a_worker_that_cannot_be_used_is_one_line() {
     assert!(listed.stdout.contains(&pair.address) && listed.stdout.contains("MB/s"), "{}", listed.stdout);
 }
 
+/// Sessions that end without being asked: which process one has is known on Linux.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_worker_that_dies_at_any_moment_ends_a_run_with_one_line() {
-    let pair = Pair::start();
-    let kills: u64 =
-        std::env::var("HYPURA_WORKER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
-    for round in 0..kills {
-        let flags = [
-            "--temperature",
-            "0",
-            "-n",
-            "3000",
-            "--ignore-eos",
-            "--ctx",
-            "4096",
-            "--worker",
-            &pair.address,
-            "--gpu-layers",
-            "2",
-        ];
-        let mut command = pair.command(&flags);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let session = pair.wait_for_session();
-        std::thread::sleep(Duration::from_millis(round * 389 % 1500));
-        // Every other time it is stopped: nobody says that it is gone.
-        signal(if round % 4 == 3 { "-STOP" } else { "-KILL" }, session);
-        let start = Instant::now();
-        let code = wait(&mut child);
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-        let finished = Finished::of(child.wait_with_output().unwrap());
-        assert_eq!(code, Some(1), "{finished:?}");
-        let last = finished.stderr.lines().last().unwrap_or_default();
-        assert!(last.starts_with("hypura: ") && last.contains("worker"), "{finished:?}");
-    }
-    let (_, finished) = pair.stats(&["--worker", &pair.address, "--gpu-layers", "1"]);
-    assert!(finished.stderr.contains("computes 1 of"), "the worker is there again: {}", finished.stderr);
-}
+mod lost {
+    use super::*;
+    use crate::kit::wait;
+    use crate::serving::Serving;
+    use serde_json::json;
 
-#[cfg(target_os = "linux")]
-#[test]
-fn a_server_outlives_its_worker_and_answers_without_it() {
-    let pair = Pair::start();
-    let config = pair.here.path().join(".config");
-    let variables = [("XDG_CONFIG_HOME", config.to_str().unwrap())];
-    let server = Serving::start_with(&["--worker", &pair.address, "--gpu-layers", "2"], &variables);
-    let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false,
-        "options": {"num_predict": 8, "temperature": 0}});
-    let first = server.post("/api/generate", &ask);
-    let session = pair.session().expect("the model's runner uses the worker");
-    signal("-KILL", session);
-    // The runner ends with it, whatever it does at that moment; the next one has the worker again.
-    let again = |server: &Serving| {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let (status, text) = server.send("/api/generate", &ask);
-            if status == 200 {
-                return serde_json::from_str::<Value>(&text).unwrap();
-            }
-            assert!(text.contains("worker"), "{text}");
-            assert!(Instant::now() < deadline, "{text}");
+    impl Pair {
+        /// The process of its session.
+        fn session(&self) -> Option<u32> {
+            let id = self.worker.id();
+            let tasks = fs::read_dir(format!("/proc/{id}/task")).ok()?.filter_map(Result::ok);
+            let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+            children
+                .flat_map(|ids| ids.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+                .next()
         }
-    };
-    // Which kernels compute may differ from load to load, so words may, too.
-    assert_ne!(first["response"], "");
-    assert_ne!(again(&server)["response"], "");
-    drop(pair);
-    assert_ne!(again(&server)["response"], "");
+
+        fn wait_for_session(&self) -> u32 {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            loop {
+                if let Some(session) = self.session() {
+                    return session;
+                }
+                assert!(Instant::now() < deadline, "no session begins");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    fn signal(name: &str, id: u32) {
+        // One that has ended meanwhile is as good.
+        let _ = Command::new("kill").args([name, &id.to_string()]).stderr(Stdio::null()).status().unwrap();
+    }
+
+    #[test]
+    fn a_worker_that_dies_at_any_moment_ends_a_run_with_one_line() {
+        let pair = Pair::start();
+        let kills: u64 =
+            std::env::var("HYPURA_WORKER_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(8);
+        for round in 0..kills {
+            let flags = [
+                "--temperature",
+                "0",
+                "-n",
+                "3000",
+                "--ignore-eos",
+                "--ctx",
+                "4096",
+                "--worker",
+                &pair.address,
+                "--gpu-layers",
+                "2",
+            ];
+            let mut command = pair.command(&flags);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            let session = pair.wait_for_session();
+            std::thread::sleep(Duration::from_millis(round * 389 % 1500));
+            // Every other time it is stopped: nobody says that it is gone.
+            signal(if round % 4 == 3 { "-STOP" } else { "-KILL" }, session);
+            let start = Instant::now();
+            let code = wait(&mut child);
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+            let finished = Finished::of(child.wait_with_output().unwrap());
+            assert_eq!(code, Some(1), "{finished:?}");
+            let last = finished.stderr.lines().last().unwrap_or_default();
+            assert!(last.starts_with("hypura: ") && last.contains("worker"), "{finished:?}");
+        }
+        let (_, finished) = pair.stats(&["--worker", &pair.address, "--gpu-layers", "1"]);
+        assert!(finished.stderr.contains("computes 1 of"), "the worker is there again: {}", finished.stderr);
+    }
+
+    #[test]
+    fn a_server_outlives_its_worker_and_answers_without_it() {
+        let pair = Pair::start();
+        let config = pair.here.path().join(".config");
+        let variables = [("XDG_CONFIG_HOME", config.to_str().unwrap())];
+        let server = Serving::start_with(&["--worker", &pair.address, "--gpu-layers", "2"], &variables);
+        let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false,
+            "options": {"num_predict": 8, "temperature": 0}});
+        let first = server.post("/api/generate", &ask);
+        let session = pair.session().expect("the model's runner uses the worker");
+        signal("-KILL", session);
+        // The runner ends with it, whatever it does at that moment; the next one has the worker again.
+        let again = |server: &Serving| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            loop {
+                let (status, text) = server.send("/api/generate", &ask);
+                if status == 200 {
+                    return serde_json::from_str::<Value>(&text).unwrap();
+                }
+                assert!(text.contains("worker"), "{text}");
+                assert!(Instant::now() < deadline, "{text}");
+            }
+        };
+        // Which kernels compute may differ from load to load, so words may, too.
+        assert_ne!(first["response"], "");
+        assert_ne!(again(&server)["response"], "");
+        drop(pair);
+        assert_ne!(again(&server)["response"], "");
+    }
 }

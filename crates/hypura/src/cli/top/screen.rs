@@ -3,12 +3,15 @@
 use anyhow::Context as _;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use std::io;
-use std::process::ExitCode;
+use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use std::{io, thread};
 
 use super::app::{Action, App};
 use super::feed::{self, Seen, Wanted};
@@ -18,15 +21,17 @@ use crate::client::Client;
 /// How long to wait for a key before looking whether there is something new.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Exit code of a program whose terminal is gone, as shells report it: 128 + SIGHUP.
+const HUNG_UP: i32 = 128 + SIGHUP;
+
 /// Watches the server until the person leaves.
 ///
 /// # Errors
 /// When the terminal cannot be used.
 pub(super) fn watch(client: &Client, interval: Duration) -> anyhow::Result<ExitCode> {
     let told_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&told_to_end)).context("cannot listen to signals")?;
-    }
+    heed_signals(&told_to_end).context("cannot listen to signals")?;
+    end_with_terminal().context("no thread to look after the terminal")?;
     let wanted = Wanted::default();
     let news = feed::start(client, interval, &wanted).context("no thread to ask the server")?;
     let mut app = App::new(client.address());
@@ -36,6 +41,37 @@ pub(super) fn watch(client: &Client, interval: Duration) -> anyhow::Result<ExitC
     ratatui::restore();
     ended.context("cannot use the terminal")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has signals raise a flag; the second one is the end, and so is the first one that says that the terminal
+/// is gone.
+fn heed_signals(told_to_end: &Arc<AtomicBool>) -> io::Result<()> {
+    flag::register_conditional_shutdown(SIGHUP, HUNG_UP, Arc::new(AtomicBool::new(true)))?;
+    for signal in [SIGTERM, SIGINT] {
+        // Order matters: the exit looks at what the flag was before this signal.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(told_to_end))?;
+        flag::register(signal, Arc::clone(told_to_end))?;
+    }
+    Ok(())
+}
+
+/// Ends the program when its terminal is gone, also where no signal tells (it is not the one that controls
+/// us). Nothing is left to give back then, and crossterm would go on reading the end of it without a pause.
+fn end_with_terminal() -> io::Result<()> {
+    let watch = || {
+        let terminal = io::stdin();
+        // What is asked for is nothing: that it is gone is told in any case.
+        let mut looked_at = [PollFd::new(&terminal, PollFlags::empty())];
+        loop {
+            match poll(&mut looked_at, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(_) if looked_at[0].revents().contains(PollFlags::HUP) => process::exit(HUNG_UP),
+                // A system that cannot say: its signal is left.
+                _ => return,
+            }
+        }
+    };
+    thread::Builder::new().name("terminal".to_owned()).spawn(watch).map(drop)
 }
 
 /// Draws what is new, and does what keys say.
