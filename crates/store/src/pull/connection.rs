@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::PullError;
+use super::flush::Begun;
 use super::parts::{Failure, Parts};
 use super::retry::Tries;
 use crate::fetch::{Identity, RemoteFile};
@@ -233,6 +234,7 @@ fn receive(
 ) -> Result<(), Stop> {
     let mut body = answer.response.body_mut().as_reader();
     let mut pace = Pace::new(parts);
+    let mut begun = Begun::new(at.offset);
     let cut = |offset| HttpError::Truncated { url: source.file.url.clone(), got: offset, expected: end };
     while at.offset < end {
         if parts.is_stopped() {
@@ -246,6 +248,7 @@ fn receive(
         let written = parts.file.write_all_at(&chunk[..got], at.offset);
         written.map_err(|error| Stop::File(Failure::Error(PullError::io("write", parts.path)(error))))?;
         at.offset += got as u64;
+        begun.arrived(parts, at.offset);
         parts.have.fetch_add(got as u64, Ordering::Relaxed);
         while at.offset >= parts.range_of(at.next_part..at.next_part + 1).end && at.next_part < parts.count()
         {
