@@ -2,8 +2,8 @@
 """What is inside the program: licences with their texts, and a bill of materials in CycloneDX 1.5.
 
 Asks cargo which packages the program is linked from (for this machine; tests and build scripts are left out) and
-adds llama.cpp, which comes inside llama-cpp-sys-4, with the libraries that llama.cpp brings. The same sources give the
-same files.
+adds llama.cpp, which comes inside llama-cpp-sys-4, with the libraries that llama.cpp brings, and what is bundled into the
+page at /ui. The same sources give the same files.
 """
 
 import argparse
@@ -77,9 +77,20 @@ def llama_cpp(packages):
     return found
 
 
+def page():
+    """What is bundled into the page: name, version, licence, texts. crates/ui/web/build.mjs writes that file."""
+    sections = (ROOT / "crates/ui/assets/licenses.txt").read_text(encoding="utf-8").split(f"\n{'-' * 80}\n\n")
+    found = []
+    for section in sections:
+        heading, text = section.split("\n\n", 1)
+        name, version, licence = re.fullmatch(r"(\S+) (\S+) \((.+)\)", heading).groups()
+        found.append((name, version, licence, [text.strip()]))
+    return found
+
+
 def notices(packages):
     entries = [(p["name"], p["version"], p["license"] or "see below", licence_texts(p)) for p in packages]
-    entries += llama_cpp(packages)
+    entries += llama_cpp(packages) + page()
     texts = {}
     for name, version, licence, own in entries:
         for text in own:
@@ -106,6 +117,8 @@ def sbom(program, packages):
         components.append(component(name, version, package["license"], f"pkg:cargo/{name}@{version}"))
     for name, version, licence, _ in llama_cpp(packages)[:1]:
         components.append(component(name.split()[0], version, licence, f"pkg:github/ggml-org/llama.cpp@ggml-{version}"))
+    for name, version, licence, _ in page():
+        components.append(component(name, version, licence, f"pkg:npm/{name}@{version}"))
     purl = f"pkg:cargo/hypura@{program['version']}"
     digest = hashlib.sha256(json.dumps([purl, components], sort_keys=True).encode()).digest()
     main = component("hypura", program["version"], program["license"], purl) | {"type": "application"}

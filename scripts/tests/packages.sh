@@ -35,6 +35,8 @@ for file in bin/hypura share/man/man1/hypura-run.1 share/bash-completion/complet
 done
 check contains '^llama.cpp' "$work/staged/share/doc/hypura/THIRD-PARTY.txt"
 check contains 'Copyright (c) .* The ggml authors' "$work/staged/share/doc/hypura/THIRD-PARTY.txt"
+# What is bundled into the page.
+check contains 'Copyright (c) .* Jason Miller' "$work/staged/share/doc/hypura/THIRD-PARTY.txt"
 check python3 - "$work/staged/share/doc/hypura/sbom.cdx.json" <<'PYTHON'
 import json, sys
 bill = json.load(open(sys.argv[1]))
@@ -42,7 +44,7 @@ references = [component["bom-ref"] for component in bill["components"]]
 assert bill["bomFormat"] == "CycloneDX" and bill["specVersion"] == "1.5"
 assert len(references) == len(set(references)) and set(bill["dependencies"][0]["dependsOn"]) == set(references)
 names = {component["name"] for component in bill["components"]}
-assert {"llama.cpp", "axum", "llama-cpp-sys-4"} <= names, names
+assert {"llama.cpp", "axum", "llama-cpp-sys-4", "preact", "dompurify"} <= names, names
 # Macros and tests are not in the program.
 assert not {"serde_derive", "proptest"} & names, names
 assert all(component.get("licenses") for component in bill["components"])

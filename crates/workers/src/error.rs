@@ -79,12 +79,6 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whether the worker may simply be off: everything else is a mistake that somebody must mend.
-    #[must_use]
-    pub const fn is_absence(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
-    }
-
     pub(crate) fn file(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::File { what, source }

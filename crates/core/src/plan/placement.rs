@@ -42,12 +42,6 @@ impl Mode {
             Self::MixedStreaming => "mixed-streaming",
         }
     }
-
-    /// Whether routed experts stream through slots.
-    #[must_use]
-    pub const fn streams_experts(self) -> bool {
-        matches!(self, Self::ExpertStreaming | Self::MixedStreaming)
-    }
 }
 
 /// Slots of one size class in one pool.

@@ -85,13 +85,6 @@ impl TextTools {
         caps.unwrap_or_default()
     }
 
-    /// The source of the chat template; empty where there is none.
-    #[must_use]
-    pub fn template_source(&self) -> String {
-        let source = self.inner().and_then(|inner| inner.templates().map(ChatTemplates::source).ok());
-        source.unwrap_or_default()
-    }
-
     /// Renders a conversation with the model's chat template.
     ///
     /// # Errors
@@ -129,19 +122,6 @@ impl TextTools {
     #[must_use]
     pub fn infill(&self) -> Option<(Token, Token, Token)> {
         self.inner()?.vocab.infill()
-    }
-
-    /// Tokens of a rendered prompt with media: each [`crate::media::marker`] in it is the next of `media`,
-    /// the bytes of media files. Takes its time.
-    ///
-    /// # Errors
-    /// [`MediaPromptError`].
-    pub fn tokenize_chat_with_media(
-        &self,
-        prompt: &ChatPrompt,
-        media: &[&[u8]],
-    ) -> Result<MediaPrompt, MediaPromptError> {
-        self.tokenize_with_media(&chat_parts(prompt), media)
     }
 
     /// Decodes media files, for prompts that show all of them or some. Takes its time.

@@ -70,3 +70,39 @@ unsafe extern "C" fn refuse_get(
     });
 }
 unsafe extern "C" fn ignore_clear(_: sys::ggml_backend_buffer_t, _: u8) {}
+
+#[cfg(test)]
+mod tests {
+    use crate::buffer::{BufferTypes, WeightMemory};
+    use crate::device::Device;
+    use crate::sys;
+
+    #[test]
+    fn a_streamed_weight_that_is_read_gives_poison_and_its_name() {
+        let mut types = BufferTypes::default();
+        let kind = types.handle(WeightMemory::Streamed, Device::cpu().unwrap());
+        let mut read = [0_u8; 16];
+        // SAFETY: all objects are alive until they are freed at the end, the buffer before its type; the name
+        // is NUL-terminated, and the tensor has the 16 bytes that are written and read.
+        unsafe {
+            let sizes = sys::ggml_init_params {
+                mem_size: sys::ggml_tensor_overhead(),
+                mem_buffer: std::ptr::null_mut(),
+                no_alloc: true,
+            };
+            let context = sys::ggml_init(sizes);
+            let tensor = sys::ggml_new_tensor_1d(context, sys::GGML_TYPE_F32, 4);
+            sys::ggml_set_name(tensor, c"blk.0.w".as_ptr());
+            let buffer = sys::ggml_backend_buft_alloc_buffer(kind, 4096);
+            let base = sys::ggml_backend_buffer_get_base(buffer);
+            sys::ggml_backend_tensor_alloc(buffer, tensor, base);
+            sys::ggml_backend_tensor_set(tensor, read.as_ptr().cast(), 0, read.len());
+            assert_eq!(types.notes().take_misread(), None, "loading writes, and that is nothing");
+            sys::ggml_backend_tensor_get(tensor, read.as_mut_ptr().cast(), 0, read.len());
+            sys::ggml_backend_buffer_free(buffer);
+            sys::ggml_free(context);
+        }
+        assert_eq!(read, [super::POISON; 16]);
+        assert_eq!(types.notes().take_misread().as_deref(), Some("blk.0.w"));
+    }
+}

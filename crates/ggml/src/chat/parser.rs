@@ -123,12 +123,6 @@ impl ChatParser {
         self.advance(message)
     }
 
-    /// Everything that was given to [`push`](Self::push).
-    #[must_use]
-    pub fn raw_text(&self) -> &str {
-        &self.text
-    }
-
     fn advance(&mut self, message: Message) -> Vec<ChatDelta> {
         let mut deltas = Vec::new();
         if let Some(more) = grow(&mut self.reasoning, &message.reasoning)
