@@ -1,6 +1,6 @@
 //! The files of a model: opened once, headers read and checked, nothing else.
 
-use hypura_core::gguf::{self, Metadata, ShardName};
+use hypura_core::gguf::{self, GgmlType, GgufSet, Metadata, ShardName};
 use hypura_core::model::ModelShape;
 use hypura_ggml::Pooling;
 use hypura_storage::SourceFile;
@@ -58,6 +58,16 @@ impl ModelSource {
         let shape =
             ModelShape::from_gguf(&set).map_err(|source| LoadError::Model { path: first.clone(), source })?;
         Ok(Self { path: first, files, metadata: set.metadata, shape })
+    }
+
+    /// The same model with its weights in another type ([`GgufSet::in_type`]); `None` where that makes no
+    /// model.
+    #[must_use]
+    pub fn shape_in_type(&self, ty: GgmlType) -> Option<ModelShape> {
+        let tensors = self.shape.tensors.iter().map(|tensor| tensor.info.clone()).collect();
+        let shard_bytes = self.files.iter().map(|file| file.len()).collect();
+        let set = GgufSet { metadata: self.metadata.clone(), tensors, shard_bytes };
+        ModelShape::from_gguf(&set.in_type(ty)?).ok()
     }
 
     /// Whether it turns texts into vectors and cannot answer.

@@ -7,16 +7,16 @@ pub(super) const PAGE: Asset = Asset {
     name: "",
     content_type: "text/html; charset=utf-8",
     bytes: include_bytes!("../assets/index.html"),
-    etag: "\"a4c4fbd19e740a1c\"",
+    etag: "\"3b505a62d57bb68d\"",
 };
 
 /// What it loads.
 pub(super) const FILES: &[Asset] = &[
     Asset {
-        name: "app-cc9c843bf1f7c4c9.js",
+        name: "app-eb3260951c3a5584.js",
         content_type: "text/javascript; charset=utf-8",
         bytes: include_bytes!("../assets/app.js"),
-        etag: "\"cc9c843bf1f7c4c9\"",
+        etag: "\"eb3260951c3a5584\"",
     },
     Asset {
         name: "app-3a42ff89947cc241.css",

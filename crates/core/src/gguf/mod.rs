@@ -6,6 +6,7 @@
 //! * `header`: what a header says, and the rules for it
 //! * `cursor`, `reader`: read a header under bounds
 //! * `shards`: models in several files
+//! * `retype`: a model as another quantisation of it would be
 //! * `writer`: makes headers
 
 mod cursor;
@@ -13,6 +14,7 @@ mod error;
 mod header;
 mod metadata;
 mod reader;
+mod retype;
 mod shards;
 mod types;
 mod value;

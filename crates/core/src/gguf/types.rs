@@ -98,6 +98,16 @@ impl GgmlType {
         }
         (elements / self.block_elements()).checked_mul(self.block_bytes())
     }
+
+    /// The type that most weights of a quantisation have, by its name in any case: `Q4_K_M`, `UD-Q2_K_XL`.
+    #[must_use]
+    pub fn of_quantization(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let name = name.strip_prefix("ud-").unwrap_or(&name);
+        let rest = |ty: &Self| name.strip_prefix(&ty.name().to_ascii_lowercase());
+        let is_name = |ty: &&Self| rest(ty).is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+        Self::ALL.iter().filter(is_name).max_by_key(|ty| ty.name().len()).copied()
+    }
 }
 
 impl fmt::Display for GgmlType {
@@ -122,6 +132,23 @@ mod tests {
     fn retired_and_unknown_ids_are_no_types() {
         for id in [4, 5, 31, 32, 33, 36, 37, 38, 44, u32::MAX] {
             assert_eq!(GgmlType::from_id(id), None, "id {id}");
+        }
+    }
+
+    #[test]
+    fn quantizations_are_known_by_name() {
+        for (name, ty) in [
+            ("Q4_K_M", GgmlType::Q4_K),
+            ("UD-Q2_K_XL", GgmlType::Q2_K),
+            ("q8_0", GgmlType::Q8_0),
+            ("BF16", GgmlType::BF16),
+            ("IQ2_XXS", GgmlType::IQ2_XXS),
+            ("f16", GgmlType::F16),
+        ] {
+            assert_eq!(GgmlType::of_quantization(name), Some(ty), "{name}");
+        }
+        for name in ["", "Q", "Q9", "F1", "F161", "latest"] {
+            assert_eq!(GgmlType::of_quantization(name), None, "{name}");
         }
     }
 

@@ -1,8 +1,10 @@
-//! Another machine than this one: what a plan would be with a faster disk or more memory.
+//! Another machine than this one, or another quantisation: what a plan would be with a faster disk, more
+//! memory or smaller weights.
 //!
 //! Also how a plan is made where something could not be measured: an assumption that the user states. Never
 //! one of ours.
 
+use crate::gguf::GgmlType;
 use crate::profile::{Pattern, Profile, ReadRate, Storage};
 
 /// Facts to take in place of the measured ones. `None` keeps the measured one.
@@ -16,6 +18,8 @@ pub struct WhatIf {
     pub compute_factor: Option<f64>,
     /// Share of expert lookups that find their expert in memory, 0 to 1.
     pub hit_rate: Option<f64>,
+    /// Weights in another type, as another quantisation of the model has them.
+    pub weights: Option<GgmlType>,
 }
 
 /// Why facts make no sense.

@@ -1,5 +1,6 @@
 //! The plan and the prediction, from what the model needs of memory.
 
+use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{
     Alternative, ContextShape, ExpertLayout, Homes, Ledger, Plan, PlanError, PlanRequest, Prediction,
@@ -49,6 +50,9 @@ pub enum AdviceError {
     /// llama.cpp cannot say what it needs.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// No model has such weights.
+    #[error("this model cannot have its weights in {0}")]
+    NoSuchWeights(GgmlType),
     /// The plan cannot work.
     #[error(transparent)]
     Plan(#[from] PlanError),

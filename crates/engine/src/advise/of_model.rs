@@ -11,8 +11,9 @@ use crate::device;
 use crate::load::{LoadSettings, NeedsMeter, PlanMeter, PlannedDraft, with_gpu};
 use crate::source::ModelSource;
 
-/// Of a model that is here (`source`), llama.cpp says what it needs, as when it is loaded; of others it is
-/// estimated from their shape.
+/// Of a model that is here (`source`), llama.cpp says what it needs, as when it is loaded; of others, and
+/// where the shape is that of another quantisation ([`WhatIf::weights`](hypura_core::plan::WhatIf)), it is
+/// estimated from the shape.
 ///
 /// # Errors
 /// [`AdviceError`]. A draft model that does not fit is one, unless it is optional.
@@ -23,6 +24,11 @@ pub fn advise_about(
     settings: &AdviceSettings,
     load: &LoadSettings,
 ) -> Result<Advice, AdviceError> {
+    if let Some(ty) = settings.what_if.weights {
+        let mut advice = estimated(shape, profile, settings)?;
+        advice.notes.push(format!("no file was looked at: all weights are taken to be {ty}"));
+        return Ok(advice);
+    }
     let Some(source) = source else { return estimated(shape, profile, settings) };
     let draft = load.draft().map(|path| PlannedDraft::of(path, source, load.tuning.threads)).transpose();
     let optional = load.model.draft_is_optional;

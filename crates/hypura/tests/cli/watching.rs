@@ -69,6 +69,13 @@ fn the_plan_over_http_is_that_of_the_command_line_and_follows_what_is_asked() {
     let why = small["plan"]["reason"].as_str().unwrap();
     assert!(why.contains("do not fit into"), "{why}");
     assert_eq!(small["prediction"]["decode"], json!(null), "this home has no profile: nothing is invented");
+    let larger = server.get("/api/hypura/plan?model=demo&quantization=Q8_0");
+    let bytes = |plan: &Value| plan["model"]["bytes"].as_u64().unwrap() as f64;
+    let factor = bytes(&larger) / bytes(&plan);
+    assert!((1.3..2.1).contains(&factor), "{factor}: 8.5 bits a weight in place of 4.5, and some in between");
+    assert!(larger["plan"]["notes"].to_string().contains("taken to be q8_0"), "{larger}");
+    let nobody = server.get("/api/hypura/quantizations?model=demo");
+    assert_eq!(nobody["quantizations"], json!(null), "the demo model has no repository");
     assert_eq!(server.get("/api/ps")["models"], json!([]), "nothing was loaded for it");
 }
 

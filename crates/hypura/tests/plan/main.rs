@@ -352,10 +352,25 @@ fn a_model_of_hundreds_of_gigabytes_is_planned_from_its_headers() {
 }
 
 #[test]
+fn another_quantisation_is_planned_here_and_elsewhere() {
+    let home = Home::new(Some(2e9));
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    let bytes = |arguments: &[&str]| home.json(arguments)["model"]["bytes"].as_f64().unwrap();
+    let here = bytes(&[&path]);
+    let larger = ["--what-if", "quant=F32"];
+    assert!(bytes(&[&[path.as_str()], &larger[..]].concat()) > here * 1.5);
+    let hub = hub::Hub::start();
+    hub.add("r", hub::Model::new(vec![("m-Q4_K_M.gguf".to_owned(), files(1)[0].1.to_vec())]));
+    let url = format!("{}/o/r/resolve/main/m-Q4_K_M.gguf", hub.address);
+    assert!((bytes(&[&url]) - here).abs() < 1.0);
+    assert!(bytes(&[&[url.as_str()], &larger[..]].concat()) > here * 1.5);
+}
+
+#[test]
 fn facts_that_make_no_sense_and_budgets_that_are_too_small_are_refused() {
     let home = Home::new(Some(2e9));
     let path = write(&home, "m.gguf", &files(1)[0].1);
-    for facts in ["disk=0GB/s", "memory=0", "disk=fast", "gpu=1", "hits=120%"] {
+    for facts in ["disk=0GB/s", "memory=0", "disk=fast", "gpu=1", "hits=120%", "quant=Q9"] {
         home.fails(&[&path, "--what-if", facts], 2, &[]);
     }
     home.fails(&[&path, "--memory", "1MiB"], 1, &["needs at least", "--memory"]);

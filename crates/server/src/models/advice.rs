@@ -1,8 +1,9 @@
 //! What is asked of a plan that nobody carries out, and the answer, in the process that reads the file.
 
+use hypura_core::gguf::GgmlType;
 use hypura_core::plan::{Routing, WhatIf, WhatIfError, Workload};
 use hypura_core::profile::Profile;
-use hypura_engine::advise::{AdviceSettings, Subject, advise_about, document};
+use hypura_engine::advise::{AdviceError, AdviceSettings, Subject, advise_about, document};
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::source::ModelSource;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,8 @@ pub struct PlanQuestion {
     pub compute_factor: Option<f64>,
     /// Share of lookups that hit.
     pub hit_rate: Option<f64>,
+    /// Another quantisation of the model, as ggml numbers the type of its weights.
+    pub weights: Option<u32>,
 }
 
 impl PlanQuestion {
@@ -34,6 +37,7 @@ impl PlanQuestion {
             memory_bytes: self.memory_bytes,
             compute_factor: self.compute_factor,
             hit_rate: self.hit_rate,
+            weights: self.weights.and_then(GgmlType::from_id),
         }
     }
 
@@ -61,12 +65,18 @@ pub fn advise_here(order: &LoadOrder, question: &PlanQuestion) -> Result<String,
     let projector = projector.map_err(|error| refused(error.to_string()))?;
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
     let profile: Profile = order.profile().unwrap_or_default();
-    let shape = &source.shape;
+    let what_if = question.what_if();
+    let shape = &match what_if.weights {
+        Some(ty) => {
+            source.shape_in_type(ty).ok_or_else(|| refused(AdviceError::NoSuchWeights(ty).to_string()))?
+        }
+        None => source.shape.clone(),
+    };
     let prompt_tokens = question.prompt_tokens.unwrap_or(Workload::default().prompt_tokens).max(1);
     let settings = AdviceSettings {
         request: load.model.plan_request(media),
         workload: Workload { prompt_tokens, routing: Routing::of(shape), ..Workload::default() },
-        what_if: question.what_if(),
+        what_if,
     };
     let advice = advise_about(shape, Some(&source), &profile, &settings, load);
     let advice = advice.map_err(|error| refused(error.to_string()))?;

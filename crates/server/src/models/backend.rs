@@ -14,6 +14,7 @@ use hypura_engine::serve::{RequestHandle, RunnerInfo, RunnerStatus};
 use hypura_engine::stream::ExpertMap;
 use hypura_engine::{ChatDelta, ChatParser, Grammar, Token, ToolChoice};
 use hypura_store::ModelEntry;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -100,11 +101,20 @@ pub trait Plan: Send {
 /// The caller that has a model loaded.
 pub trait LoadHost {
     /// The load got on. False: it is to end, nobody will use the model.
-    fn advanced(&self) -> bool;
+    fn advanced(&self, progress: LoadProgress) -> bool;
     /// Whether somebody still wants the model; says nothing about how the load gets on.
     fn is_wanted(&self) -> bool;
     /// The memory of all models, of which a loaded one may ask more.
     fn memory(&self) -> Arc<dyn SharedMemory>;
+}
+
+/// How far a load is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadProgress {
+    /// Bytes that were read of what stays in memory.
+    pub read_bytes: u64,
+    /// Of so many.
+    pub total_bytes: u64,
 }
 
 /// A conversation for the chat template.

@@ -21,8 +21,8 @@ use serde_json::Value;
 
 use super::advice::{PlanQuestion, advise_here};
 use super::backend::{
-    Backend, ChatInput, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt, PromptInput, RenderError, Renderer,
-    Ticket,
+    Backend, ChatInput, Engine, Fit, LoadHost, LoadProgress, LoadRequest, Plan, Prompt, PromptInput,
+    RenderError, Renderer, Ticket,
 };
 use super::forecast::Forecast;
 use super::order::LoadOrder;
@@ -213,8 +213,8 @@ impl Plan for EnginePlan {
         // What a template can do is found out by running it, which may never end: not while others wait for
         // this load.
         let lacks_template = self.needs_template && !has_template(&self.planned.source.metadata);
-        let loaded =
-            load::load_watched(self.planned, &mut |_, _| host.advanced()).map_err(|error| failed(&error))?;
+        let mut watch = |read_bytes, total_bytes| host.advanced(LoadProgress { read_bytes, total_bytes });
+        let loaded = load::load_watched(self.planned, &mut watch).map_err(|error| failed(&error))?;
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
         let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
         let forecast = self.forecast;

@@ -8,7 +8,7 @@ use hypura_engine::budget::SharedMemory;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Engine, Fit, LoadHost, LoadRequest, Plan};
+use super::backend::{Backend, Engine, Fit, LoadHost, LoadProgress, LoadRequest, Plan};
 use super::table::{Pool, State, Table, Want};
 use crate::Failure;
 use hypura_store::ModelEntry;
@@ -54,6 +54,7 @@ impl Loader {
             if let Some(want) = state.wants.front() {
                 let found = (Arc::clone(&want.entry), want.load_request);
                 state.loading = Some(Arc::clone(&found.0));
+                state.load_progress = LoadProgress::default();
                 return Some(found);
             }
             state = self.table.wait(state);
@@ -214,9 +215,11 @@ fn announce(entry: &ModelEntry, engine: &dyn Engine, took: Duration) {
 }
 
 impl LoadHost for Loader {
-    fn advanced(&self) -> bool {
+    fn advanced(&self, progress: LoadProgress) -> bool {
         self.table.advance();
-        !self.table.lock().closed
+        let mut state = self.table.lock();
+        state.load_progress = progress;
+        !state.closed
     }
 
     fn is_wanted(&self) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::advice::PlanQuestion;
-use super::backend::{Backend, LoadRequest};
+use super::backend::{Backend, LoadProgress, LoadRequest};
 use super::forecast::Forecast;
 use super::loader::Loader;
 use super::table::{self, Lease, Table, Want};
@@ -218,6 +218,13 @@ impl ModelManager {
     #[must_use]
     pub fn loading(&self) -> Option<Arc<ModelEntry>> {
         self.table.lock().loading.clone()
+    }
+
+    /// The same, with how far it is.
+    #[must_use]
+    pub fn load_in_progress(&self) -> Option<(Arc<ModelEntry>, LoadProgress)> {
+        let state = self.table.lock();
+        state.loading.clone().map(|entry| (entry, state.load_progress))
     }
 
     /// Memory for all models together.

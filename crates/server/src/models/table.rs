@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
-use super::backend::{Engine, LoadRequest};
+use super::backend::{Engine, LoadProgress, LoadRequest};
 use crate::keep_alive::KeepAlive;
 use crate::{Failure, time};
 use hypura_store::ModelEntry;
@@ -101,6 +101,8 @@ pub(super) struct State {
     /// Bytes that engines still hold which were taken out.
     pub stopping_bytes: u64,
     pub loading: Option<Arc<ModelEntry>>,
+    /// How far that is.
+    pub load_progress: LoadProgress,
     /// The model that is to be loaded waits for another one's end: no progress is to be expected of it.
     pub waits_for_room: bool,
     /// Bytes promised to the load in progress.

@@ -79,7 +79,7 @@ pub(super) fn planned(link: Held, order: LoadOrder) -> Result<Fit, Failure> {
     let limit = link.0.limits().plan;
     let planned = match news.recv_timeout(limit) {
         Ok(News::Planned(planned)) => planned?,
-        Ok(News::Progress | News::Loaded(_)) => {
+        Ok(News::Progress(_) | News::Loaded(_)) => {
             return Err(Failure::internal("a load that nobody asked for"));
         }
         Err(RecvTimeoutError::Timeout) => {
@@ -127,12 +127,13 @@ fn follow(
     loop {
         match news.recv_timeout(LOOK) {
             Ok(News::Loaded(loaded)) => return loaded,
-            Ok(News::Progress | News::Planned(_)) => {
+            Ok(News::Progress(progress)) => {
                 last = Instant::now();
-                if !host.advanced() {
+                if !host.advanced(progress) {
                     return Err(stopped());
                 }
             }
+            Ok(News::Planned(_)) => return Err(Failure::internal("a plan that nobody asked for")),
             Err(RecvTimeoutError::Timeout) if !host.is_wanted() => return Err(stopped()),
             Err(RecvTimeoutError::Timeout) => {
                 let silent = last.elapsed();

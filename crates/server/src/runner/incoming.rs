@@ -39,7 +39,7 @@ pub(super) fn read(link: &Link, stream: UnixStream) {
 fn take(link: &Link, message: FromRunner) {
     match message {
         FromRunner::Planned(planned) => news(link, News::Planned(planned)),
-        FromRunner::Progress => news(link, News::Progress),
+        FromRunner::Progress(progress) => news(link, News::Progress(progress)),
         FromRunner::Loaded(loaded) => news(link, News::Loaded(loaded)),
         FromRunner::Answer { id, answer } => {
             if let Ok(Answer::Status { status, is_open }) = &answer {

@@ -22,11 +22,12 @@ use super::message::{Answer, Call, Loaded, Planned, ToRunner};
 use super::process::Peer;
 
 use crate::Failure;
+use crate::models::backend::LoadProgress;
 
 /// What comes of planning and loading.
 pub(super) enum News {
     Planned(Result<Planned, Failure>),
-    Progress,
+    Progress(LoadProgress),
     Loaded(Result<Box<Loaded>, Failure>),
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::Failure;
 use crate::job::{Format, Think};
-use crate::models::backend::ChatInput;
+use crate::models::backend::{ChatInput, LoadProgress};
 use crate::models::{Forecast, LoadOrder, PlanQuestion};
 
 /// What the server says.
@@ -53,7 +53,7 @@ pub(super) enum FromRunner {
     /// What loading would be like.
     Planned(Result<Planned, Failure>),
     /// The load got on.
-    Progress,
+    Progress(LoadProgress),
     /// The model is there, or is not.
     Loaded(Result<Box<Loaded>, Failure>),
     /// The answer of a call.

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hypura_engine::serve::{Rates, RunnerStatus, SequenceStatus};
+use hypura_store::ModelEntry;
 use serde_json::{Value, json};
 
 use super::machine::{self, Processors};
 use crate::models::RunningModel;
+use crate::models::backend::LoadProgress;
 use crate::state::Server;
 use crate::{time, without_paths};
 
@@ -23,7 +25,7 @@ pub(super) fn of(server: &Arc<Server>, processors: &mut Processors) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": server.started.elapsed().as_secs_f64(),
         "machine": machine,
-        "loading": server.models.loading().map(|entry| json!({"name": entry.name.to_string()})),
+        "loading": server.models.load_in_progress().map(|(entry, progress)| loading(&entry, progress)),
         "requests": {
             "active": counters.active.load(Ordering::Relaxed),
             "waiting_for_a_model": server.models.waiting(),
@@ -31,6 +33,16 @@ pub(super) fn of(server: &Arc<Server>, processors: &mut Processors) -> Value {
             "failed": counters.failures.load(Ordering::Relaxed),
         },
         "models": running.iter().map(model).collect::<Vec<_>>(),
+    })
+}
+
+/// A load: where nothing was read yet, it is still being planned, or waits for room.
+fn loading(entry: &ModelEntry, progress: LoadProgress) -> Value {
+    let LoadProgress { read_bytes, total_bytes } = progress;
+    json!({
+        "name": entry.name.to_string(),
+        "read_bytes": read_bytes.min(total_bytes),
+        "total_bytes": (total_bytes > 0).then_some(total_bytes),
     })
 }
 

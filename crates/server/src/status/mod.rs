@@ -5,6 +5,7 @@
 //! - `desk`: one document for all who ask at the same time
 //! - `experts`: layers × experts
 //! - `plan`: what a model would be like, here or elsewhere; `kept`: those that were asked for lately
+//! - `quantizations`: which others the repository of a model has
 //!
 //! Invariants: nothing here waits for a model, loads one, or names a path of this machine; what was not
 //! measured is null.
@@ -15,6 +16,7 @@ mod experts;
 mod kept;
 mod machine;
 mod plan;
+mod quantizations;
 
 use std::sync::Arc;
 
@@ -32,7 +34,8 @@ pub use kept::Plans;
 
 /// The routes of this folder.
 pub fn routes() -> Router<Arc<Server>> {
-    Router::new().route("/api/hypura/status", get(status)).merge(experts::routes()).merge(plan::routes())
+    let here = Router::new().route("/api/hypura/status", get(status));
+    here.merge(experts::routes()).merge(plan::routes()).merge(quantizations::routes())
 }
 
 async fn status(State(server): State<Arc<Server>>) -> Response {

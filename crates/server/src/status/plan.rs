@@ -10,6 +10,7 @@ use axum::response::Response;
 use axum::routing::get;
 use bytes::Bytes;
 use http::StatusCode;
+use hypura_core::gguf::GgmlType;
 use serde::Deserialize;
 
 use crate::jobs::{failure_of, find};
@@ -31,6 +32,7 @@ struct Asked {
     disk_bytes_per_s: Option<f64>,
     compute_factor: Option<f64>,
     hit_rate: Option<f64>,
+    quantization: Option<String>,
 }
 
 async fn plan(
@@ -51,6 +53,10 @@ async fn planned(server: &Arc<Server>, asked: &Asked) -> Result<Bytes, Failure> 
     if asked.model.is_empty() {
         return Err(Failure::bad_request("model is required"));
     }
+    let weights = asked.quantization.as_deref().map(|name| {
+        let unknown = || Failure::bad_request(format!("`{name}` is no quantization, like Q4_K_M"));
+        GgmlType::of_quantization(name).map(GgmlType::id).ok_or_else(unknown)
+    });
     let question = PlanQuestion {
         memory_bytes: asked.memory_bytes,
         context_tokens: asked.context_tokens,
@@ -58,6 +64,7 @@ async fn planned(server: &Arc<Server>, asked: &Asked) -> Result<Bytes, Failure> 
         disk_bytes_per_s: asked.disk_bytes_per_s,
         compute_factor: asked.compute_factor,
         hit_rate: asked.hit_rate,
+        weights: weights.transpose()?,
     };
     question.check().map_err(|error| Failure::bad_request(error.to_string()))?;
     let entry = find(server, &asked.model).await.map_err(|error| failure_of(error, &asked.model))?;

@@ -19,8 +19,8 @@ use hypura_server::Failure;
 use hypura_server::job::Format;
 use hypura_server::models::PlanQuestion;
 use hypura_server::models::backend::{
-    AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadRequest, Plan, Prompt,
-    PromptInput, RenderError, Renderer, Ticket,
+    AnswerParser, Backend, ChatInput, ContextWish, Engine, Fit, LoadHost, LoadProgress, LoadRequest, Plan,
+    Prompt, PromptInput, RenderError, Renderer, Ticket,
 };
 use hypura_store::ModelEntry;
 
@@ -181,8 +181,10 @@ impl Plan for FakePlan {
         let script = self.0;
         let now = script.loading_now.fetch_add(1, Ordering::SeqCst) + 1;
         script.most_loading.fetch_max(now, Ordering::SeqCst);
+        // What the first bytes of every model are.
+        host.advanced(LoadProgress { read_bytes: self.1 / 4, total_bytes: self.1 });
         script.load_gate.pass();
-        let goes_on = host.advanced();
+        let goes_on = host.advanced(LoadProgress { read_bytes: self.1, total_bytes: self.1 });
         script.loading_now.fetch_sub(1, Ordering::SeqCst);
         if !goes_on {
             return Err(Failure::internal("loading was stopped"));

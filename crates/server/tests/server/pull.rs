@@ -151,3 +151,23 @@ async fn models_stop_arriving_when_nobody_listens_and_go_on_later() {
     let whole = here.file("m-Q4_K_M.gguf").unwrap().len() as u64;
     assert_eq!(here.sent_bytes.load(Ordering::Relaxed) - before, whole - have);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quantizations_of_a_repository_are_listed_for_a_model_that_came_from_there() {
+    let shop = Shop::open();
+    let (_, bytes) = model(300_000).files.lock().unwrap()[0].clone();
+    let file = |quant: &str| (format!("m-{quant}.gguf"), bytes.to_vec());
+    let repository = shop.hub.add("r", Model::new(["Q4_K_M", "Q8_0", "other"].map(file).to_vec()));
+    let name = "hf.co/o/r:Q4_K_M";
+    assert_eq!(shop.post("/api/pull", json!({"model": name, "stream": false})).await.status, StatusCode::OK);
+    let path = "/api/hypura/quantizations?model=hf.co/o/r:Q4_K_M";
+    let get =
+        || async { read(shop.router.clone().oneshot(request(Method::GET, path, "")).await.unwrap()).await };
+    let listed = get().await.json();
+    let rows = listed["quantizations"].as_array().unwrap();
+    let row = |quant: &str| json!({"quantization": quant, "bytes": bytes.len()});
+    assert_eq!(rows.as_slice(), [row("Q4_K_M"), row("Q8_0")], "what a name does not tell cannot be planned");
+    // Whoever asks again soon asks nobody else.
+    repository.files.lock().unwrap().clear();
+    assert_eq!(get().await.json(), listed);
+}

@@ -1,5 +1,6 @@
 //! What whoever watches is told: `/api/hypura/status` and `/api/hypura/experts`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::StatusCode;
@@ -8,7 +9,7 @@ use hypura_engine::serve::{Live, Rates, SequenceStatus};
 use hypura_engine::stream::{ExpertMap, ExpertRow, ExpertState};
 use serde_json::json;
 
-use crate::kit::{Kit, Setup};
+use crate::kit::{Kit, Setup, until};
 
 #[tokio::test]
 async fn status_of_an_idle_server_invents_nothing() {
@@ -23,6 +24,23 @@ async fn status_of_an_idle_server_invents_nothing() {
     assert!(machine["processors"]["count"].as_u64().unwrap() > 0);
     assert_eq!(machine["processors"]["busy"], json!(null), "there was no look before this one");
     assert_eq!(machine["disk"], json!(null), "this machine was not measured");
+}
+
+#[tokio::test]
+async fn status_tells_how_far_a_load_is() {
+    let kit = Arc::new(Kit::new());
+    kit.script.load_gate.shut();
+    let waiting = Arc::clone(&kit);
+    let task = tokio::spawn(async move {
+        waiting.post("/api/generate", json!({"model": "m", "prompt": "x"})).await;
+    });
+    let far = || kit.server.models.load_in_progress().is_some_and(|(_, progress)| progress.read_bytes > 0);
+    until("a quarter is read", far).await;
+    let status = kit.get("/api/hypura/status").await.json();
+    assert_eq!(status["loading"], json!({"name": "m:latest", "read_bytes": 25, "total_bytes": 100}));
+    kit.script.load_gate.open();
+    task.await.unwrap();
+    assert!(kit.server.models.load_in_progress().is_none());
 }
 
 #[tokio::test]
@@ -120,6 +138,7 @@ async fn status_of_plans_is_kept_for_who_asks_the_same() {
         ("?model=m&memory_bytes=0", StatusCode::BAD_REQUEST),
         ("?model=m&memory_bytes=lots", StatusCode::BAD_REQUEST),
         ("?model=m&hit_rate=2", StatusCode::BAD_REQUEST),
+        ("?model=m&quantization=Q9", StatusCode::BAD_REQUEST),
     ] {
         let answer = kit.get(&format!("/api/hypura/plan{query}")).await;
         assert_eq!(answer.status, status, "{query}");

@@ -28,31 +28,13 @@ pub struct RemoteHeader {
 }
 
 impl RemoteHeader {
-    /// The same model with its weights in another type, as another quantisation of it has them, roughly:
-    /// norms and what else is in full precision stay. `None` where that makes no model.
+    /// The same model with its weights in another type ([`GgufSet::in_type`]); `None` where that makes no
+    /// model.
     #[must_use]
     pub fn in_type(&self, ty: GgmlType) -> Option<ModelShape> {
-        let mut gguf = self.gguf.clone();
-        let mut ends: Vec<u64> = Vec::new();
-        for tensor in &mut gguf.tensors {
-            let row = tensor.shape.first().copied().unwrap_or(0);
-            let is_weight = tensor.shape.len() > 1 && tensor.ty != GgmlType::F32;
-            if let Some(row_bytes) = ty.row_bytes(row).filter(|_| is_weight) {
-                let rows: u64 = tensor.shape.iter().skip(1).product();
-                (tensor.ty, tensor.bytes) = (ty, row_bytes.checked_mul(rows)?);
-            }
-            // One behind the other, as files have them.
-            ends.resize(ends.len().max(tensor.shard + 1), 0);
-            let end = ends.get_mut(tensor.shard)?;
-            tensor.offset = end.next_multiple_of(ALIGNMENT);
-            *end = tensor.offset.checked_add(tensor.bytes)?;
-        }
-        ModelShape::from_gguf(&gguf).ok()
+        ModelShape::from_gguf(&self.gguf.clone().in_type(ty)?).ok()
     }
 }
-
-/// Of tensors in files.
-const ALIGNMENT: u64 = 32;
 
 /// Reads the header of the model that `name` says, if that is a URL or begins with `hf:`.
 ///

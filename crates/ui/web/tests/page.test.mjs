@@ -287,6 +287,31 @@ test("the live view tells speed, tiers, what binds, and experts", async () => {
   await close();
 });
 
+test("a load has a bar: in the live view, beside the chat and in the answer that waits for it", async () => {
+  let loading = { name: "demo:latest", read_bytes: 0, total_bytes: null };
+  const pretend = async (page) => {
+    await page.route("**/api/hypura/status", async (route) => {
+      const status = await (await route.fetch()).json();
+      await route.fulfill({ json: { ...status, models: [], loading } });
+    });
+    await page.route("**/api/chat", async () => {});
+  };
+  const { page, close } = await open(browser, server.origin, "/ui#/live", { before: pretend });
+  await page.getByText("Being planned, or waiting for memory.").waitFor();
+  loading = { name: "demo:latest", read_bytes: 3e9, total_bytes: 4e9 };
+  const bar = page.getByRole("meter", { name: "Loaded" });
+  await page.waitForFunction(() => document.querySelector('[aria-label="Loaded"]')?.getAttribute("aria-valuenow") === "75");
+  await page.getByText("Loading demo…").waitFor();
+  await look(page, "live-loading");
+  await page.goto(`${server.origin}/ui#/`);
+  await page.getByLabel("Message", { exact: true }).fill("Hello?");
+  await page.keyboard.press("Enter");
+  await page.getByText("loading demo", { exact: true }).waitFor();
+  assert((await bar.count()) >= 2, "beside the chat and in the answer");
+  await look(page, "chat-loading");
+  await close();
+});
+
 test("the plan says why, and follows what if", async () => {
   const { page, close } = await open(browser, server.origin, "/ui#/plan");
   const reason = page.getByTestId("plan-reason");
@@ -311,6 +336,10 @@ test("the plan says why, and follows what if", async () => {
   await page.locator(".chip.worse").waitFor();
   assert(Number(await speed.innerText()) < here, "a slower disk is slower");
   await look(page, "plan-what-if-light");
+  await page.getByRole("button", { name: "As it is" }).click();
+  // It is not installed.
+  await page.getByLabel("Weights").selectOption("Q8_0");
+  await page.getByText(/taken to be q8_0/).waitFor();
   await close();
 });
 

@@ -11,7 +11,7 @@ pub struct Args {
     #[command(flatten)]
     pub(super) model: ModelFlags,
 
-    /// Another machine than this one: disk=7GB/s,memory=64GiB,compute=2x,hits=80%
+    /// Another machine, or another quantisation: disk=7GB/s,memory=64GiB,compute=2x,hits=80%,quant=Q8_0
     #[arg(long, value_name = "FACTS")]
     pub(super) what_if: Option<WhatIfArg>,
 

@@ -1,6 +1,7 @@
 //! The header of a model, wherever it is: a file, a URL, `hf:org/repo:QUANT`, or a name that a pull would
 //! know.
 
+use hypura_core::gguf::GgmlType;
 use hypura_core::model::ModelShape;
 use hypura_engine::source::ModelSource;
 use hypura_store::fetch::{FetchError, RemoteHeader, RemoteName, remote_header};
@@ -27,9 +28,20 @@ pub(super) struct Header {
     pub shards: usize,
     /// What the model is made of.
     pub shape: ModelShape,
+    /// As it came, if the model is elsewhere.
+    remote: Option<RemoteHeader>,
 }
 
 impl Header {
+    /// With the weights in another type; `None` where that makes no model.
+    pub fn shape_in_type(&self, ty: GgmlType) -> Option<ModelShape> {
+        match (&self.source, &self.remote) {
+            (Some(source), _) => source.shape_in_type(ty),
+            (None, Some(remote)) => remote.in_type(ty),
+            (None, None) => None,
+        }
+    }
+
     /// The first file, if the model is on this machine.
     pub fn path(&self) -> Option<&Path> {
         self.source.as_ref().map(|source| source.path.as_path())
@@ -55,7 +67,8 @@ pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
             context_tokens: None,
             first_file_bytes: remote.first_file_bytes,
             shards: remote.shards,
-            shape: remote.shape,
+            shape: remote.shape.clone(),
+            remote: Some(remote),
         });
     }
     let named = args.find()?;
@@ -68,6 +81,7 @@ pub(super) fn find(args: &ModelFlags) -> anyhow::Result<Header> {
         shards: source.files.len(),
         shape: source.shape.clone(),
         source: Some(source),
+        remote: None,
     })
 }
 

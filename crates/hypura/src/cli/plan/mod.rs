@@ -12,7 +12,7 @@ mod report;
 mod what_if;
 
 use hypura_core::plan::{Routing, Workload};
-use hypura_engine::advise::{AdviceSettings, Subject, advise_about, document};
+use hypura_engine::advise::{AdviceError, AdviceSettings, Subject, advise_about, document};
 use hypura_engine::media::PlannedProjector;
 use hypura_engine::profile::{Need, Wanted};
 use std::io::{self, Write as _};
@@ -36,7 +36,10 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         let why = "what other machines change is not predicted: `hypura run --worker` says who computes what";
         return Err(UsageError(why.to_owned()).into());
     }
-    let header = header::find(&args.model)?;
+    let mut header = header::find(&args.model)?;
+    if let Some(ty) = what_if.weights {
+        header.shape = header.shape_in_type(ty).ok_or(AdviceError::NoSuchWeights(ty))?;
+    }
     args.model.settle_context(&mut load, header.context_tokens);
     let target = match &args.dir {
         Some(dir) => dir.clone(),

@@ -1,5 +1,6 @@
-//! `--what-if disk=7GB/s,memory=64GiB,compute=2x,hits=80%`.
+//! `--what-if disk=7GB/s,memory=64GiB,compute=2x,hits=80%,quant=Q8_0`.
 
+use hypura_core::gguf::GgmlType;
 use hypura_core::plan::WhatIf;
 use std::str::FromStr;
 
@@ -24,9 +25,10 @@ impl FromStr for WhatIfArg {
                 "memory" => what_if.memory_bytes.replace(parse_bytes(value)?).is_some(),
                 "compute" => what_if.compute_factor.replace(factor(value)?).is_some(),
                 "hits" => what_if.hit_rate.replace(share(value)?).is_some(),
+                "quant" => what_if.weights.replace(quantization(value)?).is_some(),
                 other => {
                     return Err(format!(
-                        "`{other}` is not known here: there are disk, memory, compute and hits"
+                        "`{other}` is not known here: there are disk, memory, compute, hits and quant"
                     ));
                 }
             };
@@ -51,6 +53,11 @@ fn factor(text: &str) -> Result<f64, String> {
     number.parse().map_err(|_| format!("`{text}` is no factor: write it like 2x"))
 }
 
+fn quantization(text: &str) -> Result<GgmlType, String> {
+    GgmlType::of_quantization(text)
+        .ok_or_else(|| format!("`{text}` is no quantisation: write it like Q4_K_M"))
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
     percent.map(|percent| percent / 100.0).ok_or_else(|| format!("`{text}` is no share: write it like 80%"))
@@ -62,12 +69,13 @@ mod tests {
 
     #[test]
     fn facts_are_read_as_people_write_them() {
-        let facts: WhatIfArg = "disk=7GB/s, memory=64GiB,compute=1.5x,hits=80%".parse().unwrap();
+        let facts: WhatIfArg = "disk=7GB/s, memory=64GiB,compute=1.5x,hits=80%,quant=q8_0".parse().unwrap();
         let expected = WhatIf {
             disk_bytes_per_s: Some(7e9),
             memory_bytes: Some(64 << 30),
             compute_factor: Some(1.5),
             hit_rate: Some(0.8),
+            weights: Some(GgmlType::Q8_0),
         };
         assert_eq!(facts.0, expected);
         assert_eq!(rate("500 MiB/s"), Ok(500.0 * 1024.0 * 1024.0));
@@ -96,6 +104,8 @@ mod tests {
             "disk=1GB/s,disk=2GB/s",
             "disk=1GB/s,",
             "hits=NaN%",
+            "quant=Q9",
+            "quant=",
         ];
         for text in wrong {
             assert!(text.parse::<WhatIfArg>().is_err(), "{text}");

@@ -137,14 +137,10 @@ fn best(rows: &[Row]) -> Option<usize> {
 
 /// The type that most weights of a quantisation have: by its name, otherwise by its bits per weight.
 fn type_of(tag: &str, bits: f64) -> GgmlType {
-    let tag = tag.to_ascii_lowercase();
-    let tag = tag.strip_prefix("ud-").unwrap_or(&tag);
-    let named = GgmlType::ALL.iter().filter(|ty| tag.starts_with(&ty.name().to_ascii_lowercase()));
-    let named = named.max_by_key(|ty| ty.name().len()).copied();
     let distance = |ty: &GgmlType| (bits_of(*ty) - bits).abs();
     let all = GgmlType::ALL.iter().copied();
     let nearest = || all.min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    named.or_else(nearest).unwrap_or(GgmlType::F16)
+    GgmlType::of_quantization(tag).or_else(nearest).unwrap_or(GgmlType::F16)
 }
 
 fn bits_of(ty: GgmlType) -> f64 {

@@ -53,6 +53,9 @@ pub(super) struct Disk {
 #[serde(default)]
 pub(super) struct Loading {
     pub name: String,
+    pub read_bytes: u64,
+    /// Null until something is read.
+    pub total_bytes: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

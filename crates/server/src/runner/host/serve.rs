@@ -14,7 +14,7 @@ use super::calls;
 use super::memory::{Alive as _, ServerMemory};
 use super::shared::Host;
 use crate::Failure;
-use crate::models::backend::{ChatInput, Fit, LoadHost, Plan};
+use crate::models::backend::{ChatInput, Fit, LoadHost, LoadProgress, Plan};
 use crate::models::{LoadOrder, PlanQuestion};
 use crate::runner::frame;
 use crate::runner::message::{FromRunner, Loaded, Planned, ToRunner};
@@ -90,10 +90,10 @@ struct Loading<'a> {
 }
 
 impl LoadHost for Loading<'_> {
-    fn advanced(&self) -> bool {
+    fn advanced(&self, progress: LoadProgress) -> bool {
         if self.told.get().elapsed() >= PROGRESS {
             self.told.set(Instant::now());
-            self.host.outgoing.say(&FromRunner::Progress);
+            self.host.outgoing.say(&FromRunner::Progress(progress));
         }
         self.is_wanted()
     }

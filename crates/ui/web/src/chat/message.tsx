@@ -4,7 +4,10 @@ import { useMemo, useState } from "preact/hooks";
 import { count, digits, seconds, shortName } from "../lib/format";
 import { render } from "../lib/markdown";
 import type { Message } from "../lib/conversations";
+import { useShared } from "../lib/signal";
+import { latest } from "../lib/watch";
 import { Icon } from "../parts/icons";
+import { LoadBar } from "../status/loading";
 import { Attachments } from "./attachments";
 
 interface Props {
@@ -114,6 +117,19 @@ function User({ message, busy, onEdit }: Props) {
   );
 }
 
+/** Before the first token: for the model, or for what it reads first. */
+function Waiting() {
+  const loading = useShared(latest)?.loading;
+  return (
+    <div role="status">
+      <p class="waiting muted">
+        <i class="pulse" /> {loading ? `loading ${shortName(loading.name)}` : "waiting for the first token"}
+      </p>
+      {loading && <LoadBar loading={loading} />}
+    </div>
+  );
+}
+
 function Assistant({ message, live, busy, isLast, onRegenerate }: Props) {
   const html = useMemo(() => render(message.text), [message.text]);
   return (
@@ -122,9 +138,7 @@ function Assistant({ message, live, busy, isLast, onRegenerate }: Props) {
       {message.thinking && <Thinking message={message} live={live} />}
       {message.text && <div class="prose" onClick={onCopyClick} dangerouslySetInnerHTML={{ __html: html }} />}
       {live && !message.text && !message.thinking && (
-        <p class="waiting muted">
-          <i class="pulse" /> waiting for the first token
-        </p>
+        <Waiting />
       )}
       {message.error && (
         <p class="problem" role="alert">

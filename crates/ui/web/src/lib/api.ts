@@ -64,14 +64,28 @@ export interface WhatIf {
   context_tokens?: number;
   disk_bytes_per_s?: number;
   prompt_tokens?: number;
+  /** Another one than the file's, like `Q8_0`. */
+  quantization?: string;
 }
 
 export function plan(model: string, whatIf: WhatIf = {}, signal?: AbortSignal): Promise<PlanDocument> {
   const query = new URLSearchParams({ model });
   for (const [name, value] of Object.entries(whatIf)) {
-    if (value !== undefined) query.set(name, String(Math.round(value)));
+    if (value !== undefined) query.set(name, typeof value === "number" ? String(Math.round(value)) : value);
   }
   return json<PlanDocument>(`/api/hypura/plan?${query}`, { signal });
+}
+
+/** A quantisation in the repository of a model. */
+export interface Quantization {
+  quantization: string;
+  bytes: number;
+}
+
+/** Those of the repository that a model came from; null where it came from none, or that cannot be asked. */
+export async function quantizations(model: string, signal?: AbortSignal): Promise<Quantization[] | null> {
+  const query = new URLSearchParams({ model });
+  return (await json<{ quantizations: Quantization[] | null }>(`/api/hypura/quantizations?${query}`, { signal })).quantizations;
 }
 
 /** A message as the server takes it. */

@@ -89,9 +89,16 @@ export interface StatusDocument {
     measured_at_s: number | null;
     others_share: number | null;
   };
-  loading: { name: string } | null;
+  loading: Loading | null;
   requests: { active: number; waiting_for_a_model: number; total: number; failed: number };
   models: LoadedModel[];
+}
+
+export interface Loading {
+  name: string;
+  read_bytes: number;
+  /** Null until something is read. */
+  total_bytes: number | null;
 }
 
 export interface ExpertsDocument {

@@ -45,7 +45,7 @@ export async function refresh(): Promise<void> {
 function schedule(): void {
   clearTimeout(timer);
   if (document.hidden) return;
-  const busy = running.value.size > 0 || latest.value?.models.some((model) => model.state !== "idle");
+  const busy = running.value.size > 0 || latest.value?.loading || latest.value?.models.some((model) => model.state !== "idle");
   timer = setTimeout(() => void refresh(), busy ? BUSY_MS : IDLE_MS);
 }
 

@@ -1,7 +1,7 @@
 // The plan of a model: what is where, why, how fast that will be, and what would change it.
 
 import { useEffect, useState } from "preact/hooks";
-import { ApiError, plan as ask, type WhatIf } from "../lib/api";
+import { ApiError, plan as ask, quantizations, type Quantization, type WhatIf } from "../lib/api";
 import { BOUNDS, MODES, bytes, digits, percent, rate, seconds, shortName } from "../lib/format";
 import { chosen, installed } from "../lib/installed";
 import { go } from "../lib/route";
@@ -283,6 +283,37 @@ function Alternatives({ plan }: { plan: PlanDocument }) {
   );
 }
 
+/** What models are usually quantised to. */
+const USUAL = ["IQ2_XXS", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16"];
+
+/** Other quantisations, installed or not: those of the model's repository, otherwise the usual ones. */
+function Quantisation({ model, value, onChange }: { model: string; value: string | undefined; onChange: (quantization: string | undefined) => void }) {
+  const [listed, list] = useState<Quantization[] | null>(null);
+  useEffect(() => {
+    const control = new AbortController();
+    list(null);
+    // Without an answer the usual ones stay.
+    quantizations(model, control.signal).then(list, () => {});
+    return () => control.abort();
+  }, [model]);
+  const others = listed?.length
+    ? listed.map((it) => ({ name: it.quantization, words: `${it.quantization} · ${bytes(it.bytes)}` }))
+    : USUAL.map((name) => ({ name, words: name }));
+  return (
+    <label class="slider">
+      <span class="row">Weights</span>
+      <select value={value ?? ""} onChange={(event) => onChange(event.currentTarget.value || undefined)}>
+        <option value="">as they are</option>
+        {others.map(({ name, words }) => (
+          <option key={name} value={name}>
+            {words}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
 /** About where plans end. The floor of one that has everything in memory is that of everything in memory. */
 function leastOf({ plan, model }: PlanDocument): number {
   if (plan.mode !== "full-resident") return plan.floor_bytes;
@@ -339,6 +370,7 @@ function Questions({
           onChange={(disk_bytes_per_s) => set({ disk_bytes_per_s })}
         />
       )}
+      <Quantisation model={base.model.name} value={whatIf.quantization} onChange={(quantization) => set({ quantization })} />
       {contexts.length > 1 && (
         <label class="slider">
           <span class="row">

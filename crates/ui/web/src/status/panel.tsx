@@ -6,6 +6,7 @@ import { useShared } from "../lib/signal";
 import { latest, loaded } from "../lib/watch";
 import { Legend, Meter, StackedBar } from "../parts/bars";
 import { ExpertsMap } from "./experts";
+import { LoadBar } from "./loading";
 import { Facts, Headline, Work, tiersOf } from "./model";
 
 export function LivePanel({ model: name }: { model: string }) {
@@ -37,7 +38,14 @@ export function LivePanel({ model: name }: { model: string }) {
       ) : (
         <header>
           <h2>{name ? shortName(name) : "No model"}</h2>
-          <p class="muted small">{status?.loading ? "Loading…" : "Not in memory yet: the first message loads it."}</p>
+          {status?.loading ? (
+            <>
+              <p class="muted small">Loading {shortName(status.loading.name)}…</p>
+              <LoadBar loading={status.loading} />
+            </>
+          ) : (
+            <p class="muted small">Not in memory yet: the first message loads it.</p>
+          )}
         </header>
       )}
       {memory && (

@@ -5,6 +5,7 @@ import { useShared } from "../lib/signal";
 import type { StatusDocument } from "../lib/types";
 import { latest, trouble } from "../lib/watch";
 import { Legend, Meter, StackedBar, type Segment } from "../parts/bars";
+import { LoadBar } from "./loading";
 import { ModelCard } from "./model";
 
 const KINDS = ["t0", "t1", "t2", "t3"];
@@ -102,6 +103,7 @@ export function LiveView() {
           {status.loading && (
             <section class="card">
               <h2>Loading {shortName(status.loading.name)}…</h2>
+              <LoadBar loading={status.loading} />
             </section>
           )}
           {status.models.map((model) => (

@@ -3,7 +3,7 @@
 use ratatui::text::{Line, Span};
 
 use super::paint::{BOLD, DIM, TROUBLE};
-use super::words::{count, span};
+use super::words::{self, count, span};
 use crate::cli::top::app::App;
 
 /// Which server, and what it did.
@@ -12,7 +12,7 @@ pub(super) fn header(app: &App) -> Line<'static> {
     if let Some(status) = &app.status {
         let requests = &status.requests;
         line.push(Span::raw(format!("  {}, up {}", status.version, span(status.uptime_s))));
-        line.push(Span::styled(format!("  {} requests", count(requests.total)), DIM));
+        line.push(Span::styled(format!("  {}", words::requests(requests.total)), DIM));
         if requests.failed > 0 {
             line.push(Span::styled(format!(", {} failed", count(requests.failed)), DIM));
         }

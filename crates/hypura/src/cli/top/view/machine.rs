@@ -5,7 +5,8 @@ use ratatui::text::{Line, Span};
 
 use super::bars;
 use super::paint::{BOLD, BUSY, DIM, RAM};
-use crate::cli::top::document::Status;
+use super::words;
+use crate::cli::top::document::{Loading, Status};
 
 /// Letters before a bar.
 const TITLE: usize = 8;
@@ -41,6 +42,17 @@ fn bar_width(width: usize, words: &str) -> usize {
     width.saturating_sub(TITLE + words.chars().count().max(24))
 }
 
+/// A load, as far as it is.
+fn loading(load: &Loading) -> String {
+    match load.total_bytes {
+        Some(total) if total > 0 => {
+            let share = 100.0 * load.read_bytes as f64 / total as f64;
+            format!("loading {}: {share:.0}% of {}", load.name, human_bytes(total))
+        }
+        _ => format!("loading {}", load.name),
+    }
+}
+
 fn facts(status: &Status) -> Vec<Span<'static>> {
     let mut facts = Vec::new();
     let memory = &status.machine.memory;
@@ -50,10 +62,12 @@ fn facts(status: &Status) -> Vec<Span<'static>> {
     let disk = status.machine.disk.as_ref().and_then(|disk| disk.sequential_bytes_per_s);
     facts.extend(disk.map(|rate| format!("disk {}/s", human_bytes(rate as u64))));
     let requests = &status.requests;
-    facts.push(format!("{} requests at work", requests.active));
-    if requests.waiting_for_a_model > 0 {
-        facts.push(format!("{} wait for a model", requests.waiting_for_a_model));
+    facts.push(format!("{} at work", words::requests(requests.active)));
+    match requests.waiting_for_a_model {
+        0 => {}
+        1 => facts.push("1 waits for a model".to_owned()),
+        many => facts.push(format!("{many} wait for a model")),
     }
-    facts.extend(status.loading.as_ref().map(|model| format!("loading {}", model.name)));
+    facts.extend(status.loading.as_ref().map(loading));
     vec![Span::styled(facts.join(" · "), DIM)]
 }

@@ -128,6 +128,25 @@ fn without_a_server_it_says_so_and_tries_again() {
 }
 
 #[test]
+fn one_request_is_one_and_a_load_tells_how_far_it_is() {
+    let shown = |loading: Value| {
+        let mut app = App::new("http://127.0.0.1:1".to_owned());
+        let requests = json!({"active": 1, "waiting_for_a_model": 1, "total": 1, "failed": 0});
+        let document = json!({"requests": requests, "loading": loading, "models": []});
+        app.see(Seen::now(serde_json::from_value(document).unwrap(), None));
+        text(&app, 120)
+    };
+    let some = shown(json!({"name": "m:latest", "read_bytes": 3_u64 << 30, "total_bytes": 4_u64 << 30}));
+    for part in
+        ["  1 request\n", "1 request at work", "1 waits for a model", "loading m:latest: 75% of 4.00 GiB"]
+    {
+        assert!(some.contains(part), "{part:?} is not in\n{some}");
+    }
+    let none = shown(json!({"name": "m:latest", "read_bytes": 0, "total_bytes": null}));
+    assert!(none.contains("loading m:latest\n"), "{none}");
+}
+
+#[test]
 fn as_text_it_is_as_long_as_it_takes() {
     let text = text(&app(), 100);
     for part in [

@@ -24,6 +24,12 @@ pub(super) fn count(number: u64) -> String {
     out
 }
 
+/// A count of requests.
+pub(super) fn requests(number: u64) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} request{plural}", count(number))
+}
+
 /// A speed.
 pub(super) fn speed(tokens_per_s: f64) -> String {
     if tokens_per_s >= 100.0 {
@@ -55,6 +61,7 @@ mod tests {
         );
         assert_eq!(span(-1.0), "0 s");
         assert_eq!((count(999), count(1234567)), ("999".to_owned(), "1 234 567".to_owned()));
+        assert_eq!((requests(0), requests(1)), ("0 requests".to_owned(), "1 request".to_owned()));
         assert_eq!((speed(0.58), speed(420.4)), ("0.6 tok/s".to_owned(), "420 tok/s".to_owned()));
     }
 }
