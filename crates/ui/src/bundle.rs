@@ -7,22 +7,22 @@ pub(super) const PAGE: Asset = Asset {
     name: "",
     content_type: "text/html; charset=utf-8",
     bytes: include_bytes!("../assets/index.html"),
-    etag: "\"3b505a62d57bb68d\"",
+    etag: "\"c4af35b8701ef887\"",
 };
 
 /// What it loads.
 pub(super) const FILES: &[Asset] = &[
     Asset {
-        name: "app-eb3260951c3a5584.js",
+        name: "app-718c100b4de81398.js",
         content_type: "text/javascript; charset=utf-8",
         bytes: include_bytes!("../assets/app.js"),
-        etag: "\"eb3260951c3a5584\"",
+        etag: "\"718c100b4de81398\"",
     },
     Asset {
-        name: "app-3a42ff89947cc241.css",
+        name: "app-2b24bf2f68c9aded.css",
         content_type: "text/css; charset=utf-8",
         bytes: include_bytes!("../assets/app.css"),
-        etag: "\"3a42ff89947cc241\"",
+        etag: "\"2b24bf2f68c9aded\"",
     },
     Asset {
         name: "icon-af67c3c28b94b358.svg",

@@ -8,7 +8,7 @@ export function LoadBar({ loading }: { loading: Loading }) {
   const { read_bytes, total_bytes } = loading;
   if (!total_bytes) return <p class="muted small">Being planned, or waiting for memory.</p>;
   return (
-    <div data-testid="load-bar">
+    <div class="load">
       <Meter label="Loaded" value={read_bytes / total_bytes} kind="ram" />
       <p class="muted small">
         {bytes(read_bytes)} of {bytes(total_bytes)}
