@@ -81,7 +81,7 @@ mod tests {
         let mut begun = Begun::new(512 * KIB);
         let pieces: Vec<_> = (1..=12).filter_map(|step| begun.next((512 + 300 * step) * KIB)).collect();
         let ends: Vec<_> = pieces.iter().map(|piece| piece.end / KIB).collect();
-        assert_eq!((pieces[0].start, ends), (512 * KIB, vec![1024, 2048, 3072]));
+        assert_eq!((pieces[0].start, ends), (512 * KIB, vec![1024, 2048, 3072, 4096]));
         assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
     }
 }

@@ -338,7 +338,7 @@ test("the plan says why, and follows what if", async () => {
   await look(page, "plan-what-if-light");
   await page.getByRole("button", { name: "As it is" }).click();
   // It is not installed.
-  await page.getByLabel("Weights").selectOption("Q8_0");
+  await page.getByRole("combobox", { name: "Weights" }).selectOption("Q8_0");
   await page.getByText(/taken to be q8_0/).waitFor();
   await close();
 });
