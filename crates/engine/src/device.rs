@@ -1,9 +1,11 @@
 //! Which GPU computes, and how much of its memory may be used.
 
-use hypura_core::plan::{BankRules, ExpertHome, Plan, PlanRequest, PoolId, Pools, human_bytes};
+use hypura_core::model::{ModelShape, TensorRole};
+use hypura_core::plan::{BankRules, ExpertHome, Homes, Plan, PlanRequest, PoolId, Pools, human_bytes};
 use hypura_ggml::libraries;
 use hypura_ggml::system::{self, DeviceInfo};
 use hypura_ggml::{Device, DeviceBuffer};
+use hypura_storage::memory::{MemoryLimit, memory_available};
 use hypura_storage::process::own_memory;
 use hypura_storage::{Arena, HugePages};
 use std::sync::OnceLock;
@@ -75,23 +77,65 @@ const MOST_HEADROOM: u64 = 1 << 30;
 /// system.
 const PROBE_BYTES: usize = 64 << 10;
 
-/// Bytes of memory of this process before any GPU was looked for, and what the drivers have taken since the
-/// first model was measured on one.
-static BEFORE: OnceLock<Option<u64>> = OnceLock::new();
-static DRIVER: OnceLock<u64> = OnceLock::new();
+/// Bytes of memory of this process before any GPU was looked for, and what it had grown by when the one that
+/// is used had been opened.
+static BEFORE: OnceLock<Held> = OnceLock::new();
+static OPENED: OnceLock<u64> = OnceLock::new();
 
-fn memory_bytes() -> Option<u64> {
-    own_memory(None).ok().map(|memory| memory.anonymous_bytes + memory.shared_bytes)
+/// Drivers compile kernels when they are first used, and keep them: as much as Mesa's software driver was
+/// seen to take for a model.
+const KERNELS_BYTES: u64 = 64 << 20;
+
+/// Weights go to a device through memory of its driver, in parts of this size (`load::fill`).
+const STAGING_BYTES: u64 = 64 << 20;
+
+/// Memory in use, as far as the system says.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    /// This process's own.
+    own_bytes: Option<u64>,
+    /// That of the control group with the tightest limit: what the kernel holds for a driver shows there
+    /// alone.
+    group: Option<MemoryLimit>,
 }
 
-/// Bytes of the host's memory that the driver of a GPU takes, known once something was made there: what the
-/// process has grown by, less what it would have without. 0 where the system does not say.
-pub(crate) fn driver_bytes(process_bytes: u64) -> u64 {
-    let grown = || {
-        let before = BEFORE.get().copied().flatten()?;
-        Some(memory_bytes()?.saturating_sub(before).saturating_sub(process_bytes))
-    };
-    *DRIVER.get_or_init(|| grown().unwrap_or(0))
+impl Held {
+    fn now() -> Self {
+        let own = own_memory(None).ok();
+        Self {
+            own_bytes: own.map(|memory| memory.anonymous_bytes + memory.shared_bytes),
+            group: memory_available().ok().and_then(|memory| memory.limit),
+        }
+    }
+
+    fn grown_bytes(&self, before: &Self) -> u64 {
+        let own = before.own_bytes.zip(self.own_bytes);
+        let own = own.map_or(0, |(before, now)| now.saturating_sub(before));
+        let groups = before.group.as_ref().zip(self.group.as_ref());
+        let groups = groups.filter(|(before, now)| before.group == now.group);
+        own.max(groups.map_or(0, |(before, now)| now.used_bytes.saturating_sub(before.used_bytes)))
+    }
+}
+
+/// Has the driver of a GPU open what it needs, and measures what that takes of the host's memory, once in a
+/// process. Before anything of a model is in memory.
+pub(crate) fn measure_driver(gpu: &Gpu) {
+    OPENED.get_or_init(|| {
+        gpu.device.open();
+        BEFORE.get().map_or(0, |before| Held::now().grown_bytes(before))
+    });
+}
+
+/// Bytes of the host's memory that the driver of a GPU takes: as measured when it was opened, and as
+/// estimated for what follows where something is at home there. 0 of the first where the system does not say.
+pub(crate) fn driver_bytes(homes: &Homes, shape: &ModelShape) -> u64 {
+    let opened = OPENED.get().copied().unwrap_or(0);
+    if homes.are_on_host() {
+        return opened;
+    }
+    let there = shape.tensors.iter().filter(|tensor| homes.of(tensor) != PoolId::HOST);
+    let largest = there.map(|tensor| tensor.info.bytes).max().unwrap_or(0);
+    opened.saturating_add(KERNELS_BYTES).saturating_add(largest.min(STAGING_BYTES))
 }
 
 /// The GPU to use, if any.
@@ -102,7 +146,7 @@ pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
     if options.choice == DeviceChoice::None {
         return Ok(None);
     }
-    BEFORE.get_or_init(memory_bytes);
+    BEFORE.get_or_init(Held::now);
     let gpus: Vec<DeviceInfo> = system::devices().into_iter().filter(DeviceInfo::is_gpu).collect();
     let Some(info) = pick(&options.choice, &gpus)? else { return Ok(None) };
     let is_unified = options.is_unified.unwrap_or(info.is_unified);
@@ -174,6 +218,15 @@ fn is_software(gpu: &DeviceInfo) -> bool {
 }
 
 impl Gpu {
+    /// Whether the least that it could compute, the projection to the vocabulary, fits what may be used of
+    /// its memory. Where not even that does, nothing of its driver needs to be opened.
+    pub(crate) fn has_room(&self, shape: &ModelShape) -> bool {
+        let of_role = shape.tensors.iter().find(|tensor| tensor.role == TensorRole::Output);
+        // Where a file has none, it is the embedding of tokens.
+        let embedding = || shape.tensors.iter().find(|tensor| tensor.info.name == "token_embd.weight");
+        of_role.or_else(embedding).is_none_or(|tensor| tensor.info.bytes <= self.budget_bytes)
+    }
+
     /// Whether it is a driver without a chip.
     #[must_use]
     pub fn is_software(&self) -> bool {
@@ -185,7 +238,9 @@ impl Gpu {
     pub fn layers_note(&self, plan: &Plan) -> Option<String> {
         let (layers, most) = (plan.homes.device_layers(), plan.homes.layers.len() + 1);
         let left = plan.homes.layers.iter().any(|home| home.experts != home.dense);
-        let experts = if plan.homes.streamed_experts != PoolId::HOST && plan.pools.are_unified() {
+        let experts = if let Some(dense) = self.streams_note(plan) {
+            dense
+        } else if plan.homes.streamed_experts != PoolId::HOST && plan.pools.are_unified() {
             format!(", routed experts from {} of slots that it shares", human_bytes(plan.slot_bytes()))
         } else if plan.homes.streamed_experts != PoolId::HOST {
             format!(", routed experts from {} of slots in its memory", human_bytes(plan.device_slot_bytes()))
@@ -195,6 +250,14 @@ impl Gpu {
             String::new()
         };
         (layers > 0).then(|| format!("{} computes {layers} of {most} layers{experts}", self.info.name))
+    }
+
+    /// Where dense weights come from that this GPU computes with and that are not all in its memory.
+    fn streams_note(&self, plan: &Plan) -> Option<String> {
+        let dense = plan.dense.as_ref().filter(|_| plan.homes.streamed_dense != PoolId::HOST)?;
+        let (all, kept) = (dense.weights.len(), dense.kept.len());
+        let memory = if kept > 0 { format!("{kept} matrices from memory and ") } else { String::new() };
+        Some(format!(", {memory}{} matrices from the disk", all - kept))
     }
 
     /// A request with the memory of this GPU beside the host's. Where the two are one memory, `used_bytes` of

@@ -17,13 +17,15 @@ use hypura_core::synth::{Quant, Shape};
 use hypura_engine::ReaderKind;
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::load::{DeviceSettings, LoadSettings, load, prepare};
-use hypura_engine::request::Options;
+use hypura_engine::request::{Finish, Options};
 use hypura_engine::serve::RunnerSettings;
 use hypura_engine::sim::{Eio, SimConfig, SimDevice, SimDeviceOptions};
 use hypura_engine::source::ModelSource;
 use hypura_engine::stream::Held;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Runs a part of the gate on a device of its own, which must have found nothing wrong.
 fn on_device(homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
@@ -169,20 +171,49 @@ fn a_layer_in_place_costs_one_wait_and_no_upload() {
 
 #[test]
 fn a_failed_read_into_memory_that_a_device_reads_fails_one_decode_alone() {
-    let (device, model) = (importing(), tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1));
-    let resident = hash(&model.path, settings(Residency::Resident));
-    for call in [3, 40, 90] {
-        let sim = SimConfig { eio: Eio::OnceAt(call), ..SimConfig::default() };
-        let asked = streaming(40.0).with_devices(in_place(device));
-        let mut session = session(&model.path, asked.with_stream_reader(Some(ReaderKind::Sim(sim))));
-        let error = forced_run(&mut session, 40, 8).unwrap_err().to_string();
-        assert!(error.contains("cannot read"), "{error}");
-        assert_eq!(session.loaded().stats.held(), Held::default());
-        session.clear();
-        let outcome = forced_run(&mut session, 40, 8).unwrap();
-        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "call {call}");
+    for (shape, calls) in [(Shape::TinyQwen3Moe, [3, 40, 90]), (Shape::TinyLlama, [1, 5, 30])] {
+        let (device, model) = (importing(), tiny(shape, Quant::Q4_K, 1));
+        let resident = hash(&model.path, settings(Residency::Resident));
+        for call in calls {
+            let sim = SimConfig { eio: Eio::OnceAt(call), ..SimConfig::default() };
+            let asked = streaming(40.0).with_devices(in_place(device));
+            let mut session = session(&model.path, asked.with_stream_reader(Some(ReaderKind::Sim(sim))));
+            let error = forced_run(&mut session, 40, 8).unwrap_err().to_string();
+            assert!(error.contains("cannot read"), "{error}");
+            assert_eq!(session.loaded().stats.held(), Held::default());
+            session.clear();
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "call {call}");
+        }
+        assert_eq!(device.violations(), Vec::<String>::new());
     }
-    assert_eq!(device.violations(), Vec::<String>::new());
+}
+
+/// While the device computes with cells, and while it is waited for.
+#[test]
+fn a_stop_in_the_middle_of_dense_weights_on_a_device_gives_everything_back() {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let resident = hash(&model.path, settings(Residency::Resident));
+    let device = importing();
+    let uploaded = DeviceSettings { in_place: false, ..in_place(device) };
+    for devices in [in_place(device), uploaded] {
+        let mut session = session(&model.path, streaming(20.0).with_devices(devices));
+        for micros in [0, 300, 1500, 4000, 9000] {
+            let abort = session.loaded().abort.clone();
+            let stopper = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_micros(micros));
+                abort.store(true, Ordering::Relaxed);
+            });
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            stopper.join().unwrap();
+            assert!(outcome.finish != Finish::Stopped || session.loaded().stats.held().pins == 0);
+            session.clear();
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "after {micros} µs");
+            session.clear();
+        }
+    }
+    assert_eq!((device.violations(), device.used_bytes()), (Vec::<String>::new(), 0));
 }
 
 #[test]
@@ -232,46 +263,52 @@ fn slots_that_are_given_back_leave_the_device_first_and_the_others_stay() {
 
 #[test]
 fn a_device_that_fails_in_mid_run_fails_one_decode_with_its_name_and_nothing_is_lost() {
-    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Residency::Resident));
-    let device = importing();
-    let uploaded = DeviceSettings { in_place: false, ..in_place(device) };
-    for devices in [in_place(device), uploaded] {
-        let mut session = session(&model.path, streaming(60.0).with_devices(devices));
-        for graphs in [0, 1, 2, 7] {
-            device.fail_behind(graphs);
-            let error = forced_run(&mut session, 40, 8).unwrap_err().to_string();
-            assert!(error.contains("SIM failed while it computed"), "{error}");
-            assert_eq!(session.loaded().stats.held(), Held::default());
-            session.clear();
-            let outcome = forced_run(&mut session, 40, 8).unwrap();
-            assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "behind {graphs}");
-            session.clear();
+    for shape in [Shape::TinyQwen3Moe, Shape::TinyLlama] {
+        let model = tiny(shape, Quant::Q4_K, 1);
+        let resident = hash(&model.path, settings(Residency::Resident));
+        let device = importing();
+        let uploaded = DeviceSettings { in_place: false, ..in_place(device) };
+        for devices in [in_place(device), uploaded] {
+            let mut session = session(&model.path, streaming(60.0).with_devices(devices));
+            for graphs in [0, 1, 2, 7] {
+                device.fail_behind(graphs);
+                let error = forced_run(&mut session, 40, 8).unwrap_err().to_string();
+                assert!(error.contains("SIM failed while it computed"), "{error}");
+                assert_eq!(session.loaded().stats.held(), Held::default());
+                session.clear();
+                let outcome = forced_run(&mut session, 40, 8).unwrap();
+                assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "behind {graphs}");
+                session.clear();
+            }
         }
+        assert_eq!((device.violations(), device.used_bytes()), (Vec::<String>::new(), 0));
     }
-    assert_eq!((device.violations(), device.used_bytes()), (Vec::<String>::new(), 0));
 }
 
 #[test]
 fn a_device_without_the_memory_that_it_was_said_to_have_fails_the_load_with_its_name() {
-    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
-    let homes = |device: SimDevice| DeviceSettings { in_place: false, ..in_place(device) };
-    let needed = {
+    for shape in [Shape::TinyQwen3Moe, Shape::TinyLlama] {
+        let model = tiny(shape, Quant::Q4_K, 1);
+        let loaded = |device: SimDevice| {
+            let homes = DeviceSettings { in_place: false, ..in_place(device) };
+            let planned =
+                prepare(ModelSource::open(&model.path).unwrap(), streaming(60.0).with_devices(homes))?;
+            load(planned, &mut |_, _| {})
+        };
         let device = SimDevice::new(SimDeviceOptions::default()).unwrap();
-        let session = session(&model.path, streaming(60.0).with_devices(homes(device)));
+        let model = loaded(device).unwrap();
         let needed = device.used_bytes();
-        drop(session);
-        needed
-    };
-    for share in 1..8 {
-        let memory_bytes = needed * share / 8;
-        let device =
-            SimDevice::new(SimDeviceOptions { memory_bytes, ..SimDeviceOptions::default() }).unwrap();
-        let planned =
-            prepare(ModelSource::open(&model.path).unwrap(), streaming(60.0).with_devices(homes(device)));
-        let error = planned.and_then(|planned| load(planned, &mut |_, _| {}).map(|_| ())).unwrap_err();
-        let error = error.to_string();
-        assert!(error.contains("SIM") || error.contains("memory") || error.contains("allocate"), "{error}");
-        assert_eq!(device.used_bytes(), 0, "memory of the device is lost");
+        drop(model);
+        for share in 1..8 {
+            let memory_bytes = needed * share / 8;
+            let device =
+                SimDevice::new(SimDeviceOptions { memory_bytes, ..SimDeviceOptions::default() }).unwrap();
+            let error = loaded(device).map(|_| ()).unwrap_err().to_string();
+            assert!(
+                error.contains("SIM") || error.contains("memory") || error.contains("allocate"),
+                "{error}"
+            );
+            assert_eq!(device.used_bytes(), 0, "memory of the device is lost");
+        }
     }
 }

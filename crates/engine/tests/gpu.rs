@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
+#[path = "common/gpu_dense.rs"]
+mod gpu_dense;
 
 use common::{TinyModel, demo_path, forced_run, hash, session, settings, streaming, tiny};
 use hypura_core::plan::{ExpertHome, Homes, Mode, PoolId, Purpose, Residency};

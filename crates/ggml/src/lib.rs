@@ -56,8 +56,8 @@ pub use context::{Context, ContextOptions, KvType, Pooling};
 pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
 pub use exec::{
-    ChainRow, DeviceEvent, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, MatMul, MoeIds, RowGroup,
-    RowsOp, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
+    ChainRow, DeviceEvent, DeviceExecutor, Executor, ExpertChain, Graph, GraphRun, MatMul, MoeIds,
+    ProductGroup, RowGroup, RowsOp, SlotBinding, StreamedKind, StreamedOp, Uploader, WeightId,
 };
 pub use expected::{ExpectedTensor, expected_tensors};
 pub use grammar::{Grammar, GrammarKind, GrammarTrigger};

@@ -23,15 +23,19 @@ pub(super) struct DenseWeights {
     pub bytes: u64,
     /// Bytes of a cell of the ring.
     pub cell_bytes: usize,
+    /// Cells of the ring.
+    pub cells: usize,
 }
 
 impl DenseWeights {
-    /// Cells of the ring.
-    pub const CELLS: usize = CELLS;
-
     /// Chooses the weights at home on the host whose streaming leaves the least in its memory.
     pub fn of(shape: &ModelShape, homes: &Homes) -> Self {
-        let at_home = |index: &usize| homes.of(&shape.tensors[*index]) == PoolId::HOST;
+        Self::in_pool(shape, homes, PoolId::HOST, CELLS)
+    }
+
+    /// The same of a memory, for a ring of so many cells.
+    pub fn in_pool(shape: &ModelShape, homes: &Homes, pool: PoolId, cells: usize) -> Self {
+        let at_home = |index: &usize| homes.of(&shape.tensors[*index]) == pool;
         let in_model = |index: &usize| shape.tensors[*index].layer.is_none_or(|layer| layer < shape.layers);
         let streamable = |index: &usize| {
             shape.tensors[*index].streaming == Streaming::Whole && bytes_of(shape, *index) >= SMALLEST
@@ -44,17 +48,17 @@ impl DenseWeights {
         // What is in memory when the weights up to a size stream: the larger ones, and the ring.
         let held = |most: u64| {
             let larger = all.iter().map(|index| bytes_of(shape, *index)).filter(|bytes| *bytes > most);
-            larger.fold(ring_bytes(cell_room(most)), u64::saturating_add)
+            larger.fold(ring_bytes(cells, cell_room(most)), u64::saturating_add)
         };
         let Some(most) = sizes.into_iter().min_by_key(|most| held(*most)) else { return Self::default() };
         let weights: Vec<usize> = all.into_iter().filter(|index| bytes_of(shape, *index) <= most).collect();
         let bytes = weights.iter().map(|index| bytes_of(shape, *index)).fold(0, u64::saturating_add);
-        Self { weights, bytes, cell_bytes: cell_room(most) }
+        Self { weights, bytes, cell_bytes: cell_room(most), cells }
     }
 
     /// Bytes of the ring.
     pub fn ring_bytes(&self) -> u64 {
-        ring_bytes(self.cell_bytes)
+        ring_bytes(self.cells, self.cell_bytes)
     }
 
     /// Chooses weights of at least `stream_bytes` together, feed-forward ones first, evenly over the layers,
@@ -78,7 +82,7 @@ impl DenseWeights {
 /// The order of taking is that of the multiples of the golden ratio, modulo 1: any prefix of it is spread
 /// over the list with at most three different gaps (V. T. Sós, "On the distribution mod 1 of the sequence
 /// nα", 1958).
-fn evenly(shape: &ModelShape, weights: &[usize], stream_bytes: u64) -> Vec<usize> {
+pub(super) fn evenly(shape: &ModelShape, weights: &[usize], stream_bytes: u64) -> Vec<usize> {
     /// The golden ratio's fraction in units of 2⁻⁶⁴.
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let mut order: Vec<(u64, usize)> =
@@ -101,13 +105,13 @@ pub(super) fn bytes_of(shape: &ModelShape, index: usize) -> u64 {
     shape.tensors.get(index).map_or(0, |tensor| tensor.info.bytes)
 }
 
-/// Bytes of a ring whose cells have so many.
-fn ring_bytes(cell_bytes: usize) -> u64 {
-    (CELLS as u64).saturating_mul(cell_bytes as u64)
+/// Bytes of a ring of so many cells of so many.
+fn ring_bytes(cells: usize, cell_bytes: usize) -> u64 {
+    (cells as u64).saturating_mul(cell_bytes as u64)
 }
 
 /// Room for a weight that begins anywhere in a page.
-fn cell_room(bytes: u64) -> usize {
+pub(super) fn cell_room(bytes: u64) -> usize {
     let room = usize::try_from(bytes).unwrap_or(usize::MAX).saturating_add(PAGE - 1);
     room.checked_next_multiple_of(PAGE).unwrap_or(usize::MAX)
 }

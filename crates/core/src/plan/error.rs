@@ -74,8 +74,8 @@ impl PlanError {
     pub(super) fn below_floor(floor_bytes: u64, resident: u64, needs: &Ledger, pools: &Pools) -> Self {
         let host = |purpose| needs.bytes(PoolId::HOST, purpose);
         let (kv, compute) = (host(Purpose::Kv), host(Purpose::Compute));
-        let (media, draft) = (host(Purpose::Media), host(Purpose::Draft));
-        let named = [resident, kv, compute, media, draft].into_iter().fold(0, u64::saturating_add);
+        let (driver, media, draft) = (host(Purpose::Driver), host(Purpose::Media), host(Purpose::Draft));
+        let named = [resident, kv, compute, driver, media, draft].into_iter().fold(0, u64::saturating_add);
         let mut detail = format!(
             "resident weights {}, context {}, compute {}, program and buffers {}",
             human_bytes(resident),
@@ -83,6 +83,9 @@ impl PlanError {
             human_bytes(compute),
             human_bytes(floor_bytes.saturating_sub(named).max(host(Purpose::Process))),
         );
+        if driver > 0 {
+            detail.push_str(&format!(", driver of the GPU {}", human_bytes(driver)));
+        }
         if media > 0 {
             detail.push_str(&format!(", media {}", human_bytes(media)));
         }

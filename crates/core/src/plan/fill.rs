@@ -7,6 +7,7 @@
 //! here allocates.
 
 use super::dense_weights::{DenseWeights, bytes_of};
+use super::device_dense;
 use super::error::PlanError;
 use super::ledger::{Basis, Entry, Ledger, Purpose};
 use super::placement::{ClassSlots, DensePlan, ExpertPlan, Plan, ratio};
@@ -30,6 +31,9 @@ const CELL_SHARE: u64 = 8;
 /// # Errors
 /// [`PlanError`] when the budget is below the floor, with the floor.
 pub fn fill(shape: &ModelShape, layout: &ExpertLayout, constraints: &Constraints) -> Result<Plan, PlanError> {
+    if constraints.homes.streamed_dense != PoolId::HOST {
+        return device_dense::plan(shape, constraints);
+    }
     let devices = on_devices(shape, constraints)?;
     let layout = if constraints.pools.has_workers() {
         // Whole layers are elsewhere: their experts get no slots here.
@@ -63,7 +67,7 @@ pub(super) fn on_devices(shape: &ModelShape, constraints: &Constraints) -> Resul
     }
 }
 
-const fn weights(pool: PoolId, bytes: u64) -> Entry {
+pub(super) const fn weights(pool: PoolId, bytes: u64) -> Entry {
     Entry { pool, purpose: Purpose::Weights, bytes, basis: Basis::Exact }
 }
 
@@ -338,11 +342,13 @@ impl<'a> Host<'a> {
 
     /// Dense weights streams, but for about `keep` bytes of it; and how many bytes stream.
     fn streamed_trunk(&self, keep: u64) -> (DensePlan, u64) {
-        let DenseWeights { bytes, cell_bytes, .. } = self.dense;
+        let DenseWeights { bytes, cell_bytes, cells, .. } = self.dense;
         let weights = self.dense.stream(self.shape, bytes.saturating_sub(keep));
         let streamed = weights.iter().map(|index| bytes_of(self.shape, *index));
         let streamed = streamed.fold(0, u64::saturating_add);
-        (DensePlan { weights, cells: DenseWeights::CELLS, cell_bytes, streamable_bytes: bytes }, streamed)
+        let (kept, device_cells) = (Vec::new(), 0);
+        let plan = DensePlan { weights, cells, cell_bytes, streamable_bytes: bytes, kept, device_cells };
+        (plan, streamed)
     }
 
     /// The size of the cache that the user asked for, of `streamable` bytes; 0 when nobody asked.
@@ -365,7 +371,7 @@ fn most_spare(layout: &ExpertLayout) -> u64 {
 }
 
 /// Bytes of so many of `bytes` each.
-fn times(count: usize, bytes: usize) -> u64 {
+pub(super) fn times(count: usize, bytes: usize) -> u64 {
     (count as u64).saturating_mul(bytes as u64)
 }
 
@@ -386,6 +392,6 @@ fn split_slots(layout: &ExpertLayout, pool: PoolId, room_bytes: u64) -> Vec<Clas
 }
 
 /// `fraction` of `bytes`, rounded down.
-fn share(bytes: u64, fraction: f64) -> u64 {
+pub(super) fn share(bytes: u64, fraction: f64) -> u64 {
     (bytes as f64 * fraction.clamp(0.0, 1.0)) as u64
 }

@@ -30,6 +30,10 @@ pub struct Homes {
     /// of the host.
     #[serde(default)]
     pub streamed_experts: PoolId,
+    /// Whose kernels compute dense weights that stream. Where a device's do, all layers are at home there,
+    /// and weights that stream count as at home there too.
+    #[serde(default)]
+    pub streamed_dense: PoolId,
 }
 
 impl Homes {

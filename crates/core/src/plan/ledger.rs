@@ -27,6 +27,8 @@ pub enum Purpose {
     Compute,
     /// The process itself: code, vocabulary, graphs, stacks.
     Process,
+    /// The driver of a GPU: what it takes of the host's memory.
+    Driver,
     /// A projector: its weights, its compute buffers, and the pictures and sounds that are on their way
     /// through it.
     Media,

@@ -12,6 +12,7 @@
 //! - `split`: whole layers on other machines
 //! - `growth`: a larger context for a model that is loaded
 //! - `dense_weights`: which of the weights that every token passes may stream, and do
+//! - `device_dense`: those that a device computes with
 //! - `row_tables`: which embeddings stream by the row, and the memory for their rows
 //! - `hits`: how often an expert is found in memory
 //! - `estimate`: what llama.cpp needs besides weights, from the header alone
@@ -28,6 +29,7 @@ mod banks;
 mod context;
 mod cost;
 mod dense_weights;
+mod device_dense;
 mod error;
 mod estimate;
 mod fill;

@@ -79,6 +79,12 @@ pub struct DensePlan {
     pub cell_bytes: usize,
     /// Bytes of the weights that can stream, those that stay in memory included.
     pub streamable_bytes: u64,
+    /// Those of `weights` that stay in the host's memory, and go to a device from there.
+    #[serde(default)]
+    pub kept: Vec<usize>,
+    /// Cells in the memory of the device that computes; 0 where it is the host, or computes in its memory.
+    #[serde(default)]
+    pub device_cells: usize,
 }
 
 /// A table that streams by the row.
@@ -259,11 +265,26 @@ impl Plan {
         bytes.fold(0, u64::saturating_add)
     }
 
-    /// Bytes of the dense weights that stream: what every pass reads of them.
+    /// Those of them that stay in the host's memory, and go to a device from there.
+    #[must_use]
+    pub fn kept_dense(&self) -> &[usize] {
+        self.dense.as_ref().map_or(&[], |dense| &dense.kept)
+    }
+
+    /// Bytes of the dense weights that every pass reads from the disk.
     #[must_use]
     pub fn streamed_dense_bytes(&self, shape: &ModelShape) -> u64 {
-        let bytes = self.streamed_dense().iter().map(|index| bytes_of(shape, *index));
-        bytes.fold(0, u64::saturating_add)
+        let sum = |weights: &[usize]| {
+            weights.iter().map(|index| bytes_of(shape, *index)).fold(0, u64::saturating_add)
+        };
+        sum(self.streamed_dense()).saturating_sub(sum(self.kept_dense()))
+    }
+
+    /// Bytes of dense weights that every pass uploads to a device's own memory.
+    #[must_use]
+    pub fn uploaded_dense_bytes(&self, shape: &ModelShape) -> u64 {
+        let Some(dense) = self.dense.as_ref().filter(|dense| dense.device_cells > 0) else { return 0 };
+        dense.weights.iter().map(|index| bytes_of(shape, *index)).fold(0, u64::saturating_add)
     }
 }
 

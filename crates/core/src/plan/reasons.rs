@@ -45,8 +45,8 @@ pub fn mode_reason(shape: &ModelShape, plan: &Plan) -> String {
 
 /// Whether all weights would have room on the host beside what else the plan has there.
 fn would_fit(shape: &ModelShape, plan: &Plan) -> bool {
-    const BESIDE: [Purpose; 5] =
-        [Purpose::Kv, Purpose::Compute, Purpose::Process, Purpose::Media, Purpose::Draft];
+    const BESIDE: [Purpose; 6] =
+        [Purpose::Kv, Purpose::Compute, Purpose::Process, Purpose::Driver, Purpose::Media, Purpose::Draft];
     let beside: u64 = BESIDE.iter().map(|purpose| plan.ledger.bytes(PoolId::HOST, *purpose)).sum();
     shape.total_bytes().saturating_add(beside) <= plan.budget_bytes()
 }

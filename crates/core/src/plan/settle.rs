@@ -9,6 +9,7 @@
 
 use super::banks::BankRules;
 use super::context::choose_context;
+use super::device_dense::{is_better, is_dense};
 use super::error::PlanError;
 use super::fill::{fill, on_devices};
 use super::homes::Homes;
@@ -251,7 +252,7 @@ impl<E> Settling<'_, E> {
         if let Some(layers) = asked {
             let homes = Homes::on_devices(shape, &request.pools, layers, false);
             let constraints = self.measured(context, &homes)?;
-            return self.with_device_slots(constraints);
+            return self.with_streams_on_device(constraints);
         }
         let mut best = on_host;
         let (mut fits, mut too_many) = (0, most.saturating_add(1));
@@ -262,7 +263,7 @@ impl<E> Settling<'_, E> {
                 None => too_many = layers,
             }
         }
-        self.with_device_slots(best)
+        self.with_streams_on_device(best)
     }
 
     /// Whole layers on other machines, as [`Split`] says.
@@ -310,6 +311,39 @@ impl<E> Settling<'_, E> {
             }
         }
         Ok(on_host)
+    }
+
+    /// The same with what streams computed on the device, where that is asked for, or better.
+    fn with_streams_on_device(&mut self, constraints: Constraints) -> Result<Constraints, SettleError<E>> {
+        if is_dense(self.layout) {
+            self.with_streamed_dense(constraints)
+        } else {
+            self.with_device_slots(constraints)
+        }
+    }
+
+    /// The same with all layers at home on the device, which computes the weights that stream too.
+    fn with_streamed_dense(&mut self, constraints: Constraints) -> Result<Constraints, SettleError<E>> {
+        let Self { shape, layout, request, .. } = *self;
+        let most = Homes::most_layers(shape);
+        let devices: Vec<PoolId> = request.pools.devices().map(|(pool, _)| pool).collect();
+        let is_asked = request.device_layers.is_some_and(|layers| layers >= most);
+        let may = request.residency != Residency::Resident && (is_asked || request.device_layers.is_none());
+        let ([pool], true) = (devices.as_slice(), may) else { return Ok(constraints) };
+        // One memory was given out twice there.
+        let by_host = fill(shape, layout, &constraints).ok().filter(|_| !request.pools.are_unified());
+        if by_host.as_ref().is_some_and(|plan| plan.dense.is_none()) {
+            return Ok(constraints);
+        }
+        let homes = Homes::on_devices(shape, &request.pools, most, false);
+        let there = self.measured(constraints.context, &Homes { streamed_dense: *pool, ..homes })?;
+        let plan =
+            fill(shape, layout, &there).ok().filter(|plan| plan.ledger.exceeded(&plan.pools).is_none());
+        let works = plan.is_some_and(|plan| match by_host {
+            Some(by_host) if !is_asked => is_better(shape, &plan, &by_host),
+            _ => true,
+        });
+        Ok(if works { there } else { constraints })
     }
 
     /// The same with experts computed on the device of all other weights, where that was asked for or the

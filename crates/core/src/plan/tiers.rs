@@ -127,7 +127,9 @@ impl TierTable {
     #[must_use]
     pub fn new(shape: &ModelShape, layout: &ExpertLayout, plan: &Plan) -> Self {
         let tables = plan.streamed_tables().iter().map(|table| table.weight);
-        let streamed: BTreeSet<usize> = plan.streamed_dense().iter().copied().chain(tables).collect();
+        let mut streamed: BTreeSet<usize> = plan.streamed_dense().iter().copied().chain(tables).collect();
+        let kept: BTreeSet<usize> = plan.kept_dense().iter().copied().collect();
+        streamed.retain(|index| !kept.contains(index));
         let fractions = class_fractions(layout, plan);
         let mut table = Self {
             roles: BTreeMap::new(),
@@ -135,7 +137,11 @@ impl TierTable {
             outside: TierBytes::default(),
         };
         for (index, tensor) in shape.tensors.iter().enumerate() {
-            let bytes = place(layout, plan, &fractions, tensor, streamed.contains(&index));
+            let bytes = if kept.contains(&index) {
+                TierBytes { resident_bytes: tensor.info.bytes, ..TierBytes::default() }
+            } else {
+                place(layout, plan, &fractions, tensor, streamed.contains(&index))
+            };
             table.roles.entry(RoleGroup::of(tensor.role)).or_default().add(bytes);
             let layer = tensor.layer.and_then(|layer| table.layers.get_mut(layer as usize));
             layer.unwrap_or(&mut table.outside).add(bytes);
@@ -168,7 +174,7 @@ fn place(
     streams: bool,
 ) -> TierBytes {
     let bytes = tensor.info.bytes;
-    if plan.homes.of(tensor) != PoolId::HOST {
+    if plan.homes.of(tensor) != PoolId::HOST && !streams {
         return TierBytes { device_bytes: bytes, ..TierBytes::default() };
     }
     let is_expert = plan.experts.is_some() && matches!(tensor.role, TensorRole::RoutedExpert(_));

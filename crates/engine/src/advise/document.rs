@@ -99,6 +99,7 @@ fn plan_of(shape: &ModelShape, advice: &Advice) -> Value {
         "notes": advice.notes,
         "compute_bytes": bytes(Purpose::Compute),
         "process_bytes": bytes(Purpose::Process),
+        "driver_bytes": bytes(Purpose::Driver),
         "media_bytes": bytes(Purpose::Media),
         "draft_bytes": bytes(Purpose::Draft),
         "context_tokens": plan.context.context_tokens,

@@ -58,7 +58,8 @@ fn measured(
     draft: Option<&PlannedDraft>,
 ) -> Result<Advice, AdviceError> {
     let shape = &source.shape;
-    let gpu = device::choose(&load.model.device)?;
+    let asked = settings.request.device_layers.is_some();
+    let gpu = device::choose(&load.model.device)?.filter(|gpu| asked || gpu.has_room(shape));
     let meter = NeedsMeter::new(source, load.tuning.threads, &load.model.devices, gpu.as_ref());
     let mut meter = match meter {
         Ok(meter) => PlanMeter::new(meter, draft),

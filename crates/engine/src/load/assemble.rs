@@ -9,7 +9,7 @@ use hypura_core::plan::{DensePlan, ExpertPlan, PoolId, StreamedTable, TablePlan}
 
 use super::prepare::Planned;
 use crate::error::LoadError;
-use crate::stream::dense::{DenseStreamer, DenseWeight};
+use crate::stream::dense::{DenseStreamer, DenseWeight, KeptWeights};
 use crate::stream::device::{DeviceSide, InPlace};
 use crate::stream::executor::{ExpertSide, StreamExecutor, Streams};
 use crate::stream::expert_slots::ExpertSlots;
@@ -41,6 +41,8 @@ pub(super) struct Assembled {
     pub stream: Option<StreamHandle>,
     /// The memory of the slots of experts.
     pub slots: Option<Arc<Arena>>,
+    /// Dense weights that a device gets from the host's memory, where they are yet to be read to.
+    pub kept: KeptWeights,
 }
 
 /// Allocates slots and rings, and opens readers for them.
@@ -52,7 +54,8 @@ pub(super) fn assemble(
 ) -> Result<Assembled, LoadError> {
     let Planned { plan, settings, .. } = planned;
     let devices = &settings.model.devices;
-    let mut assembled = Assembled { executors: Vec::new(), stream: None, slots: None };
+    let mut assembled =
+        Assembled { executors: Vec::new(), stream: None, slots: None, kept: KeptWeights::default() };
     if plan.experts.is_none() && plan.dense.is_none() && plan.tables.is_none() {
         if settings.tuning.routes.is_active() {
             let executor = Box::new(observed_executor(planned));
@@ -73,11 +76,17 @@ pub(super) fn assemble(
     }
     if let Some(plan) = &plan.dense {
         let side = dense_side(planned, plan, open(kind, &config)?, abort)?;
-        let side = match uploads.filter(|_| of_dense == of_experts) {
-            _ if of_dense.is_host() => side,
-            _ if devices.in_place => side.in_place(of_dense)?,
-            Some(uploads) => side.on_device(uploads)?,
-            None => side.on_device(Uploads::new(of_dense)?)?,
+        let side = if of_dense.is_host() {
+            side
+        } else if devices.in_place {
+            side.in_place(of_dense)?
+        } else {
+            assembled.kept = kept_weights(plan, side.weights())?;
+            let uploads = match uploads.filter(|_| of_dense == of_experts) {
+                Some(uploads) => uploads,
+                None => Uploads::new(of_dense)?,
+            };
+            side.on_device(uploads, device_cells(plan), assembled.kept.clone())?
         };
         on(&mut streams, of_dense).dense = Some(side);
     }
@@ -188,6 +197,18 @@ fn dense_side(
         .with_clock(settings.hooks.statistics)
         .with_abort(Arc::clone(abort));
     Ok(DenseStreamer::new(weights, cells, io))
+}
+
+/// Cells on the device; as many as the host has where the plan knows nothing of it.
+fn device_cells(plan: &DensePlan) -> usize {
+    if plan.device_cells > 0 { plan.device_cells } else { plan.cells }
+}
+
+/// Memory for the weights of a plan that a device gets from there.
+fn kept_weights(plan: &DensePlan, weights: &[DenseWeight]) -> Result<KeptWeights, LoadError> {
+    let is_kept = |index: &usize| plan.kept.contains(&plan.weights[*index]);
+    let kept: Vec<usize> = (0..plan.weights.len()).filter(is_kept).collect();
+    Ok(KeptWeights::new(weights, &kept)?)
 }
 
 fn table_side(

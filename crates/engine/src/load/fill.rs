@@ -51,18 +51,19 @@ fn first_unread<'a>(shape: &'a ModelShape, plan: &Plan, asked: &HashSet<&str>) -
     unread.next()
 }
 
-/// Reads what the model wants, in file order. `watch` gets (bytes read, bytes to read) and stops it by
-/// answering false.
+/// Reads what the model wants, and `kept` besides, in file order. `watch` gets (bytes read, bytes to read)
+/// and stops it by answering false.
 pub(super) fn fill(
     source: &ModelSource,
     tensors: &[PendingTensor<'_>],
+    kept: Vec<ScopedRead<'_>>,
     reader: &mut dyn Reader,
     total: u64,
     watch: &mut dyn FnMut(u64, u64) -> bool,
 ) -> Result<(), LoadError> {
     let by_name: HashMap<&str, &TensorInfo> =
         source.shape.tensors.iter().map(|tensor| (tensor.info.name.as_str(), &tensor.info)).collect();
-    let mut reads = Vec::with_capacity(tensors.len());
+    let mut reads = kept;
     let mut uploads = Vec::new();
     for tensor in tensors {
         let info =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::devices::DeviceSettings;
 use super::offload::{place, place_on_workers, streamed_experts};
-use crate::device::{Gpu, driver_bytes};
+use crate::device::{Gpu, driver_bytes, measure_driver};
 use crate::error::LoadError;
 use crate::source::ModelSource;
 use crate::workers::{self, Worker};
@@ -36,6 +36,7 @@ impl<'a> NeedsMeter<'a> {
         devices: &'a DeviceSettings,
         gpu: Option<&'a Gpu>,
     ) -> Result<Self, LoadError> {
+        gpu.iter().for_each(|gpu| measure_driver(gpu));
         let homes = Homes::on_host(&source.shape);
         let model = build(source, &homes, devices, gpu, &[])?;
         Ok(Self { source, threads, devices, gpu, workers: &[], built: (homes, model) })
@@ -66,10 +67,13 @@ impl<'a> NeedsMeter<'a> {
         let built = Context::new(&self.built.1, &options, Vec::new(), Arc::default())?;
         let used = built.memory_use();
         let process = plan::process_bytes(&self.source.shape, u64::from(context.ubatch_tokens));
-        let driver = self.gpu.map_or(0, |_| driver_bytes(process));
-        let process = process.saturating_add(driver);
+        let driver = self.gpu.map_or(0, |_| driver_bytes(homes, &self.source.shape));
         let measured = context_ledger(&built, homes, self.workers, Basis::Measured);
-        let mut needs = measured.with_host(Purpose::Process, process, Basis::Estimated);
+        let mut needs = measured.with_host(Purpose::Process, process, Basis::Estimated).with_host(
+            Purpose::Driver,
+            driver,
+            Basis::Estimated,
+        );
         // A copy of the embedding table, where it is the projection to the vocabulary too, and what alignment
         // takes.
         let copies = used.device.model_bytes.saturating_sub(homes.device_bytes(&self.source.shape));

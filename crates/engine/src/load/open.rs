@@ -164,13 +164,14 @@ pub fn load_watched(
         }
         Ok(opened.reader)
     };
-    let Assembled { executors, stream, slots } = assemble(&planned, &stats, &abort, &mut open)?;
+    let Assembled { executors, stream, slots, kept } = assemble(&planned, &stats, &abort, &mut open)?;
     let model = if decorated {
         let mut reader = open(&settings.tuning.reader, &settings.reader_config())?;
-        let total = pending.resident_bytes();
+        let kept = kept.reads(&planned.source.files);
+        let total = kept.iter().fold(pending.resident_bytes(), |sum, read| sum + read.dst.len() as u64);
         pending.fill(|tensors| {
             ensure_all_asked(&planned.source.shape, &planned.plan, tensors)?;
-            fill(&planned.source, tensors, reader.as_mut(), total, watch)
+            fill(&planned.source, tensors, kept, reader.as_mut(), total, watch)
         })?
     } else {
         pending.fill(|_| Ok::<(), LoadError>(()))?

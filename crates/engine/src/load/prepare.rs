@@ -66,6 +66,7 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let workers = workers::asked(&settings.model.workers);
     // The order of pools is that of machines: this one's GPU has no place in it.
     let gpu = if workers.is_empty() { device::choose(&settings.model.device)? } else { None };
+    let gpu = gpu.filter(|gpu| request.device_layers.is_some() || gpu.has_room(&source.shape));
     request = workers::add_to(&workers, request);
     let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
     let meter = meter.with_workers(&workers);
@@ -90,6 +91,10 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     let mut settings = settings;
     if let Some(gpu) = gpu.as_ref().filter(|_| plan.homes.streamed_experts != PoolId::HOST) {
         settings.model.devices.experts = Some(gpu.device);
+        settings.model.devices.in_place = plan.pools.are_unified();
+    }
+    if let Some(gpu) = gpu.as_ref().filter(|_| plan.homes.streamed_dense != PoolId::HOST) {
+        settings.model.devices.dense = Some(gpu.device);
         settings.model.devices.in_place = plan.pools.are_unified();
     }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
@@ -170,7 +175,7 @@ fn in_place(
     }
     let both = gpu.share(request.clone(), 0);
     let plan = settle_measured(source, &both.expert_layout(&source.shape), &both, meter).ok()?.plan;
-    if plan.homes.streamed_experts == PoolId::HOST {
+    if [plan.homes.streamed_experts, plan.homes.streamed_dense] == [PoolId::HOST; 2] {
         return None;
     }
     let (device_layers, experts) = (Some(plan.homes.device_layers()), ExpertHome::Device);

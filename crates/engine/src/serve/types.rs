@@ -140,7 +140,7 @@ pub struct MemoryParts {
     pub kv: u64,
     /// Compute buffers.
     pub compute: u64,
-    /// The process, the projector, the draft model.
+    /// The process, the driver of a GPU, the projector, the draft model.
     pub other: u64,
 }
 
@@ -152,7 +152,7 @@ impl MemoryParts {
             streaming: sum(&[Purpose::Slots, Purpose::Cells, Purpose::Ring, Purpose::Rows]),
             kv: sum(&[Purpose::Kv]),
             compute: sum(&[Purpose::Compute]),
-            other: sum(&[Purpose::Process, Purpose::Media, Purpose::Draft]),
+            other: sum(&[Purpose::Process, Purpose::Driver, Purpose::Media, Purpose::Draft]),
         }
     }
 }

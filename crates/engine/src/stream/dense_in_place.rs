@@ -3,10 +3,15 @@
 //! Invariant: a cell that the device may be computing with is not given to a read; which ones those are is
 //! known by events behind each of them.
 
-use hypura_ggml::{Device, DeviceBuffer, DeviceEvent, ExecError, GraphRun, HostMemory, StreamedOp};
+use hypura_ggml::{Bytes, Device, DeviceBuffer, DeviceEvent, ExecError, GraphRun, HostMemory, StreamedOp};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::dense::Product;
+use super::dense_reads::DenseReads;
+use super::device::DeviceCounts;
 use super::slots::ScratchRing;
 use super::slots::device::Source;
 use crate::error::{LoadError, StreamError};
@@ -18,6 +23,7 @@ pub(super) struct InPlaceRing {
     alignment: usize,
     /// Cells that the device may be computing with, in order.
     launched: VecDeque<usize>,
+    pub counts: DeviceCounts,
 }
 
 struct Cell {
@@ -37,44 +43,66 @@ impl InPlaceRing {
             Ok::<_, LoadError>(Cell { buffer, computed: DeviceEvent::new(device) })
         };
         let cells = (0..ring.count()).map(cell).collect::<Result<_, _>>()?;
-        Ok(Self { cells, alignment: device.alignment(), launched: VecDeque::new() })
+        let (launched, counts) = (VecDeque::new(), DeviceCounts::default());
+        Ok(Self { cells, alignment: device.alignment(), launched, counts })
     }
 
-    /// Has the device compute with the weight in a cell, which has landed.
-    pub fn launch(
+    /// Has the device compute `nodes`, among them `products`, with weights in the cells that they land in.
+    pub fn run(
         &mut self,
+        reads: &mut DenseReads,
         run: &mut GraphRun<'_>,
-        op: StreamedOp,
-        ring: &ScratchRing,
-        cell: usize,
-        bytes: usize,
+        products: &[Product],
+        nodes: Range<usize>,
     ) -> Result<(), ExecError> {
-        let place = ring.place(cell, bytes).ok_or(StreamError::LostRead)?;
-        let start = cell * ring.cell_bytes();
-        let mut shift = place.start - start;
-        if !shift.is_multiple_of(self.alignment) {
-            ring.arena().copy_within(place.start, start, bytes);
-            shift = 0;
+        // The others land and are read meanwhile.
+        let most = reads.cells.count().saturating_sub(products.len() + 1);
+        reads.free(self.finish(run, most));
+        let mut placed = Vec::with_capacity(products.len());
+        for (op, weight) in products {
+            let cell = reads.landed(*weight)?;
+            placed.push((*op, cell, self.align(reads, *weight, cell)?));
         }
-        let Cell { buffer, computed } = self.cells.get_mut(cell).ok_or(StreamError::LostRead)?;
-        let region = buffer.region(shift..shift + bytes).ok_or(StreamError::LostRead)?;
-        self.launched.push_back(cell);
-        run.run_elsewhere(op, region.into())?;
-        if let Some(computed) = computed {
-            computed.record_behind(run);
+        let region = |(op, cell, range): &(StreamedOp, usize, Range<usize>)| {
+            let cell = self.cells.get(*cell).ok_or(StreamError::LostRead)?;
+            Ok((*op, cell.buffer.region(range.clone()).ok_or(StreamError::LostRead)?.into()))
+        };
+        let bound: Vec<(StreamedOp, Bytes<'_>)> =
+            placed.iter().map(region).collect::<Result<_, ExecError>>()?;
+        let begun = Instant::now();
+        let outcome = run.run_products(&bound, nodes);
+        self.counts.launch += begun.elapsed();
+        for (_, cell, _) in placed {
+            self.launched.push_back(cell);
+            if let Some(computed) = &mut self.cells[cell].computed {
+                computed.record_behind(run);
+            }
         }
-        Ok(())
+        outcome
+    }
+
+    /// Where a weight begins and ends in its cell; it is moved where the device could not compute with it.
+    fn align(&self, reads: &DenseReads, weight: usize, cell: usize) -> Result<Range<usize>, ExecError> {
+        let (place, start) = (reads.place(weight, cell)?, cell * reads.cells.cell_bytes());
+        let shift = place.start - start;
+        if shift.is_multiple_of(self.alignment) {
+            return Ok(shift..shift + place.len());
+        }
+        reads.cells.arena().copy_within(place.start, start, place.len());
+        Ok(0..place.len())
     }
 
     /// Waits until the device computes with so many cells at most; returns those that are free again.
-    pub fn finish(&mut self, run: &mut GraphRun<'_>, most: usize) -> Vec<usize> {
+    fn finish(&mut self, run: &mut GraphRun<'_>, most: usize) -> Vec<usize> {
         let count = self.launched.len().saturating_sub(most);
         let finished: Vec<usize> = self.launched.drain(..count).collect();
         let Some(last) = finished.last().and_then(|cell| self.cells.get(*cell)) else { return finished };
+        let begun = Instant::now();
         match &last.computed {
             Some(computed) => computed.wait(),
             None => run.synchronize(),
         }
+        self.counts.note_wait(begun.elapsed());
         finished
     }
 

@@ -225,6 +225,10 @@ impl StreamExecutor {
         if let Some(dense) = &mut self.dense {
             let weights: Vec<usize> = placed.iter().filter_map(PlacedOp::dense_weight).collect();
             dense.begin_graph(run, &weights);
+            if !run.is_host() && self.experts.is_none() && weights.len() == ops.len() {
+                let products: Vec<_> = ops.into_iter().zip(weights).collect();
+                return dense.run_graph(run, &products);
+            }
         }
         let entries = self.begin_experts(run, &ops, &placed)?;
         let parts = |layer: usize| {
@@ -404,10 +408,7 @@ impl StreamExecutor {
             side.count_into(&mut stats);
         }
         if let Some(dense) = &self.dense {
-            stats.dense_weights = dense.used;
-            stats.bytes_read += dense.io().device_bytes();
-            stats.disk_busy += dense.io().disk_busy();
-            stats.read_stall += dense.io().stall();
+            dense.count_into(&mut stats);
         }
         if let Some(tables) = &self.tables {
             tables.count_into(&mut stats);

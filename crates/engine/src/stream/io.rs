@@ -150,6 +150,14 @@ impl<T: Copy> Io<T> {
         }
     }
 
+    /// Whether the answer is still wanted.
+    ///
+    /// # Errors
+    /// [`StreamError::Stopped`] when the abort flag is up.
+    pub fn ensure_wanted(&self) -> Result<(), StreamError> {
+        if self.is_aborted() { Err(StreamError::Stopped) } else { Ok(()) }
+    }
+
     fn is_aborted(&self) -> bool {
         self.abort.load(Ordering::Relaxed)
     }

@@ -13,7 +13,8 @@
 //! - `prefetcher`: guessing the next layer's experts
 //! - `selection`: how a layer chooses from its router's scores
 //! - `routes`: routing observed and forced
-//! - `dense`: dense weights through a ring, and `dense_in_place`: one that a device computes with where it is
+//! - `dense`: dense weights through a ring, which `dense_reads` fills; `dense_in_place`: one that a device
+//!   computes with where it is, and `dense_uploads`: one in its own memory
 //! - `tables`: tables by the row, and `row_batch`: the reads of their rows
 //! - `segments`: what a graph is made of
 //! - `executor`: goes through graphs and joins the above
@@ -26,6 +27,8 @@
 mod chain;
 pub(crate) mod dense;
 mod dense_in_place;
+mod dense_reads;
+mod dense_uploads;
 pub(crate) mod device;
 pub(crate) mod executor;
 mod expert_map;

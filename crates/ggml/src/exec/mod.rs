@@ -9,7 +9,8 @@
 //!   computed as their bytes land; all rows of an expert go in one group, because ggml picks its kernel by
 //!   their number;
 //! - [`ExpertChain::run`]: all nodes of an expert layer for the experts whose bytes are there;
-//! - [`GraphRun::run_elsewhere`]: a node with its whole weight elsewhere;
+//! - [`GraphRun::run_elsewhere`]: a node with its whole weight elsewhere, and [`GraphRun::run_products`]:
+//!   several of them and what is between and behind them, in one call;
 //! - [`RowsOp::gather`]: some rows of a `GET_ROWS`, from memory that holds only rows that are needed.
 //!
 //! Rows and chains read and write the graph's own tensors, which only host memory allows: a device refuses
@@ -24,6 +25,7 @@ mod convert;
 mod copies;
 mod event;
 mod graph;
+mod groups;
 mod ids;
 mod memory;
 mod operand;
@@ -42,6 +44,7 @@ pub use attach::DeviceExecutor;
 pub use chain::{ChainRow, ExpertChain};
 pub use event::DeviceEvent;
 pub use graph::{Graph, MatMul, StreamedKind, StreamedOp, WeightId};
+pub use groups::ProductGroup;
 pub use ids::MoeIds;
 pub use rows::RowGroup;
 pub use run::{Executor, GraphRun};

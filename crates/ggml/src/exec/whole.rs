@@ -83,37 +83,61 @@ impl GraphRun<'_> {
     /// # Errors
     /// As [`Self::run_bound`].
     pub fn run_elsewhere(&mut self, op: StreamedOp, weight: Bytes<'_>) -> Result<(), ExecError> {
-        let node = self.graph().node(op.node);
-        let slices = match op.kind {
-            StreamedKind::Dense => 1,
-            StreamedKind::Experts => {
-                // SAFETY: the weight of a MUL_MAT_ID is alive.
-                let slices = unsafe { (*(*node).src[0]).ne[2] };
-                usize::try_from(slices).unwrap_or(usize::MAX)
-            }
-            StreamedKind::Rows | StreamedKind::Unsupported => {
-                return Err(ExecError::Misuse(format!("node {} has no weight of its own", op.node)));
-            }
-        };
-        let needed = self.graph().slice_bytes(op).saturating_mul(slices);
-        if needed > weight.len() {
-            return Err(ExecError::Misuse(format!(
-                "{} bytes are too short for node {}",
-                weight.len(),
-                op.node
-            )));
-        }
-        // SAFETY: as in `replace`; the length was checked.
-        unsafe {
-            let original = (*node).src[0];
-            let bound = bind(self, original, weight)?;
-            (*node).src[0] = self.scratch.standins.place(node, 0, bound);
-            let outcome = self.run(op.node..op.node + 1);
-            (*node).src[0] = original;
-            self.end_call();
-            outcome
-        }
+        self.run_products(&[(op, weight)], op.node..op.node + 1)
     }
+
+    /// Runs `nodes` in one call, those of `ops` as [`Self::run_elsewhere`] does. What else has a streamed
+    /// weight is not among them.
+    ///
+    /// # Errors
+    /// As [`Self::run_bound`].
+    pub fn run_products(
+        &mut self,
+        ops: &[(StreamedOp, Bytes<'_>)],
+        nodes: Range<usize>,
+    ) -> Result<(), ExecError> {
+        for (op, weight) in ops {
+            check_weight(self.graph(), *op, *weight)?;
+        }
+        let mut replaced = Vec::with_capacity(ops.len());
+        let bound = ops.iter().try_for_each(|(op, weight)| {
+            let node = self.graph().node(op.node);
+            // SAFETY: as in `replace`; the length was checked.
+            unsafe {
+                let original = (*node).src[0];
+                let bound = bind(self, original, *weight)?;
+                (*node).src[0] = self.scratch.standins.place(node, 0, bound);
+                replaced.push((node, original));
+            }
+            Ok(())
+        });
+        let outcome = bound.and_then(|()| self.run(nodes));
+        for (node, original) in replaced {
+            // SAFETY: the node is alive with the graph, and this was its operand.
+            unsafe { (*node).src[0] = original };
+        }
+        self.end_call();
+        outcome
+    }
+}
+
+/// Whether memory is long enough for the whole weight of a node.
+fn check_weight(graph: Graph<'_>, op: StreamedOp, weight: Bytes<'_>) -> Result<(), ExecError> {
+    let slices = match op.kind {
+        StreamedKind::Dense => 1,
+        StreamedKind::Experts => {
+            // SAFETY: the weight of a MUL_MAT_ID is alive.
+            let slices = unsafe { (*(*graph.node(op.node)).src[0]).ne[2] };
+            usize::try_from(slices).unwrap_or(usize::MAX)
+        }
+        StreamedKind::Rows | StreamedKind::Unsupported => {
+            return Err(ExecError::Misuse(format!("node {} has no weight of its own", op.node)));
+        }
+    };
+    if graph.slice_bytes(op).saturating_mul(slices) <= weight.len() {
+        return Ok(());
+    }
+    Err(ExecError::Misuse(format!("{} bytes are too short for node {}", weight.len(), op.node)))
 }
 
 fn check_slots(

@@ -135,6 +135,11 @@ impl<'a> Rates<'a> {
         self.plan.experts.is_some() && self.plan.homes.streamed_experts != PoolId::HOST
     }
 
+    /// Whether the GPU computes dense weights that stream.
+    pub fn computes_dense_on_gpu(&self) -> bool {
+        self.plan.homes.streamed_dense != PoolId::HOST
+    }
+
     /// Uploading so many bytes; `None` where that was not measured.
     pub fn upload_s(&self, bytes: f64) -> Option<f64> {
         if bytes <= 0.0 { Some(0.0) } else { self.upload_bytes_per_s.map(|rate| bytes / rate) }
@@ -142,7 +147,8 @@ impl<'a> Rates<'a> {
 
     /// One graph call of who computes streamed weights, on a GPU with the wait for it.
     pub fn call_s(&self) -> f64 {
-        let gpu = self.gpu.as_ref().filter(|_| self.computes_streamed_on_gpu());
+        let on_gpu = self.computes_streamed_on_gpu() || self.computes_dense_on_gpu();
+        let gpu = self.gpu.as_ref().filter(|_| on_gpu);
         gpu.unwrap_or(&self.host).call_s
     }
 
@@ -159,7 +165,8 @@ impl<'a> Rates<'a> {
         let homes = &self.plan.homes;
         let there = f64::from(homes.device_layers()) / f64::from(Homes::most_layers(shape).max(1));
         let splits = homes.layers.iter().filter(|home| home.dense != home.experts).count().max(1);
-        let calls = if self.computes_streamed_on_gpu() { 0.0 } else { splits as f64 * gpu.call_s };
+        let counted = self.computes_streamed_on_gpu() || self.computes_dense_on_gpu();
+        let calls = if counted { 0.0 } else { splits as f64 * gpu.call_s };
         nodes(shape) * (gpu.node_s * there + self.host.node_s * (1.0 - there)) + calls
     }
 

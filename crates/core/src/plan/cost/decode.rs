@@ -56,8 +56,9 @@ impl Ring {
         let in_flight = ahead * dense.cell_bytes as f64 / CHUNK_BYTES as f64;
         let depth = in_flight.clamp(1.0, READER_DEPTH);
         let read_s = disk.seconds(Pattern::Sequential, bytes, depth)?;
-        // Nodes before and after each streamed one are calls of their own.
-        Some(Self { bytes, read_s, sync_s: 2.0 * dense.weights.len() as f64 * rates.call_s() })
+        // Nodes before and after each streamed one are calls of their own; on a GPU they are one.
+        let calls = if rates.computes_dense_on_gpu() { 1.0 } else { 2.0 };
+        Some(Self { bytes, read_s, sync_s: calls * dense.weights.len() as f64 * rates.call_s() })
     }
 }
 
@@ -70,13 +71,16 @@ fn dense(
 ) -> Option<DecodeCost> {
     let Ring { bytes, read_s, sync_s } = Ring::of(input, rates, disk)?;
     let sync_s = compute.sync_s + sync_s;
-    let times = Times { read_s, compute_s: compute.dense_s, sync_s };
+    // Uploads to a GPU are beside what it computes.
+    let uploads_s = rates.upload_s(input.plan.uploaded_dense_bytes(input.shape) as f64)?;
+    let compute_s = compute.dense_s.max(uploads_s);
+    let times = Times { read_s, compute_s, sync_s };
     let time = times.least_s();
     let best = Times { read_s: disk.best_seconds(bytes)?, sync_s: compute.sync_s, ..times };
     Some(DecodeCost {
         tokens_per_s: Estimate::of_times(time, time, time),
         roofline_tokens_per_s: 1.0 / best.least_s(),
-        compute_s: compute.dense_s,
+        compute_s,
         sync_s,
         read_s,
         read_bytes: bytes,

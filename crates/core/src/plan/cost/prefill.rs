@@ -63,7 +63,8 @@ fn step(
     // The ring reads all the time, from the same disk.
     let touch_s = touch_s(input, expert_bytes, total.read_bytes);
     let rows = RowReads::of(input, rates, disk, f64::from(tokens))?;
-    let layers_s = (dense_s + experts_s.max(expert_read_s).max(upload_s)).max(read_s).max(touch_s);
+    let ring_s = rates.upload_s(input.plan.uploaded_dense_bytes(input.shape) as f64)?.max(read_s);
+    let layers_s = (dense_s + experts_s.max(expert_read_s).max(upload_s)).max(ring_s).max(touch_s);
     total.time_s += rows.read_s + layers_s;
     total.compute_s += compute_s;
     total.read_s += rows.read_s + read_s;

@@ -80,6 +80,13 @@ fn memory(out: &mut String, header: &Header, advice: &Advice) -> fmt::Result {
     let ubatch = format!("{basis}, for {} tokens of a prompt at once", plan.context.ubatch_tokens);
     line("compute", bytes(Purpose::Compute), &ubatch)?;
     line("program", bytes(Purpose::Process), "estimated")?;
+    if bytes(Purpose::Driver) > 0 {
+        line(
+            "driver",
+            bytes(Purpose::Driver),
+            "of the GPU, in the host's memory, measured when it was opened",
+        )?;
+    }
     if bytes(Purpose::Media) > 0 {
         line("media", bytes(Purpose::Media), "projector, and an image or a sound on its way through it")?;
     }
