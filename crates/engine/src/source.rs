@@ -15,7 +15,7 @@ use crate::error::LoadError;
 const HEADER_BUFFER: usize = 1 << 20;
 
 /// A model on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ModelSource {
     /// The file, or the first shard.
     pub path: PathBuf,

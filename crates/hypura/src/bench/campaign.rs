@@ -5,7 +5,6 @@
 //! way out.
 
 use anyhow::{Context as _, bail};
-use hypura_core::model::ModelShape;
 use hypura_core::plan::{ExpertLayout, human_bytes};
 use hypura_engine::iobench::{self, FileSystem};
 use hypura_engine::load::LoadSettings;
@@ -242,7 +241,7 @@ impl<'a> Campaign<'a> {
             arms.extend(summarise(arm, self.cap_of(arm), runs));
         }
         if let (Some(predictor), Some(measured)) = (&job.predictor, arms.first_mut()) {
-            let told = predict(predictor, &self.source.shape, measured);
+            let told = predict(predictor, &self.source, measured);
             self.warnings.extend(told.err().map(|why| format!("nothing was predicted: {why}")));
         }
         let comparisons = match arms.split_first() {
@@ -341,12 +340,12 @@ impl<'a> Campaign<'a> {
 
 /// Adds what the planner says of the measured arm. The plan does not depend on the runs, so it may come after
 /// them.
-fn predict(predictor: &Predictor, shape: &ModelShape, measured: &mut ArmSummary) -> anyhow::Result<()> {
-    let predicted = predictor.predict(shape)?;
+fn predict(predictor: &Predictor, source: &ModelSource, measured: &mut ArmSummary) -> anyhow::Result<()> {
+    let predicted = predictor.predict(source)?;
     measured.prediction_error = Some(PredictionError::of(&predicted, measured));
     measured.predicted = Some(predicted);
     if let Some(hit_rate) = measured.hit_rate.filter(|_| measured.mode.ends_with("-streaming")) {
-        let predicted = predictor.given_hits(shape, hit_rate)?;
+        let predicted = predictor.given_hits(source, hit_rate)?;
         measured.error_given_hits = Some(PredictionError::of(&predicted, measured));
         measured.predicted_given_hits = Some(predicted);
     }

@@ -8,12 +8,14 @@
 
 use hypura_core::cache::{ExpertCache, PolicyKind};
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{MediaNeeds, Routing, WhatIf, Workload, estimate_needs};
+use hypura_core::plan::{ExpertHome, MediaNeeds, Routing, WhatIf, Workload, estimate_needs};
 use hypura_core::profile::Profile;
 use hypura_core::sim::{ReplayOptions, replay};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceToken};
-use hypura_engine::advise::{Advice, AdviceSettings, advise};
+use hypura_engine::advise::{Advice, AdviceSettings, advise, advise_about};
+use hypura_engine::device::DeviceChoice;
 use hypura_engine::load::LoadSettings;
+use hypura_engine::source::ModelSource;
 
 use super::arm::Arm;
 use super::prediction::{Prediction, PredictionError};
@@ -48,29 +50,36 @@ impl Predictor {
     ///
     /// # Errors
     /// When there is no plan.
-    pub fn predict(&self, shape: &ModelShape) -> anyhow::Result<Prediction> {
+    pub fn predict(&self, source: &ModelSource) -> anyhow::Result<Prediction> {
+        let shape = &source.shape;
         let Some(trace) = &self.settings.tuning.routes.forced else {
-            return self.with_routing(shape, Routing::of(shape));
+            return self.with_routing(source, Routing::of(shape));
         };
-        let advice = self.advise(shape, Routing::Uniform)?;
+        let advice = self.advise(source, Routing::Uniform)?;
         let (hits, used) = self.replay(shape, trace, advice.plan.slots(&advice.layout).iter().sum());
-        self.with_routing(&with_used(shape, used), Routing::Known(hits))
+        self.with_routing(&with_used(source, used), Routing::Known(hits))
     }
 
     /// What it would have said, had it known the hit rate.
     ///
     /// # Errors
     /// When there is no plan.
-    pub fn given_hits(&self, shape: &ModelShape, hit_rate: f64) -> anyhow::Result<Prediction> {
-        let shape = match &self.settings.tuning.routes.forced {
-            Some(trace) => with_used(shape, trace.header.used),
-            None => shape.clone(),
+    pub fn given_hits(&self, source: &ModelSource, hit_rate: f64) -> anyhow::Result<Prediction> {
+        let source = match &self.settings.tuning.routes.forced {
+            Some(trace) => with_used(source, trace.header.used),
+            None => source.clone(),
         };
-        self.with_routing(&shape, Routing::Known(hit_rate))
+        self.with_routing(&source, Routing::Known(hit_rate))
     }
 
-    fn advise(&self, shape: &ModelShape, routing: Routing) -> anyhow::Result<Advice> {
-        let Self { settings, work, .. } = self;
+    /// What a GPU leaves to the CPU follows from what llama.cpp needs there, which is asked of the model
+    /// itself; without one an estimate does.
+    fn advise(&self, source: &ModelSource, routing: Routing) -> anyhow::Result<Advice> {
+        let Self { settings, work, profile } = self;
+        let mut request = settings.model.plan_request(MediaNeeds::default());
+        if settings.tuning.routes.is_active() {
+            request.experts = ExpertHome::Host;
+        }
         let count = |tokens: usize| u32::try_from(tokens).unwrap_or(u32::MAX);
         let advice = AdviceSettings {
             workload: Workload {
@@ -79,14 +88,19 @@ impl Predictor {
                 routing,
                 ..Workload::default()
             },
-            request: settings.model.plan_request(MediaNeeds::default()),
+            request,
             what_if: WhatIf::default(),
         };
-        Ok(advise(shape, &self.profile, &advice, |context, _| estimate_needs(shape, context))?)
+        let shape = &source.shape;
+        Ok(if settings.model.device.choice == DeviceChoice::None {
+            advise(shape, profile, &advice, |context, _| estimate_needs(shape, context))?
+        } else {
+            advise_about(shape, Some(source), profile, &advice, settings)?
+        })
     }
 
-    fn with_routing(&self, shape: &ModelShape, routing: Routing) -> anyhow::Result<Prediction> {
-        let said = self.advise(shape, routing)?.prediction;
+    fn with_routing(&self, source: &ModelSource, routing: Routing) -> anyhow::Result<Prediction> {
+        let said = self.advise(source, routing)?.prediction;
         let (decode, prefill) = (said.decode, said.prefill);
         Ok(Prediction {
             decode_tps: decode.map(|decode| decode.tokens_per_s.mid),
@@ -136,12 +150,12 @@ fn walk(shape: &ModelShape, trace: &Trace, prompt: usize, decoded: usize) -> Tra
 }
 
 /// The same model with routers that choose fewer experts.
-fn with_used(shape: &ModelShape, used: u32) -> ModelShape {
-    let mut shape = shape.clone();
-    for layer in &mut shape.expert_layers {
+fn with_used(source: &ModelSource, used: u32) -> ModelSource {
+    let mut source = source.clone();
+    for layer in &mut source.shape.expert_layers {
         layer.used = layer.used.min(used.max(1));
     }
-    shape
+    source
 }
 
 impl PredictionError {

@@ -4,7 +4,6 @@
 use anyhow::Context as _;
 use clap::ValueEnum;
 use hypura_core::speculate::AcceptanceCurve;
-use hypura_engine::device;
 use hypura_engine::device::DeviceChoice;
 use hypura_engine::load::{Drafting, LoadSettings};
 use hypura_engine::machine;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 use super::failure::{UsageError, complain};
 use super::flags::{Env, MemorySize, ModelFlags, parse_bytes};
 use super::interrupt::Interrupt;
-use super::profile::{disk_target, remembered};
+use super::profile::{disk_target, remembered_with_gpu};
 use crate::bench::{
     Arm, Job, Launcher, Look, Predictor, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
 };
@@ -275,10 +274,7 @@ impl Args {
 
     /// With the profile of the disk that the model is on.
     fn predictor(&self, asked: &LoadSettings) -> anyhow::Result<Option<Predictor>> {
-        // What a GPU leaves to the CPU is planned with the model at hand (`hypura plan`), and here is a
-        // shape.
-        let is_told = !self.no_predict && Predictor::is_about(self.arm);
-        if !is_told || device::choose(&asked.model.device)?.is_some() {
+        if self.no_predict || !Predictor::is_about(self.arm) {
             return Ok(None);
         }
         let path = self.model.path()?;
@@ -286,7 +282,7 @@ impl Args {
         let Ok(bytes) = bytes else { return Ok(None) };
         let target = disk_target(Some(&path), bytes);
         let need = Need { target: &target, threads: asked.tuning.threads, disk: true };
-        let remembered = remembered(&need, Wanted::Sound)?;
+        let remembered = remembered_with_gpu(&need, Wanted::Sound, &asked.model.device)?;
         let mut asked = asked.clone();
         if let (None, Some(cap)) = (self.model.memory, self.memcap) {
             asked.model.budget_bytes = machine::default_budget_bytes(cap).min(asked.model.budget_bytes);
