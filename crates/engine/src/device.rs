@@ -6,7 +6,7 @@ use hypura_ggml::libraries;
 use hypura_ggml::system::{self, DeviceInfo};
 use hypura_ggml::{Device, DeviceBuffer};
 use hypura_storage::memory::{MemoryLimit, memory_available};
-use hypura_storage::process::own_memory;
+use hypura_storage::process::{own_memory, peak_rss_bytes};
 use hypura_storage::{Arena, HugePages};
 use std::sync::OnceLock;
 
@@ -94,6 +94,8 @@ const STAGING_BYTES: u64 = 64 << 20;
 struct Held {
     /// This process's own.
     own_bytes: Option<u64>,
+    /// The most that was resident of it, the code of libraries included.
+    peak_bytes: Option<u64>,
     /// That of the control group with the tightest limit: what the kernel holds for a driver shows there
     /// alone.
     group: Option<MemoryLimit>,
@@ -104,32 +106,41 @@ impl Held {
         let own = own_memory(None).ok();
         Self {
             own_bytes: own.map(|memory| memory.anonymous_bytes + memory.shared_bytes),
+            peak_bytes: peak_rss_bytes().ok(),
             group: memory_available().ok().and_then(|memory| memory.limit),
         }
     }
 
     fn grown_bytes(&self, before: &Self) -> u64 {
-        let own = before.own_bytes.zip(self.own_bytes);
-        let own = own.map_or(0, |(before, now)| now.saturating_sub(before));
-        let groups = before.group.as_ref().zip(self.group.as_ref());
-        let groups = groups.filter(|(before, now)| before.group == now.group);
-        own.max(groups.map_or(0, |(before, now)| now.used_bytes.saturating_sub(before.used_bytes)))
+        let grown = |before: Option<u64>, now: Option<u64>| {
+            before.zip(now).map_or(0, |(before, now)| now.saturating_sub(before))
+        };
+        let group = self.group.as_ref();
+        let before_group =
+            before.group.as_ref().filter(|before| group.is_some_and(|now| now.group == before.group));
+        let used = |group: Option<&MemoryLimit>| group.map(|group| group.used_bytes);
+        grown(before.own_bytes, self.own_bytes)
+            .max(grown(before.peak_bytes, self.peak_bytes))
+            .max(grown(used(before_group), used(group)))
     }
 }
 
-/// Has the driver of a GPU open what it needs, and measures what that takes of the host's memory, once in a
-/// process. Before anything of a model is in memory.
-pub(crate) fn measure_driver(gpu: &Gpu) {
+/// Has the driver of the GPU that may be used open what it needs, and measures what drivers have taken of the
+/// host's memory since they were looked for, once in a process. Before anything of a model is in memory.
+pub(crate) fn measure_driver(gpu: Option<&Gpu>) {
+    let Some(before) = BEFORE.get() else { return };
     OPENED.get_or_init(|| {
-        gpu.device.open();
-        BEFORE.get().map_or(0, |before| Held::now().grown_bytes(before))
+        if let Some(gpu) = gpu {
+            gpu.device.open();
+        }
+        Held::now().grown_bytes(before)
     });
 }
 
-/// Bytes of the host's memory that the driver of a GPU takes: as measured when it was opened, and as
-/// estimated for what follows where something is at home there. 0 of the first where the system does not say.
+/// Bytes of the host's memory that drivers of GPUs take: as measured when they were opened, and as estimated
+/// for what follows where something is at home there. 0 where none was looked for.
 pub(crate) fn driver_bytes(homes: &Homes, shape: &ModelShape) -> u64 {
-    let opened = OPENED.get().copied().unwrap_or(0);
+    let Some(opened) = OPENED.get().copied() else { return 0 };
     if homes.are_on_host() {
         return opened;
     }

@@ -36,7 +36,7 @@ impl<'a> NeedsMeter<'a> {
         devices: &'a DeviceSettings,
         gpu: Option<&'a Gpu>,
     ) -> Result<Self, LoadError> {
-        gpu.iter().for_each(|gpu| measure_driver(gpu));
+        measure_driver(gpu);
         let homes = Homes::on_host(&source.shape);
         let model = build(source, &homes, devices, gpu, &[])?;
         Ok(Self { source, threads, devices, gpu, workers: &[], built: (homes, model) })
@@ -67,7 +67,7 @@ impl<'a> NeedsMeter<'a> {
         let built = Context::new(&self.built.1, &options, Vec::new(), Arc::default())?;
         let used = built.memory_use();
         let process = plan::process_bytes(&self.source.shape, u64::from(context.ubatch_tokens));
-        let driver = self.gpu.map_or(0, |_| driver_bytes(homes, &self.source.shape));
+        let driver = driver_bytes(homes, &self.source.shape);
         let measured = context_ledger(&built, homes, self.workers, Basis::Measured);
         let mut needs = measured.with_host(Purpose::Process, process, Basis::Estimated).with_host(
             Purpose::Driver,
