@@ -7,9 +7,8 @@
 
 use super::dense_weights::{DenseWeights, bytes_of, cell_room, evenly};
 use super::error::PlanError;
-use super::fill::{share, times, weights};
 use super::ledger::{Basis, Entry, Ledger, Purpose};
-use super::placement::{DensePlan, Plan};
+use super::placement::{DensePlan, Plan, share, times};
 use super::pool::PoolId;
 use super::request::{CacheSize, Constraints};
 use super::row_tables::RowTables;
@@ -130,8 +129,8 @@ impl Room<'_> {
         self.constraints.needs.entries().iter().for_each(|entry| ledger.add(*entry));
         let on_host = self.constraints.homes.bytes(self.shape, PoolId::HOST, |_| true);
         let on_host = on_host.saturating_sub(self.tables.bytes).saturating_add(dense.kept_bytes(self.shape));
-        ledger.add(weights(PoolId::HOST, on_host));
-        ledger.add(weights(self.pool, self.total.saturating_sub(self.sum(&dense.weights))));
+        ledger.add(Entry::weights(PoolId::HOST, on_host));
+        ledger.add(Entry::weights(self.pool, self.total.saturating_sub(self.sum(&dense.weights))));
         let (ring, purpose, basis) = (self.dense.ring_bytes(), Purpose::Ring, Basis::Exact);
         ledger.add(Entry { pool: PoolId::HOST, purpose, bytes: ring, basis });
         ledger.add(Entry { pool: self.pool, purpose, bytes: self.device_ring_bytes(), basis });

@@ -10,7 +10,7 @@ use super::dense_weights::{DenseWeights, bytes_of};
 use super::device_dense;
 use super::error::PlanError;
 use super::ledger::{Basis, Entry, Ledger, Purpose};
-use super::placement::{ClassSlots, DensePlan, ExpertPlan, Plan, ratio};
+use super::placement::{ClassSlots, DensePlan, ExpertPlan, Plan, ratio, share, times};
 use super::pool::PoolId;
 use super::request::{CacheSize, Constraints, Residency};
 use super::row_tables::RowTables;
@@ -55,7 +55,7 @@ pub(super) fn on_devices(shape: &ModelShape, constraints: &Constraints) -> Resul
         ledger.add(*entry);
     }
     for (pool, _) in pools.devices() {
-        ledger.add(weights(pool, homes.bytes(shape, pool, |_| true)));
+        ledger.add(Entry::weights(pool, homes.bytes(shape, pool, |_| true)));
     }
     match ledger.exceeded(pools) {
         None => Ok(ledger),
@@ -65,10 +65,6 @@ pub(super) fn on_devices(shape: &ModelShape, constraints: &Constraints) -> Resul
             budget_bytes: pools.get(pool).map_or(0, |pool| pool.budget_bytes),
         }),
     }
-}
-
-pub(super) const fn weights(pool: PoolId, bytes: u64) -> Entry {
-    Entry { pool, purpose: Purpose::Weights, bytes, basis: Basis::Exact }
 }
 
 /// Dividing the host's memory.
@@ -238,7 +234,7 @@ impl<'a> Host<'a> {
         for entry in self.constraints.needs.entries().iter().filter(|entry| entry.pool == PoolId::HOST) {
             ledger.add(*entry);
         }
-        ledger.add(weights(PoolId::HOST, resident));
+        ledger.add(Entry::weights(PoolId::HOST, resident));
         if let Some(experts) = &experts {
             for group in &experts.slots {
                 let bytes = slot_bytes(self.layout, *group);
@@ -370,11 +366,6 @@ fn most_spare(layout: &ExpertLayout) -> u64 {
     times(EXPERT_CELLS - FEWEST_CELLS, layout.cell_bytes)
 }
 
-/// Bytes of so many of `bytes` each.
-pub(super) fn times(count: usize, bytes: usize) -> u64 {
-    (count as u64).saturating_mul(bytes as u64)
-}
-
 fn slot_bytes(layout: &ExpertLayout, group: ClassSlots) -> u64 {
     let class = layout.classes.get(group.class);
     u64::from(group.slots).saturating_mul(class.map_or(0, |class| class.slot_bytes as u64))
@@ -389,9 +380,4 @@ fn split_slots(layout: &ExpertLayout, pool: PoolId, room_bytes: u64) -> Vec<Clas
         ClassSlots { pool, class, slots: u32::try_from(slots).unwrap_or(u32::MAX) }
     };
     layout.classes.iter().enumerate().map(of_class).collect()
-}
-
-/// `fraction` of `bytes`, rounded down.
-pub(super) fn share(bytes: u64, fraction: f64) -> u64 {
-    (bytes as f64 * fraction.clamp(0.0, 1.0)) as u64
 }

@@ -73,6 +73,13 @@ pub struct Entry {
     pub basis: Basis,
 }
 
+impl Entry {
+    /// Weights that stay in memory, whose sizes the file states.
+    pub(super) const fn weights(pool: PoolId, bytes: u64) -> Self {
+        Self { pool, purpose: Purpose::Weights, bytes, basis: Basis::Exact }
+    }
+}
+
 /// All bytes of a model, planned or held.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<Entry>", into = "Vec<Entry>")]

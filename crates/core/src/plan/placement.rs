@@ -288,6 +288,16 @@ impl Plan {
     }
 }
 
+/// Bytes of so many of `bytes` each.
+pub(super) fn times(count: usize, bytes: usize) -> u64 {
+    (count as u64).saturating_mul(bytes as u64)
+}
+
+/// `fraction` of `bytes`, rounded down.
+pub(super) fn share(bytes: u64, fraction: f64) -> u64 {
+    (bytes as f64 * fraction.clamp(0.0, 1.0)) as u64
+}
+
 pub(super) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -9,7 +9,7 @@ use hypura_ggml::{Device, ExecError, GraphRun, ProductGroup, StreamedOp};
 use std::ops::Range;
 
 use super::dense_in_place::InPlaceRing;
-use super::dense_reads::DenseReads;
+use super::dense_reads::{DenseReads, Product};
 pub(crate) use super::dense_reads::{DenseWeight, Target};
 pub(crate) use super::dense_uploads::KeptWeights;
 use super::dense_uploads::UploadRing;
@@ -19,9 +19,6 @@ use super::slots::ScratchRing;
 use super::slots::device::Uploads;
 use super::stats::StreamStats;
 use crate::error::{LoadError, StreamError};
-
-/// A product with a streamed weight: the node, and the index of the weight.
-pub(super) type Product = (StreamedOp, usize);
 
 /// Who computes with the weights.
 enum Home {

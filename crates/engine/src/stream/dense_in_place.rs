@@ -9,8 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::dense::Product;
-use super::dense_reads::DenseReads;
+use super::dense_reads::{DenseReads, Product};
 use super::device::DeviceCounts;
 use super::slots::ScratchRing;
 use super::slots::device::Source;

@@ -6,7 +6,7 @@
 //! none: the plan keeps a fixed share of the weights in memory instead, and this file never sees those.
 
 use hypura_core::plan::PartRead;
-use hypura_ggml::ExecError;
+use hypura_ggml::{ExecError, StreamedOp};
 use hypura_storage::Priority;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -29,6 +29,9 @@ impl DenseWeight {
         PartRead::around(self.offset, self.bytes)
     }
 }
+
+/// A product with a streamed weight: the node, and the index of the weight.
+pub(super) type Product = (StreamedOp, usize);
 
 /// Which cell a read fills.
 #[derive(Clone, Copy, Debug)]

@@ -13,8 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::dense::Product;
-use super::dense_reads::{DenseReads, DenseWeight};
+use super::dense_reads::{DenseReads, DenseWeight, Product};
 use super::device::DeviceCounts;
 use super::slots::ScratchRing;
 use super::slots::device::{Source, Uploads};

@@ -96,19 +96,9 @@ impl GraphRun<'_> {
         ops: &[(StreamedOp, Bytes<'_>)],
         nodes: Range<usize>,
     ) -> Result<(), ExecError> {
-        for (op, weight) in ops {
-            check_weight(self.graph(), *op, *weight)?;
-        }
         let mut replaced = Vec::with_capacity(ops.len());
         let bound = ops.iter().try_for_each(|(op, weight)| {
-            let node = self.graph().node(op.node);
-            // SAFETY: as in `replace`; the length was checked.
-            unsafe {
-                let original = (*node).src[0];
-                let bound = bind(self, original, *weight)?;
-                (*node).src[0] = self.scratch.standins.place(node, 0, bound);
-                replaced.push((node, original));
-            }
+            replaced.push(replace_weight(self, *op, *weight)?);
             Ok(())
         });
         let outcome = bound.and_then(|()| self.run(nodes));
@@ -118,6 +108,23 @@ impl GraphRun<'_> {
         }
         self.end_call();
         outcome
+    }
+}
+
+/// Gives a node a weight in other memory; returns the node and the weight that it had.
+fn replace_weight(
+    run: &mut GraphRun<'_>,
+    op: StreamedOp,
+    weight: Bytes<'_>,
+) -> Result<(*mut sys::ggml_tensor, *mut sys::ggml_tensor), ExecError> {
+    check_weight(run.graph(), op, weight)?;
+    let node = run.graph().node(op.node);
+    // SAFETY: as in `replace`; the length was checked.
+    unsafe {
+        let original = (*node).src[0];
+        let bound = bind(run, original, weight)?;
+        (*node).src[0] = run.scratch.standins.place(node, 0, bound);
+        Ok((node, original))
     }
 }
 
