@@ -1,34 +1,21 @@
-//! The residency state machine of one size class.
+//! Residency of the experts of one size class: lookups, and who goes for whom.
 //!
-//! Owns the map from expert to slot, the state and pins of every slot, the free list and the counters. It
-//! reads no bytes: it says what to read, and the result of the read is reported back.
+//! Owns the table of slots, the policy and the counters. It reads no bytes: it says what to read, and the
+//! result of the read is reported back.
 //!
-//! Invariants (checked by `debug_check` and by `tests/cache_model.rs` against a naive model):
-//! * an expert is in at most one slot, and a slot holds at most one expert;
-//! * only a completed read makes a slot Resident, and only a Resident slot is granted as a hit;
+//! Two of them can be two tiers, each expert in one or the other: the upper one notes whom it evicts
+//! ([`ExpertCache::take_evictions`]), the lower one takes those in ([`ExpertCache::adopt`]), lets go first
+//! what the upper one has too ([`ExpertCache::set_spare`]), and hears of all uses
+//! ([`ExpertCache::note_uses`]).
+//!
+//! Invariants (those of `slot_table`, and these; checked by `tests/cache_model.rs` against a naive model):
+//! * only a Resident slot is granted as a hit;
 //! * a pinned or Loading slot is never a victim;
 //! * a Failed slot is never a hit; it is freed when its last pin goes, or retried by the next lookup;
 //! * the same calls give the same answers.
 
-use std::collections::HashMap;
-
-use super::{Counters, DECODE_TOKENS, EvictionPolicy, ExpertKey, SlotId, TokenClock, Use};
-
-/// Largest cache whose every call is checked in debug builds.
-const DEBUG_CHECK_SLOTS: usize = 256;
-
-/// Where an expert stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Residency {
-    /// In no slot.
-    Absent,
-    /// A read into its slot was asked for and has not completed.
-    Loading,
-    /// Its slot holds all of its bytes.
-    Resident,
-    /// Its read failed, and someone still pins the slot.
-    Failed,
-}
+use super::slot_table::{Slot, SlotTable, State};
+use super::{Counters, DECODE_TOKENS, EvictionPolicy, ExpertKey, Residency, SlotId, TokenClock, Use};
 
 /// One expert that a layer needs in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,71 +70,38 @@ pub struct Batch {
     pub protect_since: Option<TokenClock>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Free,
-    Loading(ExpertKey),
-    Resident(ExpertKey),
-    Failed(ExpertKey),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    state: State,
-    pins: u32,
-    /// The last lookup that was granted this slot, since its expert is here.
-    used: Option<TokenClock>,
-    /// The last lookup by a decode step, likewise.
-    decoded: Option<TokenClock>,
-    /// When a prefetch put its expert here, until a lookup uses it.
-    prefetched: Option<TokenClock>,
-}
-
-impl Slot {
-    const FREE: Slot = Slot { state: State::Free, pins: 0, used: None, decoded: None, prefetched: None };
-
-    fn resident(&self) -> Option<ExpertKey> {
-        if let State::Resident(key) = self.state { Some(key) } else { None }
-    }
-
-    fn evictable(&self) -> bool {
-        self.pins == 0 && matches!(self.state, State::Resident(_))
-    }
-}
-
 /// Which routed experts are in which slots. See the file header for what always holds.
 pub struct ExpertCache {
-    slots: Vec<Slot>,
-    free: Vec<SlotId>,
-    of_key: HashMap<ExpertKey, SlotId>,
+    table: SlotTable,
     policy: Box<dyn EvictionPolicy + Send>,
     admission: Admission,
     counters: Counters,
-    pinned: usize,
-    loading: usize,
-    resident: usize,
+    /// Whom it evicted, and from where, since somebody asked; `None` where nobody does.
+    evicted: Option<Vec<(ExpertKey, SlotId)>>,
 }
 
 impl ExpertCache {
     /// An empty cache of `slots` slots, evicting by `policy` (made for the same number of slots).
     pub fn new(slots: u32, policy: Box<dyn EvictionPolicy + Send>) -> Self {
-        Self {
-            slots: vec![Slot::FREE; slots as usize],
-            free: (0..slots).rev().map(SlotId).collect(),
-            of_key: HashMap::with_capacity(slots as usize),
-            policy,
-            admission: Admission::default(),
-            counters: Counters::default(),
-            pinned: 0,
-            loading: 0,
-            resident: 0,
-        }
+        let (admission, counters) = (Admission::default(), Counters::default());
+        Self { table: SlotTable::new(slots), policy, admission, counters, evicted: None }
     }
 
     /// The same cache with another admission rule for decode steps.
     #[must_use]
     pub fn with_admission(self, admission: Admission) -> Self {
         Self { admission, ..self }
+    }
+
+    /// From now on notes whom it evicts. Somebody has to ask: [`Self::take_evictions`].
+    pub fn note_evictions(&mut self) {
+        self.evicted.get_or_insert_default();
+    }
+
+    /// Whom it evicted, and from which slot, since the last call. The slot is free or somebody else's, and
+    /// keeps the bytes until those are overwritten.
+    pub fn take_evictions(&mut self) -> Vec<(ExpertKey, SlotId)> {
+        self.evicted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Looks up what one layer needs of `tokens` tokens that are computed together: [`Self::acquire`] for a
@@ -171,10 +125,10 @@ impl ExpertCache {
                 *grant = self.place(demand.key, now, self.admission, None);
             }
             if let Some(slot) = grant.slot() {
-                self.slots[slot.index()].decoded = Some(now);
+                self.table.slot_mut(slot).decoded = Some(now);
             }
         }
-        self.debug_check();
+        self.table.debug_check();
         grants
     }
 
@@ -193,24 +147,52 @@ impl ExpertCache {
         for (_, index) in missing {
             grants[index] = self.place(demands[index].key, now, Admission::IfWorth, batch.protect_since);
         }
-        self.debug_check();
+        self.table.debug_check();
         grants
+    }
+
+    /// Looks up what one layer needs in one prefill ubatch of `span_tokens` tokens, pins what is whole, and
+    /// gives no slot to the rest: that comes from elsewhere.
+    pub fn acquire_present(
+        &mut self,
+        demands: &[Demand],
+        now: TokenClock,
+        span_tokens: u32,
+    ) -> Vec<Option<SlotId>> {
+        let look_up = |demand: &Demand| match self.find(*demand, now, span_tokens.max(1)) {
+            Grant::Hit(slot) => Some(slot),
+            Grant::Joined(slot) => {
+                self.table.unpin(slot);
+                None
+            }
+            Grant::Load(_) | Grant::NoRoom => None,
+        };
+        demands.iter().map(look_up).collect()
+    }
+
+    /// Lookups that another tier answered: who is kept here follows from all uses.
+    pub fn note_uses(&mut self, demands: &[Demand], now: TokenClock, span_tokens: u32) {
+        for demand in demands {
+            let usage = Use { now, weight: demand.tokens.max(1), span_tokens: span_tokens.max(1) };
+            let slot = self.table.find(demand.key).map(|(slot, _)| slot);
+            self.policy.record(demand.key, slot, usage);
+        }
     }
 
     /// Records the lookup, and pins the expert's slot where it has one. `NoRoom` is provisional: not placed
     /// yet.
     fn find(&mut self, demand: Demand, now: TokenClock, span_tokens: u32) -> Grant {
         let usage = Use { now, weight: demand.tokens.max(1), span_tokens };
-        let slot = self.of_key.get(&demand.key).copied();
-        let grant = match slot.map(|slot| (slot, self.slots[slot.index()].state)) {
+        let grant = match self.table.find(demand.key) {
             Some((slot, State::Resident(_))) => Grant::Hit(slot),
             Some((slot, State::Loading(_))) => Grant::Joined(slot),
             _ => Grant::NoRoom,
         };
         self.policy.record(demand.key, grant.slot(), usage);
         if let Some(slot) = grant.slot() {
-            self.pin(slot);
-            let cell = &mut self.slots[slot.index()];
+            self.table.pin(slot);
+            self.table.set_spare(slot, false);
+            let cell = self.table.slot_mut(slot);
             cell.used = Some(now);
             if cell.prefetched.take().is_some() {
                 self.counters.prefetches_used += 1;
@@ -232,26 +214,24 @@ impl ExpertCache {
         admission: Admission,
         protect_since: Option<TokenClock>,
     ) -> Grant {
-        let slot = match self.of_key.get(&key).copied() {
-            Some(slot) => match self.slots[slot.index()].state {
-                State::Failed(_) => Some(slot),
-                // The same key twice in one call: a caller's error, answered like a second lookup.
-                _ => {
-                    debug_assert!(false, "{key} demanded twice in one step");
-                    self.pin(slot);
-                    self.counters.joined += 1;
-                    return Grant::Joined(slot);
-                }
-            },
-            None => self.free.pop().or_else(|| self.evict_for(key, now, admission, protect_since)),
+        let slot = match self.table.find(key) {
+            Some((slot, State::Failed(_))) => Some(slot),
+            // The same key twice in one call: a caller's error, answered like a second lookup.
+            Some((slot, _)) => {
+                debug_assert!(false, "{key} demanded twice in one step");
+                self.table.pin(slot);
+                self.counters.joined += 1;
+                return Grant::Joined(slot);
+            }
+            None => self.table.take_free().or_else(|| self.evict_for(key, now, admission, protect_since)),
         };
         let Some(slot) = slot else {
             self.counters.streamed += 1;
             return Grant::NoRoom;
         };
         self.start_loading(key, slot, now);
-        self.slots[slot.index()].used = Some(now);
-        self.pin(slot);
+        self.table.slot_mut(slot).used = Some(now);
+        self.table.pin(slot);
         self.counters.loads += 1;
         Grant::Load(slot)
     }
@@ -265,14 +245,18 @@ impl ExpertCache {
         admission: Admission,
         protect_since: Option<TokenClock>,
     ) -> Option<SlotId> {
-        let slots = &self.slots;
+        let table = &self.table;
         let evictable = |slot: SlotId| {
-            let cell = &slots[slot.index()];
+            let cell = table.slot(slot);
             cell.evictable() && protect_since.is_none_or(|since| cell.decoded < Some(since))
         };
-        let settled = |slot: SlotId| slots[slot.index()].prefetched != Some(now) && evictable(slot);
-        let victim = self.policy.victim(now, &settled).or_else(|| self.policy.victim(now, &evictable))?;
-        if admission == Admission::IfWorth
+        let settled = |slot: SlotId| table.slot(slot).prefetched != Some(now) && evictable(slot);
+        let spare = table.oldest_spare(&settled);
+        let victim = spare
+            .or_else(|| self.policy.victim(now, &settled))
+            .or_else(|| self.policy.victim(now, &evictable))?;
+        if spare.is_none()
+            && admission == Admission::IfWorth
             && self.policy.value(victim, now) >= self.policy.prospect(key, now, 0)
         {
             return None;
@@ -282,77 +266,37 @@ impl ExpertCache {
     }
 
     fn drop_resident(&mut self, slot: SlotId) {
-        let cell = &mut self.slots[slot.index()];
-        if let State::Resident(key) = cell.state {
-            debug_assert_eq!(cell.pins, 0, "evicting a pinned slot");
-            self.counters.prefetches_wasted += u64::from(cell.prefetched.is_some());
-            *cell = Slot::FREE;
-            self.of_key.remove(&key);
-            self.policy.remove(key, slot);
-            self.resident -= 1;
-            self.counters.evictions += 1;
+        let Some((key, unused)) = self.table.evict(slot) else { return };
+        self.counters.prefetches_wasted += u64::from(unused);
+        self.counters.evictions += 1;
+        self.policy.remove(key, slot);
+        if let Some(evicted) = &mut self.evicted {
+            evicted.push((key, slot));
         }
     }
 
     fn start_loading(&mut self, key: ExpertKey, slot: SlotId, now: TokenClock) {
-        self.slots[slot.index()].state = State::Loading(key);
-        self.of_key.insert(key, slot);
+        self.table.start_loading(key, slot);
         self.policy.insert(key, slot, now);
-        self.loading += 1;
     }
 
-    fn pin(&mut self, slot: SlotId) {
-        let cell = &mut self.slots[slot.index()];
-        if cell.pins == 0 {
-            self.pinned += 1;
-        }
-        cell.pins += 1;
+    /// Holds on to whoever is in a slot, as a lookup does, without counting as one.
+    pub fn pin(&mut self, slot: SlotId) {
+        self.table.pin(slot);
     }
 
     /// Gives back one pin. A Failed slot is freed with its last pin.
     pub fn unpin(&mut self, slot: SlotId) {
-        let cell = &mut self.slots[slot.index()];
-        debug_assert!(cell.pins > 0, "slot {} unpinned more often than pinned", slot.0);
-        if cell.pins == 0 {
-            return;
-        }
-        cell.pins -= 1;
-        if cell.pins == 0 {
-            self.pinned -= 1;
-            if let State::Failed(key) = cell.state {
-                *cell = Slot::FREE;
-                self.of_key.remove(&key);
-                self.free.push(slot);
-            }
-        }
+        self.table.unpin(slot);
     }
 
     /// The read into a Loading slot ended: all bytes are there (`ok`), or they are not and never will be.
     pub fn complete(&mut self, slot: SlotId, ok: bool) {
-        let cell = &mut self.slots[slot.index()];
-        let State::Loading(key) = cell.state else {
-            debug_assert!(false, "slot {} completed while not loading", slot.0);
-            return;
-        };
-        self.loading -= 1;
-        if ok {
-            cell.state = State::Resident(key);
-            self.resident += 1;
-        } else {
+        let Some(key) = self.table.complete(slot, ok) else { return };
+        if !ok {
             self.counters.failures += 1;
             self.policy.remove(key, slot);
-            if cell.pins > 0 {
-                cell.state = State::Failed(key);
-            } else {
-                self.release(key, slot);
-            }
         }
-    }
-
-    fn release(&mut self, key: ExpertKey, slot: SlotId) {
-        self.slots[slot.index()] = Slot::FREE;
-        self.of_key.remove(&key);
-        self.free.push(slot);
     }
 
     /// Asks for a slot for a predicted expert. `Some`: the slot is now Loading, not pinned, and the caller
@@ -360,19 +304,48 @@ impl ExpertCache {
     /// lookup and no prefetch of this token touched and which the policy values less than `key` used now.
     /// `None` otherwise, and where the expert already has a slot.
     pub fn prefetch(&mut self, key: ExpertKey, now: TokenClock) -> Option<SlotId> {
-        if self.of_key.contains_key(&key) {
+        let idle = |cell: &Slot| cell.used != Some(now) && cell.prefetched != Some(now);
+        let slot = self.make_room(key, now, 1, &idle)?;
+        self.table.slot_mut(slot).prefetched = Some(now);
+        self.counters.prefetches += 1;
+        self.table.debug_check();
+        Some(slot)
+    }
+
+    /// The tier above gives up an expert: asks for a slot to keep it in. `Some`: as with
+    /// [`Self::prefetch`], and the caller copies it there. `None` where it is here anyway, and where the
+    /// policy values nobody here less.
+    pub fn adopt(&mut self, key: ExpertKey, now: TokenClock) -> Option<SlotId> {
+        if let Some((slot, _)) = self.table.find(key) {
+            self.table.set_spare(slot, false);
             return None;
         }
-        let slot = match self.free.pop() {
+        let slot = self.make_room(key, now, 0, &|_| true)?;
+        self.table.debug_check();
+        Some(slot)
+    }
+
+    /// A slot for an absent expert that nobody waits for, Loading; `expected_uses` is how often it is about
+    /// to be used.
+    fn make_room(
+        &mut self,
+        key: ExpertKey,
+        now: TokenClock,
+        expected_uses: u32,
+        may_go: &dyn Fn(&Slot) -> bool,
+    ) -> Option<SlotId> {
+        if self.table.find(key).is_some() {
+            return None;
+        }
+        let slot = match self.table.take_free() {
             Some(slot) => slot,
             None => {
-                let slots = &self.slots;
-                let idle = |slot: SlotId| {
-                    let cell = &slots[slot.index()];
-                    cell.evictable() && cell.used != Some(now) && cell.prefetched != Some(now)
-                };
-                let victim = self.policy.victim(now, &idle)?;
-                if self.policy.value(victim, now) >= self.policy.prospect(key, now, 1) {
+                let table = &self.table;
+                let idle = |slot: SlotId| table.slot(slot).evictable() && may_go(table.slot(slot));
+                let spare = table.oldest_spare(&idle);
+                let victim = spare.or_else(|| self.policy.victim(now, &idle))?;
+                let worth = || self.policy.prospect(key, now, expected_uses);
+                if spare.is_none() && self.policy.value(victim, now) >= worth() {
                     return None;
                 }
                 self.drop_resident(victim);
@@ -380,101 +353,76 @@ impl ExpertCache {
             }
         };
         self.start_loading(key, slot, now);
-        self.slots[slot.index()].prefetched = Some(now);
-        self.counters.prefetches += 1;
-        self.debug_check();
         Some(slot)
+    }
+
+    /// The tier above has the expert of a slot too: it goes before all that nobody else has, unless a lookup
+    /// or [`Self::adopt`] comes for it first.
+    pub fn set_spare(&mut self, slot: SlotId) {
+        self.table.set_spare(slot, true);
     }
 
     /// Gives up all slots but the first `keep`, with the experts in them. Refused (`false`), and nothing
     /// changed, while one of them is pinned or Loading.
     pub fn shrink(&mut self, keep: u32) -> bool {
-        let keep = (keep as usize).min(self.slots.len());
-        let in_use = |cell: &Slot| cell.pins > 0 || matches!(cell.state, State::Loading(_));
-        if self.slots[keep..].iter().any(in_use) {
+        let keep = (keep as usize).min(self.capacity());
+        if self.table.is_in_use_from(keep) {
             return false;
         }
-        for index in keep..self.slots.len() {
+        for index in keep..self.capacity() {
             self.drop_resident(SlotId(u32::try_from(index).unwrap_or(u32::MAX)));
         }
-        self.slots.truncate(keep);
-        self.free.retain(|slot| slot.index() < keep);
-        self.debug_check();
+        self.table.truncate(keep);
         true
     }
 
     /// Where `key` stands. Not a lookup: nothing is counted or recorded.
     pub fn peek(&self, key: ExpertKey) -> Residency {
-        match self.of_key.get(&key).map(|slot| self.slots[slot.index()].state) {
-            Some(State::Loading(_)) => Residency::Loading,
-            Some(State::Resident(_)) => Residency::Resident,
-            Some(State::Failed(_)) => Residency::Failed,
-            Some(State::Free) | None => Residency::Absent,
-        }
+        self.table.residency(key)
     }
 
     /// The slot that holds all of `key`. Not a lookup.
     pub fn slot_of(&self, key: ExpertKey) -> Option<SlotId> {
-        let is_whole = |slot: &SlotId| matches!(self.slots[slot.index()].state, State::Resident(_));
-        self.of_key.get(&key).copied().filter(is_whole)
+        self.table.find(key).filter(|(_, state)| matches!(state, State::Resident(_))).map(|(slot, _)| slot)
     }
 
     /// The expert that `slot` holds or is loading.
     pub fn key_of(&self, slot: SlotId) -> Option<ExpertKey> {
-        match self.slots.get(slot.index())?.state {
-            State::Free => None,
-            State::Loading(key) | State::Resident(key) | State::Failed(key) => Some(key),
-        }
+        self.table.get(slot)?.state.key()
     }
 
     /// The last lookup that was granted a slot, since its expert is there.
     pub fn used_at(&self, slot: SlotId) -> Option<TokenClock> {
-        self.slots.get(slot.index())?.used
+        self.table.get(slot)?.used
     }
 
     /// All Resident experts, in slot order.
     pub fn keys_resident(&self) -> impl Iterator<Item = (ExpertKey, SlotId)> + '_ {
-        (0..).zip(&self.slots).filter_map(|(index, cell)| Some((cell.resident()?, SlotId(index))))
+        self.table.residents()
     }
 
     /// Number of slots.
     pub fn capacity(&self) -> usize {
-        self.slots.len()
+        self.table.len()
     }
 
     /// Slots with at least one pin.
     pub fn pinned(&self) -> usize {
-        self.pinned
+        self.table.pinned()
     }
 
     /// Slots with a read under way.
     pub fn loading(&self) -> usize {
-        self.loading
+        self.table.loading()
     }
 
     /// Slots whose expert is usable now.
     pub fn resident(&self) -> usize {
-        self.resident
+        self.table.resident()
     }
 
     /// What was counted so far.
     pub fn counters(&self) -> Counters {
         self.counters
-    }
-
-    /// Checks the invariants that a single look can see. Costs a pass over the slots, so only small caches in
-    /// debug builds.
-    fn debug_check(&self) {
-        if cfg!(debug_assertions) && self.slots.len() <= DEBUG_CHECK_SLOTS {
-            let count = |wanted: fn(&Slot) -> bool| self.slots.iter().filter(|cell| wanted(cell)).count();
-            assert_eq!(self.pinned, count(|cell| cell.pins > 0));
-            assert_eq!(self.loading, count(|cell| matches!(cell.state, State::Loading(_))));
-            assert_eq!(self.resident, count(|cell| matches!(cell.state, State::Resident(_))));
-            assert_eq!(self.free.len(), count(|cell| cell.state == State::Free));
-            assert_eq!(self.of_key.len() + self.free.len(), self.slots.len());
-            for (key, slot) in &self.of_key {
-                assert_eq!(self.key_of(*slot), Some(*key));
-            }
-        }
     }
 }
