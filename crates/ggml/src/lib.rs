@@ -21,6 +21,8 @@ pub mod chat;
 mod constraint;
 pub mod context;
 pub mod crash;
+#[cfg(target_os = "linux")]
+mod cuda_pages;
 mod deep_stack;
 mod device;
 pub mod error;

@@ -4,6 +4,8 @@
 //! meanwhile. Device memory travels as a region of a [`DeviceBuffer`]: it has no address here, and is written
 //! by copies alone, unless it is host memory that the device reads where it is ([`DeviceBuffer::over`]).
 
+#[cfg(target_os = "linux")]
+use crate::cuda_pages::CudaPages;
 use crate::device::Device;
 use crate::error::LoadError;
 use crate::sys;
@@ -258,13 +260,28 @@ impl Drop for ImportedMemory {
     }
 }
 
-/// Host memory that a device copies from without a detour: its pages stay where they are.
-pub(crate) struct PinnedMemory {
+/// Host memory that a device copies from without a detour, and perhaps to: its pages stay where they are.
+pub(crate) enum PinnedMemory {
+    /// By CUDA's driver: for copies both ways.
+    #[cfg(target_os = "linux")]
+    Cuda {
+        /// Gives them back when it is dropped.
+        _pages: CudaPages,
+    },
+    /// By ggml's backend: for copies to the device.
+    ToDevice {
+        /// As above.
+        _pages: PinnedPages,
+    },
+}
+
+/// Pages that a backend pinned.
+pub(crate) struct PinnedPages {
     base: *mut c_void,
     unpin: unsafe extern "C" fn(*mut c_void),
 }
 // SAFETY: the address is only given back to who pinned it, which has no thread affinity.
-unsafe impl Send for PinnedMemory {}
+unsafe impl Send for PinnedPages {}
 
 impl PinnedMemory {
     /// `None` where the device's backend has no such thing (CUDA has), or refuses. Whoever owns `memory`
@@ -274,19 +291,29 @@ impl PinnedMemory {
         type Unpin = unsafe extern "C" fn(*mut c_void);
         let pin = device.function(c"ggml_backend_register_host_buffer")?;
         let unpin = device.function(c"ggml_backend_unregister_host_buffer")?;
+        #[cfg(target_os = "linux")]
+        if let Some(pages) = CudaPages::new(memory) {
+            return Some(Self::Cuda { _pages: pages });
+        }
         // SAFETY: backends offer functions of these types under these names.
         let (pin, unpin) = unsafe {
             (std::mem::transmute::<*mut c_void, Pin>(pin), std::mem::transmute::<*mut c_void, Unpin>(unpin))
         };
         let base = memory.as_ptr().cast_mut().cast::<c_void>();
         // SAFETY: the memory is alive, and its owner keeps it until this is dropped.
-        unsafe { pin(base, memory.len()) }.then_some(Self { base, unpin })
+        unsafe { pin(base, memory.len()) }.then_some(Self::ToDevice { _pages: PinnedPages { base, unpin } })
+    }
+
+    /// Whether the device may copy to it.
+    pub(crate) fn is_for_both_ways(&self) -> bool {
+        !matches!(self, Self::ToDevice { .. })
     }
 }
 
-impl Drop for PinnedMemory {
+impl Drop for PinnedPages {
     fn drop(&mut self) {
-        // SAFETY: pinned by `new`, and nothing copies from it any more (`Uploader` waits first).
+        // SAFETY: pinned by `PinnedMemory::new`, and nothing copies from it any more (`Uploader` waits
+        // first).
         unsafe { (self.unpin)(self.base) };
     }
 }

@@ -1,9 +1,10 @@
-//! Bytes on their way to a device, beside what it computes.
+//! Bytes on their way to a device, and back, beside what it computes.
 //!
-//! Uploads go through a backend of their own, so that they neither wait for graphs nor hold them up. Nothing
-//! may compute with what was uploaded before [`Uploader::fence`] has put the one behind the other, and
-//! nothing may overwrite the source before [`Uploader::wait`] has returned. Sources and targets are kept
-//! alive until then.
+//! Copies go through a backend of their own, so that they neither wait for graphs nor hold them up. Some
+//! devices do them in any order, but for what a [`Uploader::barrier`] or a fence divides. Nothing may compute
+//! with what was uploaded before [`Uploader::fence`] has put the one behind the other, and nothing may
+//! overwrite a source, or use what was downloaded, before [`Uploader::wait`] has returned or something that
+//! was launched behind a later fence is done. Sources and targets are kept alive until then.
 //!
 //! A source that a device can read by itself, or whose pages are pinned ([`Uploader::import`]), is copied
 //! from where it is; any other goes through memory of the backend's own, at the price of a second copy, which
@@ -25,9 +26,11 @@ pub struct Uploader {
     backend: sys::ggml_backend_t,
     /// `None` where the device has no events.
     event: Option<DeviceEvent>,
-    /// What uploads read and write that may not be finished.
+    /// The same, between copies.
+    barrier: Option<DeviceEvent>,
+    /// What copies read and write that may not be finished.
     kept: Vec<(Arc<dyn HostMemory>, Arc<DeviceBuffer>)>,
-    /// Something was uploaded since the last fence.
+    /// Something was handed over since the last fence.
     unfenced: bool,
     /// Host memory that the device reads by itself, with who keeps it alive.
     imported: Vec<(Arc<dyn HostMemory>, ImportedMemory)>,
@@ -45,9 +48,9 @@ impl Uploader {
     pub fn new(device: Device) -> Result<Self, LoadError> {
         // SAFETY: the device lives for the whole process; a null backend is checked.
         let backend = unsafe { sys::ggml_backend_dev_init(device.inner(), std::ptr::null()) };
-        let event = DeviceEvent::new(device);
+        let (event, barrier) = (DeviceEvent::new(device), DeviceEvent::new(device));
         let (kept, imported, pinned) = (Vec::new(), Vec::new(), Vec::new());
-        let uploader = Self { backend, event, kept, unfenced: false, imported, pinned };
+        let uploader = Self { backend, event, barrier, kept, unfenced: false, imported, pinned };
         if backend.is_null() { Err(LoadError::Device(device.name())) } else { Ok(uploader) }
     }
 
@@ -96,12 +99,9 @@ impl Uploader {
         for mut piece in pieces.unwrap_or_default() {
             let length = piece.nb[1];
             let mut to = target.tensor(at + done, length).ok_or_else(short)?;
-            // SAFETY: the backend is alive; both tensors describe bytes inside live buffers of its device, as
-            // many of each. Source and target are kept until `wait`; descriptions are read during the call
-            // alone.
-            unsafe {
-                sys::ggml_backend_tensor_copy_async(self.backend, self.backend, &raw mut piece, &raw mut to);
-            }
+            // SAFETY: both tensors describe bytes inside live buffers of the backend's device, as many of
+            // each. Source and target are kept until `wait`.
+            unsafe { self.copy_tensor(&mut piece, &mut to) };
             done += length;
         }
         if done < bytes.len() {
@@ -116,6 +116,91 @@ impl Uploader {
         self.keep(source, target);
         self.unfenced = true;
         Ok(())
+    }
+
+    /// Whether [`Self::download`] may copy to host memory.
+    pub fn may_download_to(&self, target: &Arc<dyn HostMemory>) -> bool {
+        self.imported_of(target.bytes()).is_some() || self.is_pinned_for_both_ways(target.bytes())
+    }
+
+    /// Has the bytes of `source` from `at` on copied to `range` of `target`, which was imported
+    /// ([`Self::may_download_to`]): a copy into any other memory would be finished by [`Self::wait`] alone.
+    /// Nothing may read or write the target until that is done.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when one of them is too short, or the target is no such memory.
+    pub fn download(
+        &mut self,
+        source: &Arc<DeviceBuffer>,
+        at: usize,
+        target: &Arc<dyn HostMemory>,
+        range: Range<usize>,
+    ) -> Result<(), ExecError> {
+        let short = || ExecError::Misuse(format!("{at} of {} does not fill {range:?}", source.len()));
+        let bytes = target.bytes().get(range.clone()).ok_or_else(short)?;
+        let mut from = source.tensor(at, bytes.len()).ok_or_else(short)?;
+        match self.imported_of(target.bytes()).map(|memory| memory.pieces(range.clone())) {
+            Some(pieces) => {
+                let mut done = 0;
+                for mut piece in pieces.ok_or_else(short)? {
+                    let length = piece.nb[1];
+                    let mut from = source.tensor(at + done, length).ok_or_else(short)?;
+                    // SAFETY: as in `upload`.
+                    unsafe { self.copy_tensor(&mut from, &mut piece) };
+                    done += length;
+                }
+            }
+            None if self.is_pinned_for_both_ways(target.bytes()) => {
+                // SAFETY: the backend is alive; the tensor describes bytes inside the source, and there are
+                // as many in the target, which is shared memory of cells that may be written through a shared
+                // reference. Source and target are kept until `wait`; the description is read during the call
+                // alone.
+                unsafe {
+                    let to = bytes.as_ptr().cast_mut().cast();
+                    sys::ggml_backend_tensor_get_async(self.backend, &raw mut from, to, 0, bytes.len());
+                }
+            }
+            None => return Err(ExecError::Misuse("a copy into memory that was not imported".to_owned())),
+        }
+        self.keep(target, source);
+        self.unfenced = true;
+        Ok(())
+    }
+
+    /// Has `bytes` bytes of the device copied within its memory. Both buffers have to live, and the source
+    /// must not change, until that is done.
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`] when one of them is too short.
+    pub fn copy(
+        &mut self,
+        source: (&DeviceBuffer, usize),
+        target: (&DeviceBuffer, usize),
+        bytes: usize,
+    ) -> Result<(), ExecError> {
+        let short = || ExecError::Misuse(format!("{bytes} bytes do not fit"));
+        let mut from = source.0.tensor(source.1, bytes).ok_or_else(short)?;
+        let mut to = target.0.tensor(target.1, bytes).ok_or_else(short)?;
+        // SAFETY: both tensors describe bytes inside live buffers of the backend's device, as many of each;
+        // the caller keeps them.
+        unsafe { self.copy_tensor(&mut from, &mut to) };
+        self.unfenced = true;
+        Ok(())
+    }
+
+    /// # Safety
+    /// Both describe as many bytes of live buffers of the backend's device, which live until that is done.
+    unsafe fn copy_tensor(&mut self, from: &mut sys::ggml_tensor, to: &mut sys::ggml_tensor) {
+        // SAFETY: the backend is alive; the rest is the caller's. Descriptions are read during the call
+        // alone.
+        unsafe { sys::ggml_backend_tensor_copy_async(self.backend, self.backend, from, to) };
+    }
+
+    fn is_pinned_for_both_ways(&self, bytes: &[AtomicU8]) -> bool {
+        let is_it = |(source, pages): &(Arc<dyn HostMemory>, PinnedMemory)| {
+            source.bytes().as_ptr() == bytes.as_ptr() && pages.is_for_both_ways()
+        };
+        self.pinned.iter().any(is_it)
     }
 
     /// Keeps them alive until [`Self::wait`].
@@ -142,19 +227,29 @@ impl Uploader {
         }
     }
 
+    /// What is copied from now on is copied after everything so far.
+    pub fn barrier(&mut self) {
+        match &mut self.barrier {
+            Some(event) => {
+                event.record(self.backend);
+                event.hold(self.backend);
+            }
+            None => self.wait(),
+        }
+    }
+
     /// What is uploaded from now on waits for an event, which the host does not.
     pub fn hold(&mut self, event: &DeviceEvent) {
         event.hold(self.backend);
     }
 
-    /// Whether something was uploaded that no fence is behind yet: it may arrive before or after whatever is
-    /// uploaded next.
+    /// Whether something was handed over that no fence is behind yet.
     #[must_use]
     pub fn is_unfenced(&self) -> bool {
         self.unfenced
     }
 
-    /// Waits until everything is uploaded.
+    /// Waits until everything is where it was sent.
     pub fn wait(&mut self) {
         // SAFETY: the backend is alive.
         unsafe { sys::ggml_backend_synchronize(self.backend) };
