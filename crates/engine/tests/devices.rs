@@ -101,7 +101,7 @@ mod experts_in_place {
 mod experts_in_a_few_slots_of_the_device {
     use super::*;
 
-    fn homes(device: SimDevice) -> DeviceSettings {
+    pub(super) fn homes(device: SimDevice) -> DeviceSettings {
         let device = device.device();
         DeviceSettings {
             devices: vec![device],
@@ -110,6 +110,29 @@ mod experts_in_a_few_slots_of_the_device {
             expert_slots: Some(10),
             ..DeviceSettings::default()
         }
+    }
+
+    exactness! {
+        |part| on_device(homes, part);
+        mixtral qwen3_moe gpt_oss kimi_k2 mixed_quantisations_make_two_size_classes
+        gate_and_up_of_experts_in_one_tensor readers_and_policies
+        prefetching_right_or_wrong_changes_no_bit
+        large_ubatches_equal_the_resident_run_at_the_same_ubatch
+        every_ubatch_equals_the_resident_run_at_the_same_ubatch
+        the_demo_model_answers_the_same_from_a_third_of_its_experts
+    }
+}
+
+/// The same on a device that reads the host's memory by itself: what it evicts comes back there.
+mod experts_in_a_few_slots_of_a_device_that_gives_them_back {
+    use super::*;
+
+    fn homes(device: SimDevice) -> DeviceSettings {
+        experts_in_a_few_slots_of_the_device::homes(device)
+    }
+
+    fn on_device(homes: impl Fn(SimDevice) -> DeviceSettings, part: fn(&At)) {
+        on(SimDeviceOptions { imports: Some(1 << 30), ..SimDeviceOptions::default() }, homes, part);
     }
 
     exactness! {
@@ -311,4 +334,29 @@ fn a_device_without_the_memory_that_it_was_said_to_have_fails_the_load_with_its_
             assert_eq!(device.used_bytes(), 0, "memory of the device is lost");
         }
     }
+}
+
+/// Decodes with half of the experts in slots of the device and 60% in those of the host; returns lookups that
+/// read, bytes that came back from the device, and how many experts there are.
+fn misses_over_both(device: SimDevice) -> (u64, u64, u64) {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let planned = |devices: DeviceSettings| {
+        let source = ModelSource::open(&model.path).unwrap();
+        prepare(source, streaming(60.0).with_devices(devices)).unwrap()
+    };
+    let at = experts_in_a_few_slots_of_the_device::homes(device);
+    let experts = planned(at.clone()).layout.classes[0].experts;
+    let slots = Some(u32::try_from(experts / 2).unwrap());
+    let settings = streaming(60.0).with_devices(DeviceSettings { expert_slots: slots, ..at });
+    let stats = forced_run(&mut session(&model.path, settings), 4, 120).unwrap().decode_stats;
+    assert_eq!(device.violations(), Vec::<String>::new());
+    (stats.decode.misses, stats.demoted_bytes, experts)
+}
+
+#[test]
+fn what_a_device_gives_up_comes_back_to_the_host_and_is_not_read_again() {
+    let (misses, demoted, experts) = misses_over_both(importing());
+    assert!(misses <= experts && demoted > 0, "{misses} misses of {experts} experts, {demoted} bytes");
+    let (apart, demoted, _) = misses_over_both(SimDevice::new(SimDeviceOptions::default()).unwrap());
+    assert!(apart > misses && demoted == 0, "{apart} misses without, {demoted} bytes");
 }

@@ -59,7 +59,7 @@ impl ExpertSide {
         let ids = MoeIds::read(run, op)?;
         self.streamer.note_wait(begun.elapsed());
         self.prefetcher.record_used(layer, &ids);
-        self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops);
+        self.streamer.begin(&mut self.io, layer, op.ids, &ids, ops)?;
         match self.prefetcher.after_router(layer).filter(|_| run.is_host()) {
             Some(view) => self.look_ahead(run, view),
             None => Ok(()),
@@ -135,7 +135,9 @@ impl ExpertSide {
             (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
         }
         if let Some(counts) = self.streamer.device_counts() {
-            let DeviceCounts { hits, prefetched, uploaded_bytes, waits, wait, upload, launch } = counts;
+            let DeviceCounts { hits, prefetched, uploaded_bytes, demoted_bytes, waits, wait, upload, launch } =
+                counts;
+            stats.demoted_bytes = demoted_bytes;
             (stats.device_hits, stats.device_prefetched) = (hits, prefetched);
             stats.uploaded_bytes = uploaded_bytes;
             (stats.device_waits, stats.device_wait) = (waits, wait);

@@ -125,6 +125,12 @@ impl ExpertSlots {
         loads
     }
 
+    /// Whether there is a slot for every expert of the model.
+    pub fn has_room_for_all(&self) -> bool {
+        let classes = self.pools.iter().zip(&self.layout.classes);
+        classes.into_iter().all(|(pool, class)| u64::from(pool.slots()) >= class.experts)
+    }
+
     /// Starts reads of what goes through cells, as far as there are free ones.
     pub(super) fn fill_ring(&mut self, io: &mut Io<Target>, step: &mut Step) {
         fill_scratch_ring(io, &self.layout, &mut self.cells, step);

@@ -95,12 +95,15 @@ impl ExpertStreamer {
         for step in self.device.as_mut().map(ExpertDevice::settle).unwrap_or_default() {
             self.unpin(&step);
         }
+        if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
+            device.settle_copies(&mut self.slots);
+        }
     }
 
     /// A step is over: nothing is uploaded any more for layers that it did not come to.
     pub fn settle_guesses(&mut self) {
         if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
-            device.settle_guesses(&self.slots.layout);
+            device.settle_guesses(&mut self.slots);
         }
     }
 
@@ -175,7 +178,7 @@ impl ExpertStreamer {
     /// All of a layer was launched: what it holds stays until a device is done with it.
     fn keep(&mut self, io: &mut Io<Target>, step: Step) {
         match &mut self.device {
-            Some(device) => device.keep(&self.slots.layout.layers[step.layer], step),
+            Some(device) => device.keep(&mut self.slots, step),
             None => self.end_layer(io, &step),
         }
     }
@@ -194,6 +197,9 @@ impl ExpertStreamer {
     }
 
     /// Looks up the experts of a layer and starts all reads.
+    ///
+    /// # Errors
+    /// As [`Self::run_op`].
     pub fn begin(
         &mut self,
         io: &mut Io<Target>,
@@ -201,7 +207,7 @@ impl ExpertStreamer {
         ids_operand: usize,
         ids: &MoeIds,
         ops: &LayerOps,
-    ) {
+    ) -> Result<(), ExecError> {
         if let Some(unfinished) = self.step.take() {
             self.unpin(&unfinished);
         }
@@ -209,7 +215,9 @@ impl ExpertStreamer {
         self.settle();
         let mut grouped = group_by_expert(ids, self.slots.layout.layers[index].experts);
         if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
+            device.settle_demotions_of(&mut self.slots, index);
             device.place(&self.slots.layout.layers[index], ids.tokens, self.slots.clock, &mut grouped);
+            device.note_uses(&mut self.slots, index, ids.tokens, &grouped);
         }
         let loads = self.slots.place(io, index, ids.tokens, &mut grouped);
         if self.synchronous {
@@ -222,6 +230,10 @@ impl ExpertStreamer {
         let in_slots = self.device.as_ref().is_none_or(|device| device.takes_host_slots(ids.tokens));
         let step = Step::new(index, layer, ids_operand, ids, grouped, ops, !in_slots);
         self.slots.fill_ring(io, self.step.insert(step));
+        match &mut self.device {
+            Some(ExpertDevice::Uploads(device)) => device.demote(&mut self.slots, index),
+            _ => Ok(()),
+        }
     }
 
     /// What the next layer will probably want is uploaded, while the device computes what was launched; what

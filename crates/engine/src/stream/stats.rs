@@ -50,6 +50,8 @@ pub struct StreamStats {
     pub device_prefetched: u64,
     /// Bytes of experts that were uploaded to a device.
     pub uploaded_bytes: u64,
+    /// Bytes of experts that a device gave up and the host's memory took back.
+    pub demoted_bytes: u64,
     /// Times that the thread that computes waited for a device, but for the end of a step.
     pub device_waits: u64,
     /// Time in those waits.
@@ -105,6 +107,7 @@ impl StreamStats {
             device_hits: self.device_hits + other.device_hits,
             device_prefetched: self.device_prefetched + other.device_prefetched,
             uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
+            demoted_bytes: self.demoted_bytes + other.demoted_bytes,
             device_waits: self.device_waits + other.device_waits,
             device_wait: self.device_wait + other.device_wait,
             device_upload: self.device_upload + other.device_upload,
@@ -143,6 +146,7 @@ impl StreamStats {
             device_hits: self.device_hits - earlier.device_hits,
             device_prefetched: self.device_prefetched - earlier.device_prefetched,
             uploaded_bytes: self.uploaded_bytes - earlier.uploaded_bytes,
+            demoted_bytes: self.demoted_bytes - earlier.demoted_bytes,
             device_waits: self.device_waits - earlier.device_waits,
             device_wait: self.device_wait.saturating_sub(earlier.device_wait),
             device_upload: self.device_upload.saturating_sub(earlier.device_upload),

@@ -5,6 +5,8 @@ use hypura_core::plan::LayerLayout;
 use hypura_ggml::MoeIds;
 use std::collections::VecDeque;
 
+use super::lookups::DECODE_TOKENS;
+
 /// An expert that the step needs.
 pub(super) struct ExpertDemand {
     pub expert: u32,
@@ -131,7 +133,9 @@ impl Step {
         on_device: bool,
     ) -> Self {
         let GroupedIds { mut wanted, none } = wanted;
-        let slots = slots_of_pairs(ids, &wanted, on_device);
+        // Kernels for many tokens sum in an order that depends on the ids: they get those of the model.
+        let by_slot = !on_device || ids.tokens <= DECODE_TOKENS;
+        let slots = if by_slot { slots_of_pairs(ids, &wanted, on_device) } else { None };
         let queue = cell_queue(&mut wanted, layout.parts.len(), &ops.parts[..ops.needed]);
         Self { layer, ids: ids_operand, wanted, none, slots, queue, ops_left: ops.count, tokens: ids.tokens }
     }
@@ -148,10 +152,19 @@ pub(super) struct GroupedIds {
 impl GroupedIds {
     /// One demand for each expert that the host must have, in the same order.
     pub fn demands(&self, layer: u32) -> Vec<Demand> {
+        self.demands_where(layer, ExpertDemand::is_wanted_on_host)
+    }
+
+    /// One demand for each of the others.
+    pub fn demands_on_device(&self, layer: u32) -> Vec<Demand> {
+        self.demands_where(layer, |want| !want.is_wanted_on_host())
+    }
+
+    fn demands_where(&self, layer: u32, wanted: impl Fn(&ExpertDemand) -> bool) -> Vec<Demand> {
         let demand = |want: &ExpertDemand| Demand {
             key: ExpertKey::new(layer, want.expert),
             tokens: u32::try_from(want.pairs.len()).unwrap_or(u32::MAX),
         };
-        self.wanted.iter().filter(|want| want.is_wanted_on_host()).map(demand).collect()
+        self.wanted.iter().filter(|want| wanted(want)).map(demand).collect()
     }
 }

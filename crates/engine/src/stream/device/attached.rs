@@ -1,6 +1,5 @@
 //! The device that computes a context's experts, in one of two ways.
 
-use hypura_core::plan::LayerLayout;
 use hypura_ggml::{ExecError, GraphRun};
 use std::ops::Range;
 
@@ -9,6 +8,7 @@ use super::in_place::InPlace;
 use super::in_place_work::InPlaceWork;
 use super::side::DeviceSide;
 use super::work::{DeviceWork, PartOp};
+use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::landing::Landing;
 use crate::stream::step::Step;
 
@@ -76,9 +76,9 @@ impl ExpertDevice {
     }
 
     /// A layer has been launched; it keeps what it holds.
-    pub(in crate::stream) fn keep(&mut self, layer: &LayerLayout, step: Step) {
+    pub(in crate::stream) fn keep(&mut self, slots: &mut ExpertSlots, step: Step) {
         match self {
-            Self::Uploads(device) => device.keep(layer, step),
+            Self::Uploads(device) => device.keep(slots, step),
             Self::InPlace(device) => device.keep(step),
         }
     }

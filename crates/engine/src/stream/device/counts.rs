@@ -11,6 +11,8 @@ pub(crate) struct DeviceCounts {
     pub prefetched: u64,
     /// Bytes of experts that were uploaded.
     pub uploaded_bytes: u64,
+    /// Bytes of experts that came back to the host's memory.
+    pub demoted_bytes: u64,
     /// Times that the host waited for the device, and how long.
     pub waits: u64,
     pub wait: Duration,

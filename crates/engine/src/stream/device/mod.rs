@@ -2,6 +2,8 @@
 //!
 //! - `attached`: the device, in one of two ways
 //! - `side`: its slots, a cache over those of the host, and what it may still be computing
+//! - `link`: copies to it and back
+//! - `demotion`: what it evicts comes back to the host
 //! - `work`: a layer in slots, in one call; a node over a frame; and `uploading`: what it takes there
 //! - `in_place`: a device that computes with the host's slots where they are, and what it may still be
 //!   computing
@@ -10,8 +12,10 @@
 
 mod attached;
 mod counts;
+mod demotion;
 mod in_place;
 mod in_place_work;
+mod link;
 mod side;
 mod uploading;
 mod work;

@@ -1,8 +1,8 @@
 //! A device's slots, and the frames where there are too few of them.
 //!
 //! The device's slots are a cache over those of the host: an expert that is in one of them is not looked up
-//! in the host's memory at all, so the two hold different experts after a while. Any other comes from a slot
-//! or a cell of the host, where it is or is read into.
+//! in the host's memory at all. Any other comes from a slot or a cell of the host, where it is or is read
+//! into. Where the host has not room for all of them, the two hold different experts (`demotion`).
 //!
 //! Guesses of what the next layer uses are uploaded while the device computes this one. Their slots count as
 //! loading until the next fence, so that no slot is given to another expert while an upload to it is out.
@@ -13,33 +13,30 @@
 
 use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, SlotId, TokenClock};
 use hypura_core::plan::{ExpertLayout, LayerLayout};
-use hypura_ggml::{GraphRun, HostMemory};
-use std::sync::Arc;
+use hypura_ggml::{ExecError, GraphRun};
 use std::time::Instant;
 
 use super::counts::DeviceCounts;
+use super::demotion::Demotions;
+use super::link::Link;
 use crate::error::LoadError;
 use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::lookups::DECODE_TOKENS;
-use crate::stream::slots::device::{DevicePool, Frames, Lent, Source, Uploads, make_device_pools};
+use crate::stream::slots::device::{DevicePool, Frames, Lent, Uploads, make_device_pools, pool_of};
 use crate::stream::step::{DeviceSlot, GroupedIds, Place, Step};
 
 /// What experts on a device need besides the host's memory.
 pub(crate) struct DeviceSide {
-    pub(super) uploads: Uploads,
+    pub(super) link: Link,
     pub(super) frames: Frames,
     /// By class; the layers of a class share its pools evenly.
     pub(super) pools: Vec<Vec<DevicePool>>,
-    /// The memory of throwaway cells.
-    pub(super) cells: Arc<dyn HostMemory>,
-    /// The memory of the host's slots; `None` without any.
-    pub(super) slots: Option<Arc<dyn HostMemory>>,
-    /// Whether the device reads the host's slots by itself: then their pages must stay.
-    imports: bool,
     /// Layers that the device may still be computing.
     launched: Vec<Step>,
     /// Slots with guesses whose uploads no fence is behind yet, with the index of their layer.
     guessed: Vec<(usize, SlotId)>,
+    /// Experts on their way back to the host; `None` where it does not take any.
+    pub(super) demotions: Option<Demotions>,
     pub counts: DeviceCounts,
 }
 
@@ -57,25 +54,25 @@ impl DeviceSide {
         let layout = host.layout();
         let frames = Frames::new(layout, &uploads);
         let pools = counts.iter().enumerate();
-        let pools = pools
+        let mut pools: Vec<Vec<DevicePool>> = pools
             .map(|(class, slots)| make_device_pools(layout, class, *slots as usize, policy, &uploads))
             .collect::<Result<_, _>>()?;
-        let (cells, slots) = (Source::of(host.cells.arena()), host.memory().map(Source::of));
-        let mut uploader = uploads.lock();
-        let imports = slots.as_ref().is_some_and(|slots| uploader.import(uploads.device, slots));
-        uploader.import(uploads.device, &cells);
-        drop(uploader);
+        let link = Link::new(uploads, host);
+        let demotions = (link.takes_back && !host.has_room_for_all()).then(Demotions::default);
+        if demotions.is_some() {
+            pools.iter_mut().flatten().for_each(|pool| pool.cache.note_evictions());
+        }
         let (launched, guessed, counts) = (Vec::new(), Vec::new(), DeviceCounts::default());
-        Ok(Self { uploads, frames, pools, cells, slots, imports, launched, guessed, counts })
+        Ok(Self { link, frames, pools, launched, guessed, demotions, counts })
     }
 
     /// Whether the pages of the host's slots must stay.
     pub fn imports(&self) -> bool {
-        self.imports
+        self.link.imports
     }
 
-    /// Looks up the experts of a step that computes with slots: those that are there need nothing of the
-    /// host.
+    /// Looks up the experts of a step: those that are there need nothing of the host. A step of many tokens
+    /// computes with frames, which take over what slots have.
     pub(in crate::stream) fn place(
         &mut self,
         layer: &LayerLayout,
@@ -84,7 +81,16 @@ impl DeviceSide {
         grouped: &mut GroupedIds,
     ) {
         let Some(pool) = pool_of(&mut self.pools, layer) else { return };
-        if tokens > DECODE_TOKENS || grouped.wanted.len() > pool.slots() {
+        if tokens > DECODE_TOKENS {
+            let span = u32::try_from(tokens).unwrap_or(u32::MAX);
+            let present = pool.cache.acquire_present(&grouped.demands(layer.layer), now, span);
+            for (want, slot) in grouped.wanted.iter_mut().zip(present) {
+                let Some(slot) = slot else { continue };
+                (want.place, want.on_device) = (Place::OnDevice, Some(DeviceSlot { slot, loading: false }));
+            }
+            return;
+        }
+        if grouped.wanted.len() > pool.slots() {
             return;
         }
         let before = pool.cache.counters().prefetches_used;
@@ -112,10 +118,66 @@ impl DeviceSide {
         self.counts.prefetched += pool.cache.counters().prefetches_used - before;
     }
 
+    /// What the device has of a step's experts counts as used in the host's memory too: who comes back there
+    /// keeps its standing.
+    pub(in crate::stream) fn note_uses(
+        &self,
+        slots: &mut ExpertSlots,
+        index: usize,
+        tokens: usize,
+        grouped: &GroupedIds,
+    ) {
+        if self.demotions.is_some() {
+            let layer = &slots.layout.layers[index];
+            let demands = grouped.demands_on_device(layer.layer);
+            let span = u32::try_from(tokens).unwrap_or(u32::MAX);
+            slots.pools[layer.class].cache.note_uses(&demands, slots.clock, span);
+        }
+    }
+
+    /// A layer is about to be looked up: none of its experts may still be on its way back.
+    pub(in crate::stream) fn settle_demotions_of(&mut self, slots: &mut ExpertSlots, index: usize) {
+        if self.demotions.as_ref().is_some_and(|demotions| demotions.are_out(index)) {
+            self.wait_for_uploads();
+            self.fence_copies(slots);
+            self.settle_copies(slots);
+        }
+    }
+
+    /// Who lost its slot in the pool of a layer comes back to the host.
+    ///
+    /// # Errors
+    /// As [`Demotions::bring_back`].
+    pub(in crate::stream) fn demote(
+        &mut self,
+        slots: &mut ExpertSlots,
+        index: usize,
+    ) -> Result<(), ExecError> {
+        let pool = pool_of(&mut self.pools, &slots.layout.layers[index]);
+        if let (Some(pool), Some(demotions)) = (pool, &mut self.demotions) {
+            self.counts.demoted_bytes += demotions.bring_back(pool, &self.link, slots)? as u64;
+        }
+        Ok(())
+    }
+
+    fn fence_copies(&mut self, slots: &mut ExpertSlots) {
+        slots.lent.iter_mut().for_each(Lent::fence);
+        self.demotions.iter_mut().for_each(Demotions::fence);
+    }
+
+    /// What was launched behind the last fence is done, and so are the copies before it.
+    pub(in crate::stream) fn settle_copies(&mut self, slots: &mut ExpertSlots) {
+        slots.lent.iter_mut().for_each(Lent::settle);
+        if let Some(demotions) = &mut self.demotions {
+            demotions.settle(slots);
+        }
+    }
+
     /// What is launched from now on finds everything that was uploaded.
-    pub(super) fn fence(&mut self, layout: &ExpertLayout, run: &mut GraphRun<'_>) {
-        self.uploads.lock().fence(run);
-        self.end_guesses(layout);
+    pub(super) fn fence(&mut self, slots: &mut ExpertSlots, run: &mut GraphRun<'_>) {
+        self.link.fence(run);
+        self.end_guesses(&slots.layout);
+        self.fence_copies(slots);
     }
 
     /// A guess was uploaded.
@@ -132,12 +194,12 @@ impl DeviceSide {
         }
     }
 
-    /// No step is in progress: waits for guesses that nobody came for.
-    pub(in crate::stream) fn settle_guesses(&mut self, layout: &ExpertLayout) {
-        if !self.guessed.is_empty() {
-            self.settle_uploads();
-            self.end_guesses(layout);
-        }
+    /// No step is in progress: waits for guesses that nobody came for, and for experts on their way back.
+    pub(in crate::stream) fn settle_guesses(&mut self, slots: &mut ExpertSlots) {
+        self.settle_uploads();
+        self.end_guesses(&slots.layout);
+        self.fence_copies(slots);
+        self.settle_copies(slots);
     }
 
     /// Whether every expert of the model is in a slot: nothing is left to guess.
@@ -160,16 +222,23 @@ impl DeviceSide {
 
     /// Keeps account of the host's slots that uploads read.
     pub fn lent(&self) -> Lent {
-        Lent::new(self.uploads.clone())
+        Lent::new(self.link.uploads())
     }
 
     /// A layer has been launched; it keeps what it holds.
-    pub(in crate::stream) fn keep(&mut self, layer: &LayerLayout, mut step: Step) {
+    pub(in crate::stream) fn keep(&mut self, slots: &mut ExpertSlots, mut step: Step) {
+        let layer = &slots.layout.layers[step.layer];
         if let Some(pool) = pool_of(&mut self.pools, layer) {
-            let loading = |slot: &&mut DeviceSlot| slot.loading;
-            for place in step.wanted.iter_mut().filter_map(|want| want.on_device.as_mut()).filter(loading) {
-                pool.cache.complete(place.slot, pool.is_whole(place.slot, layer.parts.len()));
-                place.loading = false;
+            for want in &mut step.wanted {
+                let Some(DeviceSlot { slot, loading: loading @ true }) = &mut want.on_device else {
+                    continue;
+                };
+                let whole = pool.is_whole(*slot, layer.parts.len());
+                pool.cache.complete(*slot, whole);
+                *loading = false;
+                if let (Place::Slot(spare), true) = (&want.place, whole && self.demotions.is_some()) {
+                    slots.pools[layer.class].cache.set_spare(*spare);
+                }
             }
         }
         self.settle_uploads();
@@ -179,7 +248,7 @@ impl DeviceSide {
     /// Slots that are given to others must not be waiting for an upload: none comes between two layers,
     /// unless the layer's nodes came in several graphs or were given up.
     fn settle_uploads(&mut self) {
-        if self.uploads.lock().is_unfenced() {
+        if self.link.is_unfenced() {
             self.wait_for_uploads();
         }
     }
@@ -187,7 +256,7 @@ impl DeviceSide {
     /// Waits until all that was handed over is there: its sources may be written to.
     pub(super) fn wait_for_uploads(&mut self) {
         let begun = Instant::now();
-        self.uploads.lock().wait();
+        self.link.wait();
         self.counts.note_wait(begun.elapsed());
     }
 
@@ -224,14 +293,4 @@ impl DeviceSide {
     pub fn loading(&self) -> usize {
         self.pools.iter().flatten().map(|pool| pool.cache.loading()).sum()
     }
-}
-
-/// The pool of a layer; `None` where its class has none.
-pub(super) fn pool_of<'a>(
-    pools: &'a mut [Vec<DevicePool>],
-    layer: &LayerLayout,
-) -> Option<&'a mut DevicePool> {
-    let of_class = pools.get_mut(layer.class)?;
-    let count = of_class.len();
-    of_class.get_mut((layer.layer as usize).checked_rem(count)?)
 }

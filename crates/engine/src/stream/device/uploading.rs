@@ -2,17 +2,19 @@
 
 use hypura_core::cache::{ExpertKey, Residency, SlotId};
 use hypura_ggml::{DeviceBuffer, ExecError};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::side::{DeviceSide, pool_of};
+use super::side::DeviceSide;
 use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::prefetcher::Guess;
-use crate::stream::step::{Place, Step};
+use crate::stream::slots::device::pool_of;
+use crate::stream::step::{DeviceSlot, Place, Step};
 use crate::stream::target::no_slots;
 
 impl DeviceSide {
-    /// Brings a part of an expert, which has landed, to `at` of `buffer`.
+    /// Brings a part of an expert, which has landed or is in a slot of the device, to `at` of `buffer`.
     pub(super) fn upload(
         &mut self,
         slots: &mut ExpertSlots,
@@ -22,41 +24,24 @@ impl DeviceSide {
         buffer: &Arc<DeviceBuffer>,
         at: usize,
     ) -> Result<(), ExecError> {
-        match &step.wanted[want].place {
-            Place::Slot(slot) => self.upload_slot(slots, step.layer, *slot, part, buffer, at),
-            Place::Cells(cells) => {
-                let begun = Instant::now();
-                let layout = &slots.layout.layers[step.layer].parts[part];
-                let cell = cells[part].ok_or_else(no_slots)?;
-                let from = slots.cells.place(cell, layout.slice_bytes).ok_or_else(no_slots)?;
-                self.uploads.lock().upload(&self.cells, from, buffer, at)?;
-                self.counts.note_upload(layout.slice_bytes, begun.elapsed());
-                Ok(())
-            }
-            Place::OnDevice => Err(no_slots()),
-        }
-    }
-
-    /// Brings a part of an expert in a slot of the host to `at` of `buffer`.
-    fn upload_slot(
-        &mut self,
-        slots: &mut ExpertSlots,
-        layer: usize,
-        slot: SlotId,
-        part: usize,
-        buffer: &Arc<DeviceBuffer>,
-        at: usize,
-    ) -> Result<(), ExecError> {
         let begun = Instant::now();
-        let of = &slots.layout.layers[layer];
-        let layout = &of.parts[part];
-        let from = slots.pool(layer).place(slot, layout).ok_or_else(no_slots)?;
-        let source = self.slots.as_ref().ok_or_else(no_slots)?;
-        self.uploads.lock().upload(source, from, buffer, at)?;
-        if let Some(lent) = &mut slots.lent {
-            lent.lend(of.class, slot);
-        }
-        self.counts.note_upload(layout.slice_bytes, begun.elapsed());
+        let of = (step.layer, part);
+        let slice_bytes = slots.layout.layers[step.layer].parts[part].slice_bytes;
+        let bytes = match &step.wanted[want].place {
+            Place::Slot(slot) => self.link.upload_slot(slots, of, *slot, (buffer, at))?,
+            Place::Cells(cells) => {
+                let cell = cells[part].ok_or_else(no_slots)?;
+                self.link.upload_cell(slots, cell, slice_bytes, (buffer, at))?
+            }
+            Place::OnDevice => {
+                let pool = pool_of(&mut self.pools, &slots.layout.layers[step.layer]).ok_or_else(no_slots)?;
+                let DeviceSlot { slot, .. } = step.wanted[want].on_device.ok_or_else(no_slots)?;
+                let (from, from_at) = pool.room(slot, part).ok_or_else(no_slots)?;
+                self.link.copy((&from, from_at), (buffer, at), slice_bytes)?;
+                0
+            }
+        };
+        self.counts.note_upload(bytes, begun.elapsed());
         Ok(())
     }
 
@@ -67,7 +52,7 @@ impl DeviceSide {
         slots: &mut ExpertSlots,
         guesses: Vec<Guess>,
     ) -> Result<Vec<Guess>, ExecError> {
-        let mut absent = Vec::new();
+        let (mut absent, mut present) = (Vec::new(), Vec::new());
         for guess in guesses {
             let layer = &slots.layout.layers[guess.layer];
             let key = ExpertKey::new(layer.layer, guess.expert);
@@ -79,14 +64,43 @@ impl DeviceSide {
                 absent.push(guess);
                 continue;
             };
-            let Some(slot) = pool.cache.prefetch(key, slots.clock) else { continue };
-            pool.start(slot);
-            let rooms = (0..layer.parts.len()).map(|part| pool.hand(slot, part)).collect::<Option<Vec<_>>>();
-            self.note_guess(guess.layer, slot);
-            for (part, (buffer, at)) in rooms.ok_or_else(no_slots)?.iter().enumerate() {
-                self.upload_slot(slots, guess.layer, from, part, buffer, *at)?;
+            let Some(to) = pool.cache.prefetch(key, slots.clock) else { continue };
+            pool.start(to);
+            self.note_guess(guess.layer, to);
+            // Nobody who comes back may take its place.
+            slots.pools[slots.layout.layers[guess.layer].class].cache.pin(from);
+            present.push((guess.layer, from, to));
+        }
+        let uploaded = self.upload_present(slots, &present);
+        for (layer, from, _) in present {
+            let cache = &mut slots.pools[slots.layout.layers[layer].class].cache;
+            cache.unpin(from);
+            if uploaded.is_ok() && self.demotions.is_some() {
+                cache.set_spare(from);
             }
         }
-        Ok(absent)
+        uploaded.map(|()| absent)
+    }
+
+    /// Uploads all parts of experts (index of the layer, slot of the host, slot of the device), once whoever
+    /// was there before is on its way back.
+    fn upload_present(
+        &mut self,
+        slots: &mut ExpertSlots,
+        present: &[(usize, SlotId, SlotId)],
+    ) -> Result<(), ExecError> {
+        let layers: BTreeSet<usize> = present.iter().map(|(layer, ..)| *layer).collect();
+        layers.into_iter().try_for_each(|layer| self.demote(slots, layer))?;
+        let begun = Instant::now();
+        let mut bytes = 0;
+        for (layer, from, to) in present {
+            for part in 0..slots.layout.layers[*layer].parts.len() {
+                let pool = pool_of(&mut self.pools, &slots.layout.layers[*layer]).ok_or_else(no_slots)?;
+                let (buffer, at) = pool.hand(*to, part).ok_or_else(no_slots)?;
+                bytes += self.link.upload_slot(slots, (*layer, part), *from, (&buffer, at))?;
+            }
+        }
+        self.counts.note_upload(bytes, begun.elapsed());
+        Ok(())
     }
 }

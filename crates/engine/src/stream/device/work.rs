@@ -5,8 +5,9 @@ use hypura_ggml::{ExecError, GraphRun, SlotBinding, StreamedOp};
 use std::ops::Range;
 use std::time::Instant;
 
-use super::side::{DeviceSide, pool_of};
+use super::side::DeviceSide;
 use crate::stream::landing::Landing;
+use crate::stream::slots::device::pool_of;
 use crate::stream::step::{DeviceSlot, ExpertDemand, Place, Step};
 use crate::stream::target::no_slots;
 
@@ -73,9 +74,8 @@ impl DeviceWork<'_> {
         if let Some((op, _)) = ops.first() {
             run.send_slots(*op, slots)?;
         }
-        let layout = &self.landing.slots.layout;
-        self.device.fence(layout, run);
-        let layer = &layout.layers[step.layer];
+        self.device.fence(self.landing.slots, run);
+        let layer = &self.landing.slots.layout.layers[step.layer];
         let pool = pool_of(&mut self.device.pools, layer).ok_or_else(no_slots)?;
         let binding = |(op, part): &PartOp| Some((*op, pool.binding(*part, &layer.parts[*part])?));
         let bindings: Option<Vec<(StreamedOp, SlotBinding<'_>)>> = ops.iter().map(binding).collect();
@@ -148,7 +148,7 @@ impl DeviceWork<'_> {
             }
             Ok(())
         })?;
-        device.fence(&landing.slots.layout, run);
+        device.fence(landing.slots, run);
         let stack_bytes = landing.slots.layout.layers[step.layer].stack_bytes(part);
         let begun = Instant::now();
         let outcome = landing.run_stack(run, op, &frame, stack_bytes);

@@ -9,7 +9,7 @@
 //! with (slots are unpinned when the device is done with them).
 
 use hypura_core::cache::{EvictionPolicy, ExpertCache, SlotId};
-use hypura_core::plan::{ExpertLayout, PartLayout};
+use hypura_core::plan::{ExpertLayout, LayerLayout, PartLayout};
 use hypura_ggml::{
     Device, DeviceBuffer, DeviceEvent, ExecError, GraphRun, HostMemory, SlotBinding, Uploader,
 };
@@ -71,28 +71,41 @@ impl Uploads {
     }
 }
 
-/// Slots of the host that uploads may still read.
+/// Slots of the host that uploads may still read, by class.
 pub(crate) struct Lent {
     uploads: Uploads,
-    /// By class.
-    slots: HashSet<(usize, SlotId)>,
+    /// No fence is behind their uploads yet.
+    recent: HashSet<(usize, SlotId)>,
+    fenced: HashSet<(usize, SlotId)>,
 }
 
 impl Lent {
     pub fn new(uploads: Uploads) -> Self {
-        Self { uploads, slots: HashSet::new() }
+        Self { uploads, recent: HashSet::new(), fenced: HashSet::new() }
     }
 
     /// An upload reads a slot.
     pub fn lend(&mut self, class: usize, slot: SlotId) {
-        self.slots.insert((class, slot));
+        self.recent.insert((class, slot));
     }
 
-    /// A slot is about to be read into.
+    /// A fence is behind all uploads so far.
+    pub fn fence(&mut self) {
+        self.fenced.extend(self.recent.drain());
+    }
+
+    /// What was launched behind the last fence is done.
+    pub fn settle(&mut self) {
+        self.fenced.clear();
+    }
+
+    /// A slot is about to be written to.
     pub fn reclaim(&mut self, class: usize, slot: SlotId) {
-        if self.slots.contains(&(class, slot)) {
+        let slot = (class, slot);
+        if self.recent.contains(&slot) || self.fenced.contains(&slot) {
             self.uploads.lock().wait();
-            self.slots.clear();
+            self.recent.clear();
+            self.fenced.clear();
         }
     }
 }
@@ -148,8 +161,13 @@ impl DevicePool {
 
     /// A part of a slot is handed to the device; returns where it is.
     pub fn hand(&mut self, slot: SlotId, part: usize) -> Option<(Arc<DeviceBuffer>, usize)> {
-        let bank = self.banks.get(part)?;
         self.handed[slot.index()] |= 1 << part;
+        self.room(slot, part)
+    }
+
+    /// Where a part of a slot is.
+    pub fn room(&self, slot: SlotId, part: usize) -> Option<(Arc<DeviceBuffer>, usize)> {
+        let bank = self.banks.get(part)?;
         Some((Arc::clone(&bank.buffer), slot.index() * bank.stride))
     }
 
@@ -193,6 +211,16 @@ pub(crate) fn make_device_pools(
         DevicePool::new(&strides, slots, policy(u32::try_from(slots).unwrap_or(u32::MAX)), uploads)
     };
     if slots / count == 0 { Ok(Vec::new()) } else { (0..count).map(pool).collect() }
+}
+
+/// The pool of a layer; `None` where its class has none.
+pub(crate) fn pool_of<'a>(
+    pools: &'a mut [Vec<DevicePool>],
+    layer: &LayerLayout,
+) -> Option<&'a mut DevicePool> {
+    let of_class = pools.get_mut(layer.class)?;
+    let count = of_class.len();
+    of_class.get_mut((layer.layer as usize).checked_rem(count)?)
 }
 
 /// Whole stacks of one part of a layer, for steps that use more experts than there are slots: in the order of

@@ -167,6 +167,12 @@ impl SlotPool {
         self.settle(slot, index, result.map_err(Failure::Read).err());
     }
 
+    /// All parts of a slot came from elsewhere, each to its place.
+    pub fn fill(&mut self, slot: SlotId) {
+        self.reads[slot.index()].waiting = 0;
+        self.cache.complete(slot, true);
+    }
+
     /// The read of a part was taken back before it started.
     pub fn give_up(&mut self, slot: SlotId, index: usize) {
         self.settle(slot, index, Some(Failure::TakenBack));

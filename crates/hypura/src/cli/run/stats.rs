@@ -247,10 +247,11 @@ pub(super) struct Phase {
     pub compute_ms: Option<f64>,
     pub evictions: u64,
     /// Lookups that a slot of the GPU answered, those of them that a guess had filled, bytes of experts
-    /// uploaded to it, and waits for it.
+    /// uploaded to it and brought back from it, and waits for it.
     pub device_hits: u64,
     pub device_prefetched: u64,
     pub uploaded_bytes: u64,
+    pub demoted_bytes: u64,
     pub device_waits: u64,
     /// Waiting for it, and handing uploads and nodes over to it.
     pub device_wait_ms: f64,
@@ -279,6 +280,7 @@ impl Phase {
             device_hits: stats.device_hits,
             device_prefetched: stats.device_prefetched,
             uploaded_bytes: stats.uploaded_bytes,
+            demoted_bytes: stats.demoted_bytes,
             device_waits: stats.device_waits,
             device_wait_ms: ms(stats.device_wait),
             device_upload_ms: ms(stats.device_upload),
@@ -422,6 +424,7 @@ mod tests {
             device_hits: 0,
             device_prefetched: 0,
             uploaded_bytes: 0,
+            demoted_bytes: 0,
             device_waits: 0,
             device_wait_ms: 0.0,
             device_upload_ms: 0.0,
