@@ -92,6 +92,15 @@ impl ModelSource {
         }
     }
 
+    /// Whether the files are still those whose headers were read: what was read of them before is of one
+    /// version then.
+    ///
+    /// # Errors
+    /// [`LoadError::Read`] naming the one that was changed or replaced.
+    pub(crate) fn check_in_place(&self) -> Result<(), LoadError> {
+        self.files.iter().try_for_each(|file| file.check_in_place()).map_err(LoadError::Read)
+    }
+
     /// Bytes of all files.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {

@@ -9,9 +9,12 @@ use common::{TinyModel, forced_run, hash, least_bytes, session, settings, stream
 use hypura_core::plan::Residency;
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::ReaderKind;
-use hypura_engine::load::LoadSettings;
+use hypura_engine::load::{LoadSettings, prepare};
+use hypura_engine::session::open;
 use hypura_engine::sim::{Eio, Latency, SimConfig, Stall};
+use hypura_engine::source::ModelSource;
 use hypura_engine::stream::{Held, Prefetch};
+use std::fs;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -323,6 +326,55 @@ fn a_flipped_bit_is_computed_with_because_a_gguf_has_no_checksums() {
         let sim = SimConfig { corruption_probability: 1.0, ..SimConfig::default() };
         assert_ne!(hash(&model.path, simulated(20.0, sim)), resident, "{shape}");
     }
+}
+
+/// A file that others write to while it streams: bytes of two versions were computed with, silently.
+#[test]
+fn a_file_that_changes_while_it_streams_is_a_failed_read_of_whatever_streams() {
+    let rows = || settings(Residency::Auto).with_tables(Residency::Stream);
+    for (what, shape, shards, settings) in [
+        ("experts", Shape::TinyQwen3Moe, 1, streaming(20.0)),
+        ("cells", Shape::TinyQwen3Moe, 1, streaming(0.0)),
+        ("shards", Shape::TinyQwen3Moe, 2, streaming(20.0)),
+        ("dense", Shape::TinyLlama, 1, streaming(20.0)),
+        ("rows", Shape::TinyLlama, 1, rows()),
+    ] {
+        let model = tiny(shape, Quant::Q4_K, shards);
+        let last = fs::read_dir(model.path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+        let last = last.max().unwrap();
+        for cut in [false, true] {
+            let whole = fs::read(&last).unwrap();
+            let mut session = session(&model.path, settings.clone());
+            let resident = forced_run(&mut session, 40, 8).unwrap().logits_hash;
+            session.clear();
+            // The last byte is padding: no read that the model needs ends early.
+            let file = fs::File::options().write(true).open(&last).unwrap();
+            let modified = file.metadata().unwrap().modified().unwrap();
+            file.set_len(whole.len() as u64 - u64::from(cut)).unwrap();
+            file.set_modified(modified + Duration::from_secs(1)).unwrap();
+            // Longer than the first one: rows of tokens that it had are in memory.
+            let error = forced_run(&mut session, 60, 8).expect_err(what).to_string();
+            assert!(error.contains("was changed while it was in use"), "{what}: {error}");
+            assert!(error.contains(last.to_str().unwrap()), "{what}: {error}");
+            assert_eq!(session.loaded().stats.held(), Held::default(), "{what}");
+            // Whole again, and of the old date: nothing that was read in between is in memory.
+            session.clear();
+            fs::write(&last, whole).unwrap();
+            file.set_modified(modified).unwrap();
+            assert_eq!(forced_run(&mut session, 40, 8).unwrap().logits_hash, resident, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_while_it_is_loaded_is_not_loaded() {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let bytes = fs::read(&model.path).unwrap();
+    let planned = prepare(ModelSource::open(&model.path).unwrap(), settings(Residency::Resident)).unwrap();
+    fs::remove_file(&model.path).unwrap();
+    fs::write(&model.path, bytes).unwrap();
+    let error = open(planned, &mut |_, _| {}).err().expect("two files").to_string();
+    assert!(error.contains("was changed while it was in use"), "{error}");
 }
 
 #[test]

@@ -55,6 +55,20 @@ pub enum ReadError {
         /// The bytes that are there.
         got: usize,
     },
+    /// The file is not the one that was opened any more.
+    #[error(
+        "{} was changed while it was in use ({}): load the model again",
+        path.display(),
+        if len == len_now { "it was written to".to_owned() } else { format!("it had {len} bytes, and has {len_now}") }
+    )]
+    Changed {
+        /// The file.
+        path: Arc<Path>,
+        /// Its length when it was opened, in bytes.
+        len: u64,
+        /// Its length now.
+        len_now: u64,
+    },
     /// The system reported an error.
     #[error(
         "cannot read {len} bytes at offset {offset} of {}: {}",

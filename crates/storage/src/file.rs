@@ -3,7 +3,7 @@
 //!
 //! Invariant: `is_direct()` is true only when the system accepted direct I/O *and* one direct read succeeded.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::MetadataExt as _;
@@ -42,9 +42,29 @@ pub struct SourceFile {
     id: u64,
     path: Arc<Path>,
     file: File,
-    len: u64,
+    opened: Stamp,
     alignment: Alignment,
     buffered_because: Option<String>,
+}
+
+/// What tells whether a file is still the one that was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    len: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
@@ -74,8 +94,8 @@ impl SourceFile {
             },
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let len = file.metadata().map_err(named)?.len();
-        Ok(Arc::new(SourceFile { id, path: path.into(), file, len, alignment, buffered_because }))
+        let opened = Stamp::of(&file.metadata().map_err(named)?);
+        Ok(Arc::new(SourceFile { id, path: path.into(), file, opened, alignment, buffered_because }))
     }
 
     /// A number that no other `SourceFile` of this process has.
@@ -91,7 +111,37 @@ impl SourceFile {
     /// Its length in bytes when it was opened.
     #[expect(clippy::len_without_is_empty, reason = "a length in bytes, not a collection")]
     pub fn len(&self) -> u64 {
-        self.len
+        self.opened.len
+    }
+
+    /// Whether nobody wrote to the file since it was opened, as far as its length and its time of modification
+    /// tell. One call of the system.
+    ///
+    /// # Errors
+    /// [`ReadError::Changed`]; bytes that were read before this call may be of either version.
+    pub fn check_unchanged(&self) -> Result<(), ReadError> {
+        let now = match self.file.metadata() {
+            Ok(metadata) => Stamp::of(&metadata),
+            Err(error) => return Err(self.io_error(0, 0, error.raw_os_error().unwrap_or(0))),
+        };
+        if now == self.opened { Ok(()) } else { Err(self.changed(now.len)) }
+    }
+
+    /// Whether its path still leads to the file that is open, unchanged. A path that leads nowhere is no fault:
+    /// the file is there as long as it is open.
+    ///
+    /// # Errors
+    /// [`ReadError::Changed`]
+    pub fn check_in_place(&self) -> Result<(), ReadError> {
+        self.check_unchanged()?;
+        match std::fs::metadata(&self.path) {
+            Ok(metadata) if Stamp::of(&metadata) != self.opened => Err(self.changed(metadata.len())),
+            _ => Ok(()),
+        }
+    }
+
+    fn changed(&self, len_now: u64) -> ReadError {
+        ReadError::Changed { path: self.path.clone(), len: self.opened.len, len_now }
     }
 
     /// Its length in bytes now.
@@ -209,6 +259,36 @@ mod tests {
         let opened = SourceFile::open(file.path()).unwrap();
         assert!(!opened.is_direct());
         assert!(opened.buffered_because().unwrap().contains("direct I/O"));
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_replaced_or_cut_is_changed_and_one_that_is_moved_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.gguf");
+        let older = std::time::SystemTime::now() - std::time::Duration::from_secs(60);
+        let fresh = || {
+            std::fs::write(&path, [1; 100]).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(older).unwrap();
+            SourceFile::open(&path).unwrap()
+        };
+        let changed = |checked: Result<(), ReadError>, now: u64| {
+            let path: Arc<Path> = path.as_path().into();
+            assert_eq!(checked, Err(ReadError::Changed { path, len: 100, len_now: now }));
+        };
+        let (writes, cuts, replaced) = (fresh(), fresh(), fresh());
+        assert_eq!((writes.check_unchanged(), writes.check_in_place()), (Ok(()), Ok(())));
+        std::fs::write(&path, [2; 100]).unwrap();
+        changed(writes.check_unchanged(), 100);
+        changed(writes.check_in_place(), 100);
+        File::options().write(true).open(&path).unwrap().set_len(99).unwrap();
+        changed(cuts.check_unchanged(), 99);
+        drop(replaced);
+        let (moved, replaced) = (fresh(), fresh());
+        std::fs::rename(&path, folder.path().join("elsewhere")).unwrap();
+        assert_eq!((moved.check_unchanged(), moved.check_in_place()), (Ok(()), Ok(())));
+        std::fs::write(&path, [1; 10]).unwrap();
+        assert_eq!(replaced.check_unchanged(), Ok(()), "what is open is as it was");
+        changed(replaced.check_in_place(), 10);
     }
 
     #[test]

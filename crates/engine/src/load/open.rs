@@ -176,6 +176,7 @@ pub fn load_watched(
     } else {
         pending.fill(|_| Ok::<(), LoadError>(()))?
     };
+    planned.source.check_in_place()?;
     let media = load_projector(&planned, &model, watch)?;
     let options = options_of_context(&planned);
     let make = || Context::new(&model, &options, executors, Arc::clone(&abort));

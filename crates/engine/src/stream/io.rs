@@ -1,7 +1,8 @@
 //! Reads in flight: what each one is for, and waiting for them.
 //!
 //! Owns the reader. Every tag handed to it is in `targets` until its completion was returned to the caller,
-//! so that a failed or aborted step can tell exactly which reads are still out.
+//! so that a failed or aborted step can tell exactly which reads are still out. What was read of a file that
+//! has changed since it was opened is a failed read: nobody computes with a mixture of two files.
 
 use hypura_core::plan::PartRead;
 use hypura_storage::{Arena, Completion, Priority, ReadError, ReadRequest, Reader, SourceFile};
@@ -22,6 +23,12 @@ pub(crate) struct Landed<T> {
     pub result: Result<(), ReadError>,
 }
 
+/// A read that was handed to the reader.
+struct Pending<T> {
+    target: T,
+    shard: usize,
+}
+
 /// A read to start.
 pub(crate) struct TargetedRead<T> {
     pub target: T,
@@ -36,7 +43,7 @@ pub(crate) struct TargetedRead<T> {
 pub(crate) struct Io<T> {
     reader: Box<dyn Reader>,
     files: Vec<Arc<SourceFile>>,
-    targets: HashMap<u64, T>,
+    targets: HashMap<u64, Pending<T>>,
     next_tag: u64,
     completions: Vec<Completion>,
     stall: Duration,
@@ -75,7 +82,7 @@ impl<T: Copy> Io<T> {
         for read in reads {
             let tag = self.next_tag;
             self.next_tag += 1;
-            self.targets.insert(tag, read.target);
+            self.targets.insert(tag, Pending { target: read.target, shard: read.shard });
             requests.push(ReadRequest {
                 tag,
                 file: Arc::clone(&self.files[read.shard]),
@@ -106,8 +113,8 @@ impl<T: Copy> Io<T> {
 
     /// Gives prefetches the priority of demand reads.
     pub fn promote(&mut self, wanted: impl Fn(&T) -> bool) {
-        let tags: Vec<u64> =
-            self.targets.iter().filter(|(_, target)| wanted(target)).map(|(tag, _)| *tag).collect();
+        let wanted = self.targets.iter().filter(|(_, pending)| wanted(&pending.target));
+        let tags: Vec<u64> = wanted.map(|(tag, _)| *tag).collect();
         self.reader.promote(&tags);
     }
 
@@ -166,7 +173,7 @@ impl<T: Copy> Io<T> {
     /// disk that does not answer is not waited for: its reads stay in flight, and land later.
     pub fn quiesce(&mut self) -> (Vec<Landed<T>>, Vec<T>) {
         let cancelled = self.reader.cancel_queued(None);
-        let taken_back = cancelled.iter().filter_map(|tag| self.targets.remove(tag)).collect();
+        let taken_back = cancelled.iter().filter_map(|tag| Some(self.targets.remove(tag)?.target)).collect();
         let mut landed = self.poll();
         while self.reader.in_flight() > 0 {
             self.reader.wait_for(&mut self.completions, PATIENCE);
@@ -200,13 +207,21 @@ impl<T: Copy> Io<T> {
     }
 
     fn collect(&mut self) -> Vec<Landed<T>> {
-        self.completions
-            .drain(..)
-            .filter_map(|completion| {
-                self.targets
-                    .remove(&completion.tag)
-                    .map(|target| Landed { target, result: completion.result })
-            })
-            .collect()
+        let Self { files, targets, completions, .. } = self;
+        // One look at each file, after all of these reads.
+        let mut looked: Vec<(usize, Result<(), ReadError>)> = Vec::new();
+        let mut unchanged = |shard: usize| match looked.iter().find(|(file, _)| *file == shard) {
+            Some((_, unchanged)) => unchanged.clone(),
+            None => {
+                let unchanged = files[shard].check_unchanged();
+                looked.push((shard, unchanged.clone()));
+                unchanged
+            }
+        };
+        let landed = completions.drain(..).filter_map(|completion| {
+            let Pending { target, shard } = targets.remove(&completion.tag)?;
+            Some(Landed { target, result: completion.result.and_then(|()| unchanged(shard)) })
+        });
+        landed.collect()
     }
 }

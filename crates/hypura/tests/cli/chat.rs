@@ -86,13 +86,18 @@ fn a_conversation_goes_on_after_a_failed_read_and_is_remembered() {
 
     // The file shrinks: the next answer fails, and names the file.
     let whole = fs::read(&model).unwrap();
-    OpenOptions::new().write(true).open(&model).unwrap().set_len(4096).unwrap();
+    let mut file = OpenOptions::new().write(true).open(&model).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    file.set_len(4096).unwrap();
     terminal.type_line("What is a fox?");
     terminal.expect("ends early", 1);
-    // The same file, whole again: the conversation continues.
-    let mut file = OpenOptions::new().write(true).open(&model).unwrap();
+    // As long as before: what is in it, nobody knows.
     file.write_all(&whole).unwrap();
+    terminal.type_line("What is a wolf?");
+    terminal.expect("was changed while it was in use", 1);
+    // The same file, whole again: the conversation continues.
     file.sync_all().unwrap();
+    file.set_modified(modified).unwrap();
     terminal.type_line("What is a wolf?");
     terminal.expect("tok/s", 3);
     terminal.type_line("/bye");

@@ -398,6 +398,34 @@ fn a_server_streams_with_the_flags_of_a_run() {
     assert!(disk.as_u64().unwrap() > 0, "without the flags all of it is in memory");
 }
 
+/// An answer that was being computed from a file that was written to went on with bytes of both versions.
+#[test]
+fn a_file_that_changes_while_it_streams_ends_its_answers_and_is_loaded_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("demo-moe-Q4_K_M.gguf");
+    std::fs::copy(demo(), &copy).unwrap();
+    let flags = ["--residency", "stream", "--stream-cache", "5%"];
+    let server = Serving::start_with(&flags, &[("HYPURA_DEMO", copy.to_str().unwrap())]);
+    let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false,
+                     "options": {"num_predict": 3, "temperature": 0}});
+    let file = File::options().write(true).open(&copy).unwrap();
+    for length in [file.metadata().unwrap().len(), 4096] {
+        let mut answer = server.begin(900);
+        file.set_len(length).unwrap();
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(length)).unwrap();
+        let mut rest = String::new();
+        answer.read_to_string(&mut rest).unwrap();
+        let words = ["was changed while it was in use", "ends early"];
+        assert!(words.iter().any(|words| rest.contains(words)), "{rest}");
+        assert!(rest.contains("\"error\"") && !rest.contains(folder.path().to_str().unwrap()), "{rest}");
+        let (status, text) = server.send("/api/generate", &ask);
+        match length {
+            4096 => assert!(status == 500 && text.contains("demo"), "{status}: {text}"),
+            _ => assert!(status == 200 && text.contains("\"eval_count\":3"), "{status}: {text}"),
+        }
+    }
+}
+
 #[test]
 fn every_request_has_one_line_in_the_log() {
     let server = Serving::start(&[]);
