@@ -18,19 +18,19 @@ struct Inner {
     vocab: Vocab,
     model: Model,
     media: Option<MediaTools>,
-    /// Parsed at first use; the reason where that failed.
-    templates: OnceLock<Result<ChatTemplates, String>>,
+    /// Parsed at first use, with what is to be told of it; the reason where that failed.
+    templates: OnceLock<Result<(ChatTemplates, Option<String>), String>>,
 }
 
 impl Inner {
     fn templates(&self) -> Result<&ChatTemplates, String> {
         let parsed = self.templates.get_or_init(|| {
-            ChatTemplates::new(&self.model, None).map_err(|error| match error {
+            ChatTemplates::of_model(&self.model).map_err(|error| match error {
                 LoadError::Template(reason) => reason,
                 error => error.to_string(),
             })
         });
-        parsed.as_ref().map_err(Clone::clone)
+        parsed.as_ref().map(|(templates, _)| templates).map_err(Clone::clone)
     }
 }
 
@@ -83,6 +83,13 @@ impl TextTools {
     pub fn caps(&self) -> ChatCaps {
         let caps = self.inner().and_then(|inner| inner.templates().map(ChatTemplates::caps).ok());
         caps.unwrap_or_default()
+    }
+
+    /// What is to be told of the chat template that is in use: that the file has none, or where it does not
+    /// parse. Known once it was used.
+    #[must_use]
+    pub fn template_note(&self) -> Option<String> {
+        self.inner()?.templates.get()?.as_ref().ok()?.1.clone()
     }
 
     /// Renders a conversation with the model's chat template.

@@ -41,13 +41,14 @@ pub struct GenerateOptions {
 pub struct Session {
     batcher: Batcher,
     templates: Option<ChatTemplates>,
+    template_note: Option<String>,
 }
 
 impl Session {
     /// Takes over a loaded model.
     #[must_use]
     pub fn new(loaded: LoadedModel) -> Self {
-        Self { batcher: Batcher::new(loaded), templates: None }
+        Self { batcher: Batcher::new(loaded), templates: None, template_note: None }
     }
 
     /// The model.
@@ -76,6 +77,12 @@ impl Session {
         Ok(())
     }
 
+    /// What is to be told, once, of the chat template that was used: that the file has none, or where it does
+    /// not parse.
+    pub fn take_template_note(&mut self) -> Option<String> {
+        self.template_note.take()
+    }
+
     /// Renders messages (a JSON array in OpenAI's shape) with the model's chat template.
     ///
     /// # Errors
@@ -91,7 +98,11 @@ impl Session {
     pub fn render_as(&mut self, request: &ChatRequest) -> Result<ChatPrompt, GenerateError> {
         let templates = match self.templates.take() {
             Some(templates) => templates,
-            None => ChatTemplates::new(&self.loaded().model, None)?,
+            None => {
+                let (templates, note) = ChatTemplates::of_model(&self.loaded().model)?;
+                self.template_note = note;
+                templates
+            }
         };
         let prompt = templates.apply(request).map_err(|error| GgmlError::Template(error.to_string()))?;
         self.templates = Some(templates);

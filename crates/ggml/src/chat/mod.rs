@@ -9,6 +9,7 @@
 //! - [`ChatParser`]: pieces of text → [`ChatDelta`]s
 //! - [`Grammar`](crate::Grammar), [`check_grammar`]: what the answer may look like; the sampler enforces it
 
+mod fault;
 mod parser;
 mod placeholders;
 mod prompt;
@@ -18,6 +19,7 @@ mod request;
 mod schema;
 mod shim;
 mod templates;
+mod translatable;
 mod trial;
 
 pub use parser::{ChatDelta, ChatParser, ReasoningSplit};

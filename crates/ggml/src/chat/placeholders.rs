@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::translatable::MOST_PROPERTIES;
 use super::{ChatError, ChatRequest, ToolChoice};
 use crate::grammar::Grammar;
 use crate::schema::{placeholder_rule, placeholder_schema};
@@ -70,16 +71,22 @@ impl WithPlaceholders {
     }
 }
 
-/// Tools with no more of their parameters than names and types: what llama.cpp can always translate.
+/// Tools with no more of their parameters than names and types, and not without number: what llama.cpp can
+/// always translate.
 pub(super) fn types_only(tools: &str) -> Option<String> {
+    /// Properties of all tools together.
+    const MOST: usize = 2000;
     let mut tools: Value = serde_json::from_str(tools).ok()?;
+    let mut left = MOST;
     for function in tools.as_array_mut()?.iter_mut().filter_map(|tool| tool.get_mut("function")) {
         let properties = function["parameters"]["properties"].as_object();
         let plain = |(name, schema): (&String, &Value)| {
             let of_type = schema.get("type").filter(|name| name.is_string());
             (name.clone(), of_type.map_or_else(|| json!({}), |name| json!({ "type": name })))
         };
-        let properties: Map<String, Value> = properties.into_iter().flatten().map(plain).collect();
+        let properties = properties.into_iter().flatten().take(left.min(MOST_PROPERTIES));
+        let properties: Map<String, Value> = properties.map(plain).collect();
+        left -= properties.len();
         function["parameters"] = json!({"type": "object", "properties": properties});
     }
     Some(tools.to_string())

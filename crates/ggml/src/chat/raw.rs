@@ -1,5 +1,6 @@
 //! llama.cpp's chat templates as the shim has them: what is called, and what comes back.
 
+use super::fault::place_of_fault;
 use super::prompt::RawParser;
 use super::shim::{Text, last_error};
 use super::{ChatError, ChatRequest, ToolChoice};
@@ -37,7 +38,15 @@ impl RawTemplates {
         // SAFETY: the model is alive or null, and null only where there is a source; the source is
         // NUL-terminated or null.
         let raw = unsafe { sys::chat_shim_templates_init(model, source.as_ptr()) };
-        if raw.is_null() { Err(LoadError::Template(last_error())) } else { Ok(Self(raw)) }
+        if !raw.is_null() {
+            return Ok(Self(raw));
+        }
+        let reason = last_error();
+        // SAFETY: the model is alive wherever it is not null.
+        let source = template.map(str::to_owned).or_else(|| unsafe { source_of(model) });
+        let at_fault =
+            source.filter(|_| reason == "std::exception").map(|source| place_of_fault(&source, parses));
+        Err(LoadError::Template(at_fault.unwrap_or(reason)))
     }
 
     pub fn as_ptr(&self) -> *const sys::chat_shim_templates {
@@ -119,6 +128,31 @@ impl RawTemplates {
             buffer.resize(needed, 0);
         }
     }
+}
+
+/// The template in a model's file.
+///
+/// # Safety
+/// `model` is null or a live model.
+unsafe fn source_of(model: *const sys::llama_model) -> Option<String> {
+    if model.is_null() {
+        return None;
+    }
+    // SAFETY: the model is alive; a null name is the default, and its text lives as long as the model.
+    let text = unsafe {
+        let text = sys::llama_model_chat_template(model, std::ptr::null());
+        if text.is_null() { return None } else { CStr::from_ptr(text) }
+    };
+    Some(text.to_string_lossy().into_owned())
+}
+
+/// Whether a template parses.
+fn parses(source: &str) -> bool {
+    // An empty one would be the model's own.
+    let Some(text) = Text::new(Some(source)).filter(|_| !source.is_empty()) else { return source.is_empty() };
+    // SAFETY: there is a source, NUL-terminated, so no model is needed.
+    let raw = unsafe { sys::chat_shim_templates_init(std::ptr::null(), text.as_ptr()) };
+    !raw.is_null() && !RawTemplates(raw).0.is_null()
 }
 
 impl Drop for RawTemplates {

@@ -73,32 +73,6 @@ pub(crate) fn checked_json(text: &str, nul_allowed: bool) -> Result<serde_json::
     Ok(value)
 }
 
-/// Most properties of one object in a schema: translating optional ones takes time with the cube of their
-/// number.
-const MOST_PROPERTIES: usize = 256;
-
-/// Refuses schemas (or tools that hold them) that would keep the translation busy for minutes.
-///
-/// # Errors
-/// What is too big.
-pub(crate) fn bounded(schema: &serde_json::Value) -> Result<(), String> {
-    use serde_json::Value;
-    match schema {
-        Value::Array(items) => items.iter().try_for_each(bounded),
-        Value::Object(fields) => {
-            if fields
-                .get("properties")
-                .and_then(Value::as_object)
-                .is_some_and(|all| all.len() > MOST_PROPERTIES)
-            {
-                return Err(format!("an object with more than {MOST_PROPERTIES} properties"));
-            }
-            fields.values().try_for_each(bounded)
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
-    }
-}
-
 fn has_nul(value: &serde_json::Value) -> bool {
     use serde_json::Value;
     match value {

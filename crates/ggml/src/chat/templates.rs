@@ -5,6 +5,7 @@ use super::prompt::{ChatParserState, ChatPrompt, Thinking};
 use super::raw::{Applied, RENDERING, RawTemplates};
 use super::schema::check_grammar;
 use super::shim;
+use super::translatable::are_translatable;
 use super::{ChatError, ChatRequest, ToolChoice};
 use crate::deep_stack::on_deep_stack;
 use crate::error::LoadError;
@@ -49,6 +50,28 @@ impl ChatTemplates {
         // SAFETY: the model is alive.
         let raw = unsafe { RawTemplates::parse(model.raw(), template) }?;
         Ok(Self { raw, model: model.clone() })
+    }
+
+    /// Reads the model's own template. Where the file has none, or one that does not parse, `ChatML` is taken;
+    /// the text says so, and why.
+    ///
+    /// # Errors
+    /// [`LoadError::Template`]: not even that can be used.
+    pub fn of_model(model: &Model) -> Result<(Self, Option<String>), LoadError> {
+        const ASSUMED: &str = "ChatML is assumed, which the model may not know; a Modelfile with TEMPLATE gives \
+                               it the right one";
+        match Self::new(model, None) {
+            Ok(templates) => {
+                let explicit = templates.caps().explicit;
+                let note = (!explicit).then(|| format!("the file has no chat template: {ASSUMED}"));
+                Ok((templates, note))
+            }
+            Err(LoadError::Template(reason)) => {
+                let note = format!("the chat template of the file does not parse ({reason}): {ASSUMED}");
+                Self::new(model, Some("chatml")).map(|templates| (templates, Some(note)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Renders messages (a JSON array in OpenAI's shape), ready for the answer.
@@ -142,9 +165,12 @@ impl ChatTemplates {
             return Ok(prompt);
         }
         // The model reads the schemas themselves.
-        match self.prompt(request, messages) {
-            Ok(shown) => (prompt.text, prompt.parts, prompt.parser) = (shown.text, shown.parts, shown.parser),
-            Err(_) => {
+        let shown = may_translate(request).then(|| self.prompt(request, messages));
+        match shown {
+            Some(Ok(shown)) => {
+                (prompt.text, prompt.parts, prompt.parser) = (shown.text, shown.parts, shown.parser)
+            }
+            _ => {
                 let shown = self.prompt(&without_grammar(request), messages)?;
                 (prompt.text, prompt.parts) = (shown.text, shown.parts);
             }
@@ -155,9 +181,7 @@ impl ChatTemplates {
     /// A prompt whose grammar is llama.cpp's alone. What it cannot translate of tools is not enforced.
     fn prompt_of_llama(&self, request: &ChatRequest, messages: &str) -> Result<ChatPrompt, ChatError> {
         let tools = request.tools_json.as_deref();
-        let bounded =
-            |text: &str| serde_json::from_str(text).is_ok_and(|value| shim::bounded(&value).is_ok());
-        if tools.is_none_or(bounded) {
+        if may_translate(request) {
             match self.prompt(request, messages) {
                 Err(_) if tools.is_some() => {}
                 prompt => return prompt,
@@ -273,6 +297,11 @@ fn with_calls_as_asked(gbnf: &str, forced: bool, several: bool) -> String {
         (true, false) => "(tool-call space)",
     };
     gbnf.replace("(tool-call? space)+", calls)
+}
+
+/// Whether llama.cpp may translate the tools of a request.
+pub(super) fn may_translate(request: &ChatRequest) -> bool {
+    request.tools_json.as_deref().is_none_or(are_translatable)
 }
 
 /// The same conversation; nothing of the answer is asked for.

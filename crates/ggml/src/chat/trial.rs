@@ -2,7 +2,7 @@
 //! over it.
 
 use super::raw::RawTemplates;
-use super::templates::{split_continuation, without_grammar};
+use super::templates::{may_translate, split_continuation, without_grammar};
 use super::{ChatError, ChatRequest};
 use crate::deep_stack::on_deep_stack;
 
@@ -31,5 +31,6 @@ pub fn try_template(
         applied.map_err(ChatError::of_template)?.text_bytes()
     };
     // Tools and schemas that have no grammar are for the model's own process to judge.
-    apply(request).or_else(|_| apply(&without_grammar(request)))
+    let whole = if may_translate(request) { apply(request).ok() } else { None };
+    whole.map_or_else(|| apply(&without_grammar(request)), Ok)
 }

@@ -14,6 +14,8 @@
 
 #[cfg(test)]
 mod bench_tests;
+#[cfg(test)]
+mod bomb_tests;
 mod compiler;
 mod disjoint;
 mod error;

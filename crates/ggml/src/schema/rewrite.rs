@@ -1,8 +1,9 @@
 //! Keywords said in others that llguidance knows, and objects closed that list what they have.
 
 use serde_json::{Map, Value, json};
+use std::cell::Cell;
 
-use super::disjoint::Alternatives;
+use super::disjoint::{Alternatives, MOST_COMPARED};
 use super::error::SchemaError;
 use super::faults::joined;
 use super::keywords::{check, is_remark};
@@ -46,13 +47,16 @@ pub(super) struct Rewriter<'a> {
     closes: bool,
     /// References are all that counts where they stand, as up to draft 7.
     references_alone: bool,
+    /// Comparisons of alternatives that are left.
+    left: Cell<u64>,
 }
 
 impl<'a> Rewriter<'a> {
     pub fn new(root: &'a Value, extras: Extras) -> Self {
         let closes = extras == Extras::OnlyWhereAskedFor && !merges_references(root, false);
         let draft = root["$schema"].as_str().unwrap_or_default();
-        Self { root, closes, references_alone: draft.contains("draft-07") || draft.contains("draft-06") }
+        let references_alone = draft.contains("draft-07") || draft.contains("draft-06");
+        Self { root, closes, references_alone, left: Cell::new(MOST_COMPARED) }
     }
 
     /// A schema that allows the same or less, in llguidance's words.
@@ -146,7 +150,7 @@ impl<'a> Rewriter<'a> {
                 }
             }
         }
-        let alternatives = Alternatives { root: self.root };
+        let alternatives = Alternatives { root: self.root, left: &self.left };
         let apart = |at: usize| all[..at].iter().all(|other| alternatives.are_disjoint(other, &all[at]));
         if !(0..all.len()).all(apart) {
             return;

@@ -86,6 +86,66 @@ fn a_template_that_never_ends_is_one_line_of_a_run() {
     run(["run", path.to_str().unwrap(), "hi"]).assert_error(1, &["cannot run", "chat template did not end"]);
 }
 
+/// A file with a template that did not parse answered no conversation.
+#[test]
+fn a_template_that_does_not_parse_is_told_with_its_place_and_chatml_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tampered(folder.path(), |metadata| {
+        let template = "{% for m in messages %}\n  {{ m.content }\n{% endfor %}{{ messages +* 1 }}";
+        metadata.insert("tokenizer.chat_template", template);
+    });
+    let words = ["does not parse (line 2, {{ m.content }", "ChatML is assumed"];
+    let ran = run(["run", path.to_str().unwrap(), "hi", "-n", "2"]).assert_success();
+    let warnings: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("hypura: warning")).collect();
+    assert!(warnings.len() == 1 && words.iter().all(|part| warnings[0].contains(part)), "{}", ran.stderr);
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let server = Serving::start(&[path.to_str().unwrap()]);
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    let options = json!({"num_predict": 2, "temperature": 0});
+    let chat = json!({"model": name, "messages": messages, "options": options, "stream": false,
+                      "_debug_render_only": true});
+    let rendered = server.post("/api/chat", &chat);
+    let text = rendered["_debug_info"]["rendered_template"].as_str().unwrap();
+    assert_eq!(text, "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n");
+    server.logged(&["WARN", &name, words[0], words[1]]);
+}
+
+/// The same where there is none: `run` said nothing.
+#[test]
+fn a_run_says_that_a_file_has_no_template() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tampered(folder.path(), |metadata| {
+        *metadata = metadata.iter().filter(|(key, _)| *key != "tokenizer.chat_template").fold(
+            Metadata::default(),
+            |mut kept, (key, value)| {
+                kept.insert(key, value.clone());
+                kept
+            },
+        );
+    });
+    let ran = run(["run", path.to_str().unwrap(), "hi", "-n", "2"]).assert_success();
+    assert!(ran.stderr.contains("the file has no chat template: ChatML is assumed"), "{}", ran.stderr);
+    let raw = run(["run", path.to_str().unwrap(), "hi", "-n", "2", "--raw"]).assert_success();
+    assert!(!raw.stderr.contains("ChatML"), "{}", raw.stderr);
+}
+
+/// A conversation that the file's own template refuses is the client's fault, in the template's words.
+#[test]
+fn a_template_that_refuses_a_conversation_is_a_400_with_its_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tampered(folder.path(), |metadata| {
+        metadata.insert("tokenizer.chat_template", "{{ messages and raise_exception('only about cats') }}");
+    });
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let server = Serving::start(&[path.to_str().unwrap()]);
+    let messages = json!([{"role": "user", "content": "hi"}]);
+    for route in ["/api/chat", "/v1/chat/completions"] {
+        let (status, text) =
+            server.send(route, &json!({"model": name, "messages": messages, "stream": false}));
+        assert!(status == 400 && text.contains("only about cats"), "{route}: {status}: {text}");
+    }
+}
+
 /// What a template can do was found out while its model was loaded: nobody could load another meanwhile.
 #[test]
 fn a_template_that_never_ends_holds_up_nobody_else() {
@@ -146,6 +206,63 @@ fn templates_of_clients_end_no_model() {
     let (status, text) = with("{% for m in messages %}{{ bos_token }}{{ m.content }}{% endfor %}");
     assert_eq!(status, 200, "{text}");
     assert_eq!(runners(&server), [runner]);
+}
+
+/// A template that writes calls between tags: llama.cpp translates the schemas of tools for it.
+const TAGGED: &str = "\
+    {%- for tool in tools or [] %}{{- tool | tojson }}{%- endfor %}{%- for message in messages %}\
+    {%- if message.role == 'assistant' and message.tool_calls %}{{- '<|im_start|>assistant\\n' }}\
+    {%- for call in message.tool_calls %}{{- '<tool_call>\\n<function=' + call.function.name + '>\\n' }}\
+    {%- for k, v in call.function.arguments | items %}{{- '<parameter=' + k + '>\\n' }}\
+    {{- (v | tojson | string) if v is mapping or (v is sequence and v is not string) else (v | string) }}\
+    {{- '\\n</parameter>\\n' }}\
+    {%- endfor %}{{- '</function>\\n</tool_call>' }}{%- endfor %}{{- '<|im_end|>\\n' }}\
+    {%- else %}{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}\
+    {%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}\
+    {%- endif %}";
+
+/// Tools whose schemas explode while they are translated kept the model's process busy until it was ended.
+#[test]
+fn schemas_of_tools_that_explode_end_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tampered(folder.path(), |metadata| {
+        metadata.insert("tokenizer.chat_template", TAGGED);
+    });
+    let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+    let server = Serving::start(&[path.to_str().unwrap(), "--runner-deadline", "20"]);
+    let chain = |link: &dyn Fn(Value) -> Value| {
+        let next = |at: usize| json!({"$ref": format!("#/$defs/a{}", at + 1)});
+        let all = (0..30).map(|at| (format!("a{at}"), link(next(at))));
+        let all: serde_json::Map<_, _> = all.chain([("a30".to_owned(), json!({"type": "string"}))]).collect();
+        json!({"$defs": all, "type": "object", "properties": {"q": {"$ref": "#/$defs/a0"}}})
+    };
+    let wide = |count: usize, part: &Value| -> Value {
+        let all: serde_json::Map<_, _> = (0..count).map(|at| (format!("p{at}"), part.clone())).collect();
+        json!({"type": "object", "properties": all})
+    };
+    let text = json!({"type": "string"});
+    let mut runner = None;
+    for schema in [
+        json!({"type": "object", "properties": {"q": {"type": "integer"}}}),
+        chain(&|next| json!({"allOf": [next, next]})),
+        chain(&|next| json!({"anyOf": [next, next]})),
+        wide(60, &wide(60, &wide(60, &text))),
+        wide(20_000, &text),
+        json!({"type": "object", "properties": {"q": {"enum": (0..100_000).collect::<Vec<_>>()}}}),
+    ] {
+        let tools = json!([{"type": "function", "function": {"name": "f", "parameters": schema}}]);
+        let messages = json!([{"role": "user", "content": "hi"}]);
+        for model in [&name, "demo"] {
+            let chat = json!({"model": model, "messages": messages, "tools": tools, "stream": false,
+                              "options": {"num_predict": 2}});
+            let (status, text) = server.send("/api/chat", &chat);
+            // Tools that fill the context, or that the template has no place for, are refused.
+            let schema: String = schema.to_string().chars().take(60).collect();
+            assert!([200, 400].contains(&status), "{model}: {schema}: {status}: {text}");
+        }
+        let now = runners(&server);
+        assert_eq!(runner.get_or_insert_with(|| now.clone()), &now, "the same processes as before");
+    }
 }
 
 #[test]

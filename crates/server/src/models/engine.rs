@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hypura_core::gguf::Metadata;
 use hypura_core::plan::{Mode, PoolId};
@@ -218,7 +219,8 @@ impl Plan for EnginePlan {
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
         let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
         let forecast = self.forecast;
-        Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template, forecast }))
+        let told = AtomicBool::new(false);
+        Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template, told, forecast }))
     }
 }
 
@@ -228,6 +230,8 @@ struct RunnerEngine {
     /// Where its files are.
     folder: PathBuf,
     lacks_template: bool,
+    /// What is to be told of its template was told.
+    told: AtomicBool,
     forecast: Option<Forecast>,
 }
 
@@ -343,10 +347,16 @@ impl RunnerEngine {
     fn apply(&self, chat: &ChatInput, messages: Vec<Value>) -> Result<ChatPrompt, ChatError> {
         let request = chat_request(chat, messages);
         let text = self.runner.text();
-        match &chat.template {
-            Some(template) => text.apply_template(template, &request),
-            None => text.apply(&request),
+        if let Some(template) = &chat.template {
+            return text.apply_template(template, &request);
         }
+        let applied = text.apply(&request);
+        // That there is none was told when the model was loaded.
+        let note = text.template_note().filter(|_| !self.lacks_template);
+        if let Some(note) = note.filter(|_| !self.told.swap(true, Ordering::Relaxed)) {
+            tracing::warn!("{note}");
+        }
+        applied
     }
 }
 

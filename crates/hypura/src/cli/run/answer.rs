@@ -20,6 +20,7 @@ use super::report;
 use super::screen::{Output, Said, Thinking, Thoughts};
 use super::stats::{Start, Stats};
 use super::stats_file::StatsFile;
+use crate::cli::failure::complain;
 use crate::cli::flags::NamedModel;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::style::Style;
@@ -111,7 +112,11 @@ impl Answerer {
             ..ChatRequest::new(messages)
         };
         let session = &mut self.session;
-        Ok(self.border.rendering(|| session.render_as(&request))?)
+        let rendered = self.border.rendering(|| session.render_as(&request))?;
+        if let Some(note) = session.take_template_note() {
+            complain(&format!("warning: {note}"));
+        }
+        Ok(rendered)
     }
 
     /// What the model was made with, then what was said. A system prompt that was set replaces its own.
