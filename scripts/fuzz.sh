@@ -4,8 +4,8 @@
 # Usage: fuzz.sh [SECONDS]   so long each, 60 by default
 #
 # The stable compiler knows the switches but does not offer them: RUSTC_BOOTSTRAP unlocks them, so that nothing but the
-# pinned toolchain is needed, and no cargo-fuzz. What a target has learnt stays in its corpus; an input that fails is
-# kept and named.
+# pinned toolchain is needed, and no cargo-fuzz. A target begins with the inputs in fuzz/seeds/TARGET, if there are any.
+# What it has learnt stays in its corpus; an input that fails is kept and named.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
@@ -26,9 +26,11 @@ for source in fuzz/fuzz_targets/*.rs; do
     corpus=$target_dir/corpus/$name
     failed=$target_dir/failed/$name
     mkdir -p "$corpus" "$failed"
+    seeds=fuzz/seeds/$name
+    [ -d "$seeds" ] || seeds=
     log=$target_dir/$name.log
     if "$target_dir/$host/release/$name" -max_total_time="$seconds" -rss_limit_mb=1024 -timeout=10 \
-        -print_final_stats=1 -artifact_prefix="$failed/" "$corpus" >"$log" 2>&1; then
+        -print_final_stats=1 -artifact_prefix="$failed/" "$corpus" ${seeds:+"$seeds"} >"$log" 2>&1; then
         runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
         printf '%-12s %s runs in %s s, nothing found\n' "$name" "$runs" "$seconds"
     else

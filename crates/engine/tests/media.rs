@@ -10,6 +10,7 @@ use hypura_core::plan::{Purpose, Residency};
 use hypura_core::synth::{self, ProjectorKind, Shape};
 use hypura_engine::error::{GenerateError, LoadError};
 use hypura_engine::load::{LoadSettings, prepare};
+use hypura_engine::media::picture::MOST_PICTURES;
 use hypura_engine::media::{MediaPrompt, MediaPromptError, marker};
 use hypura_engine::request::{
     Event, Finish, MediaFile, Options, Prompt, PromptPart as RequestPart, Request, SubmitError,
@@ -77,7 +78,7 @@ fn by_hand(seeing: &Sensing, settings: &LoadSettings, picture: &[u8]) -> (usize,
     let options = LoadOptions::on_cpu(seeing.model.path.clone(), mode);
     let model = Model::load(&options).unwrap().fill(|_| Ok::<(), ()>(())).unwrap();
     let projector = Projector::load(&seeing.projector, &model, 1, &mut |_| true).unwrap();
-    let decoded = hypura_engine::media::picture::decode(picture).unwrap();
+    let decoded = hypura_engine::media::picture::decode(picture, 1).unwrap();
     let medium = Medium::picture(decoded.width, decoded.height, &decoded.rgb, "it").unwrap();
     let text = |text| PromptPart::Text { text, control: true };
     let parts = [text("here is "), PromptPart::Medium(&medium), text(" what is it?")];
@@ -319,6 +320,10 @@ fn bad_pictures_and_blind_models_are_refused_before_they_are_queued() {
     let good = picture(1);
     let missing = tokenize_with_media(&seeing_runner, "<picture> <picture>", &[&good]);
     assert_eq!(missing.err(), Some(MediaPromptError::Template { shown: 2, media: 1 }));
+    let many = vec![b"x".as_slice(); MOST_PICTURES + 1];
+    let refused = tokenize_with_media(&seeing_runner, &"<picture>".repeat(many.len()), &many);
+    let pictures = many.len();
+    assert_eq!(refused.err(), Some(MediaPromptError::TooMany { pictures }), "before any is read");
     let blind = runner(&seeing.model.path, wide(Residency::Resident), 1);
     assert_eq!(tokenize_with_media(&blind, "<picture>", &[&good]).err(), Some(MediaPromptError::Blind));
     assert!(seeing_runner.info().modalities.pictures && !blind.info().modalities.any());

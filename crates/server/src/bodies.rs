@@ -1,13 +1,16 @@
 //! Bodies of requests: how much memory all of them together may take, and how slow one may be.
 //!
-//! A body counts from its first chunk until its handler answers. What is on its way to the disk ([`TO_DISK`])
-//! is not counted: its chunks do not stay.
+//! A body counts from its first chunk until its request is answered to the end, also while it waits for a
+//! model: what was read of it is there as long. What is on its way to the disk ([`TO_DISK`]) is not counted:
+//! its chunks do not stay.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, HttpBody as _};
+use axum::body::{Body, BodyDataStream, HttpBody};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -15,6 +18,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use http::StatusCode;
+use hyper::body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::state::Server;
@@ -99,6 +103,32 @@ pub async fn bound(State(server): State<Arc<Server>>, request: Request, next: Ne
     let answer = next.run(Request::from_parts(head, Body::from_stream(watched))).await;
     match reading.refused.get() {
         Some(failure) => refusal::of_path(&path, failure),
-        None => answer,
+        None => answer.map(|answer| Body::new(Answering { answer, _reading: reading })),
+    }
+}
+
+/// An answer, with what its request counts for.
+struct Answering {
+    answer: Body,
+    _reading: Arc<Reading>,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.get_mut().answer).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.answer.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.answer.size_hint()
     }
 }

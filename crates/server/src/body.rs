@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -16,8 +18,28 @@ use super::aside::aside;
 use super::bodies::Reading;
 use super::{Failure, coding, refusal};
 
-/// Most bytes of a JSON body: long histories with pictures, but no more than a machine can hold.
+/// Most bytes of a body that may have pictures and sounds in it: long histories, but no more than a machine
+/// can hold.
 pub const MOST_BYTES: usize = 128 << 20;
+/// Most bytes of any other: twice the text that a request may have.
+const MOST_TEXT_BYTES: usize = 32 << 20;
+/// Paths whose bodies may have pictures and sounds in them.
+const WITH_MEDIA: [&str; 9] = [
+    "/api/chat",
+    "/api/generate",
+    "/apply-template",
+    "/chat/completions",
+    "/v1/chat/completions",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/audio/transcriptions",
+];
+
+/// Most bytes of a body that is sent to this path, decompressed.
+fn most_bytes(path: &str) -> usize {
+    if WITH_MEDIA.contains(&path) { MOST_BYTES } else { MOST_TEXT_BYTES }
+}
 
 /// The whole body of a request. One that is too large, or that breaks off, is answered in the protocol of its
 /// path, which the framework's own answers are not.
@@ -26,35 +48,49 @@ pub struct Whole(pub Bytes);
 impl<S: Send + Sync> FromRequest<S> for Whole {
     type Rejection = Response;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, Response> {
         let path = request.uri().path().to_owned();
         let headers = request.headers().clone();
         let reading = request.extensions().get::<Arc<Reading>>().cloned();
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let failure = match rejection.status() {
-                StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-                status => Failure::new(status, "the body is not complete"),
-            };
-            refusal::of_path(&path, &failure)
-        })?;
+        let most = most_bytes(&path);
+        let refused = |failure: Failure| refusal::of_path(&path, &failure);
+        let claimed =
+            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        if claimed.is_some_and(|length: usize| length > most) {
+            return Err(refused(too_large(most)));
+        }
+        let bytes = all_of(request.into_body(), most).await.map_err(refused)?;
         if !headers.contains_key(header::CONTENT_ENCODING) {
             return Ok(Self(bytes));
         }
         // What is compressed may be a thousand times as long.
         let count = |all: usize, bytes: usize| match &reading {
-            _ if all > MOST_BYTES => Err(too_large()),
+            _ if all > most => Err(too_large(most)),
             Some(reading) if !reading.take(bytes) => Err(Failure::busy()),
             _ => Ok(()),
         };
-        let plain = aside(usize::MAX, || coding::decompressed(&headers, bytes, count));
-        plain.map(Self).map_err(|failure| refusal::of_path(&path, &failure))
+        aside(usize::MAX, || coding::decompressed(&headers, bytes, count)).map(Self).map_err(refused)
     }
 }
 
-/// 413: more than [`MOST_BYTES`].
+/// The whole of a body.
+async fn all_of(body: Body, most: usize) -> Result<Bytes, Failure> {
+    let mut chunks = body.into_data_stream();
+    let mut all = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Failure::bad_request("the body is not complete"))?;
+        if all.len() + chunk.len() > most {
+            return Err(too_large(most));
+        }
+        all.extend_from_slice(&chunk);
+    }
+    Ok(all.freeze())
+}
+
+/// 413: more than `most` bytes.
 #[must_use]
-pub fn too_large() -> Failure {
-    let message = format!("the request is too large: at most {} MiB", MOST_BYTES >> 20);
+pub fn too_large(most: usize) -> Failure {
+    let message = format!("the request is too large: at most {} MiB", most >> 20);
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }
 

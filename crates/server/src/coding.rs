@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Failure;
 
@@ -39,6 +39,23 @@ pub(super) fn decompressed(
         Some("deflate") => read("deflate", flate2::bufread::DeflateDecoder::new(from), count),
         Some(other) => Err(unsupported(other)),
     }
+}
+
+/// Refuses every coding, where a body is kept as it comes.
+///
+/// # Errors
+/// 415.
+pub(super) fn none(headers: &HeaderMap) -> Result<(), Failure> {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let is_none = |value: &HeaderValue| {
+        let value = value.to_str().unwrap_or("?").trim();
+        value.is_empty() || value.eq_ignore_ascii_case("identity")
+    };
+    if codings.all(is_none) {
+        return Ok(());
+    }
+    let message = "a blob with a content encoding is not supported: send it as it is";
+    Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message))
 }
 
 fn unsupported(coding: &str) -> Failure {

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::Request;
 use axum::response::Response;
 use axum::{Router, middleware};
 use http::{HeaderValue, StatusCode};
@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use super::state::Server;
 use super::{
-    Failure, anthropic, bodies, body, guard, metrics, ollama, openai, origin, page, refusal, respond, status,
+    Failure, anthropic, bodies, guard, metrics, ollama, openai, origin, page, refusal, respond, status,
 };
 
 /// Header that tells our own version; `/api/version` tells Ollama's.
@@ -32,7 +32,6 @@ pub fn router(server: Arc<Server>) -> Router {
     routes
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(body::MOST_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&server), bodies::bound))
         .layer(middleware::map_response(with_server_header))
         .layer(middleware::from_fn_with_state(Arc::clone(&server), guard::key))

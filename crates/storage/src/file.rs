@@ -114,8 +114,8 @@ impl SourceFile {
         self.opened.len
     }
 
-    /// Whether nobody wrote to the file since it was opened, as far as its length and its time of modification
-    /// tell. One call of the system.
+    /// Whether nobody wrote to the file since it was opened, as far as its length and its time of
+    /// modification tell. One call of the system.
     ///
     /// # Errors
     /// [`ReadError::Changed`]; bytes that were read before this call may be of either version.
@@ -127,8 +127,8 @@ impl SourceFile {
         if now == self.opened { Ok(()) } else { Err(self.changed(now.len)) }
     }
 
-    /// Whether its path still leads to the file that is open, unchanged. A path that leads nowhere is no fault:
-    /// the file is there as long as it is open.
+    /// Whether its path still leads to the file that is open, unchanged. A path that leads nowhere is no
+    /// fault: the file is there as long as it is open.
     ///
     /// # Errors
     /// [`ReadError::Changed`]

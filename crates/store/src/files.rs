@@ -1,5 +1,7 @@
 //! Small helpers over files: bounded reads, atomic writes, names for messages.
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -11,13 +13,29 @@ pub(super) fn shown_name(path: &Path) -> String {
     path.file_name().map_or_else(|| "?".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
+/// Options to open a file of a store, whose links are not followed: what stands in a manifest or a template
+/// is told to clients, and whoever may write to a store could have them told any file. (Weights may be links:
+/// of those only what is a GGUF is read.)
+pub(super) fn not_a_link() -> OpenOptions {
+    let mut options = File::options();
+    // A pipe would be waited for.
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    options.custom_flags(flags.bits().cast_signed());
+    options
+}
+
 /// Reads a regular file of at most `most` bytes.
 pub(super) fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    let refused = |why: &'static str| io::Error::new(io::ErrorKind::InvalidInput, why);
+    let file = not_a_link().read(true).open(path).map_err(|error| {
+        let is_link = error.raw_os_error() == Some(Errno::LOOP.raw_os_error());
+        if is_link { refused("it is a symbolic link, which is not followed") } else { error }
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(refused("it is no file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {most} bytes")));
     }
@@ -63,6 +81,25 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_and_pipes_of_a_store_are_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (secret, link) = (folder.path().join("secret"), folder.path().join("link"));
+        write_atomically(&secret, b"key").unwrap();
+        std::os::unix::fs::symlink(&secret, &link).unwrap();
+        let error = read_bounded(&link, 9).unwrap_err();
+        assert!(error.to_string().contains("a symbolic link"), "{error}");
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert!(read_bounded(&pipe, 9).unwrap_err().to_string().contains("no file"), "and nobody waits");
+        // Written is what has the name, not what it leads to.
+        write_atomically(&link, b"new").unwrap();
+        assert_eq!(
+            (read_bounded(&link, 9).unwrap(), read_bounded(&secret, 9).unwrap()),
+            (b"new".to_vec(), b"key".to_vec())
+        );
+    }
 
     #[test]
     fn writes_replace_and_leave_nothing_else() {

@@ -141,8 +141,7 @@ pub fn load_watched(
 ) -> Result<LoadedModel, LoadError> {
     let start = Instant::now();
     let settings = &planned.settings;
-    let stats = Arc::<SharedStats>::default();
-    let abort = Arc::<AtomicBool>::default();
+    let (stats, abort) = (Arc::<SharedStats>::default(), Arc::<AtomicBool>::default());
     let mut notes = planned.notes.clone();
     let options = load_options(&planned)?;
     let decorated = matches!(options.mode, LoadMode::Decorated { .. });

@@ -15,6 +15,11 @@ pub const WORK_BYTES: u64 = 192 << 20;
 /// Larger pictures are made smaller before the projector sees them: it keeps several copies, and scales them
 /// down further.
 const MOST_PIXELS: u64 = 16 << 20;
+/// Pixels that all pictures of a prompt keep together: a prompt is cut when all of them are decoded, and a
+/// file of a few kilobytes may have as many pixels as one of megabytes.
+const MOST_PIXELS_TOGETHER: u64 = 8 * MOST_PIXELS;
+/// Most pictures of a prompt. Each keeps half a megapixel at least, which is what projectors look at.
+pub const MOST_PICTURES: usize = 256;
 
 /// Decoded pictures exist one at a time.
 static DECODING: Mutex<()> = Mutex::new(());
@@ -63,16 +68,18 @@ pub fn probe(bytes: &[u8]) -> Result<(), PictureError> {
     decoder(bytes).map(drop)
 }
 
-/// Decodes a picture; of an animation the first frame. Transparent pixels are shown on white.
+/// Decodes one of `count` pictures of a prompt; of an animation the first frame. Transparent pixels are shown
+/// on white.
 ///
 /// # Errors
 /// [`PictureError`].
-pub fn decode(bytes: &[u8]) -> Result<Picture, PictureError> {
+pub fn decode(bytes: &[u8], count: usize) -> Result<Picture, PictureError> {
+    let most_pixels = MOST_PIXELS.min(MOST_PIXELS_TOGETHER / count.clamp(1, MOST_PICTURES) as u64);
     let decoder = decoder(bytes)?;
     let _one_at_a_time = DECODING.lock().unwrap_or_else(PoisonError::into_inner);
     let decoded = DynamicImage::from_decoder(decoder);
     let mut picture = rgb(decoded.map_err(|error| PictureError::Damaged(error.to_string()))?);
-    while u64::from(picture.width) * u64::from(picture.height) > MOST_PIXELS {
+    while u64::from(picture.width) * u64::from(picture.height) > most_pixels {
         halve(&mut picture);
     }
     Ok(picture)
@@ -210,7 +217,7 @@ mod tests {
         let formats =
             [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Jpeg];
         for format in formats {
-            let picture = decode(&encoded(format, 21, 13)).unwrap();
+            let picture = decode(&encoded(format, 21, 13), 1).unwrap();
             assert_eq!((picture.width, picture.height, picture.rgb.len()), (21, 13, 21 * 13 * 3));
             if matches!(format, ImageFormat::Png | ImageFormat::Bmp | ImageFormat::WebP) {
                 assert_eq!(picture.rgb[..6], [0, 0, 90, 7, 0, 90], "{format:?}");
@@ -220,17 +227,20 @@ mod tests {
 
     #[test]
     fn damaged_files_are_errors() {
-        assert_eq!(decode(b""), Err(PictureError::Format));
-        assert_eq!(decode(b"hello, this is no picture"), Err(PictureError::Format));
-        assert_eq!(decode(b"RIFF\0\0\0\0WAVEfmt "), Err(PictureError::Format));
+        assert_eq!(decode(b"", 1), Err(PictureError::Format));
+        assert_eq!(decode(b"hello, this is no picture", 1), Err(PictureError::Format));
+        assert_eq!(decode(b"RIFF\0\0\0\0WAVEfmt ", 1), Err(PictureError::Format));
         for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP, ImageFormat::Gif] {
             let good = encoded(format, 40, 40);
-            assert!(matches!(decode(&good[..good.len() / 3]), Err(PictureError::Damaged(_))), "{format:?}");
+            assert!(
+                matches!(decode(&good[..good.len() / 3], 1), Err(PictureError::Damaged(_))),
+                "{format:?}"
+            );
             for at in 0..good.len().min(120) {
                 let mut bad = good.clone();
                 bad[at] ^= 0xff;
                 // Whatever becomes of it, it ends.
-                let _ = decode(&bad);
+                let _ = decode(&bad, 1);
             }
         }
     }
@@ -244,7 +254,7 @@ mod tests {
         huge[20..24].copy_from_slice(&100_000u32.to_be_bytes());
         let crc = crc32(&huge[12..29]);
         huge[29..33].copy_from_slice(&crc.to_be_bytes());
-        let refused = decode(&huge).unwrap_err();
+        let refused = decode(&huge, 1).unwrap_err();
         assert!(
             matches!(refused, PictureError::TooLarge { width: 100_000, .. } | PictureError::Damaged(_)),
             "{refused}"
@@ -255,7 +265,7 @@ mod tests {
             bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
             bmp
         };
-        assert!(decode(&bmp).is_err());
+        assert!(decode(&bmp, 1).is_err());
     }
 
     fn crc32(bytes: &[u8]) -> u32 {
@@ -292,7 +302,7 @@ mod tests {
         image::codecs::png::PngEncoder::new(&mut out)
             .write_image(&[10, 20, 30, 0, 10, 20, 30, 255], 2, 1, ExtendedColorType::Rgba8)
             .unwrap();
-        assert_eq!(decode(&out).unwrap().rgb, [255, 255, 255, 10, 20, 30]);
+        assert_eq!(decode(&out, 1).unwrap().rgb, [255, 255, 255, 10, 20, 30]);
     }
 
     #[test]
@@ -306,7 +316,18 @@ mod tests {
         assert_eq!(picture, Picture { width: 2, height: 1, rgb: vec![8, 9, 10, 14, 15, 16] });
         assert_eq!(halved(5, 1, vec![8; 15]), Picture { width: 2, height: 1, rgb: vec![8; 6] });
         assert_eq!(halved(1, 4, (0..12).collect()).rgb, [2, 3, 4, 8, 9, 10]);
-        let photo = decode(&encoded(ImageFormat::Jpeg, 5200, 3400)).unwrap();
+        let photo = decode(&encoded(ImageFormat::Jpeg, 5200, 3400), 1).unwrap();
         assert_eq!((photo.width, photo.height), (2600, 1700));
+    }
+
+    /// A body of some megabytes held pictures of a hundred gigabytes, all decoded at once.
+    #[test]
+    fn many_pictures_of_a_prompt_are_smaller_each() {
+        let small = encoded(ImageFormat::Png, 2000, 1000);
+        let decoded = |count: usize| decode(&small, count).unwrap();
+        assert_eq!((decoded(1).width, decoded(60).width), (2000, 2000));
+        assert_eq!((decoded(100).width, decoded(MOST_PICTURES).width), (1000, 1000));
+        let largest = (MOST_PIXELS_TOGETHER / MOST_PICTURES as u64) as usize * 3;
+        assert!(largest * MOST_PICTURES <= 384 << 20 && decoded(usize::MAX).rgb.len() <= largest);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::picture::{self, PictureError};
+use super::picture::{self, MOST_PICTURES, PictureError};
 use super::sound::{self, SoundError};
 use super::table::{Extent, Known};
 use super::{MediaKind, MediaTools};
@@ -87,6 +87,12 @@ pub enum MediaPromptError {
     /// There is no projector, or it takes no sounds.
     #[error("this model does not support audio")]
     Deaf,
+    /// More pictures than a prompt may have.
+    #[error("the prompt has {pictures} images, and may have {MOST_PICTURES}")]
+    TooMany {
+        /// Pictures.
+        pictures: usize,
+    },
     /// A picture that cannot be used.
     #[error("image {number}: {error}")]
     Picture {
@@ -313,10 +319,11 @@ fn with_senses<'a>(
     let Some(tools) = tools else {
         return Err(MediaPromptError::without(kinds.first().copied().unwrap_or(MediaKind::Picture)));
     };
-    match kinds.iter().find(|kind| !tools.modalities.has(**kind)) {
-        Some(kind) => Err(MediaPromptError::without(*kind)),
-        None => Ok((tools, kinds)),
+    if let Some(kind) = kinds.iter().find(|kind| !tools.modalities.has(**kind)) {
+        return Err(MediaPromptError::without(*kind));
     }
+    let pictures = kinds.iter().filter(|kind| **kind == MediaKind::Picture).count();
+    if pictures > MOST_PICTURES { Err(MediaPromptError::TooMany { pictures }) } else { Ok((tools, kinds)) }
 }
 
 fn turn_to_hear(kinds: &[MediaKind]) -> Option<MutexGuard<'static, ()>> {
@@ -340,12 +347,13 @@ fn decoded(
     media: &[&[u8]],
 ) -> Result<Vec<Medium>, MediaPromptError> {
     let mut left_seconds = sound::MOST_SECONDS;
+    let pictures = kinds.iter().filter(|kind| **kind == MediaKind::Picture).count();
     let decode = |(at, (kind, bytes)): (usize, (&MediaKind, &&[u8]))| {
         let (number, id) = (at + 1, hex(&Sha256::digest(bytes)));
         match kind {
             MediaKind::Picture => {
-                let decoded =
-                    picture::decode(bytes).map_err(|error| MediaPromptError::Picture { number, error })?;
+                let decoded = picture::decode(bytes, pictures)
+                    .map_err(|error| MediaPromptError::Picture { number, error })?;
                 Ok(Medium::picture(decoded.width, decoded.height, &decoded.rgb, &id)?)
             }
             MediaKind::Sound => {

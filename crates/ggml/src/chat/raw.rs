@@ -152,7 +152,11 @@ fn parses(source: &str) -> bool {
     let Some(text) = Text::new(Some(source)).filter(|_| !source.is_empty()) else { return source.is_empty() };
     // SAFETY: there is a source, NUL-terminated, so no model is needed.
     let raw = unsafe { sys::chat_shim_templates_init(std::ptr::null(), text.as_ptr()) };
-    !raw.is_null() && !RawTemplates(raw).0.is_null()
+    if raw.is_null() {
+        return false;
+    }
+    drop(RawTemplates(raw));
+    true
 }
 
 impl Drop for RawTemplates {

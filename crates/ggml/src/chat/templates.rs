@@ -52,8 +52,8 @@ impl ChatTemplates {
         Ok(Self { raw, model: model.clone() })
     }
 
-    /// Reads the model's own template. Where the file has none, or one that does not parse, `ChatML` is taken;
-    /// the text says so, and why.
+    /// Reads the model's own template. Where the file has none, or one that does not parse, `ChatML` is
+    /// taken; the text says so, and why.
     ///
     /// # Errors
     /// [`LoadError::Template`]: not even that can be used.

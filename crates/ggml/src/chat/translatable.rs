@@ -1,6 +1,6 @@
-//! Whether llama.cpp can translate the schemas of tools into a grammar in a moment. It follows references each
-//! time it meets one, so that a few definitions of two references each are more rules than there is memory for;
-//! a client's tools kept the process of a model busy until it was ended.
+//! Whether llama.cpp can translate the schemas of tools into a grammar in a moment. It follows references
+//! each time it meets one, so that a few definitions of two references each are more rules than there is
+//! memory for; a client's tools kept the process of a model busy until it was ended.
 //!
 //! Pure: counts, and translates nothing.
 

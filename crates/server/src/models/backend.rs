@@ -282,7 +282,8 @@ pub trait Engine: Send + Sync {
     fn experts(&self) -> Option<ExpertMap> {
         None
     }
-    /// Bytes that it holds, as last reported. Waits for nothing at all: the table is locked.
+    /// Bytes that it holds, as last reported; one that cannot answer any more holds them until its memory is
+    /// free. Waits for nothing at all: the table is locked.
     fn held_bytes(&self) -> u64 {
         self.status().memory_bytes
     }

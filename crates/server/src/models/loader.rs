@@ -28,6 +28,11 @@ const LOOK: Duration = Duration::from_millis(500);
 /// leave for it.
 const ENOUGH_TO_STREAM_QUARTERS: u64 = 3;
 
+/// Memory that became free while a model was planned counts from this share of the budget on.
+const NOTICEABLE_SHARE: u64 = 64;
+/// How often it is planned again for that, however memory comes and goes.
+const MOST_AGAIN: u32 = 8;
+
 impl Loader {
     /// Works until the table is closed.
     pub fn run(&self) {
@@ -113,28 +118,26 @@ impl Loader {
     /// from here on.
     fn plan(&self, entry: &Arc<ModelEntry>, load_request: LoadRequest) -> Result<Box<dyn Plan>, Failure> {
         self.retire_older_versions(entry);
+        let mut again = 0;
         loop {
-            let free_bytes = self.table.free(&self.table.lock());
+            let free_bytes = self.free_at_rest();
             let fit = if self.is_crowded() {
                 None
             } else {
                 Some(self.backend.plan(entry, &load_request, free_bytes)?)
             };
-            let enough = self.table.budget_bytes / 4 * ENOUGH_TO_STREAM_QUARTERS;
-            let (plan, fits, too_small) = match fit {
-                Some(Fit::Resident(plan)) => (Some(plan), true, None),
-                Some(Fit::Streaming(plan)) => (Some(plan), free_bytes >= enough, None),
-                Some(Fit::TooSmall(failure)) => (None, false, Some(failure)),
-                None => (None, false, None),
-            };
+            let (plan, fits, too_small) = self.judge(fit, free_bytes);
             let mut state = self.table.lock();
             if state.closed {
                 return Err(Failure::internal("the server is shutting down"));
             }
+            if !fits && again < MOST_AGAIN && self.has_room_come(&state, free_bytes) {
+                again += 1;
+                continue;
+            }
             let idle = if fits { None } else { Table::oldest_idle(&state) };
             if let Some(idle) = idle {
                 self.table.remove(&mut state, idle);
-                self.wait_until_freed(state);
             } else if let Some(plan) = plan {
                 // A context may have grown meanwhile; then it is planned again with what is left.
                 let now_free = self.table.free(&state);
@@ -142,12 +145,38 @@ impl Loader {
                     state.load_bytes = plan.bytes();
                     return Ok(plan);
                 }
-            } else if state.slots.is_empty() && state.stopping == 0 {
+            } else if state.slots.is_empty() {
                 return Err(too_small.unwrap_or_else(|| Failure::internal("no model may be loaded")));
             } else {
                 self.wait_for_room(state, entry)?;
             }
         }
+    }
+
+    /// What there is of a plan; whether nobody has to leave for it; why there is none.
+    fn judge(&self, fit: Option<Fit>, free_bytes: u64) -> (Option<Box<dyn Plan>>, bool, Option<Failure>) {
+        let enough = self.table.budget_bytes / 4 * ENOUGH_TO_STREAM_QUARTERS;
+        match fit {
+            Some(Fit::Resident(plan)) => (Some(plan), true, None),
+            Some(Fit::Streaming(plan)) => (Some(plan), free_bytes >= enough, None),
+            Some(Fit::TooSmall(failure)) => (None, false, Some(failure)),
+            None => (None, false, None),
+        }
+    }
+
+    /// Free memory once all that leaves has left: whoever is planned for while another one leaves would be
+    /// refused, or stream, with memory for it to come.
+    fn free_at_rest(&self) -> u64 {
+        let mut state = self.table.lock();
+        self.table.retire_dead(&mut state);
+        let state = self.wait_until_freed(state);
+        self.table.free(&state)
+    }
+
+    /// Whether there is noticeably more memory than was planned with, or will be in a moment.
+    fn has_room_come(&self, state: &State, free_bytes: u64) -> bool {
+        let noticeable = self.table.budget_bytes / NOTICEABLE_SHARE;
+        state.stopping > 0 || self.table.free(state) > free_bytes.saturating_add(noticeable)
     }
 
     /// Somebody's model is in the way and at work: waits for a change, or for all who want the new one to go
@@ -173,10 +202,13 @@ impl Loader {
         self.max_loaded > 0 && self.table.lock().slots.len() >= self.max_loaded
     }
 
-    fn wait_until_freed(&self, mut state: MutexGuard<'_, State>) {
+    fn wait_until_freed<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         while state.stopping > 0 {
             state = self.table.wait(state);
+            // Another model's end is no load without progress.
+            self.table.advance();
         }
+        state
     }
 
     /// A file that was replaced has a new entry: what was loaded from the old one finishes and leaves.
@@ -194,7 +226,6 @@ impl Loader {
         for (id, _) in older.into_iter().filter(|(_, idle)| *idle) {
             self.table.remove(&mut state, id);
         }
-        self.wait_until_freed(state);
     }
 }
 

@@ -43,14 +43,6 @@ impl Slot {
         }
     }
 
-    /// Bytes that it holds; nothing, once it died.
-    fn held_bytes(&self) -> u64 {
-        if !self.engine.is_alive() {
-            return 0;
-        }
-        self.engine.held_bytes()
-    }
-
     fn touch(&mut self) {
         self.last_used = Instant::now();
         self.expires = match self.keep {
@@ -175,7 +167,7 @@ impl Table {
     }
 
     /// Engines that have died are removed, so that the next request loads their model anew.
-    fn retire_dead(self: &Arc<Self>, state: &mut State) {
+    pub fn retire_dead(self: &Arc<Self>, state: &mut State) {
         let dead = state.slots.iter_mut().filter(|slot| !slot.engine.is_alive());
         let idle: Vec<u64> = dead
             .filter_map(|slot| {
@@ -231,7 +223,7 @@ impl Table {
     pub fn remove(self: &Arc<Self>, state: &mut State, id: u64) {
         let Some(at) = state.slots.iter().position(|slot| slot.id == id) else { return };
         let slot = state.slots.remove(at);
-        let bytes = slot.held_bytes();
+        let bytes = slot.engine.held_bytes();
         state.stopping += 1;
         state.stopping_bytes += bytes;
         tracing::info!(model = %slot.entry.name, "unloading");
@@ -255,7 +247,7 @@ impl Table {
 
     /// Bytes that nobody holds and nobody was promised.
     pub fn free(&self, state: &State) -> u64 {
-        let held: u64 = state.slots.iter().map(Slot::held_bytes).sum();
+        let held: u64 = state.slots.iter().map(|slot| slot.engine.held_bytes()).sum();
         let promised = state.load_bytes.saturating_add(state.growth_bytes);
         self.budget_bytes.saturating_sub(held.saturating_add(state.stopping_bytes).saturating_add(promised))
     }

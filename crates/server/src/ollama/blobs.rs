@@ -9,12 +9,12 @@ use axum::response::Response;
 use axum::routing::head;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tokio::sync::mpsc;
 
 use super::manage::with_store;
 use crate::state::Server;
-use crate::{Failure, respond};
+use crate::{Failure, coding, respond};
 use hypura_store::{Digest, StoreError, Stored};
 
 /// Chunks that may wait for the disk.
@@ -35,7 +35,15 @@ async fn has(State(server): State<Arc<Server>>, Path(digest): Path<String>) -> R
     }
 }
 
-async fn receive(State(server): State<Arc<Server>>, Path(digest): Path<String>, body: Body) -> Response {
+async fn receive(
+    State(server): State<Arc<Server>>,
+    Path(digest): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(failure) = coding::none(&headers) {
+        return respond::native_failure(&failure);
+    }
     match receive_all(&server, digest, body).await {
         Ok(Stored::Created) => status(StatusCode::CREATED),
         Ok(Stored::Present) => status(StatusCode::OK),

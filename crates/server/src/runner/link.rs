@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use hypura_engine::budget::SharedMemory;
@@ -19,6 +20,7 @@ use super::deltas::Deltas;
 use super::frame;
 use super::limits::Limits;
 use super::message::{Answer, Call, Loaded, Planned, ToRunner};
+use super::places::{Place, Places};
 use super::process::Peer;
 
 use crate::Failure;
@@ -85,7 +87,16 @@ pub(super) struct Link {
     /// Bytes that the plan promised; until the model says itself what it holds.
     pub planned_bytes: AtomicU64,
     pub heard: Mutex<Instant>,
+    /// For text to be rendered, read or checked.
+    text_places: Arc<Places>,
+    /// For prompts whose media are decoded, which exist meanwhile.
+    media_places: Arc<Places>,
 }
+
+/// Prompts with media that are cut at a time.
+const MEDIA_AT_ONCE: usize = 2;
+/// Most texts at a time, however many processors there are: each may be of 16 MiB.
+const TEXTS_AT_ONCE: usize = 8;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,7 +118,18 @@ impl Link {
             answered: AtomicBool::new(false),
             planned_bytes: AtomicU64::new(0),
             heard: Mutex::new(Instant::now()),
+            text_places: Places::new(available_parallelism().map_or(2, usize::from).clamp(2, TEXTS_AT_ONCE)),
+            media_places: Places::new(MEDIA_AT_ONCE),
         }
+    }
+
+    /// A place for a call about text, or about media.
+    ///
+    /// # Errors
+    /// Why the runner ended.
+    pub fn place(&self, media: bool) -> Result<Place, Failure> {
+        let places = if media { &self.media_places } else { &self.text_places };
+        places.take(|| lock(&self.state).end.is_some()).ok_or_else(|| self.end_failure())
     }
 
     pub fn limits(&self) -> &Limits {
@@ -121,9 +143,9 @@ impl Link {
         lock(&self.status).clone()
     }
 
-    /// Bytes that the model holds, as last reported.
+    /// Bytes that the model holds, as last reported; nothing, once its process is gone.
     pub fn held_bytes(&self) -> u64 {
-        lock(&self.status).memory_bytes
+        if lock(&self.state).end.is_some() { 0 } else { lock(&self.status).memory_bytes }
     }
 
     /// Whether it takes requests.
@@ -361,11 +383,15 @@ fn failure_of(end: &End) -> Failure {
     Failure::internal(end.message.clone())
 }
 
-/// A link that ends with its last owner.
+/// A link that ends with its last owner, who may count its memory as free then.
 pub(super) struct Held(pub Arc<Link>);
+
+/// How long the system may take to end a process that was killed.
+const KILLED: Duration = Duration::from_secs(30);
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.0.abandon();
+        self.0.wait_for_end(KILLED);
     }
 }

@@ -8,7 +8,8 @@
 //!   (`advise`), quantising (`quantize`)
 //! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
 //!   becomes of its requests when it ends
-//! - `process`: starting, ending and watching the process (`watch`, `limits`)
+//! - `process`: starting, ending and watching the process (`watch`, `limits`); `places`: how much it is asked
+//!   at a time
 //!
 //! The runner's side:
 //! - `host`: does what the server asks of the engine of its process
@@ -30,6 +31,7 @@ mod incoming;
 mod limits;
 mod link;
 mod message;
+mod places;
 mod process;
 mod quantize;
 mod remote;

@@ -12,6 +12,7 @@ use hypura_engine::{ChatDelta, Grammar, Token};
 use super::deltas::Deltas;
 use super::link::{Held, Link, Listener};
 use super::message::{Answer, Call, Chat, File, Loaded, PromptAnswer, Submit, ToRunner};
+use super::places::Place;
 use super::trial;
 use crate::Failure;
 use crate::job::Format;
@@ -42,6 +43,7 @@ impl RemoteEngine {
     }
 
     fn text(&self, call: Call) -> Result<Answer, Failure> {
+        let _place = self.link.0.place(false)?;
         self.link.0.call(call, self.link.0.limits().text)
     }
 
@@ -138,7 +140,8 @@ impl Engine for RemoteEngine {
 
     fn renderer<'a>(&'a self, chat: &'a ChatInput) -> Result<Box<dyn Renderer + 'a>, Failure> {
         let has_media = chat.media.iter().any(|media| !media.is_empty());
-        Ok(Box::new(RemoteRenderer { engine: self, chat, id: OnceLock::new(), has_media }))
+        let place = OnceLock::new();
+        Ok(Box::new(RemoteRenderer { engine: self, chat, id: OnceLock::new(), has_media, place }))
     }
 
     fn render_text(&self, chat: &ChatInput) -> Result<String, Failure> {
@@ -161,6 +164,7 @@ impl Engine for RemoteEngine {
 
     fn tokenize_with_media(&self, text: &str, media: &[MediaFile]) -> Result<PromptInput, Failure> {
         let limit = self.limit(!media.is_empty());
+        let _place = self.link.0.place(!media.is_empty())?;
         let media = media.iter().cloned().map(File).collect();
         match self.link.0.call(Call::TokenizeWithMedia { text: text.to_owned(), media }, limit)? {
             Answer::Prompt(answer) => Ok(self.prompt_of(*answer).input),
@@ -261,12 +265,24 @@ struct RemoteRenderer<'a> {
     /// Its number in the runner.
     id: OnceLock<u64>,
     has_media: bool,
+    /// While it is open what was decoded for it is there.
+    place: OnceLock<Place>,
 }
 
 impl Renderer for RemoteRenderer<'_> {
     fn render(&self, messages: &[usize]) -> Result<Prompt, RenderError> {
         self.engine.try_template(self.chat, messages).map_err(RenderError::Template)?;
         let (link, limit) = (&self.engine.link.0, self.engine.limit(self.has_media));
+        let _place = match (self.has_media, self.place.get()) {
+            (true, Some(_)) => None,
+            (true, None) => {
+                let place = link.place(true).map_err(RenderError::Other)?;
+                // Taken once only.
+                let _ = self.place.set(place);
+                None
+            }
+            (false, _) => Some(link.place(false).map_err(RenderError::Other)?),
+        };
         let messages = messages.to_vec();
         let answer = match self.id.get() {
             Some(chat) => link.call(Call::Render { chat: *chat, messages }, limit),

@@ -131,6 +131,28 @@ fn a_runner_that_dies_ends_all_that_it_was_asked_and_gives_back_what_it_reserved
     assert_eq!(kit.link.call(Call::Status, Duration::MAX).unwrap_err(), failure, "later ones are told too");
 }
 
+/// A runner that said that it takes no more requests counted as nothing while it still had its memory.
+#[test]
+fn a_runner_holds_its_memory_until_its_process_is_gone() {
+    let mut kit = kit(Limits::default());
+    let status = || {
+        let mut status = hypura_engine::serve::RunnerStatus::default();
+        status.memory_bytes = 50;
+        status
+    };
+    kit.link.loaded(status());
+    say(&mut kit.theirs, &FromRunner::Alive { status: Some(Box::new(status())), is_open: false });
+    let start = std::time::Instant::now();
+    while kit.link.is_alive() {
+        assert!(start.elapsed() < Duration::from_secs(10), "it said that it takes nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(kit.link.held_bytes(), 50);
+    drop(kit.theirs);
+    assert!(kit.link.wait_for_end(Duration::from_secs(10)));
+    assert_eq!(kit.link.held_bytes(), 0);
+}
+
 #[test]
 fn what_ends_a_runner_counts_against_its_file_until_it_has_answered() {
     for answers in [false, true] {

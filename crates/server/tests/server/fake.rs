@@ -70,6 +70,12 @@ pub struct Script {
     pub answer: Mutex<Vec<Step>>,
     pub gate: Gate,
     pub load_gate: Gate,
+    /// Shut, plans that were made are not told.
+    pub plan_gate: Gate,
+    /// Plans that were made.
+    pub planned: AtomicUsize,
+    /// Shut, models that are stopped keep their memory.
+    pub stop_gate: Gate,
     pub fail_load: Mutex<Option<&'static str>>,
     pub fail_submit: Mutex<Option<Failure>>,
     /// What the template says to every conversation.
@@ -151,6 +157,8 @@ impl Backend for FakeBackend {
     fn plan(&self, model: &ModelEntry, load_request: &LoadRequest, free_bytes: u64) -> Result<Fit, Failure> {
         self.0.loaded_for.lock().unwrap().push(load_request.context);
         let bytes = self.0.sizes.lock().unwrap().get(&model.name.to_string()).copied().unwrap_or(100);
+        self.0.planned.fetch_add(1, Ordering::SeqCst);
+        self.0.plan_gate.pass();
         if bytes <= free_bytes {
             return Ok(Fit::Resident(Box::new(FakePlan(Arc::clone(&self.0), bytes))));
         }
@@ -424,6 +432,7 @@ impl Engine for FakeEngine {
     }
 
     fn stop(&self, _: bool) {
+        self.script.stop_gate.pass();
         self.script.stops.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::fake::Step;
-use crate::kit::{Kit, Setup, request, until};
+use crate::kit::{Kit, Setup, post, read, request, until};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -45,6 +45,39 @@ async fn hostile_bodies_share_a_limit_and_give_it_back() {
     let refused = kit.post("/v1/completions", json!({"model": "m", "prompt": "x".repeat(3000)})).await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.json()["error"]["message"].is_string(), "in the words of its protocol");
+}
+
+/// What waits for a model holds its memory: it counted until its head was sent, after ten seconds at the
+/// latest.
+#[tokio::test]
+async fn hostile_a_request_counts_until_it_is_answered_to_the_end() {
+    let http = HttpSettings { most_body_bytes: 5000, ..HttpSettings::default() };
+    let kit = Setup { steps: vec![Step::Text("a"), Step::Wait], http, ..Setup::default() }.start();
+    kit.script.gate.shut();
+    let ask = |bytes: usize| post("/api/generate", json!({"model": "m", "prompt": "x".repeat(bytes)}));
+    let first = kit.start(ask(3000)).await;
+    assert_eq!(first.status(), StatusCode::OK, "its head is sent");
+    let refused = kit.send(ask(3000)).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    kit.script.gate.open();
+    read(first).await;
+    assert_eq!(kit.server.body_bytes.load(Ordering::SeqCst), 0);
+    assert_eq!(kit.send(ask(3000)).await.status, StatusCode::OK);
+    drop(kit.start(ask(3000)).await);
+    assert_eq!(kit.server.body_bytes.load(Ordering::SeqCst), 0, "whoever goes away takes nothing along");
+}
+
+#[tokio::test]
+async fn hostile_a_blob_that_comes_compressed_is_refused_in_clear_words() {
+    let kit = Kit::new();
+    let blob = format!("/api/blobs/sha256:{}", "a".repeat(64));
+    for coding in ["gzip", "zstd", "br"] {
+        let mut sent = request(Method::POST, &blob, Body::from("x"));
+        sent.headers_mut().insert("content-encoding", coding.parse().unwrap());
+        let refused = kit.send(sent).await;
+        assert_eq!(refused.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{coding}");
+        assert!(refused.error().contains("send it as it is"), "{}", refused.error());
+    }
 }
 
 #[tokio::test]

@@ -90,6 +90,66 @@ async fn life_a_dead_engine_is_replaced_by_the_next_request() {
     until("the dead one is freed", || kit.script.stops.load(Ordering::SeqCst) == 1).await;
 }
 
+/// What the one loaded model holds.
+fn only_bytes(kit: &Kit) -> u64 {
+    let running = kit.server.models.running();
+    assert_eq!(running.len(), 1);
+    running[0].status.memory_bytes
+}
+
+/// A model that came while another one was being unloaded streamed for ever, with half of the memory free.
+#[tokio::test]
+async fn memory_that_a_leaving_model_is_about_to_free_is_planned_with() {
+    let kit = Arc::new(budget(150).start());
+    use_model(&kit, "m").await;
+    kit.script.stop_gate.shut();
+    kit.post("/api/generate", json!({"model": "m", "keep_alive": 0})).await;
+    let other = Arc::clone(&kit);
+    let second = tokio::spawn(async move { use_model(&other, "plain").await });
+    until("it is its turn", || kit.server.models.loading().is_some()).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(kit.script.planned.load(Ordering::SeqCst), 1, "not before the other has left");
+    kit.script.stop_gate.open();
+    assert_eq!(second.await.unwrap(), StatusCode::OK);
+    assert_eq!(only_bytes(&kit), 100, "it does not stream");
+}
+
+/// The same where the other one is gone before the plan is there: of what was free then, there is more now.
+#[tokio::test]
+async fn memory_that_came_free_while_a_model_was_planned_refuses_and_streams_nothing() {
+    for (others, wanted) in [(140, "refused"), (100, "streamed")] {
+        let kit = Arc::new(budget(150).start());
+        kit.script.sizes.lock().unwrap().insert("m:latest".into(), others);
+        use_model(&kit, "m").await;
+        kit.script.plan_gate.shut();
+        let other = Arc::clone(&kit);
+        let second = tokio::spawn(async move { use_model(&other, "plain").await });
+        until("it is planned", || kit.script.planned.load(Ordering::SeqCst) == 2).await;
+        kit.post("/api/generate", json!({"model": "m", "keep_alive": 0})).await;
+        until("the other is gone", || kit.script.stops.load(Ordering::SeqCst) == 1).await;
+        kit.script.plan_gate.open();
+        assert_eq!(second.await.unwrap(), StatusCode::OK, "it was {wanted}");
+        assert_eq!(only_bytes(&kit), 100, "it was {wanted}");
+    }
+}
+
+/// The memory of a model that could not answer any more counted as free while its process still had it.
+#[tokio::test]
+async fn memory_of_a_dead_engine_is_free_once_it_is_gone() {
+    let kit = Arc::new(budget(150).start());
+    use_model(&kit, "m").await;
+    kit.script.dead_before.store(1, Ordering::SeqCst);
+    kit.script.stop_gate.shut();
+    let other = Arc::clone(&kit);
+    let second = tokio::spawn(async move { use_model(&other, "plain").await });
+    until("it is its turn", || kit.server.models.loading().is_some()).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(kit.script.loads.load(Ordering::SeqCst), 1, "nothing is loaded over it");
+    kit.script.stop_gate.open();
+    assert_eq!(second.await.unwrap(), StatusCode::OK);
+    assert_eq!(only_bytes(&kit), 100);
+}
+
 #[tokio::test]
 async fn life_waiting_for_a_model_at_work_is_no_load_without_progress() {
     let mut setup = Setup { steps: vec![Step::Text("a"), Step::Wait], ..budget(110) };

@@ -14,6 +14,7 @@ use super::parts::{Failure, Parts};
 use super::{PullError, PullSettings, digest, flush};
 use crate::Digest;
 use crate::fetch::{Identity, RemoteFile};
+use crate::files::not_a_link;
 use crate::layout::Layout;
 use crate::web::{Access, Client, HttpError};
 
@@ -233,7 +234,7 @@ fn open(landing: &Landing, header: &Header) -> Result<(File, (Journal, Vec<u64>)
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(PullError::io("make the folder", folder))?;
     let failed = || PullError::io("write", path);
-    let data = File::options().read(true).write(true).create(true).truncate(false).open(path);
+    let data = not_a_link().read(true).write(true).create(true).truncate(false).open(path);
     let data = data.map_err(failed())?;
     let journal = Journal::open(&landing.journal, path, header);
     let (journal, done) = journal.map_err(PullError::io("write", &landing.journal))?;

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::files;
+use crate::files::{self, not_a_link};
 
 const VERSION: u32 = 1;
 /// No journal is longer: a line for each of a million parts.
@@ -120,7 +120,7 @@ impl Journal {
             text.push_str(&format!("s {}\n", done.len()));
         }
         replace(path, text.as_bytes())?;
-        Ok((Self { file: File::options().append(true).open(path)? }, done))
+        Ok((Self { file: not_a_link().append(true).open(path)? }, done))
     }
 
     /// Part `index` is written.
@@ -138,7 +138,7 @@ impl Journal {
 /// the file, so a fixed name does for the new content, and a crash leaves one of them at most.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = new_name(path);
-    let mut file = File::create(&new)?;
+    let mut file = not_a_link().write(true).create(true).truncate(true).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&new, path)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::PullError;
 use crate::Digest;
 use crate::fetch::HubPlace;
+use crate::files::not_a_link;
 use crate::layout::Layout;
 
 /// Folder of our own store for what is not whole.
@@ -87,7 +88,7 @@ impl Landing {
         let folder = self.lock.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(PullError::io("make the folder", folder))?;
         let failed = |error| PullError::io("lock", &self.lock)(error);
-        let file = File::options().write(true).create(true).truncate(false).open(&self.lock);
+        let file = not_a_link().write(true).create(true).truncate(false).open(&self.lock);
         let file = file.map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}

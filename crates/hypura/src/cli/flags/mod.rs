@@ -31,6 +31,7 @@ pub use memory::policy_about;
 pub use model::ModelFlags;
 pub use named::NamedModel;
 pub(in crate::cli) use named::whole_parameter;
+pub(in crate::cli) use resolve::beyond;
 pub use sampling::SamplingFlags;
 pub use serve::{ServeFlags, Serving};
 pub use size::{MemorySize, decimal_rate, parse_bytes};

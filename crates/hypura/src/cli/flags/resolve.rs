@@ -4,7 +4,7 @@
 use anyhow::Context as _;
 use hypura_core::plan::{SHORT_CONTEXT, SMALL_UBATCH};
 use hypura_engine::load::{LoadSettings, ModelOptions, TestHooks, Tuning};
-use hypura_engine::machine;
+use hypura_engine::machine::{self, Memory};
 use std::path::PathBuf;
 
 use super::device::worker_addresses;
@@ -89,6 +89,23 @@ fn budget_bytes(memory: Option<MemorySize>, env: &Env) -> anyhow::Result<u64> {
     })
 }
 
+/// What is to be said of a budget that this machine, or the control group, cannot keep.
+pub(in crate::cli) fn beyond(budget_bytes: u64, memory: &Memory) -> Option<String> {
+    let group =
+        memory.limit.as_ref().map(|limit| limit.limit_bytes).filter(|bytes| *bytes < memory.total_bytes);
+    let (whose, most_bytes) = match group {
+        Some(bytes) => ("the control group of this process may use", bytes),
+        None => ("this machine has", memory.total_bytes),
+    };
+    (budget_bytes > most_bytes).then(|| {
+        format!(
+            "--memory is {} MiB, and {whose} {} MiB: the system ends processes before the budget does",
+            budget_bytes >> 20,
+            most_bytes >> 20
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +113,7 @@ mod tests {
     use hypura_core::plan::{CacheSize, ExpertHome, Residency};
     use hypura_engine::device::DeviceChoice;
     use hypura_engine::load::PolicyKind;
+    use hypura_engine::machine::MemoryLimit;
     use hypura_engine::{KvType, ReaderKind};
 
     #[derive(Debug, clap::Parser)]
@@ -167,5 +185,15 @@ mod tests {
     fn flags_that_contradict_each_other_are_refused() {
         let error = resolved(&["--residency=resident", "--stream-cache=1GiB"]).unwrap_err();
         assert!(error.is::<UsageError>() && error.to_string().contains("--stream-cache"));
+    }
+
+    #[test]
+    fn a_budget_that_the_control_group_ends_first_is_warned_about() {
+        let limit = |limit_bytes| MemoryLimit { limit_bytes, used_bytes: 0, group: "/".into() };
+        let memory = |limit| Memory { total_bytes: 8 << 30, available_bytes: 8 << 30, limit };
+        assert!(beyond(5 << 30, &memory(Some(limit(4 << 30)))).unwrap().contains("may use 4096 MiB"));
+        assert!(beyond(9 << 30, &memory(Some(limit(u64::MAX)))).unwrap().contains("has 8192 MiB"));
+        assert_eq!(beyond(8 << 30, &memory(None)), None);
+        assert_eq!(beyond(4 << 30, &memory(Some(limit(4 << 30)))), None);
     }
 }

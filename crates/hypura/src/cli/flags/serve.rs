@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use super::environment::Env;
 use super::load::{KvArg, LoadFlags};
-use super::resolve::{Flags, resolve};
+use super::resolve::{Flags, beyond, resolve};
 use super::size::{MemorySize, parse_bytes};
 use crate::cli::failure::UsageError;
-use hypura_engine::machine::Memory;
 use hypura_server::HttpSettings;
 use hypura_server::address::{Address, stripped};
 use hypura_server::keep_alive::KeepAlive;
@@ -297,23 +296,6 @@ impl Variables<'_> {
     }
 }
 
-/// What is to be said of a budget that this machine, or the control group, cannot keep.
-fn beyond(budget_bytes: u64, memory: &Memory) -> Option<String> {
-    let group =
-        memory.limit.as_ref().map(|limit| limit.limit_bytes).filter(|bytes| *bytes < memory.total_bytes);
-    let (whose, most_bytes) = match group {
-        Some(bytes) => ("the control group of this server may use", bytes),
-        None => ("this machine has", memory.total_bytes),
-    };
-    (budget_bytes > most_bytes).then(|| {
-        format!(
-            "--memory is {} MiB, and {whose} {} MiB: the system ends processes before the budget does",
-            budget_bytes >> 20,
-            most_bytes >> 20
-        )
-    })
-}
-
 /// Go's words for false.
 fn is_no(text: &str) -> bool {
     matches!(text, "0" | "f" | "F" | "false" | "False" | "FALSE")
@@ -341,7 +323,6 @@ mod tests {
     use clap::Parser as _;
     use hypura_core::plan::{CacheSize, Residency};
     use hypura_engine::load::PolicyKind;
-    use hypura_engine::machine::MemoryLimit;
     use hypura_engine::{KvType, ReaderKind};
 
     #[derive(Debug, clap::Parser)]
@@ -372,16 +353,6 @@ mod tests {
         assert_eq!(address(&["--port", "7"], "box:9999"), "box:7");
         assert_eq!(address(&["--host", "a:5", "--port", "7"], "box:9999"), "a:7");
         assert_eq!(address(&[], ""), "127.0.0.1:11434");
-    }
-
-    #[test]
-    fn a_budget_that_the_control_group_ends_first_is_warned_about() {
-        let limit = |limit_bytes| MemoryLimit { limit_bytes, used_bytes: 0, group: "/".into() };
-        let memory = |limit| Memory { total_bytes: 8 << 30, available_bytes: 8 << 30, limit };
-        assert!(beyond(5 << 30, &memory(Some(limit(4 << 30)))).unwrap().contains("may use 4096 MiB"));
-        assert!(beyond(9 << 30, &memory(Some(limit(u64::MAX)))).unwrap().contains("has 8192 MiB"));
-        assert_eq!(beyond(8 << 30, &memory(None)), None);
-        assert_eq!(beyond(4 << 30, &memory(Some(limit(4 << 30)))), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::stats::Start;
 use super::stats_file::StatsFile;
 use super::{chat, embedder, report};
 use crate::cli::failure::complain;
-use crate::cli::flags::Env;
+use crate::cli::flags::{Env, beyond};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::style::{Style, progress_bar};
 use crate::cli::workers;
@@ -130,6 +130,10 @@ fn load(
         // The others name the file.
         _ => error.into(),
     })?;
+    let memory = Env::of_process().memory().ok();
+    if let Some(warning) = memory.and_then(|memory| beyond(planned.settings.model.budget_bytes, &memory)) {
+        complain(&format!("warning: {warning}"));
+    }
     let context = planned.plan.context.context_tokens;
     if args.model.ctx.is_some_and(|asked| asked > context) {
         complain(&format!(
