@@ -5,6 +5,7 @@
 //! seconds.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod cache;
 pub mod gguf;
 pub mod model;

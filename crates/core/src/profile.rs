@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Changes when the meaning of a field does, or when what is measured changes: a stored profile of another
 /// format is measured again.
-pub const PROFILE_FORMAT: u32 = 5;
+pub const PROFILE_FORMAT: u32 = 6;
 
 /// The reader that the program chooses where the system has it.
 const PREFERRED_READER: &str = "uring";
@@ -39,9 +39,13 @@ pub struct Profile {
     pub measured_at_s: Option<u64>,
     /// How long measuring took, in seconds.
     pub measuring_s: Option<f64>,
-    /// Share of the processor that other programs used meanwhile, 0 to 1: above a tenth, rates are too low.
+    /// Share of the processor that other programs used meanwhile, 0 to 1.
     #[serde(default)]
     pub others_share: Option<f64>,
+    /// Share of the processor's measurements that others disturbed throughout, 0 to 1: those are too slow. In
+    /// the others what they took is left out.
+    #[serde(default)]
+    pub doubtful_share: Option<f64>,
     /// The processor.
     pub cpu: Cpu,
     /// Rates of matrix multiplication, one entry for each quantisation that was measured.
@@ -60,6 +64,10 @@ pub struct Profile {
     pub gpu: Option<GpuRates>,
     /// The disk under the directory that was asked for.
     pub storage: Option<Storage>,
+    /// What runs on this machine came to, the latest last: predictions correct their rates from it. Kept in a
+    /// file of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub audit: Vec<Record>,
 }
 
 /// The processor.
@@ -216,6 +224,43 @@ pub struct ReadRate {
     pub depth: u32,
     /// Bandwidth; `None` when it failed.
     pub bytes_per_s: Option<f64>,
+}
+
+/// Decoding, by tier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tiers {
+    /// Tokens per second.
+    pub tokens_per_s: f64,
+    /// Seconds of computing a token, waits for the disk left out.
+    pub compute_s: Option<f64>,
+    /// Bytes read for each token.
+    pub read_bytes: Option<f64>,
+    /// Bytes per second of the disk while it reads.
+    pub disk_bytes_per_s: Option<f64>,
+    /// Share of lookups that find their expert in memory; `None` where no experts stream.
+    pub hit_rate: Option<f64>,
+}
+
+/// A run, or what a server did with a model from its load to its end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it ended, in seconds since 1970.
+    pub at_s: u64,
+    /// Machine, disk, threads and version.
+    pub key: ProfileKey,
+    /// What tells models apart (`plan::model_key`).
+    pub model: String,
+    /// Tokens that were generated.
+    pub tokens: u64,
+    /// What the profile alone predicts.
+    pub predicted: Tiers,
+    /// What it came to.
+    pub measured: Tiers,
+    /// Measured over predicted speed, tiers corrected by this very record: what the model of the pipeline
+    /// lacks.
+    pub pace: Option<f64>,
+    /// Other programs used the processors meanwhile.
+    pub disturbed: bool,
 }
 
 impl MatmulRate {

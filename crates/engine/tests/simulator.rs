@@ -28,9 +28,11 @@ struct Counts {
     decode: (u64, u64),
 }
 
-/// Without prefetching: what it reads depends on when reads end.
+/// Without prefetching: what it reads depends on when reads end. Slots are touched before, because which are
+/// used depends on that.
 fn quiet(percent: f64, policy: PolicyKind) -> LoadSettings {
-    streaming(percent).with_prefetch(Prefetch::Off).with_policy(policy).with_ubatch(UBATCH)
+    let settings = streaming(percent).with_prefetch(Prefetch::Off).with_policy(policy);
+    settings.with_ubatch(UBATCH).with_populate_first(true)
 }
 
 fn forced(trace: &Arc<Trace>) -> RouteSettings {

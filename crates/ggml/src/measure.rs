@@ -1,9 +1,14 @@
 //! Times small graphs on the CPU backend or a GPU's: how fast weights of a type are multiplied, and what a
 //! node and a call cost.
 //!
+//! A measurement is many short samples. Beside other programs most of them wait for a core at some point;
+//! those that did not are as good as on a quiet machine, and only they count ([`Interference`]).
+//!
 //! The graphs are those that decoding is made of (`MUL_MAT`, `MUL_MAT_ID`), over weights that the caller
 //! wants large enough not to fit the caches. The content of the weights does not matter to the speed of the
 //! kernels; it is zero, so that nothing becomes infinite.
+
+mod samples;
 
 use crate::buffer::resident::ask_for_huge_pages;
 use crate::device::Device;
@@ -11,6 +16,7 @@ use crate::error::LoadError;
 use crate::exec::STATUS_OK;
 use crate::threads::ThreadPool;
 use crate::{sys, system};
+use samples::{ENOUGH_CLEAN, Samples, Sampling};
 use std::time::{Duration, Instant};
 
 /// A type of weight by ggml's id, as a GGUF stores it.
@@ -76,18 +82,36 @@ pub struct Measured {
     pub bytes: u64,
     /// Operations of one run: a multiplication and an addition are two.
     pub flops: u64,
-    /// The median run, in seconds: what is usual, unless half of the time was disturbed.
+    /// Seconds of a run: the median sample of those that nobody disturbed, where there are some, and the
+    /// quickest one otherwise.
     pub usual_s: f64,
-    /// Runs.
+    /// Samples.
     pub runs: u32,
+    /// Of those, the ones that nobody disturbed.
+    pub clean: u32,
 }
+
+impl Measured {
+    /// Whether so few samples were undisturbed that the time is an upper bound, no more.
+    #[must_use]
+    pub fn is_doubtful(&self) -> bool {
+        self.clean < ENOUGH_CLEAN.min(self.runs)
+    }
+}
+
+/// How long the threads that compute have waited for a core so far, added up. Asked only while they exist.
+pub type Interference<'a> = &'a mut dyn FnMut() -> Duration;
+
+/// Matrices of a sample, which then takes a millisecond or less: shorter than the time slices of others.
+const SAMPLE_MATRICES: u32 = 4;
 
 /// Owns the ggml objects of one measurement, and frees them in order.
 struct Bench {
     context: *mut sys::ggml_context,
     buffer: *mut sys::ggml_backend_buffer,
     backend: sys::ggml_backend_t,
-    graph: *mut sys::ggml_cgraph,
+    /// One for each sample of the round, all of the same work.
+    graphs: Vec<*mut sys::ggml_cgraph>,
     threads: ThreadPool,
 }
 
@@ -115,14 +139,42 @@ impl Drop for Bench {
 /// [`LoadError::Measure`] when sizes cannot be, memory is refused, or the backend fails;
 /// [`LoadError::Threads`].
 pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
+    measure_beside(options, &mut || Duration::ZERO)
+}
+
+/// The same on a machine that may be busy: samples in which `interference` grew do not count.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_beside(
+    options: &MeasureOptions,
+    interference: Interference<'_>,
+) -> Result<Measured, LoadError> {
     system::init();
+    let options = &in_whole_samples(options);
     check(options)?;
     let mut bench = Bench::new(options)?;
     // SAFETY: `Bench::new` sized the context for these options, which were checked.
     unsafe { bench.build(options) }?;
     let (bytes, flops) = work(options);
-    let (usual_s, runs) = bench.time(options.duration)?;
-    Ok(Measured { bytes, flops, usual_s, runs })
+    let samples = bench.graphs.len() as f64;
+    let Samples { usual_s, runs, clean } = bench.time(options.duration, interference)?;
+    Ok(Measured { bytes, flops, usual_s: usual_s * samples, runs, clean })
+}
+
+/// The CPU's matrices in samples of equal numbers; a device is not shared in time slices.
+fn in_whole_samples(options: &MeasureOptions) -> MeasureOptions {
+    MeasureOptions { matrices: options.matrices.next_multiple_of(matrices_per_sample(options)), ..*options }
+}
+
+fn matrices_per_sample(options: &MeasureOptions) -> u32 {
+    match options.kernel {
+        Kernel::Between => options.matrices.max(1),
+        _ if options.device.is_some() => options.matrices.max(1),
+        Kernel::Attention { .. } => 1,
+        Kernel::MulMat { tokens } | Kernel::MulMatId { tokens, .. } if tokens > 1 => 1,
+        Kernel::MulMat { .. } | Kernel::MulMatId { .. } => SAMPLE_MATRICES,
+    }
 }
 
 /// Seconds that a small node adds to a graph, and seconds of a call that computes one such node and is waited
@@ -130,9 +182,17 @@ pub fn measure(options: &MeasureOptions) -> Result<Measured, LoadError> {
 ///
 /// # Errors
 /// As [`measure`].
-pub fn overhead(device: Option<Device>, threads: u32, duration: Duration) -> Result<(f64, f64), LoadError> {
+pub fn overhead(
+    device: Option<Device>,
+    threads: u32,
+    duration: Duration,
+    interference: Interference<'_>,
+) -> Result<(f64, f64), LoadError> {
     const NODES: u32 = 64;
-    let of = |matrices| measure(&MeasureOptions { device, ..small(matrices, threads, duration / 2) });
+    let mut of = |matrices| {
+        let options = MeasureOptions { device, ..small(matrices, threads, duration / 2) };
+        measure_beside(&options, &mut *interference)
+    };
     let (one, many) = (of(1)?, of(NODES)?);
     let node_s = ((many.usual_s - one.usual_s) / f64::from(NODES - 1)).max(0.0);
     Ok((node_s, one.usual_s))
@@ -152,12 +212,13 @@ pub fn wake(threads: u32) -> Result<f64, LoadError> {
     let mut bench = Bench::new(&options)?;
     // SAFETY: `Bench::new` sized the context for these options, which were checked.
     unsafe { bench.build(&options) }?;
-    let (awake_s, _) = bench.time(Duration::from_millis(5))?;
+    let awake_s = bench.time(Duration::from_millis(5), &mut || Duration::ZERO)?.usual_s;
     let mut asleep_s = Vec::with_capacity(REPEATS);
+    let Some(graph) = bench.graphs.first().copied() else { return Err(refuse("no graph")) };
     for _ in 0..REPEATS {
         std::thread::sleep(IDLE);
         let start = Instant::now();
-        bench.run()?;
+        bench.run(graph)?;
         asleep_s.push(start.elapsed().as_secs_f64());
     }
     asleep_s.sort_by(f64::total_cmp);
@@ -219,19 +280,20 @@ impl Bench {
         // Weight, input, ids and result of each matrix; or keys, values, queries, mask and result. A graph
         // has room for as many leafs as nodes.
         let tensors = 5 * matrices as usize + 8;
-        let nodes = tensors;
+        let nodes = 5 * matrices_per_sample(options) as usize + 8;
+        let graphs = matrices.div_ceil(matrices_per_sample(options)).max(1) as usize;
         // SAFETY: plain sizes; with `no_alloc` the context holds descriptions only. Null results are checked
         // below.
         unsafe {
-            let mem_size =
-                tensors * sys::ggml_tensor_overhead() + sys::ggml_graph_overhead_custom(nodes, false);
+            let mem_size = tensors * sys::ggml_tensor_overhead()
+                + graphs * sys::ggml_graph_overhead_custom(nodes, false);
             let params = sys::ggml_init_params { mem_size, mem_buffer: std::ptr::null_mut(), no_alloc: true };
             let context = sys::ggml_init(params);
             let mut bench = Self {
                 context,
                 buffer: std::ptr::null_mut(),
                 backend: std::ptr::null_mut(),
-                graph: std::ptr::null_mut(),
+                graphs: Vec::with_capacity(graphs),
                 threads,
             };
             if context.is_null() {
@@ -249,7 +311,9 @@ impl Bench {
             if device.is_none() {
                 bench.threads.attach(bench.backend);
             }
-            bench.graph = sys::ggml_new_graph_custom(context, nodes, false);
+            for _ in 0..graphs {
+                bench.graphs.push(sys::ggml_new_graph_custom(context, nodes, false));
+            }
             Ok(bench)
         }
     }
@@ -311,7 +375,7 @@ impl Bench {
                 {
                     return Err(refuse("the device has no such kernel"));
                 }
-                sys::ggml_build_forward_expand(self.graph, node);
+                sys::ggml_build_forward_expand(self.graph_of(index, options)?, node);
             }
             self.buffer = sys::ggml_backend_alloc_ctx_tensors(self.context, self.backend);
             if self.buffer.is_null() {
@@ -329,6 +393,12 @@ impl Bench {
         Ok(())
     }
 
+    /// The graph of the sample that a matrix is in.
+    fn graph_of(&self, matrix: u32, options: &MeasureOptions) -> Result<*mut sys::ggml_cgraph, LoadError> {
+        let sample = matrix / matrices_per_sample(options);
+        self.graphs.get(sample as usize).copied().ok_or_else(|| refuse("no graph"))
+    }
+
     /// Sets the ids of each stack: experts spread over it, other ones in each and for each token.
     fn choose(&self, all_ids: &[*mut sys::ggml_tensor], experts: u32, used: u32, tokens: u32) {
         for (stack, tensor) in (0u32..).zip(all_ids) {
@@ -341,24 +411,26 @@ impl Bench {
         }
     }
 
-    /// Runs the graph until `duration` is over; returns the median run and how many there were.
-    fn time(&self, duration: Duration) -> Result<(f64, u32), LoadError> {
-        self.run()?;
-        let start = Instant::now();
-        let mut times = Vec::new();
-        while times.is_empty() || start.elapsed() < duration {
-            let begun = Instant::now();
-            self.run()?;
-            times.push(begun.elapsed().as_secs_f64());
+    /// Takes samples until `duration` is over, each graph in turn, after one warm-up of all.
+    fn time(&self, duration: Duration, interference: Interference<'_>) -> Result<Samples, LoadError> {
+        for graph in &self.graphs {
+            self.run(*graph)?;
         }
-        times.sort_by(f64::total_cmp);
-        Ok((times[times.len() / 2], u32::try_from(times.len()).unwrap_or(u32::MAX)))
+        let mut samples = Sampling::begin(duration, interference());
+        for graph in self.graphs.iter().cycle() {
+            let begun = Instant::now();
+            self.run(*graph)?;
+            if samples.add(begun.elapsed(), interference()) {
+                break;
+            }
+        }
+        Ok(samples.end())
     }
 
-    /// Computes the graph once.
-    fn run(&self) -> Result<(), LoadError> {
+    /// Computes a graph once.
+    fn run(&self, graph: *mut sys::ggml_cgraph) -> Result<(), LoadError> {
         // SAFETY: backend and graph are alive, and all tensors of the graph have memory.
-        let status = unsafe { sys::ggml_backend_graph_compute(self.backend, self.graph) };
+        let status = unsafe { sys::ggml_backend_graph_compute(self.backend, graph) };
         if status == STATUS_OK { Ok(()) } else { Err(refuse("the compute backend failed")) }
     }
 }
@@ -412,8 +484,24 @@ mod tests {
 
     #[test]
     fn overhead_is_a_time() {
-        let (node_s, call_s) = overhead(None, 2, Duration::from_millis(2)).unwrap();
+        let (node_s, call_s) = overhead(None, 2, Duration::from_millis(2), &mut || Duration::ZERO).unwrap();
         assert!(node_s >= 0.0 && call_s > 0.0);
         assert!(wake(2).unwrap() >= 0.0);
+    }
+
+    #[test]
+    fn samples_that_others_disturbed_do_not_count() {
+        let kernel = Kernel::MulMat { tokens: 1 };
+        let options = MeasureOptions { duration: Duration::from_millis(1), ..options(12, kernel) };
+        let mut waits = 0;
+        let always = &mut || {
+            Duration::from_nanos({
+                waits += 1;
+                waits
+            })
+        };
+        assert!(measure_beside(&options, always).unwrap().is_doubtful());
+        let quiet = measure(&options).unwrap();
+        assert!(!quiet.is_doubtful() && quiet.clean == quiet.runs);
     }
 }

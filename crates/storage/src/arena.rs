@@ -8,13 +8,13 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::AtomicU8;
 
 use crate::error::ArenaError;
 use crate::{PAGE, platform};
 
 /// Size and alignment of a huge page on x86-64 and on arm64 with 4 KiB pages.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Whether an arena asks for huge pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,8 +33,6 @@ pub struct Arena {
     base: NonNull<u8>,
     len: usize,
     backing: Backing,
-    /// A thread is backing it with pages.
-    populating: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -76,66 +74,35 @@ impl Arena {
         if huge == HugePages::Try && len >= HUGE_PAGE {
             platform::advise_huge_pages(base, len);
         }
-        Ok(Arc::new(Arena {
-            base,
-            len,
-            backing: Backing::Mapped { start, len: mapped },
-            populating: AtomicBool::new(false),
-        }))
+        Ok(Arc::new(Arena { base, len, backing: Backing::Mapped { start, len: mapped } }))
     }
 
     /// Has the system back the arena with pages now: the first touch of memory can cost as much as reading
     /// from a fast disk, and reads into it would wait for that. Ends early where the system cannot do it.
     pub fn populate(&self) {
         let mut at = 0;
-        while self.populate_at(at) {
+        while self.populate_range(at..at + HUGE_PAGE) {
             at += HUGE_PAGE;
         }
     }
 
-    /// The same in a thread that lets others go first and ends with the arena.
-    pub fn populate_behind(self: &Arc<Self>) {
-        let arena = Arc::downgrade(self);
-        let work = move || {
-            platform::yield_to_others();
-            let mut at = 0;
-            while let Some(arena) = arena.upgrade() {
-                if !arena.is_populating() || !arena.populate_at(at) {
-                    arena.populating.store(false, Ordering::Relaxed);
-                    return;
-                }
-                at += HUGE_PAGE;
-            }
-        };
-        self.populating.store(true, Ordering::Relaxed);
-        if std::thread::Builder::new().name("hypura-pages".to_owned()).spawn(work).is_err() {
-            // Pages come when they are written to.
-            self.populating.store(false, Ordering::Relaxed);
-        }
+    /// The same of the whole pages that a range touches. False of a range beyond the end, and when the system
+    /// will not.
+    pub(crate) fn populate_range(&self, range: Range<usize>) -> bool {
+        let start = range.start / PAGE * PAGE;
+        let len = range.end.next_multiple_of(PAGE).min(self.len).saturating_sub(start);
+        // SAFETY: `start` is inside the arena when `len` is not 0, and is not used otherwise.
+        len > 0 && platform::populate(unsafe { self.base.add(start) }, len)
     }
 
     /// Gives the whole pages of a range back to the system. What was in them is lost: a later write gets new
-    /// pages, and a read before that gets zeros or what was there. Ends [`Self::populate_behind`], which
-    /// would take them again.
+    /// pages, and a read before that gets zeros or what was there.
     pub fn discard(&self, range: Range<usize>) {
-        self.populating.store(false, Ordering::Relaxed);
         let (start, end) = (range.start.next_multiple_of(PAGE), range.end.min(self.len) / PAGE * PAGE);
         if start < end && matches!(self.backing, Backing::Mapped { .. }) {
             // SAFETY: start < len.
             platform::discard(unsafe { self.base.add(start) }, end - start);
         }
-    }
-
-    /// Whether that thread is at work: what else is timed meanwhile says little.
-    pub fn is_populating(&self) -> bool {
-        self.populating.load(Ordering::Relaxed)
-    }
-
-    /// Backs one huge page's worth. False beyond the end, and when the system will not.
-    fn populate_at(&self, at: usize) -> bool {
-        let len = HUGE_PAGE.min(self.len.saturating_sub(at));
-        // SAFETY: `at` is inside the arena when `len` is not 0, and is not used otherwise.
-        len > 0 && platform::populate(unsafe { self.base.add(at) }, len)
     }
 
     /// An arena over memory of someone else, so that readers can write to it.
@@ -144,7 +111,7 @@ impl Arena {
     /// `base..base + len` must stay valid for reads and writes until the returned `Arc` and all its clones
     /// are gone.
     pub(crate) unsafe fn borrowed(base: NonNull<u8>, len: usize) -> Arc<Arena> {
-        Arc::new(Arena { base, len, backing: Backing::Borrowed, populating: AtomicBool::new(false) })
+        Arc::new(Arena { base, len, backing: Backing::Borrowed })
     }
 
     /// Size in bytes, a multiple of [`PAGE`] for allocated arenas.
@@ -272,32 +239,6 @@ mod tests {
             assert_eq!(arena.cells().len(), arena.len());
             assert!(arena.cells().iter().all(|cell| cell.load(Relaxed) == 0));
             arena.cells().last().unwrap().store(7, Relaxed);
-        }
-    }
-
-    #[test]
-    fn populating_changes_no_byte_and_ends_with_the_arena() {
-        let arena = Arena::new(64 * HUGE_PAGE, HugePages::Try).unwrap();
-        arena.copy_in(5 * HUGE_PAGE, &[7; 100]);
-        arena.populate_behind();
-        arena.copy_in(60 * HUGE_PAGE, &[8; 100]);
-        let mut out = [0; 101];
-        arena.copy_out(5 * HUGE_PAGE, &mut out);
-        assert_eq!((out[99], out[100]), (7, 0));
-        arena.copy_out(60 * HUGE_PAGE, &mut out);
-        assert_eq!((out[99], out[100]), (8, 0));
-        let start = std::time::Instant::now();
-        while arena.is_populating() {
-            assert!(start.elapsed() < std::time::Duration::from_secs(60), "it never ends");
-            std::thread::yield_now();
-        }
-        arena.populate_behind();
-        let behind = Arc::downgrade(&arena);
-        drop(arena);
-        let start = std::time::Instant::now();
-        while behind.strong_count() > 0 {
-            assert!(start.elapsed() < std::time::Duration::from_secs(60), "the arena is still held");
-            std::thread::yield_now();
         }
     }
 

@@ -15,6 +15,7 @@ mod file;
 mod file_system;
 pub mod memory;
 mod platform;
+mod population;
 pub mod probe;
 pub mod process;
 mod random;
@@ -26,6 +27,7 @@ pub mod threads;
 pub use arena::{Arena, HugePages};
 pub use error::{ArenaError, OpenError, ReadError};
 pub use file::{Alignment, OpenMode, SourceFile};
+pub use population::{Phase, Population};
 pub use reader::{
     Completion, Priority, ReadRequest, Reader, ReaderConfig, ReaderKind, ReaderStats, ScopedRead,
     open_reader, read_scoped,

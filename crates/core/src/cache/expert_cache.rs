@@ -93,6 +93,11 @@ impl ExpertCache {
         Self { admission, ..self }
     }
 
+    /// Slots from here on are costly to write to: they are taken only where nobody can be evicted.
+    pub fn set_fresh_from(&mut self, slot: Option<SlotId>) {
+        self.table.set_fresh_from(slot);
+    }
+
     /// From now on notes whom it evicts. Somebody has to ask: [`Self::take_evictions`].
     pub fn note_evictions(&mut self) {
         self.evicted.get_or_insert_default();
@@ -198,11 +203,8 @@ impl ExpertCache {
                 self.counters.prefetches_used += 1;
             }
         }
-        match grant {
-            Grant::Hit(_) => self.counters.hits += 1,
-            Grant::Joined(_) => self.counters.joined += 1,
-            Grant::Load(_) | Grant::NoRoom => {}
-        }
+        self.counters.hits += u64::from(matches!(grant, Grant::Hit(_)));
+        self.counters.joined += u64::from(matches!(grant, Grant::Joined(_)));
         grant
     }
 
@@ -223,7 +225,9 @@ impl ExpertCache {
                 self.counters.joined += 1;
                 return Grant::Joined(slot);
             }
-            None => self.table.take_free().or_else(|| self.evict_for(key, now, admission, protect_since)),
+            None => (self.table.take_free())
+                .or_else(|| self.evict_for(key, now, admission, protect_since))
+                .or_else(|| self.table.take_fresh(admission == Admission::Always)),
         };
         let Some(slot) = slot else {
             self.counters.streamed += 1;

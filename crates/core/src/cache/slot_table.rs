@@ -73,6 +73,8 @@ impl Slot {
 pub(super) struct SlotTable {
     slots: Vec<Slot>,
     free: Vec<SlotId>,
+    /// Slots from here on were never written to, and the first time costs more than a read.
+    fresh_from: usize,
     of_key: HashMap<ExpertKey, SlotId>,
     /// Slots whose experts somebody else has too, by age.
     spares: BTreeMap<u64, SlotId>,
@@ -87,6 +89,7 @@ impl SlotTable {
         Self {
             slots: vec![Slot::FREE; slots as usize],
             free: (0..slots).rev().map(SlotId).collect(),
+            fresh_from: usize::MAX,
             of_key: HashMap::with_capacity(slots as usize),
             spares: BTreeMap::new(),
             next_spare: 0,
@@ -132,9 +135,19 @@ impl SlotTable {
         (0..).zip(&self.slots).filter_map(resident)
     }
 
-    /// A free slot, which is free no longer: [`Self::start_loading`] comes next.
+    /// From now on slots from here on are fresh; `None`: none is.
+    pub fn set_fresh_from(&mut self, slot: Option<SlotId>) {
+        self.fresh_from = slot.map_or(usize::MAX, SlotId::index);
+    }
+
+    /// A free slot that is not fresh, and is free no longer: [`Self::start_loading`] comes next.
     pub fn take_free(&mut self) -> Option<SlotId> {
-        self.free.pop()
+        self.free.pop_if(|slot| slot.index() < self.fresh_from)
+    }
+
+    /// The same, fresh or not, where there has to be one, or nobody is in any slot.
+    pub fn take_fresh(&mut self, has_to: bool) -> Option<SlotId> {
+        if has_to || self.resident == 0 { self.free.pop() } else { None }
     }
 
     pub fn start_loading(&mut self, key: ExpertKey, slot: SlotId) {

@@ -52,7 +52,8 @@ mod what_if;
 pub use advice::{Alternative, Question};
 pub use banks::BankRules;
 pub use cost::{
-    CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, predict,
+    CHUNK_BYTES, CostInput, DecodeCost, Estimate, Prediction, PrefillCost, READER_DEPTH, Workload, model_key,
+    predict,
 };
 pub use error::{PlanError, human_bytes};
 pub use estimate::{OUTPUTS, estimate_needs, process_bytes, vocabulary_bytes};

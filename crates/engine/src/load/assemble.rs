@@ -1,7 +1,7 @@
 //! From a plan to the executor of a context, with its memory and its readers.
 
 use hypura_ggml::{Device, DeviceExecutor};
-use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind};
+use hypura_storage::{Arena, Population, Reader, ReaderConfig, ReaderKind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -39,8 +39,8 @@ pub(super) struct Assembled {
     pub executors: Vec<DeviceExecutor>,
     /// The one of them that streams experts.
     pub stream: Option<StreamHandle>,
-    /// The memory of the slots of experts.
-    pub slots: Option<Arc<Arena>>,
+    /// The memory of the slots of experts, and who touches it.
+    pub slots: Option<(Arc<Arena>, Arc<Population>)>,
     /// Dense weights that a device gets from the host's memory, where they are yet to be read to.
     pub kept: KeptWeights,
 }
@@ -71,7 +71,8 @@ pub(super) fn assemble(
     let mut streams: Vec<(Device, Streams)> = Vec::new();
     if let Some(plan) = &plan.experts {
         let side = expert_side(planned, plan, open(kind, &config)?, abort, uploads.as_ref())?;
-        assembled.slots = side.streamer.slots().memory().cloned();
+        let slots = side.streamer.slots();
+        assembled.slots = slots.memory().cloned().zip(slots.population().cloned());
         on(&mut streams, of_experts).experts = Some(side);
     }
     if let Some(plan) = &plan.dense {
@@ -133,8 +134,9 @@ fn expert_side(
     let pools = make_pools(layout, &plan.slots(layout), &policy, settings.hooks.poison)?;
     let cells = ScratchRing::new(experts.cells, experts.cell_bytes, settings.hooks.poison)?;
     let streamer = ExpertStreamer::new(ExpertSlots::new(layout.clone(), pools, cells));
-    if let Some(memory) = streamer.slots().memory().filter(|_| settings.hooks.populate_first) {
-        memory.populate();
+    let population = streamer.slots().population().cloned();
+    if let Some(population) = population.as_ref().filter(|_| settings.hooks.populate_first) {
+        population.finish();
     }
     let streamer = if settings.hooks.synchronous_reads { streamer.synchronous() } else { streamer };
     let streamer = match uploads {
@@ -152,7 +154,8 @@ fn expert_side(
     };
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
-        .with_abort(Arc::clone(abort));
+        .with_abort(Arc::clone(abort))
+        .with_population(population);
     let selections = layout.layers.iter().map(|layer| Selection::of(source, layer)).collect();
     let prefetcher = Prefetcher::new(settings.tuning.prefetch, selections);
     let tap = settings.tuning.routes.is_active().then(|| RouteTap::new(settings.tuning.routes.clone()));

@@ -2,7 +2,7 @@
 
 use hypura_core::plan::{Basis, Entry, Homes, Ledger, PoolId, Purpose};
 use hypura_ggml::{Batch, Context, ContextOptions, DecodeError, LoadMode, MediaError, Model, Projector};
-use hypura_storage::{Arena, Reader, ReaderConfig, ReaderKind, open_reader};
+use hypura_storage::{Reader, ReaderConfig, ReaderKind, open_reader};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -185,10 +185,10 @@ pub fn load_watched(
     let draft = load_draft(&planned)?.map(Box::new);
     let mut ledger = planned.plan.ledger.clone();
     note_context(&mut ledger, &context, &planned.plan.homes, &planned.workers);
-    let slot_bytes = slots.as_ref().map_or(0, |memory| memory.len() as u64);
+    let slot_bytes = slots.as_ref().map_or(0, |(memory, _)| memory.len() as u64);
     note(&mut ledger, Purpose::Slots, slot_bytes);
     // Only now, so that loading does not compete for pages.
-    slots.filter(|_| !settings.hooks.populate_first).iter().for_each(Arena::populate_behind);
+    slots.iter().for_each(|(_, population)| population.start());
     Ok(LoadedModel {
         model,
         context,

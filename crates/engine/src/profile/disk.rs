@@ -3,10 +3,13 @@
 use hypura_core::profile::{Pattern, ReadRate, Storage};
 use hypura_storage::probe::{self, ProbeConfig, ProbeReport, Throughput};
 use hypura_storage::{ReaderKind, disk};
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::budget;
+use super::files::cache_folder;
 use super::options::ProfileOptions;
 
 /// A page is what a row of a table takes.
@@ -61,10 +64,19 @@ fn first(options: &ProfileOptions, facts: Storage, limit: Duration) -> Storage {
         scratch_bytes: options.scratch_bytes,
         ..ProbeConfig::default()
     };
-    match probe::measure(&options.target, &config) {
+    match probe::measure(&place_for_scratch(&options.target, cache_folder()), &config) {
         Ok(report) => with_report(facts, &report),
         Err(error) => Storage { obstacle: Some(error.to_string()), ..facts },
     }
+}
+
+/// Where a file may be written to measure the disk of a folder: the cache folder where it is on the same
+/// file system, because models may be in a checkout or where nobody may write.
+fn place_for_scratch(target: &Path, cache: Option<PathBuf>) -> PathBuf {
+    let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
+    let cache = cache.filter(|_| target.is_dir()).filter(|cache| fs::create_dir_all(cache).is_ok());
+    let same = cache.filter(|cache| device(cache).is_some() && device(cache) == device(target));
+    same.unwrap_or_else(|| target.to_owned())
 }
 
 /// Measures again what the program reads with, and keeps the median of each cell: a disk is faster in one
@@ -118,4 +130,27 @@ fn with_report(facts: Storage, report: &ProbeReport) -> Storage {
         report.cells.iter().find_map(|cell| cell.result.as_ref().err().cloned())
     };
     Storage { obstacle, ..measured }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `hypura plan demo` wrote half a gigabyte into the checkout that the demo model is part of.
+    #[test]
+    fn scratch_files_are_written_to_the_cache_folder_where_that_is_on_the_same_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let (models, cache) = (folder.path().join("models"), folder.path().join("cache/hypura"));
+        fs::create_dir(&models).unwrap();
+        assert_eq!(place_for_scratch(&models, Some(cache.clone())), cache);
+        assert_eq!(place_for_scratch(&models, None), models);
+        let file = models.join("model.gguf");
+        fs::write(&file, "a large model").unwrap();
+        assert_eq!(place_for_scratch(&file, Some(cache)), file, "a model is read as it is");
+        let elsewhere = Path::new("/proc");
+        if elsewhere.is_dir() {
+            let cache = folder.path().join("cache");
+            assert_eq!(place_for_scratch(elsewhere, Some(cache)), elsewhere, "another file system");
+        }
+    }
 }

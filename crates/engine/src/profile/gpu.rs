@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ProfileOptions;
+use super::files::write;
 use super::measure::{QUANTS, attention_rate, matmul_rate};
-use super::store::write;
+use super::timing::Timing;
 use crate::device::{DeviceOptions, Gpu, choose};
 use crate::hex::hex;
 use crate::stream::slots::device::Source;
@@ -75,13 +76,16 @@ fn measure(gpu: &Gpu) -> Option<GpuRates> {
         weight_bytes: if roomy { WEIGHT_BYTES } else { FEW_WEIGHT_BYTES },
         ..ProfileOptions::new(Path::new("."), 1)
     };
+    let timing = &mut Timing::default();
     let in_time = QUANTS.iter().take_while(|_| start.elapsed() < MOST);
-    let mut matmul: Vec<_> = in_time.map(|quant| matmul_rate(&options, device, *quant)).collect();
+    let mut matmul: Vec<_> = in_time.map(|quant| matmul_rate(&options, device, *quant, timing)).collect();
     matmul.retain(|rate| rate.decode_bytes_per_s.is_some() && rate.prefill_flops_per_s.is_some());
-    let overhead = overhead(device, 1, CELL).ok();
+    let overhead = overhead(device, 1, CELL, &mut || Duration::ZERO).ok();
+    let attention =
+        if gpu.flash_attention { attention_rate(&options, device, timing) } else { Default::default() };
     let rates = GpuRates {
         device: gpu.info.name.clone(),
-        attention: if gpu.flash_attention { attention_rate(&options, device) } else { Default::default() },
+        attention,
         overhead: Overhead {
             node_s: overhead.map(|(node_s, _)| node_s),
             call_s: overhead.map(|(_, call_s)| call_s),

@@ -3,7 +3,7 @@
 use hypura_core::gguf::GgmlType;
 use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Profile};
 use hypura_ggml::Device;
-use hypura_ggml::measure::{Kernel, MeasureOptions, measure as measure_kernel, overhead, wake};
+use hypura_ggml::measure::{Kernel, MeasureOptions, wake};
 use hypura_storage::{Arena, HugePages};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::facts::{self, CpuTimes};
 use super::options::ProfileOptions;
 use super::store::Need;
+use super::timing::Timing;
 use super::{budget, disk};
 
 /// The quantisations that GGUFs are made of, most used first.
@@ -30,6 +31,8 @@ pub(super) const QUANTS: [GgmlType; 10] = [
 const COLUMNS: u32 = 2048;
 /// Tokens of a prefill measurement: enough for the kernels of many tokens.
 const PREFILL_TOKENS: u32 = 64;
+/// Pieces of a matrix that are measured one by one with many tokens.
+const PREFILL_PIECES: u32 = 4;
 /// How often the processor is measured.
 const ROUNDS: usize = 2;
 /// Shares of the whole that the parts take, for the progress.
@@ -44,14 +47,15 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         progress(0.0, "disk");
         disk::measure(options, start)
     });
-    let matmul = matmul_rates(options, start, progress);
+    let mut timing = Timing::default();
+    let matmul = matmul_rates(options, start, &mut timing, progress);
     progress(CPU_PART, "memory");
     let mut memory = facts::memory();
     memory.read_bytes_per_s = memory_bandwidth(options);
     let touch = touch_bandwidth(options, memory.available_bytes);
     memory.touch_bytes_per_s = touch.map(|(rate, _)| rate);
     memory.touch_ready_bytes = touch.map(|(_, ready)| ready);
-    let attention = attention_rate(options, None);
+    let attention = attention_rate(options, None, &mut timing);
     let overhead = least_overhead(options, start);
     progress(1.0, "done");
     let need = Need { target: &options.target, threads: options.threads, disk: options.disk };
@@ -60,6 +64,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         measured_at_s: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok().map(|age| age.as_secs()),
         measuring_s: Some(start.elapsed().as_secs_f64()),
         others_share: times.and_then(|before| CpuTimes::now()?.others_share(before)),
+        doubtful_share: timing.doubtful_share(),
         cpu: facts::cpu(options.threads),
         matmul,
         attention,
@@ -72,6 +77,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         devices: facts::devices(),
         gpu: None,
         storage,
+        audit: Vec::new(),
     }
 }
 
@@ -79,6 +85,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
 fn matmul_rates(
     options: &ProfileOptions,
     start: Instant,
+    timing: &mut Timing,
     progress: &mut dyn FnMut(f64, &str),
 ) -> Vec<MatmulRate> {
     let mut rates: Vec<MatmulRate> = Vec::with_capacity(QUANTS.len());
@@ -91,7 +98,7 @@ fn matmul_rates(
         }
         let done = (round * QUANTS.len() + index) as f64 / (ROUNDS * QUANTS.len()) as f64;
         progress(DISK_PART + (CPU_PART - DISK_PART) * done, &format!("processor, {quant}"));
-        let rate = matmul_rate(options, None, quant);
+        let rate = matmul_rate(options, None, quant, timing);
         longest = longest.max(start.elapsed().saturating_sub(began));
         match rates.get_mut(index) {
             Some(before) => keep_better(before, &rate),
@@ -110,14 +117,19 @@ fn least_overhead(options: &ProfileOptions, start: Instant) -> Option<(f64, f64)
         if round > 0 && !budget::may_repeat(start.elapsed(), options.cell) {
             break;
         }
-        let found = overhead(None, options.threads, options.cell / 2).ok();
+        let found = Timing::overhead(options.threads, options.cell / 2);
         least = least.into_iter().chain(found).min_by(|a, b| a.1.total_cmp(&b.1));
     }
     least
 }
 
 /// Rates of a type, on the CPU or a device.
-pub(super) fn matmul_rate(options: &ProfileOptions, device: Option<Device>, quant: GgmlType) -> MatmulRate {
+pub(super) fn matmul_rate(
+    options: &ProfileOptions,
+    device: Option<Device>,
+    quant: GgmlType,
+    timing: &mut Timing,
+) -> MatmulRate {
     let row_bytes = quant.row_bytes(u64::from(COLUMNS)).unwrap_or(1);
     // Matrices of 4 MiB; as many as make up the weights. A GPU would measure how it starts kernels.
     let matrix_bytes = if device.is_some() { 32 << 20 } else { 4 << 20 };
@@ -139,34 +151,42 @@ pub(super) fn matmul_rate(options: &ProfileOptions, device: Option<Device>, quan
         rows: (base.rows / 8).max(1),
         ..base
     };
-    let prefill = MeasureOptions { kernel: Kernel::MulMat { tokens: PREFILL_TOKENS }, matrices: 1, ..base };
-    let expert_prefill = MeasureOptions {
-        kernel: Kernel::MulMatId { experts: 16, used: 8, tokens: PREFILL_TOKENS },
-        matrices: 1,
-        ..experts
+    // Samples of the CPU are to be shorter than the time slices of other programs.
+    let pieces = if device.is_some() { 1 } else { PREFILL_PIECES };
+    let in_pieces = |of: MeasureOptions, kernel| {
+        let rows = (of.rows / pieces).max(1);
+        MeasureOptions { kernel, rows, matrices: pieces, ..of }
     };
-    let bytes = |options| measure_kernel(options).ok().map(|run| run.bytes as f64 / run.usual_s);
-    let flops = |options| measure_kernel(options).ok().map(|run| run.flops as f64 / run.usual_s);
+    let prefill = in_pieces(base, Kernel::MulMat { tokens: PREFILL_TOKENS });
+    let of_experts = Kernel::MulMatId { experts: 16, used: 8, tokens: PREFILL_TOKENS };
+    let expert_prefill = in_pieces(experts, of_experts);
+    let mut bytes = |options| timing.of(options).map(|run| run.bytes as f64 / run.usual_s);
+    let (decode_bytes_per_s, expert_bytes_per_s) = (bytes(&base), bytes(&experts));
+    let mut flops = |options| timing.of(options).map(|run| run.flops as f64 / run.usual_s);
     MatmulRate {
         quant: quant.name().to_owned(),
-        decode_bytes_per_s: bytes(&base),
-        expert_bytes_per_s: bytes(&experts),
+        decode_bytes_per_s,
+        expert_bytes_per_s,
         prefill_flops_per_s: flops(&prefill),
         expert_prefill_flops_per_s: flops(&expert_prefill),
     }
 }
 
 /// Attention as most models have it today: 32 heads of 128 on 8 of keys and values.
-pub(super) fn attention_rate(options: &ProfileOptions, device: Option<Device>) -> AttentionRate {
+pub(super) fn attention_rate(
+    options: &ProfileOptions,
+    device: Option<Device>,
+    timing: &mut Timing,
+) -> AttentionRate {
     /// Tokens before: as many as make an answer's attention noticeable.
     const PAST: u32 = 1024;
-    let flops = |tokens, layers| {
+    let mut flops = |tokens, layers| {
         let kernel = Kernel::Attention { heads: 32, kv_heads: 8, tokens };
         let duration = options.cell;
         let (ty, threads) = (GgmlType::F16.id(), options.threads);
         let (columns, rows, matrices) = (128, PAST, layers);
         let options = MeasureOptions { ty, kernel, columns, rows, matrices, device, threads, duration };
-        measure_kernel(&options).ok().map(|run| run.flops as f64 / run.usual_s)
+        timing.of(&options).map(|run| run.flops as f64 / run.usual_s)
     };
     // The keys and values of several layers, so that they come from memory.
     AttentionRate { decode_flops_per_s: flops(1, 16), prefill_flops_per_s: flops(PREFILL_TOKENS, 1) }

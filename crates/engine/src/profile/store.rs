@@ -8,14 +8,15 @@
 //! never an error.
 
 use hypura_core::profile::{Memory, PROFILE_FORMAT, Profile, ProfileKey, Storage};
+use hypura_storage::threads::CoreTimes;
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use super::{disk, facts};
+use super::files::write;
+use super::{audit, disk, facts};
 use crate::hex::hex;
 
 /// Share of the processor that others may use without spoiling a measurement.
@@ -47,18 +48,6 @@ pub struct Remembered {
     pub origin: Origin,
 }
 
-/// Where profiles are kept: `$XDG_CACHE_HOME/hypura`, otherwise the system's place in the home directory.
-/// `None` when there is no home.
-#[must_use]
-pub fn cache_folder() -> Option<PathBuf> {
-    let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let usual = || {
-        let place = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-        absolute("HOME").map(|home| home.join(place))
-    };
-    absolute("XDG_CACHE_HOME").or_else(usual).map(|folder| folder.join("hypura"))
-}
-
 /// What a profile is needed for.
 #[derive(Clone, Copy, Debug)]
 pub struct Need<'a> {
@@ -77,7 +66,7 @@ pub enum Wanted {
     New,
     /// Measured while nothing else ran, or a few minutes ago.
     Sound,
-    /// Any of this machine and version: nobody wants to wait for a better one.
+    /// Any of this machine and version; one that others disturbed is replaced once they have stopped.
     Any,
 }
 
@@ -120,11 +109,38 @@ pub fn recall(
     wanted: Wanted,
     measure: &mut dyn FnMut(&str) -> Profile,
 ) -> Remembered {
+    let mut remembered = recall_on((folder, &is_quiet), need, wanted, measure);
+    remembered.profile.audit = folder.map(audit::records).unwrap_or_default();
+    remembered
+}
+
+/// Whether nothing else runs: a look of a third of a second.
+fn is_quiet() -> bool {
+    const LOOK: Duration = Duration::from_millis(300);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as f64;
+    let before = CoreTimes::now();
+    std::thread::sleep(LOOK);
+    let had = before.and_then(|before| before.cores_to_be_had());
+    had.is_some_and(|had| had >= cores * (1.0 - DISTURBED_SHARE))
+}
+
+/// A folder, and whether the machine is quiet now.
+type Place<'a> = (Option<&'a Path>, &'a dyn Fn() -> bool);
+
+fn recall_on(
+    (folder, quiet): Place<'_>,
+    need: &Need<'_>,
+    wanted: Wanted,
+    measure: &mut dyn FnMut(&str) -> Profile,
+) -> Remembered {
     let key = need.key();
     let because = match folder {
         _ if wanted == Wanted::New => "it was asked for".to_owned(),
         None => "there is no home directory to keep profiles in".to_owned(),
         Some(folder) => match find(folder, need, &key, wanted) {
+            Ok(profile) if wanted == Wanted::Any && was_disturbed(&profile, now_s()) && quiet() => {
+                DISTURBED.to_owned()
+            }
             Ok(profile) => return Remembered { profile: with_facts(profile, need), origin: Origin::Cached },
             Err(because) => because,
         },
@@ -139,7 +155,8 @@ pub fn recall(
 /// as free memory, are those of when it was measured.
 #[must_use]
 pub fn known(folder: &Path, need: &Need<'_>) -> Option<Profile> {
-    find(folder, need, &need.key(), Wanted::Any).ok()
+    let profile = find(folder, need, &need.key(), Wanted::Any).ok()?;
+    Some(Profile { audit: audit::records(folder), ..profile })
 }
 
 fn find(folder: &Path, need: &Need<'_>, key: &ProfileKey, wanted: Wanted) -> Result<Profile, String> {
@@ -193,6 +210,9 @@ fn file_name(key: &ProfileKey) -> String {
     format!("profile-{name}-{hash}-{}-threads.json", key.threads)
 }
 
+/// Why a profile does not do that others disturbed.
+const DISTURBED: &str = "other programs used the processor when it was measured";
+
 /// Why there is no profile, when there is no file.
 const NOT_YET: &str = "this disk was not measured yet";
 
@@ -219,14 +239,13 @@ fn check(profile: Profile, key: &ProfileKey, wanted: Wanted) -> Result<Profile, 
     ];
     match differs.iter().find(|(differs, _)| *differs) {
         Some((_, how)) => Err(format!("the stored profile {how}")),
-        None if wanted != Wanted::Any && was_disturbed(&profile, now_s()) => {
-            Err("other programs used the processor when it was measured".to_owned())
-        }
+        None if wanted != Wanted::Any && was_disturbed(&profile, now_s()) => Err(DISTURBED.to_owned()),
         None => Ok(profile),
     }
 }
 
-/// Whether other programs made its rates too low, and so long ago that measuring again may do better.
+/// Whether other programs may have made its rates too low, and so long ago that measuring again may do
+/// better.
 fn was_disturbed(profile: &Profile, now_s: u64) -> bool {
     let age_s = now_s.saturating_sub(profile.measured_at_s.unwrap_or(0));
     age_s > DISTURBED_FOR_S && profile.others_share.is_some_and(|share| share > DISTURBED_SHARE)
@@ -234,16 +253,6 @@ fn was_disturbed(profile: &Profile, now_s: u64) -> bool {
 
 fn now_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs())
-}
-
-/// Writes beside and renames, so that another process never reads half a file.
-pub(super) fn write(path: &Path, profile: &impl serde::Serialize) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    }
-    let beside = path.with_extension(format!("{}.tmp", std::process::id()));
-    fs::write(&beside, serde_json::to_vec_pretty(profile)?)?;
-    fs::rename(&beside, path).inspect_err(|_| drop(fs::remove_file(&beside)))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! counted and timed is counted and timed by step, what is read ahead by pass.
 
 use hypura_ggml::{ExecError, GraphRun, MatMul, MoeIds, StreamedKind, StreamedOp, WeightId};
+use hypura_storage::Phase;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -34,6 +35,18 @@ pub(crate) struct ExpertSide {
 }
 
 impl ExpertSide {
+    /// Tells who touches the pages of slots whether cores are needed.
+    fn set_phase(&self, phase: Phase) {
+        if let Some(population) = self.streamer.slots().population() {
+            population.set_phase(phase);
+        }
+    }
+
+    /// Whether the slots have their first pages.
+    fn is_settled(&self) -> bool {
+        self.streamer.slots().population().is_none_or(|population| !population.is_working())
+    }
+
     /// A pass over the layers begins, of so many tokens.
     fn begin_pass(&mut self, tokens: usize) {
         self.streamer.begin_pass(&self.io, tokens);
@@ -131,6 +144,9 @@ impl ExpertSide {
         stats.bytes_read += self.io.device_bytes();
         stats.disk_busy += self.io.disk_busy();
         stats.read_stall += self.io.stall();
+        if let Some(population) = self.streamer.slots().population() {
+            stats.touch_overlap += population.overlap();
+        }
         if let Some(device) = self.streamer.uploads() {
             (stats.prefetches, stats.prefetches_wasted) = device.prefetches();
         }
@@ -471,7 +487,9 @@ impl StreamExecutor {
         if let Some(step) = &mut self.step {
             step.start.get_or_insert(start);
         }
+        self.experts.iter().for_each(|side| side.set_phase(Phase::Computing));
         let outcome = self.walk(run);
+        self.experts.iter().for_each(|side| side.set_phase(Phase::Idle));
         if outcome.is_err() {
             // What is given back may be read into at once.
             run.synchronize();
@@ -502,8 +520,7 @@ impl StreamExecutor {
                 tap.end_pass(ok);
             }
             // While the slots get their first pages, times say little about guessing.
-            let settled = side.streamer.slots().memory().is_none_or(|memory| !memory.is_populating());
-            if let Some((tokens, time)) = step.decode_time().filter(|_| ok && settled) {
+            if let Some((tokens, time)) = step.decode_time().filter(|_| ok && side.is_settled()) {
                 side.prefetcher.observe(tokens, time);
             }
         }

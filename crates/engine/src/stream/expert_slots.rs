@@ -6,7 +6,7 @@
 use hypura_core::cache::{Grant, SlotId, TokenClock};
 use hypura_core::plan::ExpertLayout;
 use hypura_ggml::ExecError;
-use hypura_storage::{Arena, ReadError};
+use hypura_storage::{Arena, Population, ReadError};
 use std::sync::Arc;
 
 use super::io::{Io, Landed};
@@ -30,6 +30,8 @@ pub(crate) struct ExpertSlots {
     pub(super) counts: LookupCounts,
     /// Slots that a device may be reading, where one computes.
     pub(super) lent: Option<Lent>,
+    /// Who touches the pages of slots in advance.
+    pub(super) population: Option<Arc<Population>>,
     /// Whether a device reads the pages of slots by itself, so that they must stay.
     pub(super) pages_must_stay: bool,
     /// A read into a cell failed.
@@ -38,7 +40,10 @@ pub(crate) struct ExpertSlots {
 
 impl ExpertSlots {
     pub fn new(layout: ExpertLayout, pools: Vec<SlotPool>, cells: ScratchRing) -> Self {
+        let memory = pools.iter().find_map(SlotPool::arena);
+        let regions = pools.iter().map(SlotPool::region).collect();
         Self {
+            population: memory.map(|memory| Population::new(memory, regions)),
             layout,
             planned: pools.iter().map(SlotPool::slots).collect(),
             pools,
@@ -58,6 +63,23 @@ impl ExpertSlots {
     /// The memory of all slots; `None` without slots.
     pub fn memory(&self) -> Option<&Arc<Arena>> {
         self.pools.iter().find_map(SlotPool::arena)
+    }
+
+    /// Who touches the pages of slots in advance; `None` without slots.
+    pub fn population(&self) -> Option<&Arc<Population>> {
+        self.population.as_ref()
+    }
+
+    /// A pass over the layers begins: where first touches cost more than reads at `disk_bytes_per_s`, slots
+    /// are used as they are touched.
+    pub(super) fn begin_pass(&mut self, disk_bytes_per_s: f64) {
+        let Some(population) = &self.population else { return };
+        let touch = population.bytes_per_s().filter(|_| population.is_working());
+        let is_slow = touch.is_some_and(|rate| rate < disk_bytes_per_s);
+        for (region, pool) in self.pools.iter_mut().enumerate() {
+            let touched = population.touched_bytes(region);
+            pool.set_touched(if is_slow { touched } else { usize::MAX });
+        }
     }
 
     pub fn pools(&self) -> &[SlotPool] {

@@ -117,6 +117,7 @@ impl ExpertStreamer {
     /// A pass over the layers begins, of `tokens` tokens.
     pub fn begin_pass(&mut self, io: &Io<Target>, tokens: usize) {
         self.guesses.begin_pass(io);
+        self.slots.begin_pass(io.bytes_in(Duration::from_secs(1)) as f64);
         self.slots.clock = self.slots.clock.after_step(u32::try_from(tokens).unwrap_or(u32::MAX));
     }
 

@@ -30,6 +30,10 @@ impl ExpertSlots {
         if all == 0 {
             return 0;
         }
+        if let Some(population) = &self.population {
+            // It would take them again.
+            population.stop();
+        }
         let share = (bytes as f64 / all as f64).min(1.0);
         let mut freed = 0;
         for (pool, planned) in self.pools.iter_mut().zip(&self.planned) {

@@ -5,7 +5,9 @@
 //! has changed since it was opened is a failed read: nobody computes with a mixture of two files.
 
 use hypura_core::plan::PartRead;
-use hypura_storage::{Arena, Completion, Priority, ReadError, ReadRequest, Reader, SourceFile};
+use hypura_storage::{
+    Arena, Completion, Phase, Population, Priority, ReadError, ReadRequest, Reader, SourceFile,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +52,8 @@ pub(crate) struct Io<T> {
     clock: bool,
     /// Raised when nobody wants the answer any more.
     abort: Arc<AtomicBool>,
+    /// Who touches pages while this waits.
+    population: Option<Arc<Population>>,
 }
 
 impl<T: Copy> Io<T> {
@@ -63,6 +67,7 @@ impl<T: Copy> Io<T> {
             stall: Duration::ZERO,
             clock: true,
             abort: Arc::default(),
+            population: None,
         }
     }
 
@@ -74,6 +79,11 @@ impl<T: Copy> Io<T> {
     /// The flag that ends waits.
     pub fn with_abort(self, abort: Arc<AtomicBool>) -> Self {
         Self { abort, ..self }
+    }
+
+    /// Who may touch pages in waits that are long enough.
+    pub fn with_population(self, population: Option<Arc<Population>>) -> Self {
+        Self { population, ..self }
     }
 
     /// Starts reads; never blocks.
@@ -136,7 +146,13 @@ impl<T: Copy> Io<T> {
     /// flight.
     pub fn wait(&mut self) -> Result<Vec<Landed<T>>, StreamError> {
         let start = self.clock.then(Instant::now);
+        let population = self.population.as_ref().filter(|population| {
+            population.is_working() && self.backlog_bytes() >= self.bytes_in(population.piece_time())
+        });
+        let population = population.cloned();
+        population.iter().for_each(|population| population.set_phase(Phase::Waiting));
         let landed = self.first_landed();
+        population.iter().for_each(|population| population.set_phase(Phase::Computing));
         self.stall += start.map_or(Duration::ZERO, |start| start.elapsed());
         landed
     }

@@ -33,6 +33,8 @@ pub struct StreamStats {
     pub read_stall: Duration,
     /// Time in graphs, stalls excluded.
     pub compute: Duration,
+    /// Time in which pages of slots were touched for the first time by a thread beside those that compute.
+    pub touch_overlap: Duration,
     /// Experts that lost their slot.
     pub evictions: u64,
     /// Experts read because the next layer was expected to want them.
@@ -99,6 +101,7 @@ impl StreamStats {
             read_stall: self.read_stall + other.read_stall,
             disk_busy: self.disk_busy + other.disk_busy,
             compute: self.compute + other.compute,
+            touch_overlap: self.touch_overlap + other.touch_overlap,
             evictions: self.evictions + other.evictions,
             prefetches: self.prefetches + other.prefetches,
             prefetches_wasted: self.prefetches_wasted + other.prefetches_wasted,
@@ -138,6 +141,7 @@ impl StreamStats {
             disk_busy: self.disk_busy.saturating_sub(earlier.disk_busy),
             read_stall: self.read_stall.saturating_sub(earlier.read_stall),
             compute: self.compute.saturating_sub(earlier.compute),
+            touch_overlap: self.touch_overlap.saturating_sub(earlier.touch_overlap),
             evictions: self.evictions - earlier.evictions,
             prefetches: self.prefetches - earlier.prefetches,
             prefetches_wasted: self.prefetches_wasted - earlier.prefetches_wasted,

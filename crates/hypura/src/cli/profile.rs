@@ -79,14 +79,24 @@ pub(super) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Reme
         let _ = writeln!(io::stderr(), "hypura: the measurement could not be kept for the next time: {why}");
     }
     if let Some(share) = remembered.profile.others_share.filter(|share| *share > DISTURBED_SHARE) {
-        let percent = share * 100.0;
-        let _ = writeln!(
-            io::stderr(),
-            "hypura: other programs used {percent:.0}% of the processor while this machine was measured, so its speeds are \
-             too low: hypura profile --refresh when they are done"
-        );
+        let _ = writeln!(io::stderr(), "hypura: {}", disturbed(share, &remembered.profile));
     }
     Ok(remembered)
+}
+
+/// What other programs have done to a profile, and what becomes of it.
+fn disturbed(share: f64, profile: &Profile) -> String {
+    let lost = profile.doubtful_share.unwrap_or(1.0);
+    let rates = if lost > 0.0 {
+        format!("{:.0}% of its speeds are too low", 100.0 * lost)
+    } else {
+        "what they took is left out, but memory and disk may be slower than alone".to_owned()
+    };
+    format!(
+        "other programs used {:.0}% of the processor while this machine was measured: {rates}. It is measured \
+         again by itself once they have stopped, or with hypura profile --refresh",
+        100.0 * share
+    )
 }
 
 /// The same, with the rates of the GPU that would compute, where one would.

@@ -11,7 +11,7 @@ use hypura_core::profile::{MatmulRate, Overhead, Pattern, Profile, ReadRate, Sto
 use hypura_core::synth::{Shape, SynthOptions, SynthPlan};
 use hypura_engine::load::default_threads;
 use hypura_engine::profile::{Need, Wanted, recall};
-use serde_json::Value;
+use serde_json::{Value, json};
 use server::{Answer, Server};
 use std::path::Path;
 use std::process::{Command, Output};
@@ -307,12 +307,60 @@ fn an_assumed_disk_needs_no_measurement_of_this_one() {
     assert!(json["prediction"]["decode"]["tokens_per_s"]["mid"].as_f64().unwrap() > 0.0);
 }
 
+/// Runs `work` while each core has something to do.
+fn beside_busy_threads<T>(work: impl FnOnce() -> T) -> T {
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().unwrap().get() {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let result = work();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        result
+    })
+}
+
+#[test]
+fn what_runs_came_to_corrects_the_plan_and_is_said() {
+    let home = Home::new(Some(2e9));
+    let path = write(&home, "m.gguf", &files(1)[0].1);
+    let asked = [path.as_str(), "--residency", "stream", "--memory", "1GiB", "--json"];
+    let plan = || -> Value { serde_json::from_slice(&home.plan(&asked).stdout).unwrap() };
+    let before = plan();
+    let key = Need { target: home.work.path(), threads: default_threads(), disk: true }.key();
+    let decode = &before["prediction"]["decode"];
+    let tiers = |times: f64| {
+        json!({
+            "tokens_per_s": decode["tokens_per_s"]["mid"].as_f64().unwrap() / times,
+            "compute_s": decode["compute_s"].as_f64().unwrap() * times,
+            "read_bytes": 0.0, "disk_bytes_per_s": null, "hit_rate": null,
+        })
+    };
+    let record = json!({
+        "at_s": 1, "key": key, "model": "another model", "tokens": 100, "predicted": tiers(1.0),
+        "measured": tiers(2.0), "pace": null, "disturbed": false,
+    });
+    let file = home.cache.path().join("hypura/audit.json");
+    std::fs::write(&file, json!([record]).to_string()).unwrap();
+    let after = plan();
+    let compute_s = |plan: &Value| plan["prediction"]["decode"]["compute_s"].as_f64().unwrap();
+    assert!((compute_s(&after) / compute_s(&before) - 2.0).abs() < 0.01, "{after}");
+    let said = after["prediction"]["assumptions"].to_string();
+    assert!(said.contains("a run of another model"), "{said}");
+    std::fs::remove_file(file).unwrap();
+    assert_eq!(compute_s(&plan()), compute_s(&before), "it may be removed");
+}
+
 #[test]
 fn a_profile_of_a_busy_machine_is_used_and_told() {
     let home = Home::new(Some(2e9));
     home.change(|profile| (profile.others_share, profile.measured_at_s) = (Some(0.8), Some(1)));
     let path = write(&home, "m.gguf", &files(1)[0].1);
-    let output = home.plan(&[&path, "--memory", "1GiB", "--json"]);
+    let output = beside_busy_threads(|| home.plan(&[&path, "--memory", "1GiB", "--json"]));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains("80%") && stderr.contains("hypura profile --refresh"), "{stderr}");

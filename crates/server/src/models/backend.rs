@@ -6,6 +6,7 @@
 //! as their text, and the engine may be another process: make them where blocking is allowed.
 //! [`Backend::plan`], [`Plan::load`] and [`Engine::stop`] block for long.
 
+use hypura_core::audit::Expected;
 use hypura_core::profile::Profile;
 use hypura_engine::budget::SharedMemory;
 use hypura_engine::media::{MediaFile, MediaPrompt, PromptMedia};
@@ -276,6 +277,10 @@ pub trait Engine: Send + Sync {
     fn status(&self) -> RunnerStatus;
     /// What was predicted of it when it was loaded; `None` where the machine was not measured.
     fn forecast(&self) -> Option<Forecast> {
+        None
+    }
+    /// What the profile alone predicted of it, to be held against what it comes to.
+    fn expected(&self) -> Option<Expected> {
         None
     }
     /// Which of its experts are in memory; `None` where none stream. Never waits for the work.

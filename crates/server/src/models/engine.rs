@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hypura_core::audit::Expected;
 use hypura_core::gguf::Metadata;
-use hypura_core::plan::{Mode, PoolId};
+use hypura_core::plan::{CostInput, Mode, PoolId};
 use hypura_core::profile::Profile;
 use hypura_engine::error::LoadError;
 use hypura_engine::load::{self, Drafting, LoadSettings, Planned};
@@ -85,9 +86,10 @@ pub fn plan(order: LoadOrder) -> Result<Fit, Failure> {
         Err(error) => return Err(failed(&error)),
     };
     let resident = planned.plan.mode() == Mode::FullResident;
-    let forecast =
-        profile.map(|profile| Forecast::of(&planned.source.shape, &planned.layout, &planned.plan, &profile));
-    let plan = Box::new(EnginePlan { planned, runner, model, needs_template, folder, forecast });
+    let of_profile = |profile| Forecast::of(&planned.source.shape, &planned.layout, &planned.plan, profile);
+    let forecast = profile.as_ref().map(of_profile);
+    let expected = profile.as_ref().and_then(|profile| expected(&planned, profile));
+    let plan = Box::new(EnginePlan { planned, runner, model, needs_template, folder, forecast, expected });
     Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
 }
 
@@ -201,6 +203,16 @@ struct EnginePlan {
     needs_template: bool,
     folder: PathBuf,
     forecast: Option<Forecast>,
+    expected: Option<Expected>,
+}
+
+/// What the profile alone predicts of the usual answer, where this machine's processor and disk decide.
+fn expected(planned: &Planned, profile: &Profile) -> Option<Expected> {
+    let Planned { source, layout, plan, gpu, workers, .. } = planned;
+    let shape = &source.shape;
+    let workload = Forecast::workload(shape, plan);
+    let is_usual = gpu.is_none() && workers.is_empty();
+    Expected::of(&CostInput { shape, layout, plan, profile, workload }).filter(|_| is_usual)
 }
 
 impl Plan for EnginePlan {
@@ -218,9 +230,9 @@ impl Plan for EnginePlan {
         let loaded = load::load_watched(self.planned, &mut watch).map_err(|error| failed(&error))?;
         let settings = RunnerSettings { memory: Some(host.memory()), ..self.runner };
         let runner = Runner::start(loaded, settings).map_err(|error| failed(&error))?;
-        let forecast = self.forecast;
+        let (folder, forecast, expected) = (self.folder, self.forecast, self.expected);
         let told = AtomicBool::new(false);
-        Ok(Arc::new(RunnerEngine { folder: self.folder, runner, lacks_template, told, forecast }))
+        Ok(Arc::new(RunnerEngine { folder, runner, lacks_template, told, forecast, expected }))
     }
 }
 
@@ -233,6 +245,7 @@ struct RunnerEngine {
     /// What is to be told of its template was told.
     told: AtomicBool,
     forecast: Option<Forecast>,
+    expected: Option<Expected>,
 }
 
 impl Engine for RunnerEngine {
@@ -246,6 +259,10 @@ impl Engine for RunnerEngine {
 
     fn forecast(&self) -> Option<Forecast> {
         self.forecast
+    }
+
+    fn expected(&self) -> Option<Expected> {
+        self.expected.clone()
     }
 
     fn experts(&self) -> Option<ExpertMap> {

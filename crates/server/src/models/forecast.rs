@@ -46,11 +46,17 @@ pub struct Forecast {
 }
 
 impl Forecast {
+    /// What it is a forecast of.
+    #[must_use]
+    pub fn workload(shape: &ModelShape, plan: &Plan) -> Workload {
+        let ubatch_tokens = plan.context.ubatch_tokens;
+        Workload { ubatch_tokens, routing: Routing::of(shape), ..Workload::default() }
+    }
+
     /// The forecast of a plan on a machine.
     #[must_use]
     pub fn of(shape: &ModelShape, layout: &ExpertLayout, plan: &Plan, profile: &Profile) -> Self {
-        let ubatch_tokens = plan.context.ubatch_tokens;
-        let workload = Workload { ubatch_tokens, routing: Routing::of(shape), ..Workload::default() };
+        let workload = Self::workload(shape, plan);
         let prediction = predict(&CostInput { shape, layout, plan, profile, workload });
         let prompt_tokens = f64::from(workload.prompt_tokens.max(1));
         Self {

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hypura_core::audit::Expected;
 use hypura_engine::media::MediaFile;
 use hypura_engine::request::{Event, Options, RequestError};
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
@@ -103,6 +104,7 @@ pub(super) struct Loaded {
     pub status: RunnerStatus,
     pub lacks_template: bool,
     pub forecast: Option<Forecast>,
+    pub expected: Option<Expected>,
 }
 
 /// Something that has an answer.

@@ -3,7 +3,7 @@
 //!
 //! The server's side:
 //! - `backend`: plans and loads in a runner; refuses files that ended theirs again and again (`crashes`)
-//! - `remote`: a loaded model in a runner, as the server's engine
+//! - `remote`: a loaded model in a runner, as the server's engine; `audit`: what it came to
 //! - `errand`: a process for one piece of work: templates of clients (`trial`), plans that nobody carries out
 //!   (`advise`), quantising (`quantize`)
 //! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
@@ -19,6 +19,7 @@
 //! - `message`: what is said; `frame`: how it goes over the socket
 
 mod advise;
+mod audit;
 mod backend;
 mod confine;
 mod connect;

@@ -3,12 +3,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use hypura_core::audit::Expected;
 use hypura_engine::media::MediaFile;
 use hypura_engine::request::{EmbedSink, Options, Sink};
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
 use hypura_engine::stream::ExpertMap;
 use hypura_engine::{ChatDelta, Grammar, Token};
 
+use super::audit;
 use super::deltas::Deltas;
 use super::link::{Held, Link, Listener};
 use super::message::{Answer, Call, Chat, File, Loaded, PromptAnswer, Submit, ToRunner};
@@ -30,6 +32,7 @@ pub(super) struct RemoteEngine {
     info: RunnerInfo,
     lacks_template: bool,
     forecast: Option<Forecast>,
+    expected: Option<Expected>,
     /// The texts of its tokens that begin and end a text.
     tokens: OnceLock<(String, String)>,
 }
@@ -37,9 +40,9 @@ pub(super) struct RemoteEngine {
 impl RemoteEngine {
     /// The model that a runner has loaded.
     pub fn new(link: Held, loaded: Loaded) -> Self {
-        let Loaded { info, status, lacks_template, forecast } = loaded;
+        let Loaded { info, status, lacks_template, forecast, expected } = loaded;
         link.0.loaded(status);
-        Self { link, info, lacks_template, forecast, tokens: OnceLock::new() }
+        Self { link, info, lacks_template, forecast, expected, tokens: OnceLock::new() }
     }
 
     fn text(&self, call: Call) -> Result<Answer, Failure> {
@@ -220,6 +223,9 @@ impl Engine for RemoteEngine {
     }
 
     fn stop(&self, drain: bool) {
+        if let Some(expected) = self.expected.clone() {
+            audit::remember(expected, &self.info, &self.link.0.last_status());
+        }
         self.link.0.stop(drain);
     }
 }

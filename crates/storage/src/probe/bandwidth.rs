@@ -1,11 +1,13 @@
 //! [`measure`]: reads a file directly, with several readers, sizes and depths, and counts bytes over time.
 
+use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::budget::{self, Step};
 use super::config::{Pattern, ProbeCell, ProbeConfig, ProbeReport, Throughput};
@@ -61,7 +63,9 @@ pub fn measure(target: &Path, config: &ProbeConfig) -> Result<ProbeReport, Probe
     let failed = |what| move |source| ProbeError::Target { what, path: target.to_owned(), source };
     let is_folder = target.metadata().map_err(failed("look at"))?.is_dir();
     let scratch = if is_folder { Some(write_scratch(target, config)?) } else { None };
-    let file = SourceFile::open(scratch.as_ref().map_or(target, |scratch| scratch.path()))?;
+    let file = SourceFile::open(scratch.as_ref().map_or(target, Scratch::path))?;
+    // Whatever ends this process now, nothing is left behind.
+    let _written = scratch.map(Scratch::without_name);
     let file_system = disk::file_system_of(target).map_err(failed("find the file system of"))?;
     let obstacle = obstacle(&file, &file_system).map_err(failed("look at"))?;
     let mut places = Places { random: SplitMix64(config.seed), next: 0 };
@@ -114,7 +118,51 @@ fn obstacle(file: &SourceFile, file_system: &FileSystem) -> io::Result<Option<St
     Ok(None)
 }
 
-fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<NamedTempFile, ProbeError> {
+/// A file of random bytes, which nobody else sees where the system has files without names.
+enum Scratch {
+    Unnamed(File, PathBuf),
+    Named(NamedTempFile),
+}
+
+impl Scratch {
+    fn in_folder(folder: &Path) -> io::Result<Self> {
+        if cfg!(target_os = "linux")
+            && let Ok(file) = tempfile::tempfile_in(folder)
+        {
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            return Ok(Self::Unnamed(file, path));
+        }
+        NamedTempFile::with_prefix_in(".hypura-probe-", folder).map(Self::Named)
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            Self::Unnamed(file, _) => file,
+            Self::Named(file) => file.as_file_mut(),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Unnamed(_, path) => path,
+            Self::Named(file) => file.path(),
+        }
+    }
+
+    /// The same file when it was opened by its path, which nobody needs any more.
+    fn without_name(self) -> File {
+        match self {
+            Self::Unnamed(file, _) => file,
+            Self::Named(file) => {
+                let (file, path) = file.into_parts();
+                drop::<TempPath>(path);
+                file
+            }
+        }
+    }
+}
+
+fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<Scratch, ProbeError> {
     let failed =
         |source| ProbeError::Target { what: "write a scratch file to", path: folder.to_owned(), source };
     let free_bytes = disk::free_bytes(folder).map_err(failed)?;
@@ -123,7 +171,7 @@ fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<NamedTempFile, P
     if free_bytes / 3 * 2 < scratch_bytes {
         return Err(ProbeError::NoRoom { path: folder.to_owned(), free_bytes, scratch_bytes });
     }
-    let mut file = NamedTempFile::with_prefix_in(".hypura-probe-", folder).map_err(failed)?;
+    let mut scratch = Scratch::in_folder(folder).map_err(failed)?;
     let mut random = SplitMix64(config.seed);
     let mut block = vec![0; 1 << 20];
     let (started, allowed) = (Instant::now(), config.limit.map(|limit| limit / 2));
@@ -131,7 +179,7 @@ fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<NamedTempFile, P
     loop {
         let mut left = match budget::next_step(written, scratch_bytes, started.elapsed(), allowed) {
             Step::Write(bytes) => bytes,
-            Step::Enough => return Ok(file),
+            Step::Enough => return Ok(scratch),
             Step::TooSlow => return Err(ProbeError::TooSlow { path: folder.to_owned() }),
         };
         written += left;
@@ -140,12 +188,12 @@ fn write_scratch(folder: &Path, config: &ProbeConfig) -> Result<NamedTempFile, P
                 word.copy_from_slice(&random.next().to_le_bytes());
             }
             let len = left.min(block.len() as u64);
-            file.write_all(&block[..len as usize]).map_err(failed)?;
+            scratch.file().write_all(&block[..len as usize]).map_err(failed)?;
             left -= len;
         }
         // Without this, the page cache would take it all at once and the disk's speed be unknown until the
         // end.
-        file.as_file().sync_all().map_err(failed)?;
+        scratch.file().sync_all().map_err(failed)?;
     }
 }
 

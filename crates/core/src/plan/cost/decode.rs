@@ -202,7 +202,9 @@ fn hits_in(input: &CostInput<'_>, routing: Routing, slots_of: &dyn Fn(usize) -> 
             class.and_then(|class| input.layout.classes.get(class)).map_or(0, |class| class.experts);
         let fraction = ratio(f64::from(slots), experts as f64);
         let used = ratio(f64::from(layer.used), f64::from(layer.experts));
-        routing.hit_rate(fraction, used)
+        let HitRate { low, mid, high } = routing.hit_rate(fraction, used);
+        let corrected = |rate: f64| (1.0 - (1.0 - rate) * input.workload.miss_factor).clamp(0.0, 1.0);
+        HitRate { low: corrected(low), mid: corrected(mid), high: corrected(high) }
     };
     input.shape.expert_layers.iter().map(of_layer).collect()
 }

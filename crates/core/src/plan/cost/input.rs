@@ -22,6 +22,8 @@ pub struct Workload {
     pub routing: Routing,
     /// Share of the missing experts that the engine guesses and reads before they are asked for, 0 to 1.
     pub lookahead: f64,
+    /// How many times as many experts are missing as by `routing`.
+    pub miss_factor: f64,
 }
 
 impl Default for Workload {
@@ -33,6 +35,7 @@ impl Default for Workload {
             ubatch_tokens: 512,
             routing: Routing::default(),
             lookahead: LOOKAHEAD,
+            miss_factor: 1.0,
         }
     }
 }

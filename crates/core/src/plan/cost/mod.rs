@@ -9,32 +9,52 @@
 //!
 //! Invariants: pure; a prediction that would need a number that nobody measured is absent, and
 //! [`Prediction::missing`] names the number; more memory never predicts slower.
+//! What former runs came to corrects the rates, and is named among the assumptions (`correction`).
 
 mod compute;
+mod correction;
 mod decode;
 mod disk;
 mod input;
+mod load;
 mod prediction;
 mod prefill;
 mod tables;
 
+pub use correction::model_key;
 pub use disk::{CHUNK_BYTES, READER_DEPTH};
 pub use input::{CostInput, Workload};
 pub use prediction::{DecodeCost, Estimate, Prediction, PrefillCost};
 
-use crate::profile::{Pattern, Storage};
+use correction::Correction;
 use disk::Disk;
-use prediction::NOISE;
 
 /// Predicts. What cannot be predicted is absent from the result and named in it.
 #[must_use]
 pub fn predict(input: &CostInput<'_>) -> Prediction {
+    let profile = input.profile;
+    let Some(correction) = Correction::of(&profile.audit, &profile.key, &model_key(input.shape)) else {
+        return predict_by_profile(input);
+    };
+    let corrected = correction.apply(profile);
+    let miss_factor = input.workload.miss_factor * correction.misses;
+    let workload = Workload { miss_factor, ..input.workload };
+    let mut prediction = predict_by_profile(&CostInput { profile: &corrected, workload, ..*input });
+    if let Some(decode) = &mut prediction.decode {
+        decode.tokens_per_s = decode.tokens_per_s.times(correction.pace);
+    }
+    prediction.assumptions.push(correction.note());
+    prediction
+}
+
+/// The same from what was measured of the machine alone.
+fn predict_by_profile(input: &CostInput<'_>) -> Prediction {
     let mut prediction = Prediction::default();
     let storage = input.profile.storage.as_ref().filter(|storage| storage.is_measured());
     if storage.is_none() {
         prediction.missing.push("the speed of the disk".to_owned());
     }
-    prediction.load_s = storage.and_then(|storage| load(input, storage));
+    prediction.load_s = storage.and_then(|storage| load::load(input, storage));
     let rates = match compute::Rates::of(input.shape, input.plan, input.profile) {
         Ok(rates) => rates,
         Err(missing) => {
@@ -47,20 +67,4 @@ pub fn predict(input: &CostInput<'_>) -> Prediction {
     prediction.decode = decode::decode(input, &rates, &disk);
     prediction.prefill = prefill::prefill(input, &rates, &disk);
     prediction
-}
-
-/// Loading reads the resident weights in file order, and builds the vocabulary.
-fn load(input: &CostInput<'_>, storage: &Storage) -> Option<Estimate> {
-    /// Starting, reading headers and building the graph's buffers; and per token of vocabulary: its tables in
-    /// llama.cpp. Orders of magnitude, not calibrated: they matter for models that load in a fraction of a
-    /// second.
-    const BASE_S: f64 = 0.1;
-    const PER_TOKEN_S: f64 = 2e-6;
-    let fixed_s = BASE_S + input.shape.vocab as f64 * PER_TOKEN_S;
-    let disk = Disk { storage: Some(storage) };
-    let bytes = input.plan.resident_bytes() as f64;
-    let read_s = disk.seconds(Pattern::Sequential, bytes, READER_DEPTH)?;
-    // Reads go to memory that nobody has touched; the system gives it while the disk works on other reads.
-    let read_s = read_s.max(input.profile.memory.touch_s(0.0, bytes));
-    Some(Estimate::around(fixed_s + read_s, NOISE))
 }

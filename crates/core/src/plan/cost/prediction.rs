@@ -30,6 +30,11 @@ impl Estimate {
         Self { low, mid: 1.0 / mid_s, high: (1.0 + NOISE) / fast_s.min(mid_s) }
     }
 
+    /// So many times as much.
+    pub(super) fn times(self, factor: f64) -> Self {
+        Self { low: self.low * factor, mid: self.mid * factor, high: self.high * factor }
+    }
+
     /// The same of `amount / value`, with low and high in their places.
     pub(super) fn inverse(self, amount: f64) -> Self {
         Self { low: amount / self.high, mid: amount / self.mid, high: amount / self.low }

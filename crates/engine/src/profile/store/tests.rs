@@ -2,6 +2,7 @@
 
 use super::*;
 use hypura_core::profile::{Device, MatmulRate};
+use std::path::PathBuf;
 
 fn need(target: &Path) -> Need<'_> {
     Need { target, threads: 2, disk: true }
@@ -20,8 +21,13 @@ fn measured(key: ProfileKey) -> Profile {
 
 /// Recalls with a stand-in for measuring; returns why it measured, if it did.
 fn why(folder: &Path, need: &Need<'_>, wanted: Wanted) -> Option<String> {
+    why_on(folder, false, need, wanted)
+}
+
+/// The same on a machine on which nothing else runs, or something does.
+fn why_on(folder: &Path, quiet: bool, need: &Need<'_>, wanted: Wanted) -> Option<String> {
     let mut told = None;
-    let remembered = recall(Some(folder), need, wanted, &mut |because| {
+    let remembered = recall_on((Some(folder), &|| quiet), need, wanted, &mut |because| {
         told = Some(because.to_owned());
         measured(need.key())
     });
@@ -121,6 +127,19 @@ fn a_profile_of_a_busy_machine_does_for_some_minutes_and_for_callers_that_want_n
     change(folder.path(), |profile| profile.others_share = Some(0.8));
     assert_eq!(because(folder.path(), Wanted::Any), None);
     assert!(because(folder.path(), Wanted::Sound).unwrap().contains("other programs"));
+}
+
+#[test]
+fn a_profile_of_a_busy_machine_is_measured_again_by_itself_when_the_machine_is_quiet() {
+    let folder = tempfile::tempdir().unwrap();
+    let need = need(folder.path());
+    because(folder.path(), Wanted::New);
+    assert_eq!(why_on(folder.path(), true, &need, Wanted::Any), None, "a sound one stays");
+    change(folder.path(), |profile| profile.others_share = Some(0.8));
+    assert_eq!(why_on(folder.path(), false, &need, Wanted::Any), None, "no better one is to be had");
+    let because = why_on(folder.path(), true, &need, Wanted::Any).unwrap();
+    assert!(because.contains("other programs"), "{because}");
+    assert_eq!(why_on(folder.path(), true, &need, Wanted::Any), None, "once");
 }
 
 #[test]

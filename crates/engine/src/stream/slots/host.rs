@@ -54,6 +54,16 @@ impl HostSlots {
         self.rooms(0..slots).into_iter().map(whole).collect()
     }
 
+    /// The first `bytes` bytes of the region.
+    pub fn region(&self, bytes: usize) -> Range<usize> {
+        self.base..self.base + bytes
+    }
+
+    /// Whether the parts of a slot lie together.
+    pub fn slots_are_whole(&self) -> bool {
+        self.banks.is_empty()
+    }
+
     /// What reads land in.
     pub fn arena(&self) -> &Arc<Arena> {
         &self.memory

@@ -104,6 +104,21 @@ impl SlotPool {
         }
     }
 
+    /// Where the slots are in [`Self::arena`].
+    pub fn region(&self) -> Range<usize> {
+        self.memory.as_ref().map_or(0..0, |memory| memory.region(self.slot_bytes * self.reads.len()))
+    }
+
+    /// So many bytes of [`Self::region`] were touched; slots beyond them are used only where no other is.
+    pub fn set_touched(&mut self, bytes: usize) {
+        // Parts that lie apart have their pages all over the region.
+        let are_whole = self.memory.as_ref().is_some_and(|memory| memory.slots_are_whole());
+        let touched = bytes / self.slot_bytes.max(1);
+        let is_part = are_whole && touched < self.reads.len();
+        let fresh = is_part.then(|| SlotId(u32::try_from(touched).unwrap_or(u32::MAX)));
+        self.cache.set_fresh_from(fresh);
+    }
+
     /// The memory of all classes' slots; `None` without slots.
     pub fn arena(&self) -> Option<&Arc<Arena>> {
         Some(self.memory.as_ref()?.arena())

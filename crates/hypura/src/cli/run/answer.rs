@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::about::About;
+use super::audit;
 use super::border::Border;
 use super::chat::{ChatSettings, Loaded, Part, Speaker};
 use super::conversation::{Message, Prompt};
@@ -165,6 +166,7 @@ impl Answerer {
 
     fn tell(&mut self, text: &str, stats: &Stats) -> anyhow::Result<()> {
         let _ = writeln!(io::stderr(), "\n{}", Style::of_stderr().dim(text));
+        audit::remember(self.session.loaded(), stats);
         match &mut self.stats_file {
             Some(file) => file.write(stats),
             None => Ok(()),

@@ -19,6 +19,7 @@
 mod about;
 mod answer;
 mod args;
+mod audit;
 mod border;
 mod chat;
 mod conversation;

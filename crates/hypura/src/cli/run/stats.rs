@@ -244,6 +244,8 @@ pub(super) struct Phase {
     /// With a read at the disk.
     pub disk_busy_ms: f64,
     pub read_stall_ms: f64,
+    /// In which pages of slots were touched for the first time, by a thread beside those that compute.
+    pub touch_overlap_ms: f64,
     pub compute_ms: Option<f64>,
     pub evictions: u64,
     /// Lookups that a slot of the GPU answered, those of them that a guess had filled, bytes of experts
@@ -275,6 +277,7 @@ impl Phase {
             bytes_read: stats.bytes_read,
             disk_busy_ms: ms(stats.disk_busy),
             read_stall_ms: ms(stats.read_stall),
+            touch_overlap_ms: ms(stats.touch_overlap),
             compute_ms: observed.then(|| ms(stats.compute)),
             evictions: stats.evictions,
             device_hits: stats.device_hits,
@@ -419,6 +422,7 @@ mod tests {
             bytes_read: 0,
             disk_busy_ms,
             read_stall_ms,
+            touch_overlap_ms: 0.0,
             compute_ms,
             evictions: 0,
             device_hits: 0,

@@ -187,6 +187,7 @@ fn obey(host: &Arc<Host>, mut plan: Option<Box<dyn Plan>>, orders: &mpsc::Receiv
                         status: engine.status(),
                         lacks_template: engine.lacks_template(),
                         forecast: engine.forecast(),
+                        expected: engine.expected(),
                     };
                     // Loaded once only.
                     let _ = host.engine.set(engine);
