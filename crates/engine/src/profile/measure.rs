@@ -14,10 +14,11 @@ use super::store::Need;
 use super::timing::Timing;
 use super::{budget, disk};
 
-/// The quantisations that GGUFs are made of, most used first.
+/// The quantisations that GGUFs are made of, most used first; routers are F32 in all of them.
 pub(super) const QUANTS: [GgmlType; 10] = [
     GgmlType::Q4_K,
     GgmlType::Q6_K,
+    GgmlType::F32,
     GgmlType::Q5_K,
     GgmlType::Q8_0,
     GgmlType::MXFP4,
@@ -25,7 +26,6 @@ pub(super) const QUANTS: [GgmlType; 10] = [
     GgmlType::Q3_K,
     GgmlType::Q4_0,
     GgmlType::F16,
-    GgmlType::F32,
 ];
 /// A matrix of the shape that models have.
 const COLUMNS: u32 = 2048;
