@@ -62,6 +62,9 @@ pub struct Profile {
     /// The GPU that computes, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuRates>,
+    /// Other machines that take part, in the order of their pools in a plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerRates>,
     /// The disk under the directory that was asked for.
     pub storage: Option<Storage>,
     /// What runs on this machine came to, the latest last: predictions correct their rates from it. Kept in a
@@ -123,6 +126,24 @@ pub struct GpuRates {
     pub overhead: Overhead,
     /// Bytes per second of uploads from memory that it can copy from without a detour.
     pub upload_bytes_per_s: Option<f64>,
+}
+
+/// Another machine that offers its memory: how fast it computes, as it measured itself, and the link to it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerRates {
+    /// Its address.
+    pub name: String,
+    /// There and back, in seconds.
+    pub round_trip_s: f64,
+    /// Bytes per second to it.
+    pub bytes_per_s: f64,
+    /// Rates of matrix multiplication, as those of the processor; none where it has not measured itself.
+    pub matmul: Vec<MatmulRate>,
+    /// Rates of attention.
+    pub attention: AttentionRate,
+    /// What its graphs cost besides.
+    pub overhead: Overhead,
 }
 
 /// What a graph costs besides its arithmetic, in seconds.

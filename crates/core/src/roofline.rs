@@ -20,6 +20,8 @@ pub enum BoundBy {
     Compute,
     /// All else that the processor does: dispatching nodes, waking threads, sampling, printing.
     Sync,
+    /// Hidden states on their way to other machines and back; only predicted.
+    Link,
 }
 
 impl BoundBy {
@@ -30,6 +32,7 @@ impl BoundBy {
             Self::Disk => "disk",
             Self::Compute => "compute",
             Self::Sync => "sync",
+            Self::Link => "link",
         }
     }
 }

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 
 use crate::error::LoadError;
 use crate::stream::slots::device::Source;
+use crate::workers::Worker;
 
 /// What the user wants to compute on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -171,6 +172,29 @@ pub fn choose(options: &DeviceOptions) -> Result<Option<Gpu>, LoadError> {
         in_place: is_unified && computes_in_place(device),
         info,
     }))
+}
+
+/// The GPU to use beside workers: none, and what to say of the one that could compute without them.
+///
+/// # Errors
+/// [`LoadError::GpuBesideWorkers`] when one is named; as [`choose`] where there are no workers.
+pub(crate) fn beside(
+    workers: &[Worker],
+    options: &DeviceOptions,
+) -> Result<(Option<Gpu>, Option<String>), LoadError> {
+    if workers.is_empty() {
+        return Ok((choose(options)?, None));
+    }
+    if let DeviceChoice::Named(name) = &options.choice {
+        return Err(LoadError::GpuBesideWorkers { name: name.clone() });
+    }
+    let note = |gpu: Gpu| {
+        let name = gpu.info.name;
+        format!(
+            "the GPU {name} is not used: layers are divided among processors and workers, or processor and GPU"
+        )
+    };
+    Ok((None, choose(options)?.map(note)))
 }
 
 /// Whether a device computes with a little of the host's memory when it is asked to.

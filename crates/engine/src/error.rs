@@ -135,6 +135,15 @@ pub enum LoadError {
         /// Why libraries of backends could not be loaded.
         refused: Vec<String>,
     },
+    /// A GPU is named beside workers.
+    #[error(
+        "the GPU {name} (--device) cannot compute beside workers (--worker): layers are divided among processors and workers, \
+         or processor and GPU; leave one of the two out"
+    )]
+    GpuBesideWorkers {
+        /// The name that was asked for.
+        name: String,
+    },
     /// A weight that llama.cpp wants is not in the file.
     #[error("llama.cpp asks for tensor {0}, which is not in the file")]
     MissingTensor(String),

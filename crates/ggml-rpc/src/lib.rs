@@ -26,6 +26,7 @@ unsafe extern "C" {
         count: usize,
         devices: *mut sys::ggml_backend_dev_t,
     );
+    fn hypura_rpc_set_layers(device: *const c_char, first: i32, last: i32);
 }
 
 /// The version of the protocol, as `ggml-rpc.h` has it. Both ends must have the same, and the same ggml: what
@@ -75,6 +76,16 @@ pub fn attach(socket: OwnedFd) -> Result<Vec<Device>, RpcError> {
             .collect::<Result<Vec<Device>, _>>()?
     };
     if devices.is_empty() { Err(RpcError::NoDevice) } else { Ok(devices) }
+}
+
+/// Says which layers a device that was attached computes, from now on: operations without weights of other
+/// layers are left to others, so that one hidden state crosses the link, not all that it is made of.
+pub fn set_layers(device: Device, layers: std::ops::RangeInclusive<u32>) {
+    // A name of ggml's has no NUL.
+    let name = CString::new(device.name()).unwrap_or_default();
+    let number = |layer: u32| i32::try_from(layer).unwrap_or(i32::MAX);
+    // SAFETY: a NUL-terminated string that is copied.
+    unsafe { hypura_rpc_set_layers(name.as_ptr(), number(*layers.start()), number(*layers.end())) };
 }
 
 /// Serves devices of this process to the other end of a connected socket, until that is closed. `device` is

@@ -3,7 +3,9 @@
 // name: an endpoint is `fd:N`, whatever else is refused. That is also the end of commands by which a client could
 // have a server listen or connect elsewhere (COMM_INIT).
 //
-// A descriptor is good for one connection, on either side. What is read and written there is blocking.
+// A descriptor is good for one connection, on either side. What is read and written there is blocking. The pieces of a
+// message are written at once, when it is whole: whoever carries them then wakes once for each message, not for each
+// piece.
 
 #include "ggml-rpc.h"
 #include "transport.h"
@@ -12,6 +14,7 @@
 #include <cstring>
 #include <mutex>
 #include <set>
+#include <vector>
 
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,10 +29,36 @@ struct socket_t::impl {
         // other end must see that this is over.
         shutdown(fd, SHUT_RDWR);
     }
+    bool write_all(const char * at, size_t size) const {
+        while (size > 0) {
+            const ssize_t sent = ::write(fd, at, size < MAX_CHUNK_SIZE ? size : MAX_CHUNK_SIZE);
+            if (sent < 0 && errno == EINTR) {
+                continue;
+            }
+            if (sent <= 0) {
+                return false;
+            }
+            at += sent;
+            size -= static_cast<size_t>(sent);
+        }
+        return true;
+    }
+
+    bool write_pending() {
+        const bool written = pending.empty() || write_all(pending.data(), pending.size());
+        pending.clear();
+        return written;
+    }
+
     const int fd;
+    // Pieces of a message that is not whole yet.
+    std::vector<char> pending;
 };
 
 namespace {
+
+// Messages of more are written piece by piece.
+constexpr size_t MOST_PENDING = 128 * 1024;
 
 std::mutex mutex;
 std::set<int> used;
@@ -51,22 +80,19 @@ socket_t::~socket_t() = default;
 
 bool socket_t::send_data(const void * data, size_t size) {
     const char * at = static_cast<const char *>(data);
-    while (size > 0) {
-        const ssize_t sent = ::write(pimpl->fd, at, size < MAX_CHUNK_SIZE ? size : MAX_CHUNK_SIZE);
-        if (sent < 0 && errno == EINTR) {
-            continue;
-        }
-        if (sent <= 0) {
-            return false;
-        }
-        at += sent;
-        size -= static_cast<size_t>(sent);
+    if (pimpl->pending.size() + size <= MOST_PENDING) {
+        pimpl->pending.insert(pimpl->pending.end(), at, at + size);
+        return true;
     }
-    return true;
+    return pimpl->write_pending() && pimpl->write_all(at, size);
 }
 
 bool socket_t::recv_data(void * data, size_t size) {
     char * at = static_cast<char *>(data);
+    // Nobody waits for an answer to what was not sent.
+    if (!pimpl->write_pending()) {
+        return false;
+    }
     while (size > 0) {
         const ssize_t received = ::read(pimpl->fd, at, size < MAX_CHUNK_SIZE ? size : MAX_CHUNK_SIZE);
         if (received < 0 && errno == EINTR) {
@@ -82,7 +108,7 @@ bool socket_t::recv_data(void * data, size_t size) {
 }
 
 bool socket_t::flush() {
-    return true;
+    return pimpl->write_pending();
 }
 
 void socket_t::get_caps(uint8_t * local_caps) {

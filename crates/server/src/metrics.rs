@@ -11,6 +11,7 @@ use axum::routing::get;
 use http::StatusCode;
 use hypura_engine::request::SpeculationStats;
 use hypura_engine::serve::Totals;
+use hypura_engine::workers::WorkerShare;
 
 use super::models::RunningModel;
 use super::respond;
@@ -241,6 +242,32 @@ fn hypura(out: &mut String, running: &[RunningModel]) {
         let label = escaped(&model.entry.name.to_string());
         for (tier, bytes) in [("RAM", model.status.memory_bytes), ("GPU", model.status.device_bytes)] {
             line(out, &format!("hypura_resident_bytes{{model=\"{label}\",tier=\"{tier}\"}}"), number(bytes));
+        }
+    }
+    workers(out, running);
+}
+
+/// Of each model, what each of its workers has, and what went over the link.
+fn workers(out: &mut String, running: &[RunningModel]) {
+    type OfWorker = fn(&WorkerShare) -> f64;
+    let families: [(&str, &str, &str, OfWorker); 4] = [
+        ("worker_bytes", "gauge", "Bytes of the worker's memory that are held.", |of| number(of.bytes)),
+        ("worker_layers", "gauge", "Layers that the worker computes.", |of| f64::from(of.layers)),
+        ("worker_sent_bytes_total", "counter", "Bytes sent to the worker.", |of| {
+            number(of.traffic.sent_bytes)
+        }),
+        ("worker_received_bytes_total", "counter", "Bytes that came from the worker.", |of| {
+            number(of.traffic.received_bytes)
+        }),
+    ];
+    for (name, kind, help, value) in families {
+        head(out, &format!("hypura_{name}"), kind, help);
+        for model in running {
+            let label = escaped(&model.entry.name.to_string());
+            for worker in &model.status.workers {
+                let labels = format!("{{model=\"{label}\",worker=\"{}\"}}", escaped(&worker.name));
+                line(out, &format!("hypura_{name}{labels}"), value(worker));
+            }
         }
     }
 }

@@ -7,22 +7,22 @@ pub(super) const PAGE: Asset = Asset {
     name: "",
     content_type: "text/html; charset=utf-8",
     bytes: include_bytes!("../assets/index.html"),
-    etag: "\"c4af35b8701ef887\"",
+    etag: "\"57af6a89632d23cc\"",
 };
 
 /// What it loads.
 pub(super) const FILES: &[Asset] = &[
     Asset {
-        name: "app-718c100b4de81398.js",
+        name: "app-604404a885387067.js",
         content_type: "text/javascript; charset=utf-8",
         bytes: include_bytes!("../assets/app.js"),
-        etag: "\"718c100b4de81398\"",
+        etag: "\"604404a885387067\"",
     },
     Asset {
-        name: "app-2b24bf2f68c9aded.css",
+        name: "app-0c76185b9ca83872.css",
         content_type: "text/css; charset=utf-8",
         bytes: include_bytes!("../assets/app.css"),
-        etag: "\"2b24bf2f68c9aded\"",
+        etag: "\"0c76185b9ca83872\"",
     },
     Asset {
         name: "icon-af67c3c28b94b358.svg",

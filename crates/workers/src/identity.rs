@@ -4,12 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Version of the tunnel's frames ([`crate::pump`]).
+const TUNNEL: u32 = 2;
+
 /// A program on a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Version of Hypura.
     pub version: String,
-    /// What ggml it is built with: version of the crate, of ggml, of the RPC protocol.
+    /// What ggml it is built with: version of the crate, of ggml, of the RPC protocol, of the tunnel.
     pub build: String,
     /// Name of the machine.
     pub name: String,
@@ -20,7 +23,8 @@ impl Identity {
     #[must_use]
     pub fn here(version: &str, build: &str) -> Self {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { version: version.to_owned(), build: build.to_owned(), name }
+        let build = format!("{build}, tunnel {TUNNEL}");
+        Self { version: version.to_owned(), build, name }
     }
 
     /// Whether the two can work together.

@@ -5,6 +5,7 @@
 //! - [`tls`]: encryption, and what binds the secret to one connection
 //! - [`message`]: what is said before the tunnel opens
 //! - [`pump`]: the tunnel: bytes between a local socket and the connection, and the deadlines
+//! - `pack`: what the tunnel leaves out, because the other side has it already
 //! - [`client`]: connecting to a worker, and measuring the link
 //! - [`daemon`]: a worker: who may connect ([`attempts`]), what of its memory is given out ([`grants`])
 //! - [`cache`]: weights that a worker keeps on its disk
@@ -25,6 +26,7 @@ mod error;
 pub mod grants;
 pub mod identity;
 pub mod message;
+mod pack;
 pub mod pump;
 mod tls;
 

@@ -60,8 +60,8 @@ pub struct Offer {
     pub device: String,
     /// Threads that compute.
     pub threads: u32,
-    /// Bytes of weights that it can go through in a second; `None` where that was not measured.
-    pub weight_bytes_per_s: Option<u64>,
+    /// How fast that is, as JSON of whoever runs the worker; `None` where it was not measured.
+    pub rates: Option<String>,
 }
 
 /// What a client asks.

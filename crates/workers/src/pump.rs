@@ -1,9 +1,10 @@
 //! The tunnel: carries bytes between a local socket and a connection, on one thread, and ends both in time.
 //!
-//! Frames go over the connection: a kind, a length, bytes. Each side says that it is alive every second,
-//! whatever else it sends, so that silence means something: a side that hears nothing for [`SILENCE`],
-//! although it listens, closes the local socket and says why. One that cannot pass on what it gets does not
-//! listen meanwhile and waits: the process behind the socket may compute for minutes.
+//! Frames go over the connection: a kind, a length, bytes, packed where that makes them fewer
+//! ([`crate::pack`]). Each side says that it is alive every second, whatever else it sends, so that silence
+//! means something: a side that hears nothing for [`SILENCE`], although it listens, closes the local socket
+//! and says why. One that cannot pass on what it gets does not listen meanwhile and waits: the process behind
+//! the socket may compute for minutes.
 //!
 //! Invariant: the bytes of the local socket arrive at the other one as they are, in order, or the end of both
 //! is told.
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::pack::{self, Packer, Unpacker};
+
 /// How long the other side may say nothing.
 pub const SILENCE: Duration = Duration::from_secs(5);
 /// How often each side says that it is alive.
@@ -25,7 +28,7 @@ const PULSE: Duration = Duration::from_secs(1);
 /// How often to look at the clock.
 const LOOK: Duration = Duration::from_millis(250);
 /// Bytes that are taken from the local socket at once.
-const PART: usize = 256 << 10;
+const PART: usize = pack::MOST_BYTES;
 /// Bytes on their way to the local socket beyond which the connection is not listened to.
 const MOST_WAITING: usize = 1 << 20;
 /// Most reads of the connection before the local socket is looked at.
@@ -39,6 +42,7 @@ const DATA: u8 = 0;
 const ALIVE: u8 = 1;
 const BYE: u8 = 2;
 const KEEP: u8 = 3;
+const PACKED: u8 = 4;
 
 /// Bytes that went through a tunnel, by direction, frames and all.
 #[derive(Debug, Default)]
@@ -101,7 +105,8 @@ struct Arriving {
     head: Vec<u8>,
     kind: u8,
     left: usize,
-    said: Vec<u8>,
+    frame: Vec<u8>,
+    unpacker: Unpacker,
 }
 
 /// One tunnel.
@@ -119,6 +124,7 @@ pub struct Pump {
     to_local: Vec<u8>,
     at: usize,
     part: Vec<u8>,
+    packer: Packer,
     heard: Instant,
     pulsed: Instant,
     said: Instant,
@@ -151,6 +157,7 @@ impl Pump {
             to_local: Vec::new(),
             at: 0,
             part: vec![0; PART],
+            packer: Packer::default(),
             heard: now,
             pulsed: now,
             said: now,
@@ -334,8 +341,9 @@ impl Pump {
                     && let Ok(length) = <[u8; 4]>::try_from(length)
                 {
                     (self.arriving.kind, self.arriving.left) = (*kind, u32::from_be_bytes(length) as usize);
-                    if *kind != DATA && self.arriving.left > MOST_SAID {
-                        return Some(End::Broken("it said what cannot be understood".to_owned()));
+                    let most = if matches!(*kind, DATA | PACKED) { PART } else { MOST_SAID };
+                    if self.arriving.left > most {
+                        return Some(not_understood());
                     }
                 } else {
                     continue;
@@ -344,23 +352,34 @@ impl Pump {
             let (payload, rest) = bytes.split_at(bytes.len().min(self.arriving.left));
             self.arriving.left -= payload.len();
             bytes = rest;
-            let data = self.arriving.kind == DATA;
-            let to = if data { &mut self.to_local } else { &mut self.arriving.said };
-            to.extend_from_slice(payload);
+            self.arriving.frame.extend_from_slice(payload);
             if self.arriving.left == 0 {
                 self.arriving.head.clear();
-                let said = std::mem::take(&mut self.arriving.said);
-                if let Some(end) = self.told(&said) {
-                    return Some(end);
+                let mut frame = std::mem::take(&mut self.arriving.frame);
+                let end = self.take(&frame);
+                frame.clear();
+                self.arriving.frame = frame;
+                if end.is_some() {
+                    return end;
                 }
             }
         }
         None
     }
 
-    /// A frame that is no data arrived as a whole.
-    fn told(&mut self, said: &[u8]) -> Option<End> {
+    /// A frame arrived as a whole.
+    fn take(&mut self, said: &[u8]) -> Option<End> {
         match self.arriving.kind {
+            DATA => {
+                self.arriving.unpacker.plain(said);
+                self.to_local.extend_from_slice(said);
+                None
+            }
+            PACKED => {
+                let Some(frame) = self.arriving.unpacker.unpack(said) else { return Some(not_understood()) };
+                self.to_local.extend_from_slice(&frame);
+                None
+            }
             BYE => Some(End::Told(String::from_utf8_lossy(said).into_owned())),
             KEEP => {
                 if let Ok(bytes) = <[u8; 8]>::try_from(said) {
@@ -396,7 +415,11 @@ impl Pump {
         let alive = match read {
             Ok(0) => false,
             Ok(length) => {
-                self.frame(DATA, part.get(..length).unwrap_or_default());
+                let data = part.get(..length).unwrap_or_default();
+                match self.packer.pack(data) {
+                    Some(packed) => self.frame(PACKED, &packed),
+                    None => self.frame(DATA, data),
+                }
                 // Now, not after the next look at what is ready. A failure is seen there.
                 let _ = self.flush();
                 true
@@ -449,6 +472,10 @@ struct Ready {
     tcp: PollFlags,
     local: PollFlags,
     pulse: bool,
+}
+
+fn not_understood() -> End {
+    End::Broken("it said what cannot be understood".to_owned())
 }
 
 fn is_for_later(error: &io::Error) -> bool {

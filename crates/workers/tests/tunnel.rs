@@ -46,7 +46,7 @@ fn start(script: &'static str) -> Kit {
         total_bytes: 1 << 30,
         device: "CPU".to_owned(),
         threads: 1,
-        weight_bytes_per_s: None,
+        rates: None,
     };
     let command = move |_| {
         let mut command = Command::new("sh");

@@ -9,7 +9,7 @@
 //! - `placement`: the plan itself, what is where
 //! - `fill`: what must be resident, what streams, and whether it fits
 //! - `settle`: the one policy from what is asked to a plan
-//! - `split`: whole layers on other machines
+//! - `split`: whole layers on other machines, `worth`: which of them are worth it
 //! - `growth`: a larger context for a model that is loaded
 //! - `dense_weights`: which of the weights that every token passes may stream, and do
 //! - `device_dense`: those that a device computes with
@@ -21,8 +21,7 @@
 //! - `reasons`: why a plan is as it is, for people
 //! - `ubatch`: how many tokens of a prompt are computed at once
 //! - `tiers`: who lives where, for people
-//! - `what_if`: another machine than this one
-//! - `advice`: what would change with one
+//! - `what_if`: another machine than this one, `advice`: what would change with one
 
 mod advice;
 mod banks;
@@ -48,6 +47,7 @@ mod split;
 mod tiers;
 mod ubatch;
 mod what_if;
+mod worth;
 
 pub use advice::{Alternative, Question};
 pub use banks::BankRules;

@@ -159,6 +159,12 @@ impl Plan {
         }
     }
 
+    /// Whether nothing streams that every token needs whole: tables cost a token a row or a few.
+    #[must_use]
+    pub const fn is_resident_but_for_tables(&self) -> bool {
+        self.experts.is_none() && self.dense.is_none()
+    }
+
     /// Bytes that may be used of the host's memory.
     #[must_use]
     pub const fn budget_bytes(&self) -> u64 {

@@ -19,6 +19,12 @@ pub fn mode_reason(shape: &ModelShape, plan: &Plan) -> String {
                 "All {weights} of weights fit into the {budget} that may be used, so nothing is read while it runs."
             )
         }
+        Mode::FullResident if plan.pools.has_workers() => {
+            format!(
+                "All {weights} of weights fit into the {budget} that may be used here and the memory of workers, so nothing is \
+                 read while it runs."
+            )
+        }
         Mode::FullResident => {
             format!(
                 "All {weights} of weights fit into the memory of the device and the {budget} of the host."
@@ -77,10 +83,10 @@ pub fn group_reason(
              the order in which they are used, so that the disk never waits."
         );
     }
-    let place = match (bytes.device_bytes > 0, bytes.resident_bytes > 0) {
-        (true, true) => "On the device as far as layers fit there, otherwise in memory",
-        (true, false) => "On the device",
-        (false, _) => "In memory",
+    let place = if plan.pools.has_workers() && bytes.device_bytes > 0 {
+        "With whoever computes the layer, here or on a worker"
+    } else {
+        place_of(bytes)
     };
     let why = match group {
         RoleGroup::RoutedExperts => "there is room for all of them",
@@ -92,6 +98,14 @@ pub fn group_reason(
         RoleGroup::Other => "every token uses it, and it is too small to be worth a read",
     };
     format!("{place}: {why}.")
+}
+
+const fn place_of(bytes: &TierBytes) -> &'static str {
+    match (bytes.device_bytes > 0, bytes.resident_bytes > 0) {
+        (true, true) => "On the device as far as layers fit there, otherwise in memory",
+        (true, false) => "On the device",
+        (false, _) => "In memory",
+    }
 }
 
 fn experts_reason(shape: &ModelShape, layout: &ExpertLayout, plan: &Plan) -> String {

@@ -2,10 +2,10 @@
 //!
 //! In this order: the context is cut to what the model was trained for, or, where nobody asked for one, as
 //! long as costs little; the ubatch is what has to go through in one graph, and more where that costs little;
-//! as many layers as fit go to devices; the KV cache is
-//! made smaller where nothing else works; sequences that only remember get what they cost little of; and
-//! where the caller allows it, the context is halved. Loading, predicting and serving a model all ask here,
-//! so that all of them get the same plan.
+//! as many layers as fit go to devices, or as many as it takes to workers that do not make it slower; the KV
+//! cache is made smaller where nothing else works; sequences that only remember get what they cost little of;
+//! and where the caller allows it, the context is halved. Loading, predicting and serving a model all ask
+//! here, so that all of them get the same plan.
 
 use super::banks::BankRules;
 use super::context::choose_context;
@@ -14,12 +14,15 @@ use super::error::PlanError;
 use super::fill::{fill, on_devices};
 use super::homes::Homes;
 use super::ledger::{Ledger, Purpose};
-use super::placement::{Mode, Plan};
+use super::placement::Plan;
 use super::pool::{PoolId, Pools};
 use super::request::{CacheSize, Constraints, ContextShape, ExpertHome, KvType, MediaNeeds, Residency};
 use super::split::Split;
+use super::worth::Choosing;
 use super::{ExpertLayout, choose_ubatch};
 use crate::model::ModelShape;
+use crate::profile::Profile;
+use std::sync::Arc;
 
 /// Sequences that only remember may take one part in so many of what the weights take.
 const REMEMBERING_SHARE: u64 = 50;
@@ -53,6 +56,9 @@ pub struct PlanRequest {
     pub media: MediaNeeds,
     /// What a device asks of slots that it computes with in the host's memory; `None` where none does.
     pub banks: Option<BankRules>,
+    /// How fast this machine and the workers are, for leaving out workers that would make it slower; `None`
+    /// where nobody knows, and then none is left out.
+    pub speeds: Option<Arc<Profile>>,
 }
 
 impl PlanRequest {
@@ -83,6 +89,7 @@ impl Default for PlanRequest {
             kv_may_shrink: true,
             media: MediaNeeds::default(),
             banks: None,
+            speeds: None,
         }
     }
 }
@@ -96,6 +103,8 @@ pub struct Settled {
     pub constraints: Constraints,
     /// What was decided that the user may want to know.
     pub notes: Vec<String>,
+    /// Workers that would make it slower, and the reason for people.
+    pub left_out: Vec<(PoolId, String)>,
 }
 
 /// Why there is no plan. `E` is why needs are not known.
@@ -124,7 +133,7 @@ pub fn settle<E>(
     request: &PlanRequest,
     mut needs: impl FnMut(&ContextShape, &Homes) -> Result<Ledger, E>,
 ) -> Result<Settled, SettleError<E>> {
-    let mut settling = Settling { shape, layout, request, needs: &mut needs };
+    let mut settling = Settling { shape, layout, request, needs: &mut needs, left_out: Vec::new() };
     let mut tokens = longest_context(shape, request.context.context_tokens);
     loop {
         let settled = settling.with_context(tokens);
@@ -148,6 +157,8 @@ struct Settling<'a, E> {
     layout: &'a ExpertLayout,
     request: &'a PlanRequest,
     needs: &'a mut dyn FnMut(&ContextShape, &Homes) -> Result<Ledger, E>,
+    /// Of the last context that was tried.
+    left_out: Vec<(PoolId, String)>,
 }
 
 impl<E> Settling<'_, E> {
@@ -266,18 +277,25 @@ impl<E> Settling<'_, E> {
         self.with_streams_on_device(best)
     }
 
-    /// Whole layers on other machines, as [`Split`] says.
+    /// Whole layers on other machines, as [`Split`] says; on those that do not make it slower, where it is
+    /// known how fast they are.
     fn with_workers(&mut self, on_host: Constraints) -> Result<Constraints, SettleError<E>> {
         let Self { shape, layout, request, .. } = *self;
+        self.left_out.clear();
         let fits = |constraints: &Constraints| {
-            fill(shape, layout, constraints).is_ok_and(|plan| plan.mode() == Mode::FullResident)
+            fill(shape, layout, constraints).is_ok_and(|plan| plan.is_resident_but_for_tables())
         };
         if request.device_layers.is_none() && fits(&on_host) {
             return Ok(on_host);
         }
         let probe = Split::probe(shape, &request.pools);
         let measured = self.measured(on_host.context, &probe)?;
-        let split = Split::new(shape, &request.pools, &measured.needs);
+        let mut split = Split::new(shape, &request.pools, &measured.needs);
+        if let (None, Some(speeds)) = (request.device_layers, &request.speeds) {
+            let choosing = Choosing { shape, layout, speeds, on_host: &on_host };
+            let choice = choosing.choose(split, &fits);
+            (split, self.left_out) = (choice.split, choice.left_out);
+        }
         let most = split.most_layers();
         let mut layers = match request.device_layers {
             Some(asked) => asked.min(most),
@@ -410,6 +428,6 @@ impl<E> Settling<'_, E> {
 
     fn filled(&self, constraints: Constraints) -> Result<Settled, PlanError> {
         let plan = fill(self.shape, self.layout, &constraints)?;
-        Ok(Settled { plan, constraints, notes: Vec::new() })
+        Ok(Settled { plan, constraints, notes: Vec::new(), left_out: self.left_out.clone() })
     }
 }

@@ -13,6 +13,7 @@ use super::request::Constraints;
 use crate::model::ModelShape;
 
 /// What a machine has room for.
+#[derive(Clone)]
 struct Room {
     pool: PoolId,
     /// Bytes for weights and KV cache.
@@ -20,6 +21,7 @@ struct Room {
 }
 
 /// Dividing layers among machines.
+#[derive(Clone)]
 pub(super) struct Split<'a> {
     shape: &'a ModelShape,
     rooms: Vec<Room>,
@@ -66,15 +68,29 @@ impl<'a> Split<'a> {
 
     /// The fewest layers, at most `most`, with which what is left fits the host; `most` where nothing does.
     pub fn enough(&self, most: u32, on_host: &Constraints, fits: impl Fn(&Constraints) -> bool) -> u32 {
+        (1..=most).find(|layers| fits(&self.estimated(*layers, on_host))).unwrap_or(most)
+    }
+
+    /// What is left to keep to with the last `layers` layers on machines, estimated.
+    pub fn estimated(&self, layers: u32, on_host: &Constraints) -> Constraints {
         let kv = on_host.needs.bytes(PoolId::HOST, Purpose::Kv);
-        let without = |layers: u32| {
-            let mut needs = on_host.needs.clone();
-            let gone = kv / u64::from(self.shape.layers.max(1)) * u64::from(layers);
-            let (pool, purpose, basis) = (PoolId::HOST, Purpose::Kv, Basis::Estimated);
-            needs.set(Entry { pool, purpose, bytes: kv.saturating_sub(gone), basis });
-            Constraints { needs, homes: self.homes(layers), ..on_host.clone() }
-        };
-        (1..=most).find(|layers| fits(&without(*layers))).unwrap_or(most)
+        let mut needs = on_host.needs.clone();
+        let gone = kv / u64::from(self.shape.layers.max(1)) * u64::from(layers);
+        let (pool, purpose, basis) = (PoolId::HOST, Purpose::Kv, Basis::Estimated);
+        needs.set(Entry { pool, purpose, bytes: kv.saturating_sub(gone), basis });
+        Constraints { needs, homes: self.homes(layers), ..on_host.clone() }
+    }
+
+    /// The machines that layers may go to.
+    pub fn machines(&self) -> Vec<PoolId> {
+        self.rooms.iter().map(|room| room.pool).collect()
+    }
+
+    /// The same without a machine.
+    pub fn without(&self, pool: PoolId) -> Self {
+        let mut split = self.clone();
+        split.rooms.retain(|room| room.pool != pool);
+        split
     }
 
     /// The last `layers` layers on machines; all of them on the host where there is no room for so many.
@@ -124,7 +140,8 @@ mod tests {
     }
 
     fn settled(shape: &ModelShape, pools: Pools) -> crate::plan::Plan {
-        let request = PlanRequest { pools, residency: Residency::Auto, ..PlanRequest::default() };
+        let tables = Residency::Resident;
+        let request = PlanRequest { pools, tables, ..PlanRequest::default() };
         let needs = |_: &ContextShape, _: &Homes| Ok::<_, Infallible>(Ledger::new());
         settle(shape, &ExpertLayout::new(shape), &request, needs).unwrap().plan
     }
@@ -147,6 +164,20 @@ mod tests {
             let home = some.homes.layers.last().unwrap();
             assert_eq!((home.dense, home.experts), (PoolId::DEVICE, PoolId::DEVICE), "a whole layer");
         }
+    }
+
+    #[test]
+    fn a_model_of_which_only_tables_stream_moves_no_layer() {
+        let shape = shape(Shape::Qwen2_5_14b);
+        let pools = Pools::host(shape.total_bytes() - 1).with_worker(shape.total_bytes());
+        let needs = |_: &ContextShape, _: &Homes| Ok::<_, Infallible>(Ledger::new());
+        let of = |tables| {
+            let request = PlanRequest { pools: pools.clone(), tables, ..PlanRequest::default() };
+            settle(&shape, &ExpertLayout::new(&shape), &request, needs).unwrap().plan
+        };
+        assert_eq!(of(Residency::Resident).homes.device_layers(), 1, "otherwise one would");
+        let plan = of(Residency::Auto);
+        assert_eq!((plan.mode(), plan.homes.device_layers()), (Mode::TableStreaming, 0));
     }
 
     #[test]

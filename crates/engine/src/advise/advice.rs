@@ -3,13 +3,15 @@
 use hypura_core::gguf::GgmlType;
 use hypura_core::model::{ModelError, ModelShape};
 use hypura_core::plan::{
-    Alternative, ContextShape, ExpertLayout, Homes, Ledger, Plan, PlanError, PlanRequest, Prediction,
+    Alternative, ContextShape, ExpertLayout, Homes, Ledger, Plan, PlanError, PlanRequest, PoolId, Prediction,
     Question, Routing, SettleError, Settled, TierTable, WhatIf, Workload, settle,
 };
 use hypura_core::profile::Profile;
 use hypura_core::speculate::SpeculationCost;
+use std::sync::Arc;
 
 use crate::error::LoadError;
+use crate::workers::WorkerShare;
 
 /// How the model would be loaded, and what is asked of it.
 #[derive(Clone, Debug)]
@@ -39,6 +41,10 @@ pub struct Advice {
     pub alternatives: Vec<Alternative>,
     /// What the plan decided that the user may want to know.
     pub notes: Vec<String>,
+    /// What other machines have of it.
+    pub workers: Vec<WorkerShare>,
+    /// Other machines that would make it slower, and why.
+    pub left_out: Vec<(PoolId, String)>,
 }
 
 /// Why there is no advice.
@@ -79,16 +85,21 @@ pub fn advise<E: Into<AdviceError>>(
         Some(bytes) => PlanRequest { pools: request.pools.with_host_budget(bytes), ..request },
         None => request,
     };
+    let speeds = request.speeds.is_some().then(|| Arc::new(profile.clone()));
+    let request = PlanRequest { speeds, ..request };
     let settled = settle(shape, &layout, &request, needs).map_err(|error| match error {
         SettleError::Plan(error) => error.into(),
         SettleError::Needs(error) => error.into(),
     });
-    let Settled { plan, constraints, notes } = settled?;
+    let Settled { plan, constraints, notes, left_out } = settled?;
     workload.ubatch_tokens = plan.context.ubatch_tokens;
     let question =
         Question { shape, layout: &layout, profile: &profile, constraints: &constraints, workload };
     let prediction = question.predict(&plan);
     let alternatives = question.alternatives(&prediction);
+    // Experts of other machines' layers have no slots here.
+    let layout = if plan.pools.has_workers() { layout.on_host(&plan.homes) } else { layout };
     let tiers = TierTable::new(shape, &layout, &plan);
-    Ok(Advice { plan, tiers, prediction, speculation: None, alternatives, layout, notes })
+    let (speculation, workers) = (None, Vec::new());
+    Ok(Advice { plan, tiers, prediction, speculation, alternatives, layout, notes, workers, left_out })
 }

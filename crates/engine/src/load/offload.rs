@@ -22,7 +22,8 @@ pub(super) fn place(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes
 
 /// Has llama.cpp put layers on workers where they are at home.
 pub(super) fn place_on_workers(options: &mut LoadOptions, shape: &ModelShape, homes: &Homes, all: &[Worker]) {
-    let used = workers::pools(all).map(|(pool, worker)| (worker.device, workers::layers(homes, pool)));
+    workers::set_layers(all, homes);
+    let used = workers::pools(all).map(|(pool, worker)| (worker.device, workers::layers(homes, pool).1));
     let (devices, mut split): (Vec<Device>, Vec<u32>) = used.filter(|(_, layers)| *layers > 0).unzip();
     let Some(last) = split.last_mut() else { return };
     // llama.cpp counts from the very last layer, with the output for one more. What belongs to none of the

@@ -91,7 +91,7 @@ impl LoadedModel {
         }
         let stalled = self.stats.get().read_stall.saturating_sub(stalled);
         self.threads.end_step(&self.context, tokens, start.elapsed().saturating_sub(stalled));
-        self.stats.set_threads(self.threads.usage());
+        self.stats.set_beside(self.threads.usage(), workers::traffic(&self.planned.workers));
         Ok(())
     }
 
@@ -181,7 +181,7 @@ pub fn load_watched(
     let make = || Context::new(&model, &options, executors, Arc::clone(&abort));
     let adapt = settings.tuning.threads_may_fall.then_some(planned.cores);
     let (context, threads) = ThreadControl::around(settings.tuning.threads, adapt, make)?;
-    stats.set_threads(threads.usage());
+    stats.set_beside(threads.usage(), workers::traffic(&planned.workers));
     let draft = load_draft(&planned)?.map(Box::new);
     let mut ledger = planned.plan.ledger.clone();
     note_context(&mut ledger, &context, &planned.plan.homes, &planned.workers);

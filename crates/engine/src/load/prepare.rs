@@ -4,6 +4,7 @@
 use hypura_core::plan::{
     ExpertHome, ExpertLayout, Mode, Plan, PlanRequest, PoolId, Residency, SettleError, Settled, settle,
 };
+use hypura_core::profile::Profile;
 use hypura_storage::threads::CoreTimes;
 
 use super::draft::{PlanMeter, PlannedDraft};
@@ -42,6 +43,14 @@ pub struct Planned {
     pub(super) cores: Option<CoreTimes>,
 }
 
+impl Planned {
+    /// What is known of this machine, with the workers that may have layers.
+    #[must_use]
+    pub fn with_workers_of(&self, profile: &Profile) -> Profile {
+        workers::with_rates(&self.workers, profile)
+    }
+}
+
 /// Reads headers, measures llama.cpp's needs, and plans. Allocates nothing of size.
 ///
 /// # Errors
@@ -65,9 +74,9 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     }
     let workers = workers::asked(&settings.model.workers);
     // The order of pools is that of machines: this one's GPU has no place in it.
-    let gpu = if workers.is_empty() { device::choose(&settings.model.device)? } else { None };
+    let (gpu, no_gpu) = device::beside(&workers, &settings.model.device)?;
     let gpu = gpu.filter(|gpu| request.device_layers.is_some() || gpu.has_room(&source.shape));
-    request = workers::add_to(&workers, request);
+    request = workers::add_to(&workers, request, settings.model.speeds.as_ref());
     let meter = NeedsMeter::new(&source, settings.tuning.threads, &settings.model.devices, gpu.as_ref())?;
     let meter = meter.with_workers(&workers);
     let no_drafts = no_drafts_note(&meter, &source, &settings);
@@ -87,7 +96,7 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
         settled = settle_measured(&source, &layout, &request, &mut meter);
     }
     drop(meter);
-    let Settled { plan, mut notes, .. } = settled?;
+    let Settled { plan, mut notes, left_out, .. } = settled?;
     let mut settings = settings;
     if let Some(gpu) = gpu.as_ref().filter(|_| plan.homes.streamed_experts != PoolId::HOST) {
         settings.model.devices.experts = Some(gpu.device);
@@ -99,7 +108,8 @@ pub fn prepare(source: ModelSource, settings: LoadSettings) -> Result<Planned, L
     }
     let gpu = gpu.filter(|_| !plan.homes.are_on_host());
     let layout = if workers.is_empty() { layout } else { layout.on_host(&plan.homes) };
-    notes.extend(workers::settle(&workers, &plan));
+    workers::keep(&workers, &plan);
+    notes.extend(workers::told(&workers, &plan, &left_out).into_iter().chain(no_gpu));
     notes.extend(gpu.as_ref().and_then(|gpu| gpu.layers_note(&plan)));
     notes.extend(no_drafts.or(no_draft));
     Ok(Planned { source, layout, plan, settings, notes, projector, draft, gpu, workers, cores })

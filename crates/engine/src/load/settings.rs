@@ -7,6 +7,7 @@ use hypura_core::cache::PolicyKind;
 use hypura_core::plan::{
     CacheSize, ContextShape, KvType, MediaNeeds, PlanRequest, Pools, Residency, SHORT_CONTEXT, SMALL_UBATCH,
 };
+use hypura_core::profile::Profile;
 use hypura_storage::{ReaderConfig, ReaderKind};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -27,6 +28,10 @@ pub struct ModelOptions {
     /// Other machines whose memory takes part, by address. They are attached to the process beforehand
     /// ([`crate::workers`]); a GPU of this machine is not used beside them.
     pub workers: Vec<String>,
+    /// How fast this machine is, where that was measured: a worker that would make it slower is left out
+    /// then.
+    #[serde(default)]
+    pub speeds: Option<Profile>,
     /// Resident, streaming, or what fits.
     pub residency: Residency,
     /// Size of the cache of streamed weights.
@@ -126,6 +131,7 @@ impl Default for ModelOptions {
             budget_bytes: u64::MAX,
             device: DeviceOptions::default(),
             workers: Vec::new(),
+            speeds: None,
             residency: Residency::Auto,
             cache: None,
             tables: Residency::Auto,
@@ -199,6 +205,7 @@ impl ModelOptions {
             kv_may_shrink: self.kv_may_shrink,
             media,
             banks: self.devices.bank_rules(),
+            speeds: None,
         }
     }
 }
@@ -224,6 +231,7 @@ with! {
         with_budget_bytes budget_bytes u64,
         with_device device DeviceOptions,
         with_workers workers Vec<String>,
+        with_speeds speeds Option<Profile>,
         with_choice residency Residency,
         with_cache cache Option<CacheSize>,
         with_tables tables Residency,

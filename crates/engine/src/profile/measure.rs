@@ -76,6 +76,7 @@ pub fn measure(options: &ProfileOptions, progress: &mut dyn FnMut(f64, &str)) ->
         memory,
         devices: facts::devices(),
         gpu: None,
+        workers: Vec::new(),
         storage,
         audit: Vec::new(),
     }

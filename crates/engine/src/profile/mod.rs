@@ -6,7 +6,7 @@
 //! - `timing`: kernels, beside whatever else runs
 //! - `audit`: what runs came to, in a file of its own
 //! - `files`: the cache folder
-//! - `store`: the file in the cache directory, and when it is still valid
+//! - `store`: the files in the cache directory, and when they are still valid; what is known of workers
 //!
 //! Invariant: what cannot be measured is absent from the profile, with the reason where there is one.
 
@@ -27,4 +27,6 @@ pub use files::cache_folder;
 pub use gpu::gpu_rates;
 pub use measure::measure;
 pub use options::ProfileOptions;
-pub use store::{DISTURBED_SHARE, Need, Origin, Remembered, Wanted, known, recall};
+pub use store::{
+    DISTURBED_SHARE, Need, Origin, Remembered, Wanted, keep_worker, known, known_workers, recall,
+};

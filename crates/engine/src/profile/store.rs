@@ -7,7 +7,7 @@
 //! A file that cannot be read, or that is valid for something else, is measured again and replaced; it is
 //! never an error.
 
-use hypura_core::profile::{Memory, PROFILE_FORMAT, Profile, ProfileKey, Storage};
+use hypura_core::profile::{Memory, PROFILE_FORMAT, Profile, ProfileKey, Storage, WorkerRates};
 use hypura_storage::threads::CoreTimes;
 use sha2::{Digest as _, Sha256};
 use std::fs;
@@ -87,6 +87,8 @@ impl Need<'_> {
     }
 }
 
+/// How names of files about workers begin.
+const WORKER: &str = "worker-";
 /// In the place of a disk's name in profiles without one.
 const NO_DISK: &str = "no disk";
 
@@ -157,6 +159,26 @@ fn recall_on(
 pub fn known(folder: &Path, need: &Need<'_>) -> Option<Profile> {
     let profile = find(folder, need, &need.key(), Wanted::Any).ok()?;
     Some(Profile { audit: audit::records(folder), ..profile })
+}
+
+/// Keeps what was measured of a worker and the link to it, in the place of what was measured before.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn keep_worker(folder: &Path, rates: &WorkerRates) -> io::Result<()> {
+    let hash = hex(&Sha256::digest(rates.name.as_bytes())[..8]);
+    write(&folder.join(format!("{WORKER}{hash}.json")), rates)
+}
+
+/// Workers as they were measured last, by name.
+#[must_use]
+pub fn known_workers(folder: &Path) -> Vec<WorkerRates> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let of_workers = files.filter(|file| file.file_name().to_string_lossy().starts_with(WORKER));
+    let read = |file: fs::DirEntry| serde_json::from_slice(&fs::read(file.path()).ok()?).ok();
+    let mut found: Vec<WorkerRates> = of_workers.filter_map(read).collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
 }
 
 fn find(folder: &Path, need: &Need<'_>, key: &ProfileKey, wanted: Wanted) -> Result<Profile, String> {

@@ -321,6 +321,7 @@ impl Scheduler {
             context_cells: context.cells,
             memory_bytes: self.batcher.kv().held_bytes(),
             device_bytes: self.batcher.kv().device_bytes(),
+            workers: self.batcher.kv().workers(),
             weights_on_disk_bytes: in_memory.iter().fold(weights, |left, bytes| left.saturating_sub(*bytes)),
             kv_bytes: context.kv_bytes,
             parts: MemoryParts::of(&loaded.ledger),

@@ -12,6 +12,7 @@ use crate::budget::SharedMemory;
 use crate::media::Modalities;
 use crate::request::SpeculationStats;
 use crate::stream::{Held, StreamStats};
+use crate::workers::WorkerShare;
 
 /// How a runner works.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,6 +93,8 @@ pub struct RunnerStatus {
     pub memory_bytes: u64,
     /// Bytes of devices' memory held now: weights, KV cache, compute buffers.
     pub device_bytes: u64,
+    /// What other machines have of it.
+    pub workers: Vec<WorkerShare>,
     /// Bytes of weights that are not in memory, resident or in a slot.
     pub weights_on_disk_bytes: u64,
     /// Bytes of the KV cache.
@@ -117,6 +120,12 @@ pub struct RunnerStatus {
 }
 
 impl RunnerStatus {
+    /// Bytes of other machines' memory held now.
+    #[must_use]
+    pub fn worker_bytes(&self) -> u64 {
+        self.workers.iter().fold(0, |sum, worker| sum.saturating_add(worker.bytes))
+    }
+
     /// Tokens of context that a request which asks for `num_ctx` gets while so much memory is free: at least
     /// what there is, at most what that memory is enough for.
     #[must_use]
@@ -129,7 +138,7 @@ impl RunnerStatus {
     }
 }
 
-/// Bytes of memory, of the host and of devices, by what they are for.
+/// Bytes of memory, of the host, of devices and of other machines, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryParts {
     /// Weights that stay.

@@ -61,4 +61,4 @@ pub use lookups::Lookups;
 pub use prefetcher::Prefetch;
 pub use routes::{RouteLog, RouteSettings, trace_header};
 pub(crate) use stats::StatsPart;
-pub use stats::{Held, SharedStats, StreamStats};
+pub use stats::{Held, SharedStats, StreamStats, Traffic};

@@ -62,8 +62,39 @@ pub struct StreamStats {
     pub device_upload: Duration,
     /// Time in which it handed nodes over.
     pub device_launch: Duration,
+    /// Bytes that went to other machines and came from them, everything included, since they were connected.
+    pub link: Traffic,
     /// How many threads computed, whether or not anything streams.
     pub threads: ThreadUse,
+}
+
+/// Bytes over links to other machines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// From here.
+    pub sent_bytes: u64,
+    /// To here.
+    pub received_bytes: u64,
+}
+
+impl Traffic {
+    /// Of both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            sent_bytes: self.sent_bytes.saturating_add(other.sent_bytes),
+            received_bytes: self.received_bytes.saturating_add(other.received_bytes),
+        }
+    }
+
+    /// What was carried since `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            sent_bytes: self.sent_bytes.saturating_sub(earlier.sent_bytes),
+            received_bytes: self.received_bytes.saturating_sub(earlier.received_bytes),
+        }
+    }
 }
 
 impl StreamStats {
@@ -115,6 +146,7 @@ impl StreamStats {
             device_wait: self.device_wait + other.device_wait,
             device_upload: self.device_upload + other.device_upload,
             device_launch: self.device_launch + other.device_launch,
+            link: self.link,
             threads: self.threads,
         }
     }
@@ -155,6 +187,7 @@ impl StreamStats {
             device_wait: self.device_wait.saturating_sub(earlier.device_wait),
             device_upload: self.device_upload.saturating_sub(earlier.device_upload),
             device_launch: self.device_launch.saturating_sub(earlier.device_launch),
+            link: self.link.since(earlier.link),
             threads: self.threads.since(&earlier.threads),
         }
     }
@@ -178,7 +211,7 @@ pub struct Held {
 #[derive(Debug, Default)]
 pub struct SharedStats {
     executors: Mutex<Vec<(StreamStats, Held)>>,
-    threads: Mutex<ThreadUse>,
+    beside: Mutex<(ThreadUse, Traffic)>,
 }
 
 impl SharedStats {
@@ -189,14 +222,14 @@ impl SharedStats {
     /// The counters, of all executors together.
     #[must_use]
     pub fn get(&self) -> StreamStats {
-        let threads = *self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        let none = StreamStats { threads, ..StreamStats::default() };
+        let (threads, link) = *self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = StreamStats { threads, link, ..StreamStats::default() };
         self.parts().iter().fold(none, |sum, (part, _)| sum.with(part))
     }
 
-    /// How many threads computed.
-    pub(crate) fn set_threads(&self, threads: ThreadUse) {
-        *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+    /// How many threads computed, and what links to other machines carried.
+    pub(crate) fn set_beside(&self, threads: ThreadUse, link: Traffic) {
+        *self.beside.lock().unwrap_or_else(PoisonError::into_inner) = (threads, link);
     }
 
     /// What the last step left behind.

@@ -17,7 +17,8 @@ use std::sync::Arc;
 use super::failure::{UsageError, complain};
 use super::flags::{Env, MemorySize, ModelFlags, parse_bytes};
 use super::interrupt::Interrupt;
-use super::profile::{disk_target, remembered_with_gpu};
+use super::profile::{disk_target, known_beside, remembered_with_gpu};
+use super::workers;
 use crate::bench::{
     Arm, Job, Launcher, Look, Predictor, Stop, Stopped, Work, read_trace, render, run, run_arm, wait_for_go,
 };
@@ -203,7 +204,16 @@ pub fn execute_arm(args: &ArmArgs) -> anyhow::Result<ExitCode> {
     wait_for_go()?;
     let bench = &args.bench;
     let disk = args.disk.as_deref();
-    let run = run_arm(&bench.model.path()?, args.run_arm, bench.settings()?, &bench.work(), disk)?;
+    let (path, mut settings) = (bench.model.path()?, bench.settings()?);
+    if args.run_arm == Arm::Auto {
+        workers::open(&settings.model.workers)?;
+        settings.model.speeds =
+            known_beside(&path, settings.tuning.threads).filter(|_| !settings.model.workers.is_empty());
+    } else {
+        // What they are held against is this machine alone.
+        settings.model.workers.clear();
+    }
+    let run = run_arm(&path, args.run_arm, settings, &bench.work(), disk)?;
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, &run)?;
     writeln!(out)?;
@@ -226,10 +236,6 @@ impl Args {
     fn settings(&self) -> anyhow::Result<LoadSettings> {
         let env = Env::of_process();
         let mut settings = self.model.settings(&env)?;
-        if !settings.model.workers.is_empty() {
-            let why = "benchmarks are of this machine alone: leave out --worker, and HYPURA_WORKERS";
-            return Err(UsageError(why.to_owned()).into());
-        }
         if self.model.leaves_the_device_open(&env) {
             // Its arms are ways to stream beside the CPU; limits and predictions are the CPU's.
             settings.model.device.choice = DeviceChoice::None;
@@ -274,7 +280,8 @@ impl Args {
 
     /// With the profile of the disk that the model is on.
     fn predictor(&self, asked: &LoadSettings) -> anyhow::Result<Option<Predictor>> {
-        if self.no_predict || !Predictor::is_about(self.arm) {
+        // Workers are not asked what they have free.
+        if self.no_predict || !Predictor::is_about(self.arm) || !asked.model.workers.is_empty() {
             return Ok(None);
         }
         let path = self.model.path()?;

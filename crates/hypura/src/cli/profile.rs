@@ -2,12 +2,12 @@
 
 use anyhow::{Context as _, ensure};
 use hypura_core::plan::human_bytes;
-use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Pattern, Profile, Storage};
+use hypura_core::profile::{AttentionRate, MatmulRate, Overhead, Pattern, Profile, Storage, WorkerRates};
 use hypura_engine::device::{DeviceChoice, DeviceOptions};
 use hypura_engine::load::default_threads;
 use hypura_engine::profile::{
-    DISTURBED_SHARE, MOST, Need, Origin, ProfileOptions, Remembered, Wanted, cache_folder, gpu_rates,
-    measure, recall,
+    DISTURBED_SHARE, MOST, Need, Origin, ProfileOptions, Remembered, Wanted, cache_folder, gpu_rates, known,
+    known_workers, measure, recall,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write as _;
@@ -44,7 +44,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let wanted = if args.refresh { Wanted::New } else { Wanted::Sound };
     let device = DeviceOptions { choice: DeviceChoice::Auto, ..DeviceOptions::default() };
     let need = Need { target: &args.dir, threads, disk: true };
-    let remembered = remembered_with_gpu(&need, wanted, &device)?;
+    let mut remembered = remembered_with_gpu(&need, wanted, &device)?;
+    remembered.profile.workers = cache_folder().map(|folder| known_workers(&folder)).unwrap_or_default();
     let text = if args.json {
         serde_json::to_string_pretty(&remembered.profile)? + "\n"
     } else {
@@ -58,7 +59,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When the target is not there.
-pub(super) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Remembered> {
+pub(in crate::cli) fn remembered(need: &Need<'_>, wanted: Wanted) -> anyhow::Result<Remembered> {
     let target = need.target;
     let metadata = target.metadata().with_context(|| format!("cannot look at {}", target.display()))?;
     ensure!(
@@ -111,6 +112,13 @@ pub(super) fn remembered_with_gpu(
     let mut remembered = remembered(need, wanted)?;
     remembered.profile.gpu = gpu_rates(cache_folder().as_deref(), device);
     Ok(remembered)
+}
+
+/// What is known of this machine, beside the disk of a model; measures nothing.
+pub(in crate::cli) fn known_beside(path: &Path, threads: u32) -> Option<Profile> {
+    let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+    let target = disk_target(Some(path), bytes);
+    known(&cache_folder()?, &Need { target: &target, threads, disk: true })
 }
 
 /// A large model is itself what the disk is measured with; otherwise a file is written to its folder for a
@@ -168,6 +176,9 @@ fn render(profile: &Profile) -> String {
         let _ = writeln!(text, "\n{}", gpu.device);
         let _ = write_matmul(&mut text, &gpu.matmul, &gpu.attention, &gpu.overhead);
         let _ = writeln!(text, "uploads {}", rate_or_dash(gpu.upload_bytes_per_s));
+    }
+    for worker in &profile.workers {
+        let _ = write_worker(&mut text, worker);
     }
     if let Some(storage) = &profile.storage {
         let _ = write_storage(&mut text, storage);
@@ -228,6 +239,12 @@ fn write_matmul(
         writeln!(out, "a node costs {:.1} µs, a call {:.1} µs{wake}", node * 1e6, call * 1e6)?;
     }
     Ok(())
+}
+
+fn write_worker(out: &mut String, worker: &WorkerRates) -> std::fmt::Result {
+    let (round_trip_ms, link) = (worker.round_trip_s * 1e3, human_rate(worker.bytes_per_s));
+    writeln!(out, "\nworker {}: {round_trip_ms:.2} ms there and back, {link}", worker.name)?;
+    write_matmul(out, &worker.matmul, &worker.attention, &worker.overhead)
 }
 
 fn write_storage(out: &mut String, storage: &Storage) -> std::fmt::Result {

@@ -84,8 +84,12 @@ impl Serving {
     }
 
     pub fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path)).unwrap()
+    }
+
+    pub fn text(&self, path: &str) -> String {
         let mut answer = ureq::get(format!("http://{}{path}", self.address)).call().unwrap();
-        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap()
+        answer.body_mut().read_to_string().unwrap()
     }
 
     /// A turn of a chat; adds the answer to it. Tokens of the prompt, and how many of them were in the cache.

@@ -32,14 +32,32 @@ fn at(home: &Path) -> Command {
 
 impl Pair {
     fn start() -> Self {
+        Self::start_by(&[], "127.0.0.1:0")
+    }
+
+    /// A worker that `prefix` starts.
+    fn start_by(prefix: &[&str], listen: &str) -> Self {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let code = finish(at(there.path()).args(["worker", "--pair"])).assert_success().stdout;
         finish(at(here.path()).args(["workers", "--pair", code.trim()])).assert_success();
-        let mut command = at(there.path());
+        // It does not measure itself.
+        let rates = there.path().join("rates.json");
+        fs::write(&rates, "{}").unwrap();
+        let worker = at(there.path());
+        let mut command = match prefix {
+            [] => worker,
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(worker.get_program()).env("HOME", there.path());
+                command
+            }
+        };
         command.args([
             "worker",
+            "--rates",
+            rates.to_str().unwrap(),
             "--listen",
-            "127.0.0.1:0",
+            listen,
             "--memory",
             "1GiB",
             "--no-announce",
@@ -62,9 +80,13 @@ impl Pair {
     }
 
     fn stats(&self, arguments: &[&str]) -> (Value, Finished) {
+        self.stats_of(&[&GREEDY, arguments].concat())
+    }
+
+    fn stats_of(&self, arguments: &[&str]) -> (Value, Finished) {
         let file = self.here.path().join("stats.json");
-        let mut command = self.command(&GREEDY);
-        let finished = finish(command.args(arguments).arg("--stats-json").arg(&file)).assert_success();
+        let mut command = self.command(arguments);
+        let finished = finish(command.arg("--stats-json").arg(&file)).assert_success();
         (serde_json::from_slice(&fs::read(&file).unwrap()).unwrap(), finished)
     }
 }
@@ -95,6 +117,73 @@ fn layers_on_a_worker_give_the_bits_of_a_run_without_one() {
     let (streamed, _) = pair.stats(&flags);
     assert_eq!(streamed["mode"], "expert-streaming");
     assert_eq!(alone["logits_hash"], streamed["logits_hash"]);
+}
+
+/// Bytes that loading sent to the worker.
+fn loading_sent(stats: &Value) -> u64 {
+    let bytes = |value: &Value| value.as_u64().unwrap();
+    let all = bytes(&stats["workers"][0]["traffic"]["sent_bytes"]);
+    all - bytes(&stats["prefill"]["link_sent_bytes"]) - bytes(&stats["decode"]["link_sent_bytes"])
+}
+
+#[test]
+fn a_second_load_sends_at_most_a_hundredth_of_the_weights() {
+    let pair = Pair::start();
+    let flags = ["--residency", "resident", "--worker", &pair.address, "--gpu-layers", "4"];
+    let (first, _) = pair.stats(&flags);
+    let weights = first["workers"][0]["bytes"].as_u64().unwrap();
+    assert!(loading_sent(&first) > weights / 2, "{first}");
+    let (second, _) = pair.stats(&flags);
+    assert_eq!(first["logits_hash"], second["logits_hash"]);
+    assert!(loading_sent(&second) * 100 <= loading_sent(&first), "{} of {weights}", loading_sent(&second));
+}
+
+#[test]
+fn a_token_carries_hidden_states_and_next_to_nothing_else() {
+    /// Of the demo model, in bytes.
+    const HIDDEN: u64 = 512 * 4;
+    /// What is left of the description of tensors, for each token: 5% of the hidden states of a model of 2048
+    /// numbers, there and back.
+    const MOST_BESIDE: u64 = 2 * 2048 * 4 / 20;
+    let pair = Pair::start();
+    let long = ["-n", "200", "--ignore-eos", "--ctx", "1024", "--threads", "1"];
+    let flags = ["--residency", "resident", "--worker", &pair.address, "--gpu-layers", "3"];
+    let (stats, _) = pair.stats_of(&[&flags[..], &long].concat());
+    let tokens = stats["generated_tokens"].as_u64().unwrap() - 1;
+    assert!(tokens > 100, "{stats}");
+    let bytes = |direction: &str| stats["decode"][direction].as_u64().unwrap();
+    let each = (bytes("link_sent_bytes") + bytes("link_received_bytes")) / tokens;
+    assert!((2 * HIDDEN..2 * HIDDEN + MOST_BESIDE).contains(&each), "{each} a token");
+}
+
+#[test]
+fn a_plan_divides_layers_as_a_run_does_and_names_the_machines() {
+    let pair = Pair::start();
+    // What was measured of this machine is shared by tests.
+    let home = std::env::var_os("HOME").map_or_else(|| pair.here.path().to_owned(), Into::into);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), Into::into);
+    let plan = |flags: &[&str]| {
+        let mut command = at(pair.here.path());
+        command.arg("plan").arg(demo()).args(["--ctx", "128", "--threads", "2", "--what-if", "disk=1GB/s"]);
+        command.args(["--worker", &pair.address, "--gpu-layers", "2"]).env("XDG_CACHE_HOME", &cache);
+        finish(command.args(flags)).assert_success().stdout
+    };
+    let planned: Value = serde_json::from_str(&plan(&["--json"])).unwrap();
+    let (run, _) = pair.stats(&["--worker", &pair.address, "--gpu-layers", "2"]);
+    let (planned, loaded) = (&planned["plan"]["workers"][0], &run["workers"][0]);
+    for field in ["name", "first_layer", "layers", "budget_bytes"] {
+        assert_eq!(planned[field], loaded[field], "{field}");
+    }
+    let text = plan(&[]);
+    assert!(text.contains(&format!("{}, of 1.00 GiB: layers 4 to 5", pair.address)), "{text}");
+    assert!(text.contains("the speed of the worker"), "it was not measured: {text}");
+}
+
+#[test]
+fn a_gpu_that_is_named_beside_workers_is_refused_with_the_reason() {
+    let pair = Pair::start();
+    let mut command = pair.command(&["--worker", &pair.address, "--device", "Vulkan0"]);
+    finish(&mut command).assert_error(1, &["Vulkan0", "--worker", "leave one of the two out"]);
 }
 
 #[test]
@@ -190,6 +279,73 @@ mod lost {
         assert!(finished.stderr.contains("computes 1 of"), "the worker is there again: {}", finished.stderr);
     }
 
+    /// Two ends of a cable, the far one in a network of its own; gone with its test.
+    struct Cable {
+        network: String,
+        near: String,
+    }
+
+    impl Cable {
+        const FAR: &str = "10.77.77.2";
+
+        fn lay() -> Self {
+            let id = std::process::id();
+            let cable = Self { network: format!("hypura{id}"), near: format!("hyp{id}a") };
+            let (network, near, far) = (&cable.network, &cable.near, format!("hyp{id}b"));
+            run(&format!("ip netns add {network}"));
+            run(&format!("ip link add {near} type veth peer name {far}"));
+            run(&format!("ip link set {far} netns {network}"));
+            run(&format!("ip addr add 10.77.77.1/30 dev {near}"));
+            run(&format!("ip link set {near} up"));
+            run(&format!("ip -n {network} addr add {}/30 dev {far}", Self::FAR));
+            run(&format!("ip -n {network} link set {far} up"));
+            cable
+        }
+    }
+
+    impl Drop for Cable {
+        fn drop(&mut self) {
+            for command in [format!("ip link del {}", self.near), format!("ip netns del {}", self.network)] {
+                let mut words = command.split(' ');
+                let _ = Command::new(words.next().unwrap()).args(words).status();
+            }
+        }
+    }
+
+    fn run(command: &str) {
+        let mut words = command.split(' ');
+        let status = Command::new(words.next().unwrap()).args(words).status().unwrap();
+        assert!(status.success(), "{command}");
+    }
+
+    #[test]
+    #[ignore = "#19: needs root, iproute2 and network namespaces"]
+    fn a_narrow_link_is_measured_and_one_that_is_cut_ends_a_run_in_time() {
+        let cable = Cable::lay();
+        let far = format!("{}:11499", Cable::FAR);
+        let pair = Pair::start_by(&["ip", "netns", "exec", &cable.network], &far);
+        run(&format!("tc qdisc add dev {} root tbf rate 100mbit burst 64k latency 50ms", cable.near));
+        let listed =
+            finish(at(pair.here.path()).args(["workers", "--worker", &pair.address])).assert_success();
+        let rate = listed.stdout.lines().find(|line| line.contains(&pair.address)).unwrap().to_owned();
+        let words: Vec<&str> = rate.split_whitespace().collect();
+        let at = words.iter().position(|word| *word == "MB/s").unwrap();
+        let rate: f64 = words[at - 1].parse().unwrap();
+        assert!((7.0..14.0).contains(&rate), "{words:?}");
+        let flags =
+            ["-n", "3000", "--ignore-eos", "--ctx", "4096", "--gpu-layers", "2", "--worker", &pair.address];
+        let mut child = pair.command(&flags).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs(4));
+        assert!(child.try_wait().unwrap().is_none(), "it computes");
+        run(&format!("ip link set {} down", cable.near));
+        let start = Instant::now();
+        let code = wait(&mut child);
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        let finished = Finished::of(child.wait_with_output().unwrap());
+        let last = finished.stderr.lines().last().unwrap_or_default();
+        assert!(code == Some(1) && last.contains("was lost"), "{finished:?}");
+    }
+
     #[test]
     fn a_server_outlives_its_worker_and_answers_without_it() {
         let pair = Pair::start();
@@ -199,6 +355,13 @@ mod lost {
         let ask = json!({"model": "demo", "prompt": "What is a lynx?", "stream": false,
             "options": {"num_predict": 8, "temperature": 0}});
         let first = server.post("/api/generate", &ask);
+        let told = server.get("/api/ps");
+        let worker = &told["models"][0]["hypura"]["workers"][0];
+        assert_eq!((&worker["name"], &worker["layers"]), (&json!(pair.address), &json!([4, 5])), "{told}");
+        assert_eq!(told["models"][0]["size_vram"], 0, "another machine is no GPU: {told}");
+        let metrics = server.text("/metrics");
+        let line = format!("hypura_worker_layers{{model=\"demo:latest\",worker=\"{}\"}} 2", pair.address);
+        assert!(metrics.contains(&line), "{metrics}");
         let session = pair.session().expect("the model's runner uses the worker");
         signal("-KILL", session);
         // The runner ends with it, whatever it does at that moment; the next one has the worker again.

@@ -73,7 +73,10 @@ impl Backend for EngineBackend {
 /// As [`Backend::plan`].
 pub fn plan(order: LoadOrder) -> Result<Fit, Failure> {
     let profile = order.profile();
-    let LoadOrder { model, path, settings, runner, needs_template, .. } = order;
+    let LoadOrder { model, path, mut settings, runner, needs_template, .. } = order;
+    if !settings.model.workers.is_empty() {
+        settings.model.speeds.clone_from(&profile);
+    }
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let failed = |error: &LoadError| {
         tracing::debug!(%model, %error, "cannot load");
@@ -86,9 +89,14 @@ pub fn plan(order: LoadOrder) -> Result<Fit, Failure> {
         Err(error) => return Err(failed(&error)),
     };
     let resident = planned.plan.mode() == Mode::FullResident;
-    let of_profile = |profile| Forecast::of(&planned.source.shape, &planned.layout, &planned.plan, profile);
+    let of_profile = |profile| {
+        let profile = planned.with_workers_of(profile);
+        Forecast::of(&planned.source.shape, &planned.layout, &planned.plan, &profile)
+    };
     let forecast = profile.as_ref().map(of_profile);
-    let expected = profile.as_ref().and_then(|profile| expected(&planned, profile));
+    // What workers do says little about this machine.
+    let alone = profile.as_ref().filter(|_| planned.workers.is_empty());
+    let expected = alone.and_then(|profile| expected(&planned, profile));
     let plan = Box::new(EnginePlan { planned, runner, model, needs_template, folder, forecast, expected });
     Ok(if resident { Fit::Resident(plan) } else { Fit::Streaming(plan) })
 }

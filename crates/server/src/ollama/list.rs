@@ -16,6 +16,7 @@ use super::request::lookup_failure;
 use crate::jobs::find;
 use crate::models::{LookupError, RunningModel};
 use crate::state::Server;
+use crate::status::workers;
 use crate::{Failure, body, respond, time};
 
 pub(super) fn routes() -> Router<Arc<Server>> {
@@ -69,13 +70,14 @@ async fn ps(State(server): State<Arc<Server>>) -> Response {
     respond::json(StatusCode::OK, &json!({"models": models}))
 }
 
-/// `size` is what the model holds in memory now: of a streaming model that is less than its file.
+/// `size` is what the model holds in memory now, that of other machines included: of a streaming model that
+/// is less than its file.
 fn running(model: &RunningModel) -> Value {
     let RunningModel { entry, status, info, .. } = model;
-    json!({
+    let mut told = json!({
         "name": entry.name.to_string(),
         "model": entry.name.to_string(),
-        "size": status.memory_bytes.saturating_add(status.device_bytes),
+        "size": status.memory_bytes.saturating_add(status.device_bytes).saturating_add(status.worker_bytes()),
         "digest": entry.digest,
         "details": entry.details(),
         "expires_at": time::local(model.expires_at),
@@ -93,7 +95,11 @@ fn running(model: &RunningModel) -> Value {
             "queued": status.queued,
             "load_seconds": model.load_time.as_secs_f64(),
         },
-    })
+    });
+    if !status.workers.is_empty() {
+        told["hypura"]["workers"] = workers(status).into();
+    }
+    told
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hypura_engine::serve::{Rates, RunnerStatus, SequenceStatus};
+use hypura_engine::workers::WorkerShare;
 use hypura_store::ModelEntry;
 use serde_json::{Value, json};
 
@@ -65,6 +66,7 @@ fn model(model: &RunningModel) -> Value {
             "RAM": status.memory_bytes,
             "NVMe": status.weights_on_disk_bytes,
         },
+        "workers": workers(status),
         "memory": {
             "weights_bytes": parts.weights,
             "streaming_bytes": parts.streaming,
@@ -97,6 +99,23 @@ fn model(model: &RunningModel) -> Value {
         },
         "notes": info.notes.iter().map(|note| without_paths(note)).collect::<Vec<_>>(),
     })
+}
+
+/// The other machines that have a part of the model.
+pub(crate) fn workers(status: &RunnerStatus) -> Vec<Value> {
+    let worker = |worker: &WorkerShare| {
+        json!({
+            "name": worker.name,
+            "layers": [worker.first_layer, worker.first_layer + worker.layers.saturating_sub(1)],
+            "bytes": worker.bytes,
+            "budget_bytes": worker.budget_bytes,
+            "round_trip_s": worker.round_trip_s,
+            "link_bytes_per_s": worker.link_bytes_per_s,
+            "sent_bytes": worker.traffic.sent_bytes,
+            "received_bytes": worker.traffic.received_bytes,
+        })
+    };
+    status.workers.iter().map(worker).collect()
 }
 
 /// What the model does, in one word.

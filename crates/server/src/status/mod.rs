@@ -30,6 +30,7 @@ use crate::respond;
 use crate::state::Server;
 
 pub use desk::Desk;
+pub(crate) use document::workers;
 pub use kept::Plans;
 
 /// The routes of this folder.

@@ -5,7 +5,8 @@
 //! the slower of disk and processor decides. Prefill: each ubatch touches nearly every weight once
 //! (`prefill`). A GPU computes what is at home there at rates of its own; experts that its slots lack are
 //! uploaded first. Arithmetic at rates that were measured for the types of the weights (`compute`), reads at
-//! those of the disk (`disk`). Rows of tables are waited for before anything else (`tables`).
+//! those of the disk (`disk`). Rows of tables are waited for before anything else (`tables`). Machines
+//! compute in turns, so their times and those of the links between them add up (`machines`).
 //!
 //! Invariants: pure; a prediction that would need a number that nobody measured is absent, and
 //! [`Prediction::missing`] names the number; more memory never predicts slower.
@@ -15,8 +16,10 @@ mod compute;
 mod correction;
 mod decode;
 mod disk;
+mod here;
 mod input;
 mod load;
+mod machines;
 mod prediction;
 mod prefill;
 mod tables;
@@ -27,44 +30,25 @@ pub use input::{CostInput, Workload};
 pub use prediction::{DecodeCost, Estimate, Prediction, PrefillCost};
 
 use correction::Correction;
-use disk::Disk;
 
-/// Predicts. What cannot be predicted is absent from the result and named in it.
+/// Predicts. What cannot be predicted is absent from the result and named in it. Runs with workers correct
+/// nothing, and are not corrected: their speed says little about this machine.
 #[must_use]
 pub fn predict(input: &CostInput<'_>) -> Prediction {
+    if input.plan.pools.has_workers() {
+        return machines::predict(input);
+    }
     let profile = input.profile;
     let Some(correction) = Correction::of(&profile.audit, &profile.key, &model_key(input.shape)) else {
-        return predict_by_profile(input);
+        return here::predict(input);
     };
     let corrected = correction.apply(profile);
     let miss_factor = input.workload.miss_factor * correction.misses;
     let workload = Workload { miss_factor, ..input.workload };
-    let mut prediction = predict_by_profile(&CostInput { profile: &corrected, workload, ..*input });
+    let mut prediction = here::predict(&CostInput { profile: &corrected, workload, ..*input });
     if let Some(decode) = &mut prediction.decode {
         decode.tokens_per_s = decode.tokens_per_s.times(correction.pace);
     }
     prediction.assumptions.push(correction.note());
-    prediction
-}
-
-/// The same from what was measured of the machine alone.
-fn predict_by_profile(input: &CostInput<'_>) -> Prediction {
-    let mut prediction = Prediction::default();
-    let storage = input.profile.storage.as_ref().filter(|storage| storage.is_measured());
-    if storage.is_none() {
-        prediction.missing.push("the speed of the disk".to_owned());
-    }
-    prediction.load_s = storage.and_then(|storage| load::load(input, storage));
-    let rates = match compute::Rates::of(input.shape, input.plan, input.profile) {
-        Ok(rates) => rates,
-        Err(missing) => {
-            prediction.missing.push(missing);
-            return prediction;
-        }
-    };
-    prediction.assumptions.extend(rates.assumptions.iter().cloned());
-    let disk = Disk { storage };
-    prediction.decode = decode::decode(input, &rates, &disk);
-    prediction.prefill = prefill::prefill(input, &rates, &disk);
     prediction
 }

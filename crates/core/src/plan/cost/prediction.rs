@@ -52,6 +52,8 @@ pub struct DecodeCost {
     pub compute_s: f64,
     /// Seconds of dispatching nodes and calls.
     pub sync_s: f64,
+    /// Seconds on links to other machines.
+    pub link_s: f64,
     /// Seconds of reading.
     pub read_s: f64,
     /// Bytes read.
@@ -71,6 +73,8 @@ pub struct PrefillCost {
     pub first_token_s: Estimate,
     /// Seconds of computing.
     pub compute_s: f64,
+    /// Seconds on links to other machines.
+    pub link_s: f64,
     /// Seconds of reading.
     pub read_s: f64,
     /// Bytes read.

@@ -36,6 +36,7 @@ pub(super) fn prefill(input: &CostInput<'_>, rates: &Rates<'_>, disk: &Disk<'_>)
         tokens_per_s: first_token_s.inverse(f64::from(prompt)),
         first_token_s,
         compute_s: total.compute_s,
+        link_s: 0.0,
         read_s: total.read_s,
         read_bytes: total.read_bytes,
         bound: Times { read_s: total.read_s, compute_s: total.compute_s, sync_s: 0.0 }.bound_by(),

@@ -10,7 +10,8 @@ use hypura_core::plan::{ContextFacts, ContextShape, Growing, Growth, Homes, Ledg
 
 use super::share::{KvRows, index};
 use crate::budget::Reserved;
-use crate::load::NeedsMeter;
+use crate::load::{NeedsMeter, Planned};
+use crate::workers::{WorkerShare, shares};
 
 /// What a context would need of memory.
 type Needs<'a> = &'a mut dyn FnMut(&ContextShape, &Homes) -> Option<Ledger>;
@@ -21,9 +22,16 @@ impl KvRows {
         self.loaded.ledger.pool_bytes(PoolId::HOST)
     }
 
-    /// Bytes of devices' memory that it holds.
+    /// Bytes of memory of this machine's devices that it holds.
     pub fn device_bytes(&self) -> u64 {
-        self.loaded.ledger.total_bytes().saturating_sub(self.held_bytes())
+        let elsewhere = self.loaded.ledger.total_bytes().saturating_sub(self.held_bytes());
+        if self.loaded.planned.workers.is_empty() { elsewhere } else { 0 }
+    }
+
+    /// What other machines have of the model.
+    pub fn workers(&self) -> Vec<WorkerShare> {
+        let Planned { workers, plan, .. } = &self.loaded.planned;
+        shares(workers, &plan.homes, &self.loaded.ledger)
     }
 
     /// Bytes that the model may still take.

@@ -62,7 +62,7 @@ fn row(model: &Value, now: jiff::Timestamp) -> Vec<String> {
         processor(number("size"), number("size_vram")),
         number("context_length").to_string(),
         until(&text("expires_at"), now),
-        tiers(&model["hypura"]["tiers"]),
+        tiers(&model["hypura"]),
     ]
 }
 
@@ -92,13 +92,17 @@ fn until(time: &str, now: jiff::Timestamp) -> String {
     }
 }
 
-/// What lies where, without the tiers that hold nothing.
-pub(in crate::cli) fn tiers(tiers: &Value) -> String {
-    let used = tiers.as_object().into_iter().flatten().filter_map(|(tier, bytes)| {
-        let bytes = bytes.as_u64().filter(|bytes| *bytes > 0)?;
-        Some(format!("{tier} {}", human_bytes(bytes)))
-    });
-    used.collect::<Vec<_>>().join(", ")
+/// What lies where, without the tiers that hold nothing; other machines by name, before the disk.
+pub(in crate::cli) fn tiers(model: &Value) -> String {
+    let tier = |name: &str| (name.to_owned(), model["tiers"][name].as_u64().unwrap_or(0));
+    let worker = |worker: &Value| {
+        let name = worker["name"].as_str().unwrap_or_default().to_owned();
+        (name, worker["bytes"].as_u64().unwrap_or(0))
+    };
+    let workers = model["workers"].as_array().into_iter().flatten().map(worker);
+    let all = [tier("GPU"), tier("RAM")].into_iter().chain(workers).chain([tier("NVMe")]);
+    let used = all.filter(|(_, bytes)| *bytes > 0);
+    used.map(|(name, bytes)| format!("{name} {}", human_bytes(bytes))).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -123,6 +127,15 @@ mod tests {
             "RAM 2.00 GiB, NVMe 1.00 MiB",
         ];
         assert_eq!(row(&model, now), expected);
+    }
+
+    #[test]
+    fn machines_are_tiers_by_their_names() {
+        let model = json!({
+            "tiers": {"GPU": 0, "RAM": 1_u64 << 30, "NVMe": 0},
+            "workers": [{"name": "box:11436", "bytes": 2_u64 << 30, "layers": [12, 23]}],
+        });
+        assert_eq!(tiers(&model), "RAM 1.00 GiB, box:11436 2.00 GiB");
     }
 
     #[test]

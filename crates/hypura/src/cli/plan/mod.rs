@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use super::failure::UsageError;
 use super::flags::Env;
 use super::profile::{disk_target, remembered_with_gpu};
+use super::workers;
 pub use args::Args;
 pub(super) use context::{ContextPlan, with_context};
 
@@ -32,10 +33,6 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let what_if = args.what_if.map(|facts| facts.0).unwrap_or_default();
     what_if.check().map_err(|error| UsageError(format!("--what-if: {error}")))?;
     let mut load = args.model.settings(&Env::of_process())?;
-    if !load.model.workers.is_empty() {
-        let why = "what other machines change is not predicted: `hypura run --worker` says who computes what";
-        return Err(UsageError(why.to_owned()).into());
-    }
     let mut header = header::find(&args.model)?;
     if let Some(ty) = what_if.weights {
         header.shape = header.shape_in_type(ty).ok_or(AdviceError::NoSuchWeights(ty))?;
@@ -54,6 +51,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let projector = header.projector.as_ref().or(load.model.projector.as_ref());
     let projector = projector.map(|path| PlannedProjector::of(path, load.model.sequences)).transpose()?;
     let media = projector.as_ref().map(PlannedProjector::needs).unwrap_or_default();
+    // As a run does: what they have free, and how fast the links are now.
+    workers::open(&load.model.workers)?;
     let settings = AdviceSettings { request: load.model.plan_request(media), workload, what_if };
     let (shape, source, profile) = (&header.shape, header.source.as_ref(), &remembered.profile);
     let advice = advise_about(shape, source, profile, &settings, &load)

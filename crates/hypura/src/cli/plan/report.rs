@@ -1,11 +1,12 @@
 //! The plan for people.
 
 use hypura_core::plan::{
-    Alternative, Basis, Estimate, Mode, PoolId, Prediction, Purpose, Tier, TierBytes, human_bytes,
+    Alternative, Basis, Estimate, Mode, PoolId, PoolKind, Prediction, Purpose, Tier, TierBytes, human_bytes,
 };
 use hypura_core::profile::Profile;
 use hypura_core::speculate::{ASSUMED_ACCEPTANCE, SpeculationCost};
 use hypura_engine::advise::{Advice, AdviceSettings};
+use hypura_engine::workers::WorkerShare;
 use std::fmt::{self, Write as _};
 
 use super::header::Header;
@@ -59,7 +60,15 @@ fn memory(out: &mut String, header: &Header, advice: &Advice) -> fmt::Result {
     let bytes_of_rows = plan.ledger.bytes_for(Purpose::Rows);
     let mut line =
         |name: &str, bytes: u64, note: &str| writeln!(out, "{name:<11} {:>11}  {note}", human_bytes(bytes));
-    line("resident", plan.resident_bytes(), "weights that stay in memory")?;
+    // What other machines have is in lines of their own.
+    let bytes = |purpose| {
+        if plan.pools.has_workers() {
+            plan.ledger.bytes(PoolId::HOST, purpose)
+        } else {
+            plan.ledger.bytes_for(purpose)
+        }
+    };
+    line("resident", bytes(Purpose::Weights), "weights that stay in memory")?;
     if plan.slot_bytes() > 0 {
         line("slots", plan.slot_bytes(), &slots(advice))?;
     }
@@ -72,7 +81,6 @@ fn memory(out: &mut String, header: &Header, advice: &Advice) -> fmt::Result {
     if bytes_of_rows > 0 {
         line("rows", bytes_of_rows, &rows(header, advice))?;
     }
-    let bytes = |purpose| plan.ledger.bytes_for(purpose);
     let context =
         format!("in {}, for {} tokens of context", plan.context.kv.name(), plan.context.context_tokens);
     line("KV cache", bytes(Purpose::Kv), &context)?;
@@ -95,7 +103,10 @@ fn memory(out: &mut String, header: &Header, advice: &Advice) -> fmt::Result {
     }
     let host = plan.ledger.pool_bytes(PoolId::HOST);
     line("together", host, &format!("of {} that may be used", human_bytes(plan.budget_bytes())))?;
-    for (id, pool) in plan.pools.devices() {
+    for worker in &advice.workers {
+        line("worker", worker.bytes, &of_worker(worker))?;
+    }
+    for (id, pool) in plan.pools.devices().filter(|(_, pool)| pool.kind == PoolKind::Device) {
         let layers = format!("{} of {} layers", plan.homes.device_layers(), plan.homes.layers.len() + 1);
         let note = format!("of {} that may be used, {layers}", human_bytes(pool.budget_bytes));
         line("device", plan.ledger.pool_bytes(id), &note)?;
@@ -103,6 +114,16 @@ fn memory(out: &mut String, header: &Header, advice: &Advice) -> fmt::Result {
     line("headroom", plan.budget_bytes().saturating_sub(host), "")?;
     line("floor", plan.floor_bytes, "the least that this works in")?;
     advice.notes.iter().try_for_each(|note| writeln!(out, "note        {note}"))
+}
+
+/// Which machine it is, what it computes, and its link.
+fn of_worker(worker: &WorkerShare) -> String {
+    let WorkerShare { name, first_layer, layers, budget_bytes, round_trip_s, link_bytes_per_s, .. } = worker;
+    let (last, budget) = (first_layer + layers.saturating_sub(1), human_bytes(*budget_bytes));
+    let (round_trip_ms, rate) = (round_trip_s * 1e3, link_bytes_per_s / 1e6);
+    format!(
+        "{name}, of {budget}: layers {first_layer} to {last}, {round_trip_ms:.2} ms there and back, {rate:.0} MB/s"
+    )
 }
 
 /// What streams by the row, and how much of it a token reads.
@@ -123,7 +144,8 @@ fn tiers(out: &mut String, advice: &Advice) -> fmt::Result {
     let (host, storage) = (Tier::Host.name(), Tier::Storage.name());
     // A column that is there only where a device has layers.
     let on_device = |text: String| if advice.plan.homes.are_on_host() { String::new() } else { text };
-    let device = on_device(format!(" {:>11}", Tier::Device.name()));
+    let name = if advice.plan.pools.has_workers() { "workers" } else { Tier::Device.name() };
+    let device = on_device(format!(" {name:>11}"));
     let cached = format!("{storage} in {host}");
     writeln!(out, "\n{:<16}{device} {host:>11} {storage:>11} {cached:>14}", "weights")?;
     let mut row = |name: &str, bytes: &TierBytes| {
@@ -157,7 +179,13 @@ fn bars(out: &mut String, advice: &Advice) -> fmt::Result {
         let name =
             if group == 1 { first.to_string() } else { format!("{first}–{}", first + members.len() - 1) };
         let rest = all - resident - cached;
-        writeln!(out, "{name:>9}   {}{}{}", "█".repeat(resident), "▒".repeat(cached), "░".repeat(rest))?;
+        let bar = format!("{}{}{}", "█".repeat(resident), "▒".repeat(cached), "░".repeat(rest));
+        let elsewhere = advice.workers.iter().find(|worker| {
+            let first_there = worker.first_layer as usize;
+            (first_there..first_there + worker.layers as usize).contains(&first)
+        });
+        let machine = elsewhere.map(|worker| format!("  {}", worker.name)).unwrap_or_default();
+        writeln!(out, "{name:>9}   {bar}{machine}")?;
     }
     Ok(())
 }
@@ -194,6 +222,9 @@ fn prediction(
             human_bytes(decode.read_bytes as u64),
             decode.roofline_tokens_per_s
         )?;
+        if decode.link_s > 0.0 {
+            writeln!(out, "            {:.2} ms on links to workers a token", decode.link_s * 1e3)?;
+        }
         if let Some(hits) = decode.hits {
             let percent = |rate: f64| format!("{:.0}%", rate * 100.0);
             let share = advice.plan.expert_fraction(&advice.layout);

@@ -28,6 +28,7 @@ use super::{chat, embedder, report};
 use crate::cli::failure::complain;
 use crate::cli::flags::{Env, beyond};
 use crate::cli::interrupt::Interrupt;
+use crate::cli::profile::known_beside;
 use crate::cli::style::{Style, progress_bar};
 use crate::cli::workers;
 
@@ -61,6 +62,9 @@ pub(super) fn execute(args: &Args, log: Option<RouteLog>) -> anyhow::Result<Exit
     let stats_file = args.stats_json.as_deref().map(StatsFile::create).transpose()?;
     border.watch(settings.model.budget_bytes).context("no thread to watch the model")?;
     workers::open(&settings.model.workers)?;
+    if !settings.model.workers.is_empty() {
+        settings.model.speeds = known_beside(&path, settings.tuning.threads);
+    }
     let (mut session, start) = load(args, source, settings, start, &border)?;
     if let Some(template) = &defaults.template {
         border.rendering(|| session.use_template(template))?;

@@ -240,7 +240,7 @@ impl Talker {
         let models = loaded["models"].as_array()?;
         let model = models.iter().find(|model| same_name(&model["name"], &self.remote.model))?;
         let mode = model["hypura"]["mode"].as_str().map(|mode| format!(", {mode}")).unwrap_or_default();
-        Some(format!("tiers {}{mode}", tiers(&model["hypura"]["tiers"])))
+        Some(format!("tiers {}{mode}", tiers(&model["hypura"])))
     }
 
     fn request(&self, prompt: &Prompt, settings: &ChatSettings) -> (&'static str, Value) {

@@ -133,6 +133,7 @@ const fn bound_text(bound: BoundBy) -> &'static str {
         BoundBy::Disk => "the disk",
         BoundBy::Compute => "compute",
         BoundBy::Sync => "synchronisation",
+        BoundBy::Link => "the link",
     }
 }
 

@@ -8,6 +8,7 @@ use hypura_engine::load::LoadedModel;
 use hypura_engine::request::{Finish, Outcome, SpeculationStats};
 use hypura_engine::stream::{Lookups, StreamStats};
 use hypura_engine::threads::ThreadUse;
+use hypura_engine::workers::{WorkerShare, shares};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -95,6 +96,8 @@ pub(super) struct MemoryNumbers {
     pub device: Option<String>,
     pub device_layers: u32,
     pub device_bytes: u64,
+    /// What other machines have, and what their links have carried, loading included.
+    pub workers: Vec<WorkerShare>,
     pub peak_rss_bytes: Option<u64>,
     pub floor_bytes: u64,
     pub planned_bytes: u64,
@@ -115,7 +118,8 @@ impl MemoryNumbers {
             memory_budget_bytes: plan.budget_bytes(),
             device: loaded.planned.gpu.as_ref().map(|gpu| gpu.info.name.clone()),
             device_layers: plan.homes.device_layers(),
-            device_bytes: loaded.ledger.pool_bytes(PoolId::DEVICE),
+            device_bytes: if plan.pools.has_workers() { 0 } else { loaded.ledger.pool_bytes(PoolId::DEVICE) },
+            workers: shares(&planned.workers, &plan.homes, &loaded.ledger),
             peak_rss_bytes,
             floor_bytes: plan.floor_bytes,
             planned_bytes: plan.total_bytes(),
@@ -259,6 +263,9 @@ pub(super) struct Phase {
     pub device_wait_ms: f64,
     pub device_upload_ms: f64,
     pub device_launch_ms: f64,
+    /// Bytes over links to other machines, everything included.
+    pub link_sent_bytes: u64,
+    pub link_received_bytes: u64,
 }
 
 impl Phase {
@@ -288,6 +295,8 @@ impl Phase {
             device_wait_ms: ms(stats.device_wait),
             device_upload_ms: ms(stats.device_upload),
             device_launch_ms: ms(stats.device_launch),
+            link_sent_bytes: stats.link.sent_bytes,
+            link_received_bytes: stats.link.received_bytes,
         }
     }
 
@@ -433,6 +442,8 @@ mod tests {
             device_wait_ms: 0.0,
             device_upload_ms: 0.0,
             device_launch_ms: 0.0,
+            link_sent_bytes: 0,
+            link_received_bytes: 0,
         }
     }
 

@@ -75,6 +75,7 @@ pub(super) struct Model {
     pub state: String,
     pub file_bytes: u64,
     pub tiers: Tiers,
+    pub workers: Vec<Worker>,
     pub memory: Parts,
     pub context: Context,
     pub experts: Option<Experts>,
@@ -98,6 +99,14 @@ pub(super) struct Tiers {
     pub ram: u64,
     #[serde(rename = "NVMe")]
     pub nvme: u64,
+}
+
+/// What another machine has of a model.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Worker {
+    pub name: String,
+    pub bytes: u64,
 }
 
 /// Bytes in memory by what they are for.

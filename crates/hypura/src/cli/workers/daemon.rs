@@ -2,7 +2,10 @@
 
 use anyhow::Context as _;
 use hypura_core::plan::human_bytes;
+use hypura_core::profile::{GpuRates, Profile, WorkerRates};
+use hypura_engine::device::{DeviceChoice, DeviceOptions};
 use hypura_engine::load::default_threads;
+use hypura_engine::profile::{Need, Wanted, cache_folder, gpu_rates};
 use hypura_engine::{machine, system, workers};
 use hypura_workers::cache::WeightCache;
 use hypura_workers::code::CodeFolder;
@@ -19,6 +22,7 @@ use std::process::{Command, ExitCode};
 use super::identity;
 use crate::cli::failure::complain;
 use crate::cli::flags::{MemorySize, parse_bytes};
+use crate::cli::profile::remembered;
 
 /// Most bytes of weights on the disk where nobody says how many, and the share of its free space.
 const CACHE_BYTES: u64 = 64 << 30;
@@ -52,6 +56,10 @@ pub struct Args {
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     cache: Option<u64>,
 
+    /// Offer the rates in this file in place of measured ones, for tests
+    #[arg(long, value_name = "FILE", hide = true)]
+    rates: Option<PathBuf>,
+
     /// Do not announce the worker on the local network
     #[arg(long)]
     no_announce: bool,
@@ -76,6 +84,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let memory_bytes = memory_bytes(args)?;
     let threads = args.threads.unwrap_or_else(default_threads);
     let cache = cache(args.cache)?;
+    let rates = rates(args, threads)?;
     let listener = listen(args.listen.as_deref())?;
     let local = listener.local_addr().context("the port has no address")?;
     let identity = identity();
@@ -91,12 +100,33 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     )?;
     io::stdout().flush()?;
     let folder = cache.as_ref().map(|cache| cache.folder().to_owned());
-    let offer = Offer { memory_bytes, total_bytes: memory_bytes, device, threads, weight_bytes_per_s: None };
+    let offer = Offer { memory_bytes, total_bytes: memory_bytes, device, threads, rates: Some(rates) };
     let command = command(args.device.clone(), threads, folder);
     let worker = Worker { identity, code, grants: Grants::of(memory_bytes), offer, cache, command };
     serve(worker, &listener)?;
     drop(announced);
     Ok(ExitCode::SUCCESS)
+}
+
+/// How fast this machine computes, measured once, for those that plan with it.
+fn rates(args: &Args, threads: u32) -> anyhow::Result<String> {
+    if let Some(path) = &args.rates {
+        return std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+    }
+    let rates =
+        if args.device == "CPU" {
+            let need = Need { target: Path::new("/"), threads, disk: false };
+            let Profile { matmul, attention, overhead, .. } = remembered(&need, Wanted::Any)?.profile;
+            WorkerRates { matmul, attention, overhead, ..WorkerRates::default() }
+        } else {
+            let choice = DeviceChoice::Named(args.device.clone());
+            let options = DeviceOptions { choice, ..DeviceOptions::default() };
+            let found = gpu_rates(cache_folder().as_deref(), &options);
+            found.map_or_else(WorkerRates::default, |GpuRates { matmul, attention, overhead, .. }| {
+                WorkerRates { matmul, attention, overhead, ..WorkerRates::default() }
+            })
+        };
+    Ok(serde_json::to_string(&rates)?)
 }
 
 /// The command of a session's process: this program again.

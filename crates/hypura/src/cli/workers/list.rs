@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::identity;
+use super::open::measured;
 use crate::cli::failure::complain;
 use crate::cli::flags::{Env, worker_addresses};
 
@@ -62,7 +63,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
 
 fn line(address: &str, codes: &CodeFolder) -> anyhow::Result<String> {
     let mut client = Client::connect(address, codes, &identity())?;
-    let link = client.measure()?;
+    let link = measured(&mut client)?;
     Ok(format!(
         "{:<28} {:<16} {:>10} {:>7.2} ms {:>7.0} MB/s  {}",
         client.address,

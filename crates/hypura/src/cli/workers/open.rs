@@ -2,11 +2,15 @@
 //! sockets.
 
 use anyhow::Context as _;
+use hypura_core::profile::WorkerRates;
 use hypura_engine::crash;
+use hypura_engine::profile::{cache_folder, keep_worker};
+use hypura_engine::stream::Traffic;
 use hypura_engine::workers::{WorkerLink, attach};
 use hypura_workers::client::Client;
 use hypura_workers::code::CodeFolder;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::identity;
 
@@ -47,17 +51,35 @@ fn lost(name: &str, reason: &str) -> String {
 fn take(address: &str, ended: Box<dyn FnOnce(&str) + Send>) -> anyhow::Result<()> {
     let codes = CodeFolder::of_environment().context("there is no folder for pairing codes: set HOME")?;
     let mut client = Client::connect(address, &codes, &identity())?;
-    let link = client.measure()?;
+    let rates = measured(&mut client)?;
     let name = client.address.clone();
-    let round_trip_ms = link.round_trip_s * 1000.0;
-    tracing::debug!(worker = name, round_trip_ms, bytes_per_s = link.bytes_per_s, "a link");
     let session = client.open(ended)?;
-    let keep = Arc::clone(&session.keep);
+    let (keep, counters) = (Arc::clone(&session.keep), Arc::clone(&session.counters));
     attach(WorkerLink {
         socket: session.socket,
-        name: name.clone(),
         budget_bytes: session.granted_bytes,
+        rates,
         keep: Arc::new(move |bytes| keep.set(bytes)),
+        traffic: Arc::new(move || Traffic {
+            sent_bytes: counters.sent_bytes.load(Ordering::Relaxed),
+            received_bytes: counters.received_bytes.load(Ordering::Relaxed),
+        }),
     })
     .with_context(|| format!("the worker {name} cannot be used"))
+}
+
+/// What a worker says of itself, and what the link to it does now. Kept beside the profile of this machine.
+pub(super) fn measured(client: &mut Client) -> anyhow::Result<WorkerRates> {
+    let link = client.measure()?;
+    let own = client.offer.rates.as_deref().and_then(|rates| serde_json::from_str(rates).ok());
+    let (round_trip_s, bytes_per_s) = (link.round_trip_s, link.bytes_per_s);
+    let rates: WorkerRates =
+        WorkerRates { name: client.address.clone(), round_trip_s, bytes_per_s, ..own.unwrap_or_default() };
+    if let Some(folder) = cache_folder()
+        && let Err(error) = keep_worker(&folder, &rates)
+    {
+        // It is measured again with the next connection.
+        tracing::debug!(%error, "the rates of a worker are not kept");
+    }
+    Ok(rates)
 }

@@ -70,4 +70,5 @@ export const BOUNDS: Record<string, string> = {
   disk: "reading from the disk",
   compute: "multiplying weights",
   sync: "dispatching work to threads",
+  link: "links to workers",
 };

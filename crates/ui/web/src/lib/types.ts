@@ -7,7 +7,7 @@ export interface Rates {
   bound: Bound | null;
 }
 
-export type Bound = "disk" | "compute" | "sync";
+export type Bound = "disk" | "compute" | "sync" | "link";
 
 export interface Band {
   low: number;
@@ -41,6 +41,7 @@ export interface LoadedModel {
   load_seconds: number;
   file_bytes: number;
   tiers: { GPU: number; RAM: number; NVMe: number };
+  workers: { name: string; layers: [number, number]; bytes: number }[];
   memory: {
     weights_bytes: number;
     streaming_bytes: number;
@@ -147,6 +148,7 @@ export interface PlanDocument {
     floor_bytes: number;
     total_bytes: number;
     device_layers: number;
+    workers: { name: string; first_layer: number; layers: number; bytes: number }[];
     resident_bytes: number;
     slot_bytes: number;
     slots: number[];
@@ -173,6 +175,7 @@ export interface PlanDocument {
       roofline_tokens_per_s: number;
       compute_s: number;
       sync_s: number;
+      link_s: number;
       read_s: number;
       read_bytes: number;
       hit_rate: Band | null;

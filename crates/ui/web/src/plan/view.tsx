@@ -43,9 +43,15 @@ function usePlan(model: string, whatIf: WhatIf) {
   return { plan, problem, asking };
 }
 
-function segments(tier: TierBytes): Segment[] {
+/** What is neither here nor on the disk: a GPU of this machine, or other machines; a plan has one of the two. */
+function elsewhere(plan: PlanDocument): { name: string; kind: string } {
+  const workers = plan.plan.workers.length > 0;
+  return workers ? { name: "workers", kind: "worker" } : { name: "GPU", kind: "gpu" };
+}
+
+function segments(tier: TierBytes, plan: PlanDocument): Segment[] {
   return [
-    { name: "GPU", value: tier.device_bytes, kind: "gpu" },
+    { ...elsewhere(plan), value: tier.device_bytes },
     { name: "RAM", value: tier.resident_bytes, kind: "ram" },
     { name: "room in RAM", value: tier.cached_bytes, kind: "cached" },
     { name: "NVMe", value: tier.streamed_bytes - tier.cached_bytes, kind: "nvme" },
@@ -139,6 +145,7 @@ function TokenTime({ plan }: { plan: PlanDocument }) {
     ["reading", decode.read_s, "nvme"],
     ["multiplying", decode.compute_s, "m-compute"],
     ["dispatching", decode.sync_s, "m-other"],
+    ...(decode.link_s > 0 ? [["on links", decode.link_s, "worker"] as [string, number, string]] : []),
   ];
   const most = Math.max(...rows.map(([, time]) => time), 1e-9);
   return (
@@ -171,8 +178,8 @@ function Places({ plan }: { plan: PlanDocument }) {
       <p data-testid="plan-reason">
         <span class="chip">{MODES[plan.plan.mode] ?? plan.plan.mode}</span> {plan.plan.reason}
       </p>
-      <StackedBar label="All weights" segments={segments(all)} />
-      <Legend segments={segments(all).filter((segment) => segment.value > 0)} />
+      <StackedBar label="All weights" segments={segments(all, plan)} />
+      <Legend segments={segments(all, plan).filter((segment) => segment.value > 0)} />
       <ul class="roles">
         {roles.map(([name, tier]) => (
           <li key={name}>
@@ -181,7 +188,7 @@ function Places({ plan }: { plan: PlanDocument }) {
               <span class="muted">{bytes(total(tier))}</span>
             </div>
             <div class="role-bar" style={{ width: `${Math.max((total(tier) / largest) * 100, 1)}%` }}>
-              <StackedBar label={name} segments={segments(tier)} />
+              <StackedBar label={name} segments={segments(tier, plan)} />
             </div>
             <p class="muted small">{tier.reason}</p>
           </li>
@@ -209,7 +216,7 @@ function Layers({ plan }: { plan: PlanDocument }) {
       <div class="layers" role="img" aria-label="Each layer's weights on the GPU, in memory, and on the disk">
         {layers.map((tier, index) => (
           <div key={index} class="layer" title={`Layer ${index}: ${bytes(total(tier))}, ${bytes(tier.resident_bytes + tier.cached_bytes)} in memory`}>
-            {segments(tier)
+            {segments(tier, plan)
               .filter(({ value }) => value > 0)
               .reverse()
               .map(({ name, value, kind }) => (
@@ -224,8 +231,11 @@ function Layers({ plan }: { plan: PlanDocument }) {
 
 function Memory({ plan }: { plan: PlanDocument }) {
   const { plan: it } = plan;
+  // The budget is this machine's: what workers have is in none of it.
+  const there = it.workers.length > 0 ? sum(Object.values(plan.tiers.roles)).device_bytes : 0;
+  const workers = it.workers.reduce((all, worker) => all + worker.bytes, 0);
   const parts: Segment[] = [
-    { name: "weights", value: it.resident_bytes, kind: "ram" },
+    { name: "weights", value: it.resident_bytes - there, kind: "ram" },
     { name: "slots and rings", value: it.slot_bytes + it.cell_bytes + it.ring_cell_bytes, kind: "m-stream" },
     { name: "KV cache", value: it.kv_bytes, kind: "m-kv" },
     { name: "compute", value: it.compute_bytes, kind: "m-compute" },
@@ -234,7 +244,7 @@ function Memory({ plan }: { plan: PlanDocument }) {
   return (
     <section class="card" aria-label="Memory">
       <h2>
-        Memory <span class="muted">{bytes(it.total_bytes)} of {bytes(it.budget_bytes)}</span>
+        Memory <span class="muted">{bytes(it.total_bytes - workers)} of {bytes(it.budget_bytes)}</span>
       </h2>
       <StackedBar label="Memory of the plan, of the budget" segments={parts} whole={it.budget_bytes} />
       <Legend segments={parts.filter((part) => part.value > 0)} />

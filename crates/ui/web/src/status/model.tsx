@@ -12,6 +12,7 @@ export function tiersOf(model: LoadedModel): Segment[] {
   return [
     ...(model.tiers.GPU > 0 ? [{ name: "GPU", value: model.tiers.GPU, kind: "gpu" }] : []),
     { name: "RAM", value: model.tiers.RAM, kind: "ram" },
+    ...model.workers.map((worker) => ({ name: worker.name, value: worker.bytes, kind: "worker" })),
     { name: "NVMe", value: model.tiers.NVMe, kind: "nvme" },
   ];
 }

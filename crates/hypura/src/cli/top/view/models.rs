@@ -3,7 +3,7 @@
 use hypura_core::plan::human_bytes;
 use ratatui::text::{Line, Span};
 
-use super::paint::{BOLD, BUSY, DIM, GPU, NVME, RAM};
+use super::paint::{BOLD, BUSY, DIM, GPU, NVME, RAM, WORKER};
 use super::words::{count, speed};
 use super::{bars, paint};
 use crate::cli::top::app::App;
@@ -59,8 +59,10 @@ fn facts(model: &Model, is_selected: bool) -> Line<'static> {
 /// Where its bytes are.
 fn tiers(model: &Model, width: usize) -> Line<'static> {
     let tiers = &model.tiers;
-    let all = [("GPU", tiers.gpu, '█', GPU), ("RAM", tiers.ram, '▓', RAM), ("NVMe", tiers.nvme, '░', NVME)];
-    let used: Vec<_> = all.into_iter().filter(|(_, bytes, ..)| *bytes > 0).collect();
+    let workers = model.workers.iter().map(|worker| (worker.name.as_str(), worker.bytes, '▒', WORKER));
+    let here = [("GPU", tiers.gpu, '█', GPU), ("RAM", tiers.ram, '▓', RAM)];
+    let all = here.into_iter().chain(workers).chain([("NVMe", tiers.nvme, '░', NVME)]);
+    let used: Vec<_> = all.filter(|(_, bytes, ..)| *bytes > 0).collect();
     let words: Vec<(String, ratatui::style::Style)> = used
         .iter()
         .map(|(tier, bytes, _, style)| (format!(" {tier} {}", human_bytes(*bytes)), *style))

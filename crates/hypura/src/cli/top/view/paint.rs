@@ -11,4 +11,5 @@ pub(super) const TROUBLE: Style = Style::new().fg(Color::Red).add_modifier(Modif
 pub(super) const BUSY: Style = Style::new().fg(Color::Green);
 pub(super) const GPU: Style = Style::new().fg(Color::Green);
 pub(super) const RAM: Style = Style::new().fg(Color::Cyan);
+pub(super) const WORKER: Style = Style::new().fg(Color::Magenta);
 pub(super) const NVME: Style = Style::new().fg(Color::Yellow);
