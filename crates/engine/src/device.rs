@@ -290,9 +290,11 @@ impl Gpu {
     /// Where dense weights come from that this GPU computes with and that are not all in its memory.
     fn streams_note(&self, plan: &Plan) -> Option<String> {
         let dense = plan.dense.as_ref().filter(|_| plan.homes.streamed_dense != PoolId::HOST)?;
-        let (all, kept) = (dense.weights.len(), dense.kept.len());
-        let memory = if kept > 0 { format!("{kept} matrices from memory and ") } else { String::new() };
-        Some(format!(", {memory}{} matrices from the disk", all - kept))
+        let sources = [(dense.kept.len(), "memory"), (dense.weights.len() - dense.kept.len(), "the disk")];
+        let named = sources.into_iter().filter(|(count, _)| *count > 0);
+        let named: Vec<String> =
+            named.map(|(count, source)| format!("{count} matrices from {source}")).collect();
+        (!named.is_empty()).then(|| format!(", {}", named.join(" and ")))
     }
 
     /// A request with the memory of this GPU beside the host's. Where the two are one memory, `used_bytes` of

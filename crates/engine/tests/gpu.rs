@@ -262,6 +262,7 @@ fn gpu_memory_is_what_the_plan_says_and_within_its_budget() {
     let used =
         weights + loaded.ledger.bytes(device, Purpose::Kv) + loaded.ledger.bytes(device, Purpose::Compute);
     assert!(used <= planned && used * 103 >= planned * 100, "{used} used, {planned} planned");
+    assert!(loaded.ledger.bytes(PoolId::HOST, Purpose::Driver) > 0, "{:?}", loaded.ledger);
     // Too little for all of it: layers go there, as many as fit, and no byte more than allowed.
     let vram_bytes = Some(planned / 2);
     let part =

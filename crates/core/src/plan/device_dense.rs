@@ -54,8 +54,10 @@ impl Room<'_> {
     fn plan(&self) -> Result<Plan, PlanError> {
         let streamed = self.streamed()?;
         let kept = self.kept(&streamed)?;
+        // One that nothing is read into, where nothing is.
+        let is_read = kept.len() < streamed.len() || streamed.is_empty();
         let dense = DensePlan {
-            cells: CELLS,
+            cells: if is_read { CELLS } else { 1 },
             cell_bytes: self.dense.cell_bytes,
             streamable_bytes: self.dense.bytes,
             device_cells: if self.is_unified() { 0 } else { DEVICE_CELLS },
@@ -131,7 +133,8 @@ impl Room<'_> {
         let on_host = on_host.saturating_sub(self.tables.bytes).saturating_add(dense.kept_bytes(self.shape));
         ledger.add(Entry::weights(PoolId::HOST, on_host));
         ledger.add(Entry::weights(self.pool, self.total.saturating_sub(self.sum(&dense.weights))));
-        let (ring, purpose, basis) = (self.dense.ring_bytes(), Purpose::Ring, Basis::Exact);
+        let (purpose, basis) = (Purpose::Ring, Basis::Exact);
+        let ring = times(dense.cells, dense.cell_bytes);
         ledger.add(Entry { pool: PoolId::HOST, purpose, bytes: ring, basis });
         ledger.add(Entry { pool: self.pool, purpose, bytes: self.device_ring_bytes(), basis });
         ledger.with_host(Purpose::Rows, self.tables.memory_bytes(), basis)

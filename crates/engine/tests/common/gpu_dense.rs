@@ -3,9 +3,9 @@
 
 use super::gpu;
 use crate::common::{TinyModel, forced_run, session, settings, streaming, tiny};
-use hypura_core::plan::{Mode, PoolId, Residency};
+use hypura_core::plan::{Ledger, Mode, PoolId, Residency};
 use hypura_core::synth::{Quant, Shape};
-use hypura_engine::device::DeviceOptions;
+use hypura_engine::device::{DeviceOptions, choose};
 use hypura_engine::load::{LoadSettings, prepare};
 use hypura_engine::request::Outcome;
 use hypura_engine::source::ModelSource;
@@ -36,6 +36,12 @@ impl Prompt {
         let mut session = session(path, asked);
         let plan = &session.loaded().planned.plan;
         assert_eq!((plan.mode(), plan.homes.streamed_dense), (Mode::DenseStreaming, PoolId::DEVICE));
+        let (held, planned) = (&session.loaded().ledger, &plan.ledger);
+        let bytes = |ledger: &Ledger| ledger.pool_bytes(PoolId::DEVICE);
+        assert!(
+            bytes(held) <= bytes(planned) && bytes(held) * 103 >= bytes(planned) * 100,
+            "{held:?} {planned:?}"
+        );
         let outcome = forced_run(&mut session, self.tokens, 8).unwrap();
         let (ubatch, stats) = (self.ubatch, outcome.decode_stats);
         assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{path:?}, ubatch {ubatch}");
@@ -67,6 +73,10 @@ impl Prompt {
 
     /// Computed with where the disk puts them, with so many percent in memory.
     fn check_in_place(self, path: &Path, resident: &str, percent: f64) {
+        if !choose(&unified()).unwrap().unwrap().in_place {
+            // CUDA reads no memory that it has not made itself.
+            return;
+        }
         let asked = self.settings(streaming(percent)).with_device(unified());
         let stats = self.check(path, asked, resident).decode_stats;
         assert!(stats.uploaded_bytes == 0 && stats.bytes_read > 0, "{percent}%: {stats:?}");
