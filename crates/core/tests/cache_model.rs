@@ -201,18 +201,18 @@ impl Model {
             assert_eq!(cache.peek(key), expected, "{key}");
         }
         let count = |wanted: &dyn Fn(&Cell) -> bool| self.cells.values().filter(|cell| wanted(cell)).count();
-        assert_eq!(cache.pinned(), count(&|cell| cell.pins > 0));
-        assert_eq!(cache.loading(), count(&|cell| cell.state == Residency::Loading));
-        assert_eq!(cache.resident(), count(&|cell| cell.state == Residency::Resident));
+        assert_eq!(cache.table().pinned(), count(&|cell| cell.pins > 0));
+        assert_eq!(cache.table().loading(), count(&|cell| cell.state == Residency::Loading));
+        assert_eq!(cache.table().resident(), count(&|cell| cell.state == Residency::Resident));
         assert!(self.cells.len() <= cache.capacity());
         assert_eq!(cache.counters(), self.counters);
         assert_eq!(
             self.counters.lookups(),
             self.counters.hits + self.counters.joined + self.counters.loads + self.counters.streamed
         );
-        for (key, slot) in cache.keys_resident() {
+        for (key, slot) in cache.table().residents() {
             assert_eq!(self.cells[&key].slot, slot);
-            assert_eq!(cache.key_of(slot), Some(key));
+            assert_eq!(cache.table().key_of(slot), Some(key));
         }
     }
 }

@@ -80,7 +80,7 @@ fn choose(random: &mut Random, layer: u32, before: &[u32], shape: &Shape) -> Vec
 fn run(trace: &Trace, slots: u32, kind: PolicyKind, options: ReplayOptions) -> Replay {
     let mut cache = ExpertCache::new(slots, kind.build(slots, trace.header.layers));
     let result = replay(trace, &mut cache, options);
-    assert_eq!((cache.pinned(), cache.loading()), (0, 0), "a replay leaves nothing open");
+    assert_eq!((cache.table().pinned(), cache.table().loading()), (0, 0), "a replay leaves nothing open");
     result
 }
 

@@ -184,3 +184,23 @@ fn spares_go_first_and_a_lookup_keeps_one() {
     read_into(&mut cache, &[demand(10)], TokenClock(23));
     assert_eq!(cache.peek(ExpertKey::new(0, 0)), Residency::Resident, "and spare no longer");
 }
+
+#[test]
+fn slots_that_are_evicted_ahead_are_given_to_nobody_before_they_were_copied_from() {
+    let demand = |expert| Demand { key: ExpertKey::new(0, expert), tokens: 1 };
+    let mut cache = cache(8);
+    for expert in 0..8 {
+        read_into(&mut cache, &[demand(expert)], TokenClock(u64::from(expert)));
+    }
+    let gone = cache.evict_ahead(3, TokenClock(9));
+    assert_eq!(gone.len(), 3);
+    assert!(cache.evict_ahead(3, TokenClock(9)).is_empty(), "as many are on their way");
+    assert!(gone.iter().all(|(key, _)| cache.peek(*key) == Residency::Absent));
+    assert!(!cache.shrink(2), "they are in use");
+    let taken = cache.prefetch(ExpertKey::new(0, 20), TokenClock(10)).unwrap();
+    assert!(gone.iter().all(|(_, slot)| *slot != taken));
+    cache.complete(taken, true);
+    gone.iter().for_each(|(_, slot)| cache.free_evicted(*slot));
+    let taken = cache.prefetch(ExpertKey::new(0, 21), TokenClock(10)).unwrap();
+    assert!(gone.iter().any(|(_, slot)| *slot == taken));
+}

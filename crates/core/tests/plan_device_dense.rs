@@ -1,5 +1,7 @@
 //! Plans in which a device computes dense weights that its memory does not hold.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod plan_common;
 
 use hypura_core::model::ModelShape;

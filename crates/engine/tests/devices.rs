@@ -348,7 +348,10 @@ fn misses_over_both(device: SimDevice) -> (u64, u64, u64) {
     let experts = planned(at.clone()).layout.classes[0].experts;
     let slots = Some(u32::try_from(experts / 2).unwrap());
     let settings = streaming(60.0).with_devices(DeviceSettings { expert_slots: slots, ..at });
-    let stats = forced_run(&mut session(&model.path, settings), 4, 120).unwrap().decode_stats;
+    let outcome = forced_run(&mut session(&model.path, settings), 4, 120).unwrap();
+    let resident = forced_run(&mut session(&model.path, streaming(100.0)), 4, 120).unwrap();
+    assert_eq!(outcome.logits_hash, resident.logits_hash);
+    let stats = outcome.decode_stats;
     assert_eq!(device.violations(), Vec::<String>::new());
     (stats.decode.misses, stats.demoted_bytes, experts)
 }

@@ -14,7 +14,7 @@
 //! * a Failed slot is never a hit; it is freed when its last pin goes, or retried by the next lookup;
 //! * the same calls give the same answers.
 
-use super::slot_table::{Slot, SlotTable, State};
+use super::slot_table::{SlotTable, State};
 use super::{Counters, DECODE_TOKENS, EvictionPolicy, ExpertKey, Residency, SlotId, TokenClock, Use};
 
 /// One expert that a layer needs in a step.
@@ -107,6 +107,27 @@ impl ExpertCache {
     /// keeps the bytes until those are overwritten.
     pub fn take_evictions(&mut self) -> Vec<(ExpertKey, SlotId)> {
         self.evicted.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Evicts until `free` slots are free or about to be, as far as nothing of this token is in the way;
+    /// returns who went, and from where. The slots keep the bytes, and are given to nobody, until
+    /// [`Self::free_evicted`].
+    pub fn evict_ahead(&mut self, free: usize, now: TokenClock) -> Vec<(ExpertKey, SlotId)> {
+        let mut gone = Vec::new();
+        while self.table.coming_free() < free {
+            let table = &self.table;
+            let victim = self.policy.victim(now, &|slot| table.is_idle(slot, now));
+            let Some((victim, key)) = victim.and_then(|slot| Some((slot, self.remove(slot)?))) else { break };
+            self.table.leave(victim);
+            gone.push((key, victim));
+        }
+        self.table.debug_check();
+        gone
+    }
+
+    /// A slot of [`Self::evict_ahead`] is free.
+    pub fn free_evicted(&mut self, slot: SlotId) {
+        self.table.left(slot);
     }
 
     /// Looks up what one layer needs of `tokens` tokens that are computed together: [`Self::acquire`] for a
@@ -270,13 +291,18 @@ impl ExpertCache {
     }
 
     fn drop_resident(&mut self, slot: SlotId) {
-        let Some((key, unused)) = self.table.evict(slot) else { return };
+        if let (Some(key), Some(evicted)) = (self.remove(slot), &mut self.evicted) {
+            evicted.push((key, slot));
+        }
+    }
+
+    /// Takes the expert out of a Resident slot; returns who it was.
+    fn remove(&mut self, slot: SlotId) -> Option<ExpertKey> {
+        let (key, unused) = self.table.evict(slot)?;
         self.counters.prefetches_wasted += u64::from(unused);
         self.counters.evictions += 1;
         self.policy.remove(key, slot);
-        if let Some(evicted) = &mut self.evicted {
-            evicted.push((key, slot));
-        }
+        Some(key)
     }
 
     fn start_loading(&mut self, key: ExpertKey, slot: SlotId, now: TokenClock) {
@@ -308,8 +334,7 @@ impl ExpertCache {
     /// lookup and no prefetch of this token touched and which the policy values less than `key` used now.
     /// `None` otherwise, and where the expert already has a slot.
     pub fn prefetch(&mut self, key: ExpertKey, now: TokenClock) -> Option<SlotId> {
-        let idle = |cell: &Slot| cell.used != Some(now) && cell.prefetched != Some(now);
-        let slot = self.make_room(key, now, 1, &idle)?;
+        let slot = self.make_room(key, now, 1, SlotTable::is_idle)?;
         self.table.slot_mut(slot).prefetched = Some(now);
         self.counters.prefetches += 1;
         self.table.debug_check();
@@ -324,9 +349,7 @@ impl ExpertCache {
             self.table.set_spare(slot, false);
             return None;
         }
-        let slot = self.make_room(key, now, 0, &|_| true)?;
-        self.table.debug_check();
-        Some(slot)
+        self.make_room(key, now, 0, |table, slot, _| table.slot(slot).evictable())
     }
 
     /// A slot for an absent expert that nobody waits for, Loading; `expected_uses` is how often it is about
@@ -336,7 +359,7 @@ impl ExpertCache {
         key: ExpertKey,
         now: TokenClock,
         expected_uses: u32,
-        may_go: &dyn Fn(&Slot) -> bool,
+        may_go: fn(&SlotTable, SlotId, TokenClock) -> bool,
     ) -> Option<SlotId> {
         if self.table.find(key).is_some() {
             return None;
@@ -345,9 +368,9 @@ impl ExpertCache {
             Some(slot) => slot,
             None => {
                 let table = &self.table;
-                let idle = |slot: SlotId| table.slot(slot).evictable() && may_go(table.slot(slot));
-                let spare = table.oldest_spare(&idle);
-                let victim = spare.or_else(|| self.policy.victim(now, &idle))?;
+                let may_go = |slot: SlotId| may_go(table, slot, now);
+                let spare = table.oldest_spare(&may_go);
+                let victim = spare.or_else(|| self.policy.victim(now, &may_go))?;
                 let worth = || self.policy.prospect(key, now, expected_uses);
                 if spare.is_none() && self.policy.value(victim, now) >= worth() {
                     return None;
@@ -390,39 +413,14 @@ impl ExpertCache {
         self.table.find(key).filter(|(_, state)| matches!(state, State::Resident(_))).map(|(slot, _)| slot)
     }
 
-    /// The expert that `slot` holds or is loading.
-    pub fn key_of(&self, slot: SlotId) -> Option<ExpertKey> {
-        self.table.get(slot)?.state.key()
-    }
-
-    /// The last lookup that was granted a slot, since its expert is there.
-    pub fn used_at(&self, slot: SlotId) -> Option<TokenClock> {
-        self.table.get(slot)?.used
-    }
-
-    /// All Resident experts, in slot order.
-    pub fn keys_resident(&self) -> impl Iterator<Item = (ExpertKey, SlotId)> + '_ {
-        self.table.residents()
+    /// Who is where.
+    pub fn table(&self) -> &SlotTable {
+        &self.table
     }
 
     /// Number of slots.
     pub fn capacity(&self) -> usize {
         self.table.len()
-    }
-
-    /// Slots with at least one pin.
-    pub fn pinned(&self) -> usize {
-        self.table.pinned()
-    }
-
-    /// Slots with a read under way.
-    pub fn loading(&self) -> usize {
-        self.table.loading()
-    }
-
-    /// Slots whose expert is usable now.
-    pub fn resident(&self) -> usize {
-        self.table.resident()
     }
 
     /// What was counted so far.

@@ -24,4 +24,4 @@ pub use expert_cache::{Admission, Batch, Demand, ExpertCache, Grant};
 pub use key::{DECODE_TOKENS, SlotId, TokenClock};
 pub use policy::{EvictionPolicy, PolicyKind, Use};
 pub use rows::{RowCache, RowGrant};
-pub use slot_table::Residency;
+pub use slot_table::{Residency, SlotTable};

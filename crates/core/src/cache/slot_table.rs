@@ -35,12 +35,14 @@ pub(super) enum State {
     Loading(ExpertKey),
     Resident(ExpertKey),
     Failed(ExpertKey),
+    /// Its expert has been evicted, and its bytes are still being copied from it.
+    Leaving,
 }
 
 impl State {
     pub const fn key(self) -> Option<ExpertKey> {
         match self {
-            Self::Free => None,
+            Self::Free | Self::Leaving => None,
             Self::Loading(key) | Self::Resident(key) | Self::Failed(key) => Some(key),
         }
     }
@@ -69,8 +71,8 @@ impl Slot {
     }
 }
 
-/// See the file header for what always holds.
-pub(super) struct SlotTable {
+/// The slots of an [`super::ExpertCache`]. See the file header for what always holds.
+pub struct SlotTable {
     slots: Vec<Slot>,
     free: Vec<SlotId>,
     /// Slots from here on were never written to, and the first time costs more than a read.
@@ -82,10 +84,11 @@ pub(super) struct SlotTable {
     pinned: usize,
     loading: usize,
     resident: usize,
+    leaving: usize,
 }
 
 impl SlotTable {
-    pub fn new(slots: u32) -> Self {
+    pub(super) fn new(slots: u32) -> Self {
         Self {
             slots: vec![Slot::FREE; slots as usize],
             free: (0..slots).rev().map(SlotId).collect(),
@@ -96,33 +99,47 @@ impl SlotTable {
             pinned: 0,
             loading: 0,
             resident: 0,
+            leaving: 0,
         }
     }
 
-    pub fn slot(&self, slot: SlotId) -> &Slot {
+    pub(super) fn slot(&self, slot: SlotId) -> &Slot {
         &self.slots[slot.index()]
     }
 
-    pub fn slot_mut(&mut self, slot: SlotId) -> &mut Slot {
+    pub(super) fn slot_mut(&mut self, slot: SlotId) -> &mut Slot {
         &mut self.slots[slot.index()]
     }
 
-    pub fn get(&self, slot: SlotId) -> Option<&Slot> {
-        self.slots.get(slot.index())
+    /// The expert that a slot holds or is loading.
+    pub fn key_of(&self, slot: SlotId) -> Option<ExpertKey> {
+        self.slots.get(slot.index())?.state.key()
+    }
+
+    /// The last lookup that was granted a slot, since its expert is there.
+    pub fn used_at(&self, slot: SlotId) -> Option<TokenClock> {
+        self.slots.get(slot.index())?.used
+    }
+
+    /// Whether the expert of a slot may go for one that nobody waits for: no lookup and no prefetch of this
+    /// token touched it.
+    pub(super) fn is_idle(&self, slot: SlotId, now: TokenClock) -> bool {
+        let cell = self.slot(slot);
+        cell.evictable() && cell.used != Some(now) && cell.prefetched != Some(now)
     }
 
     /// The slot of an expert, and the state it is in.
-    pub fn find(&self, key: ExpertKey) -> Option<(SlotId, State)> {
+    pub(super) fn find(&self, key: ExpertKey) -> Option<(SlotId, State)> {
         let slot = *self.of_key.get(&key)?;
         Some((slot, self.slot(slot).state))
     }
 
-    pub fn residency(&self, key: ExpertKey) -> Residency {
+    pub(super) fn residency(&self, key: ExpertKey) -> Residency {
         match self.find(key).map(|(_, state)| state) {
             Some(State::Loading(_)) => Residency::Loading,
             Some(State::Resident(_)) => Residency::Resident,
             Some(State::Failed(_)) => Residency::Failed,
-            Some(State::Free) | None => Residency::Absent,
+            Some(State::Free | State::Leaving) | None => Residency::Absent,
         }
     }
 
@@ -136,28 +153,47 @@ impl SlotTable {
     }
 
     /// From now on slots from here on are fresh; `None`: none is.
-    pub fn set_fresh_from(&mut self, slot: Option<SlotId>) {
+    pub(super) fn set_fresh_from(&mut self, slot: Option<SlotId>) {
         self.fresh_from = slot.map_or(usize::MAX, SlotId::index);
     }
 
     /// A free slot that is not fresh, and is free no longer: [`Self::start_loading`] comes next.
-    pub fn take_free(&mut self) -> Option<SlotId> {
+    pub(super) fn take_free(&mut self) -> Option<SlotId> {
         self.free.pop_if(|slot| slot.index() < self.fresh_from)
     }
 
     /// The same, fresh or not, where there has to be one, or nobody is in any slot.
-    pub fn take_fresh(&mut self, has_to: bool) -> Option<SlotId> {
+    pub(super) fn take_fresh(&mut self, has_to: bool) -> Option<SlotId> {
         if has_to || self.resident == 0 { self.free.pop() } else { None }
     }
 
-    pub fn start_loading(&mut self, key: ExpertKey, slot: SlotId) {
+    /// Slots that are free, or will be when they have been copied from.
+    pub(super) fn coming_free(&self) -> usize {
+        self.free.len() + self.leaving
+    }
+
+    /// An evicted slot is copied from before it is given to anybody.
+    pub(super) fn leave(&mut self, slot: SlotId) {
+        self.slot_mut(slot).state = State::Leaving;
+        self.leaving += 1;
+    }
+
+    /// A slot has been copied from.
+    pub(super) fn left(&mut self, slot: SlotId) {
+        debug_assert_eq!(self.slot(slot).state, State::Leaving);
+        *self.slot_mut(slot) = Slot::FREE;
+        self.leaving -= 1;
+        self.free.push(slot);
+    }
+
+    pub(super) fn start_loading(&mut self, key: ExpertKey, slot: SlotId) {
         self.slot_mut(slot).state = State::Loading(key);
         self.of_key.insert(key, slot);
         self.loading += 1;
     }
 
     /// The read into a Loading slot ended; returns whose it was.
-    pub fn complete(&mut self, slot: SlotId, ok: bool) -> Option<ExpertKey> {
+    pub(super) fn complete(&mut self, slot: SlotId, ok: bool) -> Option<ExpertKey> {
         let State::Loading(key) = self.slot(slot).state else {
             debug_assert!(false, "slot {} completed while not loading", slot.0);
             return None;
@@ -177,7 +213,7 @@ impl SlotTable {
 
     /// Takes the expert out of a Resident slot, which the caller fills at once; returns who it was, and
     /// whether a prefetch had brought it for nothing. `None` where there is none.
-    pub fn evict(&mut self, slot: SlotId) -> Option<(ExpertKey, bool)> {
+    pub(super) fn evict(&mut self, slot: SlotId) -> Option<(ExpertKey, bool)> {
         let cell = *self.slot(slot);
         let State::Resident(key) = cell.state else { return None };
         debug_assert_eq!(cell.pins, 0, "evicting a pinned slot");
@@ -195,14 +231,14 @@ impl SlotTable {
         self.free.push(slot);
     }
 
-    pub fn pin(&mut self, slot: SlotId) {
+    pub(super) fn pin(&mut self, slot: SlotId) {
         let cell = self.slot_mut(slot);
         cell.pins += 1;
         self.pinned += usize::from(self.slot(slot).pins == 1);
     }
 
     /// Gives back one pin. A Failed slot is freed with its last pin.
-    pub fn unpin(&mut self, slot: SlotId) {
+    pub(super) fn unpin(&mut self, slot: SlotId) {
         let cell = self.slot_mut(slot);
         debug_assert!(cell.pins > 0, "slot {} unpinned more often than pinned", slot.0);
         if cell.pins == 0 {
@@ -218,7 +254,7 @@ impl SlotTable {
     }
 
     /// Whether somebody else has the expert of a slot too.
-    pub fn set_spare(&mut self, slot: SlotId, spare: bool) {
+    pub(super) fn set_spare(&mut self, slot: SlotId, spare: bool) {
         let known = self.slot(slot).spare;
         match (known, spare) {
             (None, true) => {
@@ -236,51 +272,55 @@ impl SlotTable {
     }
 
     /// The oldest spare that may go, but for the youngest ones ([`STAYING_SPARES`]).
-    pub fn oldest_spare(&self, may_go: &dyn Fn(SlotId) -> bool) -> Option<SlotId> {
+    pub(super) fn oldest_spare(&self, may_go: &dyn Fn(SlotId) -> bool) -> Option<SlotId> {
         let (share, most) = STAYING_SPARES;
         let going = self.spares.len().saturating_sub((self.slots.len() / share).min(most));
         self.spares.values().take(going).copied().find(|slot| may_go(*slot))
     }
 
     /// Whether a slot from `first` on is pinned or Loading.
-    pub fn is_in_use_from(&self, first: usize) -> bool {
-        let in_use = |cell: &Slot| cell.pins > 0 || matches!(cell.state, State::Loading(_));
+    pub(super) fn is_in_use_from(&self, first: usize) -> bool {
+        let in_use = |cell: &Slot| cell.pins > 0 || matches!(cell.state, State::Loading(_) | State::Leaving);
         self.slots[first..].iter().any(in_use)
     }
 
     /// Gives up all slots from `keep` on, in which nobody is.
-    pub fn truncate(&mut self, keep: usize) {
+    pub(super) fn truncate(&mut self, keep: usize) {
         self.slots.truncate(keep);
         self.free.retain(|slot| slot.index() < keep);
         self.debug_check();
     }
 
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
+    /// Slots with at least one pin.
     pub fn pinned(&self) -> usize {
         self.pinned
     }
 
+    /// Slots with a read under way.
     pub fn loading(&self) -> usize {
         self.loading
     }
 
+    /// Slots whose expert is usable now.
     pub fn resident(&self) -> usize {
         self.resident
     }
 
     /// Checks the invariants that a single look can see. Costs a pass over the slots, so only small tables in
     /// debug builds.
-    pub fn debug_check(&self) {
+    pub(super) fn debug_check(&self) {
         if cfg!(debug_assertions) && self.slots.len() <= DEBUG_CHECK_SLOTS {
             let count = |wanted: fn(&Slot) -> bool| self.slots.iter().filter(|cell| wanted(cell)).count();
             assert_eq!(self.pinned, count(|cell| cell.pins > 0));
             assert_eq!(self.loading, count(|cell| matches!(cell.state, State::Loading(_))));
             assert_eq!(self.resident, count(|cell| matches!(cell.state, State::Resident(_))));
             assert_eq!(self.free.len(), count(|cell| cell.state == State::Free));
-            assert_eq!(self.of_key.len() + self.free.len(), self.slots.len());
+            assert_eq!(self.leaving, count(|cell| cell.state == State::Leaving));
+            assert_eq!(self.of_key.len() + self.free.len() + self.leaving, self.slots.len());
             assert_eq!(self.spares.len(), count(|cell| cell.spare.is_some()));
             for (key, slot) in &self.of_key {
                 assert_eq!(self.slot(*slot).state.key(), Some(*key));

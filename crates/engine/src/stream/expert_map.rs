@@ -54,13 +54,13 @@ impl ExpertMap {
         let mut layers: Vec<ExpertRow> =
             layout.layers.iter().map(|layer| row(layer.layer, layer.experts)).collect();
         for cache in caches {
-            for (key, slot) in cache.keys_resident() {
+            for (key, slot) in cache.table().residents() {
                 let found = layers.binary_search_by_key(&key.layer, |row| row.layer);
                 let row = found.ok().and_then(|index| layers.get_mut(index));
                 let Some(state) = row.and_then(|row| row.experts.get_mut(key.expert as usize)) else {
                     continue;
                 };
-                *state = (*state).max(state_of(cache.used_at(slot), now));
+                *state = (*state).max(state_of(cache.table().used_at(slot), now));
             }
         }
         Self { clock: now.0, layers }

@@ -98,7 +98,7 @@ impl ExpertSlots {
     /// Whether every expert of the model is in a slot: nothing is left to read ahead.
     pub fn holds_all(&self) -> bool {
         let classes = self.pools.iter().zip(&self.layout.classes);
-        classes.into_iter().all(|(pool, class)| pool.cache.resident() as u64 == class.experts)
+        classes.into_iter().all(|(pool, class)| pool.cache.table().resident() as u64 == class.experts)
     }
 
     /// Asks the cache for every expert of a layer, and counts. Returns what must be read into slots.
@@ -145,6 +145,14 @@ impl ExpertSlots {
             }
         }
         loads
+    }
+
+    /// What a device has of a step's experts counts as used here too: who comes back keeps its standing.
+    pub(super) fn note_uses(&mut self, index: usize, tokens: usize, grouped: &GroupedIds) {
+        let layer = &self.layout.layers[index];
+        let demands = grouped.demands_on_device(layer.layer);
+        let span = u32::try_from(tokens).unwrap_or(u32::MAX);
+        self.pools[layer.class].cache.note_uses(&demands, self.clock, span);
     }
 
     /// Whether there is a slot for every expert of the model.
@@ -227,8 +235,8 @@ impl ExpertSlots {
     /// What is held right now.
     pub fn held(&self) -> Held {
         Held {
-            pins: self.pools.iter().map(|pool| pool.cache.pinned()).sum(),
-            loading_slots: self.pools.iter().map(|pool| pool.cache.loading()).sum(),
+            pins: self.pools.iter().map(|pool| pool.cache.table().pinned()).sum(),
+            loading_slots: self.pools.iter().map(|pool| pool.cache.table().loading()).sum(),
             cells: self.cells.in_use(),
             reads: 0,
         }

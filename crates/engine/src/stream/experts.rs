@@ -69,8 +69,8 @@ impl ExpertStreamer {
     pub fn held(&self) -> Held {
         let held = self.slots.held();
         let Some(device) = self.uploads() else { return held };
-        let (pins, loading_slots) = (held.pins + device.pinned(), held.loading_slots + device.loading());
-        Held { pins, loading_slots, ..held }
+        let (pinned, loading) = device.held();
+        Held { pins: held.pins + pinned, loading_slots: held.loading_slots + loading, ..held }
     }
 
     /// What the device did; `None` where the host computes.
@@ -139,10 +139,9 @@ impl ExpertStreamer {
         step.ops_left = step.ops_left.saturating_sub(1);
         let done = step.ops_left == 0 && outcome.is_ok();
         if done {
-            self.keep(io, step);
-        } else {
-            self.step = Some(step);
+            return self.keep(io, step);
         }
+        self.step = Some(step);
         outcome
     }
 
@@ -168,19 +167,22 @@ impl ExpertStreamer {
         let mut step = self.step.take().ok_or_else(no_layer)?;
         let landing = Landing { slots: &mut self.slots, guesses: &mut self.guesses, io };
         let outcome = device.run_layer(landing, run, &mut step, ops, nodes);
-        match outcome {
-            Ok(()) => self.keep(io, step),
+        if let Err(error) = outcome {
             // `abandon` gives back what it holds.
-            Err(_) => self.step = Some(step),
+            self.step = Some(step);
+            return Err(error);
         }
-        outcome.map(|()| true)
+        self.keep(io, step).map(|()| true)
     }
 
     /// All of a layer was launched: what it holds stays until a device is done with it.
-    fn keep(&mut self, io: &mut Io<Target>, step: Step) {
+    fn keep(&mut self, io: &mut Io<Target>, step: Step) -> Result<(), ExecError> {
         match &mut self.device {
             Some(device) => device.keep(&mut self.slots, step),
-            None => self.end_layer(io, &step),
+            None => {
+                self.end_layer(io, &step);
+                Ok(())
+            }
         }
     }
 
@@ -218,7 +220,9 @@ impl ExpertStreamer {
         if let Some(ExpertDevice::Uploads(device)) = &mut self.device {
             device.settle_demotions_of(&mut self.slots, index);
             device.place(&self.slots.layout.layers[index], ids.tokens, self.slots.clock, &mut grouped);
-            device.note_uses(&mut self.slots, index, ids.tokens, &grouped);
+            if device.brings_back() {
+                self.slots.note_uses(index, ids.tokens, &grouped);
+            }
         }
         let loads = self.slots.place(io, index, ids.tokens, &mut grouped);
         if self.synchronous {

@@ -1,7 +1,7 @@
 //! Bytes on their way to a device, and back, beside what it computes.
 //!
-//! Copies go through a backend of their own, so that they neither wait for graphs nor hold them up. Some
-//! devices do them in any order, but for what a [`Uploader::barrier`] or a fence divides. Nothing may compute
+//! Copies go through backends of their own, one for each direction, so that they neither wait for graphs nor
+//! hold them up, nor each other. Some devices do the copies of a backend in any order. Nothing may compute
 //! with what was uploaded before [`Uploader::fence`] has put the one behind the other, and nothing may
 //! overwrite a source, or use what was downloaded, before [`Uploader::wait`] has returned or something that
 //! was launched behind a later fence is done. Sources and targets are kept alive until then.
@@ -21,13 +21,14 @@ use std::sync::atomic::AtomicU8;
 use super::event::DeviceEvent;
 use super::run::GraphRun;
 
-/// Uploads to one device.
+/// Uploads to one device, and downloads from it.
 pub struct Uploader {
+    device: Device,
     backend: sys::ggml_backend_t,
     /// `None` where the device has no events.
     event: Option<DeviceEvent>,
-    /// The same, between copies.
-    barrier: Option<DeviceEvent>,
+    /// The way back, since it was first used.
+    back: Option<WayBack>,
     /// What copies read and write that may not be finished.
     kept: Vec<(Arc<dyn HostMemory>, Arc<DeviceBuffer>)>,
     /// Something was handed over since the last fence.
@@ -48,9 +49,9 @@ impl Uploader {
     pub fn new(device: Device) -> Result<Self, LoadError> {
         // SAFETY: the device lives for the whole process; a null backend is checked.
         let backend = unsafe { sys::ggml_backend_dev_init(device.inner(), std::ptr::null()) };
-        let (event, barrier) = (DeviceEvent::new(device), DeviceEvent::new(device));
+        let event = DeviceEvent::new(device);
         let (kept, imported, pinned) = (Vec::new(), Vec::new(), Vec::new());
-        let uploader = Self { backend, event, barrier, kept, unfenced: false, imported, pinned };
+        let uploader = Self { device, backend, event, back: None, kept, unfenced: false, imported, pinned };
         if backend.is_null() { Err(LoadError::Device(device.name())) } else { Ok(uploader) }
     }
 
@@ -101,7 +102,7 @@ impl Uploader {
             let mut to = target.tensor(at + done, length).ok_or_else(short)?;
             // SAFETY: both tensors describe bytes inside live buffers of the backend's device, as many of
             // each. Source and target are kept until `wait`.
-            unsafe { self.copy_tensor(&mut piece, &mut to) };
+            unsafe { copy_tensor(self.backend, &mut piece, &mut to) };
             done += length;
         }
         if done < bytes.len() {
@@ -125,7 +126,8 @@ impl Uploader {
 
     /// Has the bytes of `source` from `at` on copied to `range` of `target`, which was imported
     /// ([`Self::may_download_to`]): a copy into any other memory would be finished by [`Self::wait`] alone.
-    /// Nothing may read or write the target until that is done.
+    /// The source holds what was uploaded before the last fence. Nothing may read or write the target until
+    /// that is done.
     ///
     /// # Errors
     /// [`ExecError::Misuse`] when one of them is too short, or the target is no such memory.
@@ -139,6 +141,7 @@ impl Uploader {
         let short = || ExecError::Misuse(format!("{at} of {} does not fill {range:?}", source.len()));
         let bytes = target.bytes().get(range.clone()).ok_or_else(short)?;
         let mut from = source.tensor(at, bytes.len()).ok_or_else(short)?;
+        let backend = self.way_back()?;
         match self.imported_of(target.bytes()).map(|memory| memory.pieces(range.clone())) {
             Some(pieces) => {
                 let mut done = 0;
@@ -146,7 +149,7 @@ impl Uploader {
                     let length = piece.nb[1];
                     let mut from = source.tensor(at + done, length).ok_or_else(short)?;
                     // SAFETY: as in `upload`.
-                    unsafe { self.copy_tensor(&mut from, &mut piece) };
+                    unsafe { copy_tensor(backend, &mut from, &mut piece) };
                     done += length;
                 }
             }
@@ -157,14 +160,43 @@ impl Uploader {
                 // alone.
                 unsafe {
                     let to = bytes.as_ptr().cast_mut().cast();
-                    sys::ggml_backend_tensor_get_async(self.backend, &raw mut from, to, 0, bytes.len());
+                    sys::ggml_backend_tensor_get_async(backend, &raw mut from, to, 0, bytes.len());
                 }
             }
             None => return Err(ExecError::Misuse("a copy into memory that was not imported".to_owned())),
         }
         self.keep(target, source);
-        self.unfenced = true;
+        match &mut self.back {
+            Some(back) => back.unfenced = true,
+            None => self.unfenced = true,
+        }
         Ok(())
+    }
+
+    /// The backend of downloads, behind everything that was uploaded before the last fence; that of uploads
+    /// where the device has no events to order the two by.
+    fn way_back(&mut self) -> Result<sys::ggml_backend_t, ExecError> {
+        let Some(event) = &self.event else {
+            self.wait();
+            return Ok(self.backend);
+        };
+        let back = match &mut self.back {
+            Some(back) => back,
+            None => self.back.insert(WayBack::new(self.device).map_err(ExecError::engine)?),
+        };
+        event.hold(back.backend);
+        Ok(back.backend)
+    }
+
+    /// Whatever is uploaded from now on is copied after all downloads so far.
+    pub fn upload_after_downloads(&mut self) {
+        match &mut self.back {
+            Some(back) => {
+                back.event.record(back.backend);
+                back.event.hold(self.backend);
+            }
+            None => self.wait(),
+        }
     }
 
     /// Has `bytes` bytes of the device copied within its memory. Both buffers have to live, and the source
@@ -183,17 +215,9 @@ impl Uploader {
         let mut to = target.0.tensor(target.1, bytes).ok_or_else(short)?;
         // SAFETY: both tensors describe bytes inside live buffers of the backend's device, as many of each;
         // the caller keeps them.
-        unsafe { self.copy_tensor(&mut from, &mut to) };
+        unsafe { copy_tensor(self.backend, &mut from, &mut to) };
         self.unfenced = true;
         Ok(())
-    }
-
-    /// # Safety
-    /// Both describe as many bytes of live buffers of the backend's device, which live until that is done.
-    unsafe fn copy_tensor(&mut self, from: &mut sys::ggml_tensor, to: &mut sys::ggml_tensor) {
-        // SAFETY: the backend is alive; the rest is the caller's. Descriptions are read during the call
-        // alone.
-        unsafe { sys::ggml_backend_tensor_copy_async(self.backend, self.backend, from, to) };
     }
 
     fn is_pinned_for_both_ways(&self, bytes: &[AtomicU8]) -> bool {
@@ -213,8 +237,13 @@ impl Uploader {
         }
     }
 
-    /// What `run` computes from now on finds everything that was uploaded so far.
+    /// What `run` computes from now on finds everything that was copied so far, either way.
     pub fn fence(&mut self, run: &mut GraphRun<'_>) {
+        if let Some(back) = self.back.as_mut().filter(|back| back.unfenced) {
+            back.unfenced = false;
+            back.event.record(back.backend);
+            back.event.hold(run.inner());
+        }
         if !std::mem::take(&mut self.unfenced) {
             return;
         }
@@ -227,32 +256,26 @@ impl Uploader {
         }
     }
 
-    /// What is copied from now on is copied after everything so far.
-    pub fn barrier(&mut self) {
-        match &mut self.barrier {
-            Some(event) => {
-                event.record(self.backend);
-                event.hold(self.backend);
-            }
-            None => self.wait(),
-        }
-    }
-
     /// What is uploaded from now on waits for an event, which the host does not.
     pub fn hold(&mut self, event: &DeviceEvent) {
         event.hold(self.backend);
     }
 
-    /// Whether something was handed over that no fence is behind yet.
+    /// Whether something was copied, either way, that no fence is behind yet.
     #[must_use]
     pub fn is_unfenced(&self) -> bool {
-        self.unfenced
+        self.unfenced || self.back.as_ref().is_some_and(|back| back.unfenced)
     }
 
     /// Waits until everything is where it was sent.
     pub fn wait(&mut self) {
         // SAFETY: the backend is alive.
         unsafe { sys::ggml_backend_synchronize(self.backend) };
+        if let Some(back) = &mut self.back {
+            // SAFETY: the backend is alive.
+            unsafe { sys::ggml_backend_synchronize(back.backend) };
+            back.unfenced = false;
+        }
         self.kept.clear();
         self.unfenced = false;
     }
@@ -267,4 +290,39 @@ impl Drop for Uploader {
         // SAFETY: made by `new` and freed once; nothing is under way.
         unsafe { sys::ggml_backend_free(self.backend) };
     }
+}
+
+/// The backend of downloads.
+struct WayBack {
+    backend: sys::ggml_backend_t,
+    event: DeviceEvent,
+    /// Something was downloaded since the last fence.
+    unfenced: bool,
+}
+
+impl WayBack {
+    fn new(device: Device) -> Result<Self, LoadError> {
+        let refused = || LoadError::Device(device.name());
+        let event = DeviceEvent::new(device).ok_or_else(refused)?;
+        // SAFETY: the device lives for the whole process; a null backend is checked.
+        let backend = unsafe { sys::ggml_backend_dev_init(device.inner(), std::ptr::null()) };
+        if backend.is_null() { Err(refused()) } else { Ok(Self { backend, event, unfenced: false }) }
+    }
+}
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` and freed once; `Uploader` has waited for what was under way.
+        unsafe { sys::ggml_backend_free(self.backend) };
+    }
+}
+
+/// Has one tensor copied to another by a backend.
+///
+/// # Safety
+/// The backend is alive; both tensors describe as many bytes of live buffers of its device, which live until
+/// that is done. The descriptions are read during the call alone.
+unsafe fn copy_tensor(backend: sys::ggml_backend_t, from: &mut sys::ggml_tensor, to: &mut sys::ggml_tensor) {
+    // SAFETY: the caller's promise.
+    unsafe { sys::ggml_backend_tensor_copy_async(backend, backend, from, to) };
 }

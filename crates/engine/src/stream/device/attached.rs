@@ -76,10 +76,16 @@ impl ExpertDevice {
     }
 
     /// A layer has been launched; it keeps what it holds.
-    pub(in crate::stream) fn keep(&mut self, slots: &mut ExpertSlots, step: Step) {
+    ///
+    /// # Errors
+    /// [`ExecError::Misuse`], which no input causes.
+    pub(in crate::stream) fn keep(&mut self, slots: &mut ExpertSlots, step: Step) -> Result<(), ExecError> {
         match self {
             Self::Uploads(device) => device.keep(slots, step),
-            Self::InPlace(device) => device.keep(step),
+            Self::InPlace(device) => {
+                device.keep(step);
+                Ok(())
+            }
         }
     }
 

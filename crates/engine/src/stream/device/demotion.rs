@@ -2,7 +2,11 @@
 //!
 //! An expert is then in one memory or the other, and both together hold as many as they have slots. What the
 //! device has too is spare in the host's memory and goes first, so that it is usually where an evicted expert
-//! comes to. Bytes come back by the way that uploads take, before anything is uploaded to where they were.
+//! comes to.
+//!
+//! Some slots of the device are kept free: while it computes a layer, who would be evicted next leaves them
+//! ([`Demotions::bring_back_ahead`]), so that uploads need not wait for that, and both directions of the link
+//! are used at once. Where more slots are wanted than are free, uploads wait ([`Demotions::bring_back`]).
 //!
 //! A slot of the host that an expert comes back to is Loading until the copy is known to be done: when what
 //! was launched behind a later fence is.
@@ -12,21 +16,34 @@ use hypura_ggml::ExecError;
 
 use super::link::Link;
 use crate::stream::expert_slots::ExpertSlots;
-use crate::stream::slots::device::DevicePool;
+use crate::stream::slots::device::{DevicePool, pool_of};
 use crate::stream::target::no_slots;
 
-/// Experts on their way back: the index of their layer, and their slot in the host's memory.
+/// Of a pool's slots one in so many is kept free, at most.
+const FREE_SHARE: usize = 16;
+
+/// An expert on its way back.
+struct Demotion {
+    /// The index of its layer.
+    layer: usize,
+    /// Its slot on the device, where nobody has that yet.
+    from: Option<SlotId>,
+    /// Its slot in the host's memory.
+    to: SlotId,
+}
+
+/// Experts on their way back.
 #[derive(Default)]
 pub(super) struct Demotions {
     /// No fence is behind their copies yet.
-    recent: Vec<(usize, SlotId)>,
-    fenced: Vec<(usize, SlotId)>,
+    recent: Vec<Demotion>,
+    fenced: Vec<Demotion>,
 }
 
 impl Demotions {
     /// Whether experts of a layer are on their way.
     pub fn are_out(&self, layer: usize) -> bool {
-        self.recent.iter().chain(&self.fenced).any(|(of, _)| *of == layer)
+        self.recent.iter().chain(&self.fenced).any(|demotion| demotion.layer == layer)
     }
 
     /// Brings back who lost its slot in a pool of the device, unless it is in the host's memory anyway, or
@@ -44,20 +61,42 @@ impl Demotions {
         let mut bytes = 0;
         for (key, from) in pool.cache.take_evictions() {
             let Some((layer, to)) = make_room(slots, key) else { continue };
-            let copied = copy_back(pool, link, slots, layer, from, to);
-            match &copied {
-                Ok(_) => self.recent.push((layer, to)),
-                Err(_) => {
-                    link.wait();
-                    let parts = slots.layout.layers[layer].parts.len();
-                    let pool = &mut slots.pools[slots.layout.layers[layer].class];
-                    (0..parts).for_each(|part| pool.give_up(to, part));
-                }
-            }
-            bytes += copied?;
+            bytes += copy_back(pool, link, slots, layer, from, to)?;
+            self.recent.push(Demotion { layer, from: None, to });
         }
         if bytes > 0 {
-            link.barrier();
+            link.upload_after_downloads();
+        }
+        Ok(bytes)
+    }
+
+    /// Has who would be evicted next leave a pool, until there are as many free slots as two layers that use
+    /// `used` experts may want; returns the bytes.
+    ///
+    /// # Errors
+    /// As [`Self::bring_back`].
+    pub fn bring_back_ahead(
+        &mut self,
+        pool: &mut DevicePool,
+        link: &Link,
+        slots: &mut ExpertSlots,
+        used: u32,
+    ) -> Result<usize, ExecError> {
+        let free = (2 * used as usize).min(pool.slots() / FREE_SHARE);
+        let mut bytes = 0;
+        for (key, from) in pool.cache.evict_ahead(free, slots.clock) {
+            let Some((layer, to)) = make_room(slots, key) else {
+                pool.cache.free_evicted(from);
+                continue;
+            };
+            match copy_back(pool, link, slots, layer, from, to) {
+                Ok(copied) => bytes += copied,
+                Err(error) => {
+                    pool.cache.free_evicted(from);
+                    return Err(error);
+                }
+            }
+            self.recent.push(Demotion { layer, from: Some(from), to });
         }
         Ok(bytes)
     }
@@ -68,9 +107,13 @@ impl Demotions {
     }
 
     /// What was launched behind the last fence is done, and so are the copies before it.
-    pub fn settle(&mut self, slots: &mut ExpertSlots) {
-        for (layer, slot) in self.fenced.drain(..) {
-            slots.pools[slots.layout.layers[layer].class].fill(slot);
+    pub fn settle(&mut self, pools: &mut [Vec<DevicePool>], slots: &mut ExpertSlots) {
+        for Demotion { layer, from, to } in self.fenced.drain(..) {
+            let of = &slots.layout.layers[layer];
+            if let (Some(from), Some(pool)) = (from, pool_of(pools, of)) {
+                pool.cache.free_evicted(from);
+            }
+            slots.pools[of.class].fill(to);
         }
     }
 }
@@ -87,18 +130,26 @@ fn make_room(slots: &mut ExpertSlots, key: ExpertKey) -> Option<(usize, SlotId)>
     Some((layer, slot))
 }
 
+/// Has all parts of an expert copied; where that fails, nothing of it is under way and its slot of the host
+/// is free again.
 fn copy_back(
     pool: &DevicePool,
     link: &Link,
-    slots: &ExpertSlots,
+    slots: &mut ExpertSlots,
     layer: usize,
     from: SlotId,
     to: SlotId,
 ) -> Result<usize, ExecError> {
-    let mut bytes = 0;
-    for part in 0..slots.layout.layers[layer].parts.len() {
+    let parts = slots.layout.layers[layer].parts.len();
+    let copy = |part| {
         let (buffer, at) = pool.room(from, part).ok_or_else(no_slots)?;
-        bytes += link.download(slots, (layer, part), (&buffer, at), to)?;
+        link.download(slots, (layer, part), (&buffer, at), to)
+    };
+    let copied: Result<usize, ExecError> = (0..parts).map(copy).sum();
+    if copied.is_err() {
+        link.wait();
+        let pool = &mut slots.pools[slots.layout.layers[layer].class];
+        (0..parts).for_each(|part| pool.give_up(to, part));
     }
-    Ok(bytes)
+    copied
 }

@@ -89,9 +89,9 @@ impl Link {
         self.uploads.lock().copy((from.0, from.1), (to.0, to.1), bytes)
     }
 
-    /// What is copied from now on is copied after everything so far.
-    pub fn barrier(&self) {
-        self.uploads.lock().barrier();
+    /// Whatever is uploaded from now on is copied after all downloads so far.
+    pub fn upload_after_downloads(&self) {
+        self.uploads.lock().upload_after_downloads();
     }
 
     /// What is launched from now on finds everything that was copied so far.
@@ -99,7 +99,7 @@ impl Link {
         self.uploads.lock().fence(run);
     }
 
-    /// Whether something is under way that no fence is behind.
+    /// Whether something was copied, either way, that no fence is behind.
     pub fn is_unfenced(&self) -> bool {
         self.uploads.lock().is_unfenced()
     }

@@ -11,7 +11,7 @@
 //! is in memory. A device computes after the call has returned: what it computes with stays pinned until it
 //! is known to be done, when the ids of the next layer have been read, or at the end of the step.
 
-use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, SlotId, TokenClock};
+use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, SlotId, SlotTable, TokenClock};
 use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_ggml::{ExecError, GraphRun};
 use std::time::Instant;
@@ -22,7 +22,9 @@ use super::link::Link;
 use crate::error::LoadError;
 use crate::stream::expert_slots::ExpertSlots;
 use crate::stream::lookups::DECODE_TOKENS;
-use crate::stream::slots::device::{DevicePool, Frames, Lent, Uploads, make_device_pools, pool_of};
+use crate::stream::slots::device::{
+    DevicePool, Frames, Lent, Uploads, have_room_for_all, make_device_pools, pool_of,
+};
 use crate::stream::step::{DeviceSlot, GroupedIds, Place, Step};
 
 /// What experts on a device need besides the host's memory.
@@ -58,7 +60,8 @@ impl DeviceSide {
             .map(|(class, slots)| make_device_pools(layout, class, *slots as usize, policy, &uploads))
             .collect::<Result<_, _>>()?;
         let link = Link::new(uploads, host);
-        let demotions = (link.takes_back && !host.has_room_for_all()).then(Demotions::default);
+        let are_tiers = link.takes_back && !have_room_for_all(&pools, layout) && !host.has_room_for_all();
+        let demotions = are_tiers.then(Demotions::default);
         if demotions.is_some() {
             pools.iter_mut().flatten().for_each(|pool| pool.cache.note_evictions());
         }
@@ -118,23 +121,6 @@ impl DeviceSide {
         self.counts.prefetched += pool.cache.counters().prefetches_used - before;
     }
 
-    /// What the device has of a step's experts counts as used in the host's memory too: who comes back there
-    /// keeps its standing.
-    pub(in crate::stream) fn note_uses(
-        &self,
-        slots: &mut ExpertSlots,
-        index: usize,
-        tokens: usize,
-        grouped: &GroupedIds,
-    ) {
-        if self.demotions.is_some() {
-            let layer = &slots.layout.layers[index];
-            let demands = grouped.demands_on_device(layer.layer);
-            let span = u32::try_from(tokens).unwrap_or(u32::MAX);
-            slots.pools[layer.class].cache.note_uses(&demands, slots.clock, span);
-        }
-    }
-
     /// A layer is about to be looked up: none of its experts may still be on its way back.
     pub(in crate::stream) fn settle_demotions_of(&mut self, slots: &mut ExpertSlots, index: usize) {
         if self.demotions.as_ref().is_some_and(|demotions| demotions.are_out(index)) {
@@ -169,7 +155,7 @@ impl DeviceSide {
     pub(in crate::stream) fn settle_copies(&mut self, slots: &mut ExpertSlots) {
         slots.lent.iter_mut().for_each(Lent::settle);
         if let Some(demotions) = &mut self.demotions {
-            demotions.settle(slots);
+            demotions.settle(&mut self.pools, slots);
         }
     }
 
@@ -204,7 +190,8 @@ impl DeviceSide {
 
     /// Whether every expert of the model is in a slot: nothing is left to guess.
     pub(in crate::stream) fn holds_all(&self, layout: &ExpertLayout) -> bool {
-        let resident = |pools: &Vec<DevicePool>| pools.iter().map(|pool| pool.cache.resident() as u64).sum();
+        let resident =
+            |pools: &Vec<DevicePool>| pools.iter().map(|pool| pool.cache.table().resident() as u64).sum();
         self.pools
             .iter()
             .map(resident)
@@ -214,10 +201,13 @@ impl DeviceSide {
 
     /// Lookups of guesses, and those that were evicted before anybody used them.
     pub(in crate::stream) fn prefetches(&self) -> (u64, u64) {
-        let counters = self.pools.iter().flatten().map(|pool| pool.cache.counters());
-        counters.fold((0, 0), |(all, wasted), counters| {
-            (all + counters.prefetches, wasted + counters.prefetches_wasted)
-        })
+        let counters = self.caches().map(ExpertCache::counters);
+        counters.fold((0, 0), |(all, wasted), of| (all + of.prefetches, wasted + of.prefetches_wasted))
+    }
+
+    /// Whether the host's memory keeps what this evicts.
+    pub(in crate::stream) fn brings_back(&self) -> bool {
+        self.demotions.is_some()
     }
 
     /// Keeps account of the host's slots that uploads read.
@@ -226,7 +216,14 @@ impl DeviceSide {
     }
 
     /// A layer has been launched; it keeps what it holds.
-    pub(in crate::stream) fn keep(&mut self, slots: &mut ExpertSlots, mut step: Step) {
+    ///
+    /// # Errors
+    /// As [`Demotions::bring_back`].
+    pub(in crate::stream) fn keep(
+        &mut self,
+        slots: &mut ExpertSlots,
+        mut step: Step,
+    ) -> Result<(), ExecError> {
         let layer = &slots.layout.layers[step.layer];
         if let Some(pool) = pool_of(&mut self.pools, layer) {
             for want in &mut step.wanted {
@@ -242,7 +239,19 @@ impl DeviceSide {
             }
         }
         self.settle_uploads();
+        let next = step.layer + 1;
         self.launched.push(step);
+        self.demote_ahead(slots, next)
+    }
+
+    /// While the device computes, who would be evicted next makes room for a layer.
+    fn demote_ahead(&mut self, slots: &mut ExpertSlots, index: usize) -> Result<(), ExecError> {
+        let Some(layer) = slots.layout.layers.get(index) else { return Ok(()) };
+        let (used, pool) = (layer.used, pool_of(&mut self.pools, layer));
+        if let (Some(pool), Some(demotions)) = (pool, &mut self.demotions) {
+            self.counts.demoted_bytes += demotions.bring_back_ahead(pool, &self.link, slots, used)? as u64;
+        }
+        Ok(())
     }
 
     /// Slots that are given to others must not be waiting for an upload: none comes between two layers,
@@ -279,18 +288,14 @@ impl DeviceSide {
         std::mem::take(&mut self.launched)
     }
 
-    /// Slots that are pinned.
-    pub fn pinned(&self) -> usize {
-        self.pools.iter().flatten().map(|pool| pool.cache.pinned()).sum()
-    }
-
     /// Who is in which slot, pool by pool.
     pub fn caches(&self) -> impl Iterator<Item = &ExpertCache> {
         self.pools.iter().flatten().map(|pool| &pool.cache)
     }
 
-    /// Slots whose experts are on their way.
-    pub fn loading(&self) -> usize {
-        self.pools.iter().flatten().map(|pool| pool.cache.loading()).sum()
+    /// Slots that are pinned, and those whose experts are on their way.
+    pub fn held(&self) -> (usize, usize) {
+        let tables = || self.caches().map(ExpertCache::table);
+        (tables().map(SlotTable::pinned).sum(), tables().map(SlotTable::loading).sum())
     }
 }

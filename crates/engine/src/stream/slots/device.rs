@@ -213,6 +213,12 @@ pub(crate) fn make_device_pools(
     if slots / count == 0 { Ok(Vec::new()) } else { (0..count).map(pool).collect() }
 }
 
+/// Whether pools, by class, have a slot for every expert of a model.
+pub(crate) fn have_room_for_all(pools: &[Vec<DevicePool>], layout: &ExpertLayout) -> bool {
+    let slots = |pools: &Vec<DevicePool>| pools.iter().map(DevicePool::slots).sum::<usize>();
+    pools.iter().map(slots).zip(&layout.classes).all(|(slots, class)| slots as u64 >= class.experts)
+}
+
 /// The pool of a layer; `None` where its class has none.
 pub(crate) fn pool_of<'a>(
     pools: &'a mut [Vec<DevicePool>],
