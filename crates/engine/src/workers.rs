@@ -226,7 +226,10 @@ pub(crate) fn told(workers: &[Worker], plan: &Plan, left_out: &[(PoolId, String)
 
 fn idle_reason(plan: &Plan) -> &'static str {
     match plan.mode() {
-        _ if !plan.homes.are_on_host() => "what the others have room for is enough",
+        // Where something streams all the same, it would have got a layer if one fitted.
+        _ if !plan.homes.are_on_host() && plan.is_resident_but_for_tables() => {
+            "what the others have room for is enough"
+        }
         Mode::FullResident => "all of the model fits here",
         Mode::TableStreaming => "only tables stream here, of which a token reads a row or a few",
         _ => "it has no room for a layer",
