@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_9_paths_become_file_names() {
+    fn errors_paths_become_file_names() {
         for (text, told) in [
             ("cannot open /srv/models/a.gguf: no file", "cannot open a.gguf: no file"),
             ("\"/a/b\" and (~/c/d.gguf)", "\"b\" and (d.gguf)"),
@@ -177,7 +177,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn errors_9_no_folder_of_a_path_stays(
+        fn errors_no_folder_of_a_path_stays(
             folder in "[A-Za-z][A-Za-z0-9 ._(),'-]{0,20}[a-z]",
             file in "[a-z]{1,8}[.]gguf",
             why in "[a-z ]{0,20}",

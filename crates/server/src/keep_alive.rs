@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_6_numbers_are_seconds_and_texts_are_go_durations() {
+    fn requests_numbers_are_seconds_and_texts_are_go_durations() {
         assert_eq!(parsed(json!(300)), seconds(300));
         assert_eq!(parsed(json!(1.5)), Ok(Some(KeepAlive::For(Duration::from_millis(1500)))));
         assert_eq!(parsed(json!("5m")), seconds(300));

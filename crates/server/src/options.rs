@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn options_5_the_request_wins_over_the_model_file() {
+    fn options_the_request_wins_over_the_model_file() {
         let request = read(json!({"temperature": 0.5, "stop": "x"})).unwrap();
         let file = read(json!({"temperature": 0.1, "top_k": 7, "stop": ["a", "b"]})).unwrap();
         let merged = request.over(&file);
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn options_5_integers_may_come_as_floats_and_null_is_not_said() {
+    fn options_integers_may_come_as_floats_and_null_is_not_said() {
         let options = read(json!({"num_ctx": 4096.9, "seed": null, "mirostat": 2, "num_gpu": -1})).unwrap();
         assert_eq!(options.num_ctx, Some(4096));
         assert_eq!(options.seed, None);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn options_5_a_wrong_type_is_named() {
+    fn options_a_wrong_type_is_named() {
         let cases = [
             (json!({"num_ctx": "big"}), "option \"num_ctx\" must be of type integer"),
             (json!({"temperature": "hot"}), "option \"temperature\" must be of type float32"),
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn options_5_absurd_limits_are_bounded() {
+    fn options_absurd_limits_are_bounded() {
         let most = |count: i64| Options { num_predict: Some(count), ..Options::default() }.most_tokens(100);
         assert_eq!(
             (most(-1), most(-2), most(i64::MAX), most(1001), most(7), most(0)),

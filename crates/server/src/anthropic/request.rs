@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_11_blocks_become_messages() {
+    fn messages_blocks_become_messages() {
         let job = with(
             "messages",
             json!([
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_11_fields() {
+    fn messages_fields() {
         let job = with("stop_sequences", json!(["x"])).unwrap();
         assert_eq!(job.base.options.stop, Some(vec!["x".to_owned()]));
         assert_eq!((job.base.options.num_predict, job.base.strict_think), (Some(9), false));
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_11_wrong_fields_are_400() {
+    fn messages_wrong_fields_are_400() {
         for (field, value) in [
             ("model", json!("")),
             ("max_tokens", json!(0)),
@@ -352,7 +352,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn messages_11_any_body_is_judged_without_a_panic(
+        fn messages_any_body_is_judged_without_a_panic(
             field in prop::sample::select(vec!["messages", "system", "tools", "tool_choice", "thinking", "output_config"]),
             text in "[\\[\\]{}\",:a-z0-9.-]{0,40}",
         ) {

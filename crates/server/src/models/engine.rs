@@ -498,7 +498,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_9_a_client_reads_the_file_but_not_its_folder() {
+    fn errors_a_client_reads_the_file_but_not_its_folder() {
         let gone = |path: &str| LoadError::Gguf {
             path: path.into(),
             source: hypura_core::gguf::GgufError::NotGguf { found: *b"abcd" },
@@ -510,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_9_a_template_that_fails_is_a_500_and_a_bad_schema_a_400() {
+    fn errors_a_template_that_fails_is_a_500_and_a_bad_schema_a_400() {
         let status = |error| chat_failure(&error).status.as_u16();
         assert_eq!(status(ChatError::Template("roles must alternate".into())), 500);
         assert_eq!(status(ChatError::Refused("roles must alternate".into())), 400);

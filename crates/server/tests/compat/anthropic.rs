@@ -1,4 +1,4 @@
-//! Section 11 of the checklist.
+//! Anthropic's `/v1/messages` and `count_tokens`.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ const THINKS_AND_CALLS: [Step; 6] = [
 ];
 
 #[tokio::test]
-async fn messages_11_a_whole_answer() {
+async fn messages_a_whole_answer() {
     let kit = Kit::answering(&THINKS_AND_CALLS);
     let body = kit.post("/v1/messages", hello(json!({}))).await.json();
     let id = body["id"].as_str().unwrap();
@@ -50,7 +50,7 @@ async fn messages_11_a_whole_answer() {
 }
 
 #[tokio::test]
-async fn messages_11_a_stream_of_blocks() {
+async fn messages_a_stream_of_blocks() {
     let kit = Kit::answering(&THINKS_AND_CALLS);
     let all = events(&kit.post("/v1/messages", hello(json!({"stream": true}))).await);
     let names: Vec<&str> = all.iter().map(|event| event.0.as_str()).collect();
@@ -86,14 +86,14 @@ async fn messages_11_a_stream_of_blocks() {
 }
 
 #[tokio::test]
-async fn messages_11_thinking_on_a_plain_model_is_dropped_quietly() {
+async fn messages_thinking_on_a_plain_model_is_dropped_quietly() {
     let kit = Kit::new();
     let ask = hello(json!({"model": "plain", "thinking": {"type": "enabled", "budget_tokens": 2000}}));
     assert_eq!(kit.post("/v1/messages", ask).await.status, 200);
 }
 
 #[tokio::test]
-async fn messages_11_results_come_before_the_text_of_their_turn() {
+async fn messages_results_come_before_the_text_of_their_turn() {
     let kit = Kit::new();
     let ask = hello(json!({"messages": [
         {"role": "user", "content": "w?"},
@@ -105,7 +105,7 @@ async fn messages_11_results_come_before_the_text_of_their_turn() {
 }
 
 #[tokio::test]
-async fn messages_11_only_a_stop_string_of_the_request_is_a_stop_sequence() {
+async fn messages_only_a_stop_string_of_the_request_is_a_stop_sequence() {
     let kit = Kit::answering(&[Step::Text("x"), Step::Stop("<end>")]);
     let reason = |answer: &Value| (answer["stop_reason"].clone(), answer["stop_sequence"].clone());
     // `<end>` is a stop string of the template.
@@ -123,7 +123,7 @@ async fn messages_11_only_a_stop_string_of_the_request_is_a_stop_sequence() {
 }
 
 #[tokio::test]
-async fn messages_11_errors_have_this_protocols_shape() {
+async fn messages_errors_have_this_protocols_shape() {
     let kit = Kit::new();
     for (body, status, kind) in [
         (json!({"model": "m", "messages": [{"role": "user", "content": "x"}]}), 400, "invalid_request_error"),
@@ -161,7 +161,7 @@ async fn messages_11_errors_have_this_protocols_shape() {
 }
 
 #[tokio::test]
-async fn messages_11_the_key_may_come_as_x_api_key() {
+async fn messages_the_key_may_come_as_x_api_key() {
     let mut setup = Setup::default();
     setup.http.api_key = Some("k".to_owned());
     let kit = setup.start();
@@ -176,7 +176,7 @@ async fn messages_11_the_key_may_come_as_x_api_key() {
 }
 
 #[tokio::test]
-async fn messages_11_tokens_are_counted_without_an_answer() {
+async fn messages_tokens_are_counted_without_an_answer() {
     let kit = Kit::new();
     let ask = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]});
     let body = kit.post("/v1/messages/count_tokens", ask).await.json();

@@ -1,4 +1,4 @@
-//! Section 12 of the checklist: llama-server's habits.
+//! llama-server's endpoints and habits.
 
 use hypura_engine::serve::SequenceStatus;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::fake::Step;
 use crate::kit::Kit;
 
 #[tokio::test]
-async fn llama_12_tokenize_and_detokenize() {
+async fn llama_tokenize_and_detokenize() {
     let kit = Kit::new();
     let body = kit.post("/tokenize", json!({"model": "m", "content": "ab"})).await.json();
     assert_eq!(body["tokens"], json!([97, 98]));
@@ -33,7 +33,7 @@ async fn llama_12_tokenize_and_detokenize() {
 }
 
 #[tokio::test]
-async fn llama_12_apply_template_props_and_slots() {
+async fn llama_apply_template_props_and_slots() {
     let kit = Kit::new();
     let ask = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]});
     let body = kit.post("/apply-template", ask).await.json();
@@ -56,7 +56,7 @@ async fn llama_12_apply_template_props_and_slots() {
 }
 
 #[tokio::test]
-async fn llama_12_slots_of_a_model_at_work() {
+async fn llama_slots_of_a_model_at_work() {
     let kit = Kit::new();
     kit.post("/api/generate", json!({"model": "m"})).await;
     let busy = SequenceStatus { request: Some(1), ..SequenceStatus::default() };
@@ -71,7 +71,7 @@ async fn llama_12_slots_of_a_model_at_work() {
 }
 
 #[tokio::test]
-async fn llama_12_progress_of_the_prompt_for_those_who_ask() {
+async fn llama_progress_of_the_prompt_for_those_who_ask() {
     let kit = Kit::answering(&[Step::Progress(4, 10), Step::Progress(10, 10), Step::Text("a")]);
     for (path, body) in [
         ("/v1/chat/completions", json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})),
@@ -91,7 +91,7 @@ async fn llama_12_progress_of_the_prompt_for_those_who_ask() {
 }
 
 #[tokio::test]
-async fn llama_12_timings_come_with_answers() {
+async fn llama_timings_come_with_answers() {
     let kit = Kit::new();
     let ask = json!({"model": "m", "messages": [{"role": "user", "content": "Hi"}]});
     let timings = kit.post("/v1/chat/completions", ask.clone()).await.json()["timings"].clone();

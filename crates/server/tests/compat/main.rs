@@ -1,4 +1,5 @@
-//! OpenAI's, Anthropic's and llama-server's endpoints over a scripted engine, line by line of the checklist.
+//! OpenAI's, Anthropic's and llama-server's endpoints over a scripted engine. Names of tests begin with the
+//! endpoint or the subject.
 #![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(dead_code, reason = "the kit is shared with the tests of the native endpoints")]
 

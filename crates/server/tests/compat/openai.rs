@@ -1,4 +1,4 @@
-//! Section 10 of the checklist.
+//! OpenAI's `/v1/chat/completions`, `completions`, `embeddings` and `models`.
 
 use serde_json::{Value, json};
 
@@ -152,7 +152,7 @@ async fn chat_errors_have_this_protocols_shape() {
 }
 
 #[tokio::test]
-async fn chat_10_a_failure_in_the_middle_is_told_and_ends_the_stream() {
+async fn chat_a_failure_in_the_middle_is_told_and_ends_the_stream() {
     let kit = Kit::answering(&[Step::Text("a"), Step::Fail("disk gone")]);
     let answer = kit.post("/v1/chat/completions", hello(json!({"stream": true}))).await;
     assert_eq!(answer.status, 200);

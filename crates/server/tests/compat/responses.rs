@@ -1,4 +1,4 @@
-//! Line 10.5 of the checklist: `/v1/responses`.
+//! OpenAI's `/v1/responses`.
 
 use serde_json::{Value, json};
 

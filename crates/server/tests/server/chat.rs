@@ -1,4 +1,4 @@
-//! §4: conversations.
+//! Conversations.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -228,7 +228,7 @@ async fn chat_an_answer_at_the_end_is_continued() {
 }
 
 #[tokio::test]
-async fn chat_4_the_rendered_prompt_alone() {
+async fn chat_the_rendered_prompt_alone() {
     let answer = ask(&Kit::new(), json!({"_debug_render_only": true})).await.json();
     assert_eq!(answer["_debug_info"]["rendered_template"], "<user>hi<assistant>");
     assert_eq!(answer["message"]["role"], "assistant");
@@ -249,7 +249,7 @@ async fn names_chat() {
 }
 
 #[tokio::test]
-async fn errors_9_a_template_that_fails_is_a_500_unless_the_request_brought_it() {
+async fn errors_a_template_that_fails_is_a_500_unless_the_request_brought_it() {
     let kit = Kit::new();
     *kit.script.fail_render.lock().unwrap() = Some(hypura_server::Failure::internal("roles must alternate"));
     let answer = ask(&kit, json!({})).await;
@@ -267,7 +267,7 @@ async fn errors_9_a_template_that_fails_is_a_500_unless_the_request_brought_it()
 }
 
 #[tokio::test]
-async fn errors_9_no_path_reaches_a_client() {
+async fn errors_no_path_reaches_a_client() {
     let kit = Kit::new();
     *kit.script.fail_load.lock().unwrap() = Some("the file is broken");
     let answer = ask(&kit, json!({})).await;

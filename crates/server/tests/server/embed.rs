@@ -1,4 +1,4 @@
-//! §7: embeddings.
+//! Embeddings.
 
 use http::StatusCode;
 use serde_json::json;

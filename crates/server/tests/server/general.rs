@@ -1,4 +1,4 @@
-//! §1: what is there.
+//! What is there: `/`, versions, health, metrics.
 
 use axum::body::Body;
 use http::{Method, StatusCode};
@@ -49,7 +49,7 @@ async fn general_accounts_and_web_searches_are_refused() {
 }
 
 #[tokio::test]
-async fn habits_12_health_and_metrics() {
+async fn habits_health_and_metrics() {
     let kit = Kit::new();
     // Before there is a model, sums are of nothing.
     let empty = kit.get("/metrics").await;

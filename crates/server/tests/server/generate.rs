@@ -1,4 +1,4 @@
-//! §3 and §5: prompts and their options.
+//! Prompts and their options.
 
 use base64::Engine as _;
 use http::StatusCode;
@@ -187,7 +187,7 @@ async fn generate_log_probabilities() {
 }
 
 #[tokio::test]
-async fn generate_3_the_last_chunk_has_the_figures() {
+async fn generate_the_last_chunk_has_the_figures() {
     let kit = Kit::new();
     let lines = kit.post("/api/generate", json!({"model": "M", "prompt": "x"})).await.lines();
     assert_eq!(
@@ -214,7 +214,7 @@ async fn generate_3_the_last_chunk_has_the_figures() {
 }
 
 #[tokio::test]
-async fn generate_3_shift_is_read_and_changes_nothing() {
+async fn generate_shift_is_read_and_changes_nothing() {
     let kit = Kit::answering(&[Step::Text("a"), Step::Length]);
     for shift in [json!(true), json!(false), json!(null)] {
         assert_eq!(ask(&kit, json!({"shift": shift})).await.json()["done_reason"], "length");
@@ -223,7 +223,7 @@ async fn generate_3_shift_is_read_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn generate_3_the_rendered_prompt_alone() {
+async fn generate_the_rendered_prompt_alone() {
     let kit = Kit::new();
     let answer = ask(&kit, json!({"_debug_render_only": true})).await.json();
     assert_eq!(answer["_debug_info"]["rendered_template"], "<user>hi<assistant>");
@@ -232,7 +232,7 @@ async fn generate_3_the_rendered_prompt_alone() {
 }
 
 #[tokio::test]
-async fn generate_3_a_long_prompt_is_cut_or_refused() {
+async fn generate_a_long_prompt_is_cut_or_refused() {
     let kit = Kit::new();
     let more =
         json!({"prompt": "abcdefghij".repeat(3), "raw": true, "options": {"num_ctx": 11, "num_keep": 2}});
@@ -246,7 +246,7 @@ async fn generate_3_a_long_prompt_is_cut_or_refused() {
 }
 
 #[tokio::test]
-async fn options_5_every_option_reaches_the_engine_request_over_model_over_default() {
+async fn options_every_option_reaches_the_engine_request_over_model_over_default() {
     let sampling = |option: Value, model: Value| async move {
         let parameters = model.as_object().unwrap().clone();
         let with = set(ModelSettings { parameters, ..ModelSettings::default() });
@@ -308,7 +308,7 @@ async fn options_5_every_option_reaches_the_engine_request_over_model_over_defau
 }
 
 #[tokio::test]
-async fn options_5_limits_and_stops() {
+async fn options_limits_and_stops() {
     let of_model = json!({"temperature": 0.1, "top_k": 7, "stop": "M"});
     let parameters = of_model.as_object().unwrap().clone();
     let with = set(ModelSettings { parameters, ..ModelSettings::default() });

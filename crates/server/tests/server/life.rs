@@ -1,4 +1,4 @@
-//! §6 and the life of models: load, keep, unload, share one memory.
+//! The life of models: load, keep, unload, share one memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -197,7 +197,7 @@ async fn life_two_names_of_one_file_share_it() {
 }
 
 #[tokio::test]
-async fn habits_12_health_is_503_while_the_first_model_loads() {
+async fn habits_health_is_503_while_the_first_model_loads() {
     let kit = Arc::new(Kit::new());
     kit.script.load_gate.shut();
     let other = Arc::clone(&kit);

@@ -1,5 +1,4 @@
-//! The HTTP server against a scripted engine: a test for each line of the checklist of Ollama's API, named
-//! after it.
+//! Ollama's API over a scripted engine. Names of tests begin with the endpoint or the subject.
 #![expect(clippy::unwrap_used, reason = "tests fail by panicking")]
 #![expect(
     clippy::cast_sign_loss,

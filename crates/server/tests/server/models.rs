@@ -1,4 +1,4 @@
-//! §8: lists, without changes.
+//! Lists of models, without changes.
 
 use http::StatusCode;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! 0.14: what takes long is never silent, on every endpoint that may have to wait for a model.
+//! What takes long is never silent, on every endpoint that may have to wait for a model.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! §8.7: models arrive from servers that behave as Hugging Face and a registry do.
+//! Models arrive from servers that behave as Hugging Face and a registry do.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

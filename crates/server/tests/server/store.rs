@@ -1,4 +1,4 @@
-//! §8: changes of the store, against a real one in a folder of its own.
+//! Changes of the store, against a real one in a folder of its own.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! §0: what holds for every endpoint.
+//! What holds for every endpoint.
 
 use std::sync::Arc;
 use std::time::Duration;
