@@ -49,6 +49,7 @@ fn partial(file: &Partial) -> Value {
         "size": file.bytes,
         "completed": file.have_bytes,
         "busy": file.busy,
+        "from_url": file.is_of_url,
         "modified_at": file.modified.map(time::local),
     })
 }

@@ -15,6 +15,8 @@ use crate::layout::Layout;
 
 /// Folder of our own store for what is not whole.
 const PARTIAL_FOLDER: &str = "partial";
+/// How names of files from URLs begin there.
+const URL_START: &str = "url-";
 pub(super) const DATA_END: &str = ".partial";
 pub(super) const JOURNAL_END: &str = ".parts";
 pub(super) const LOCK_END: &str = ".lock";
@@ -47,7 +49,13 @@ impl Landing {
 
     /// Of the file at a URL.
     pub fn of_url(own: &Layout, url: &str) -> Self {
-        Self::in_own(own.root(), &format!("url-{}", Digest::of(url.as_bytes()).hex()))
+        Self::in_own(own.root(), &format!("{URL_START}{}", Digest::of(url.as_bytes()).hex()))
+    }
+
+    /// Whether it is of the file at a URL.
+    pub fn is_of_url(&self) -> bool {
+        let name = self.data.file_name().map(|name| name.to_string_lossy());
+        self.own_lock && name.is_some_and(|name| name.starts_with(URL_START))
     }
 
     fn in_own(root: &Path, name: &str) -> Self {

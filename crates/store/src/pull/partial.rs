@@ -22,6 +22,9 @@ pub struct Partial {
     pub have_bytes: u64,
     /// Whether somebody fetches it right now.
     pub busy: bool,
+    /// Whether it comes from a URL, which is not kept, because it may hold a secret: its name alone does not
+    /// continue it.
+    pub is_of_url: bool,
     /// When something arrived last.
     pub modified: Option<SystemTime>,
     landing: Landing,
@@ -88,6 +91,7 @@ fn read(landing: Landing) -> Option<Partial> {
     let busy = landing.try_lock().is_ok_and(|lock| lock.is_none());
     let modified = fs::metadata(&landing.journal).and_then(|about| about.modified()).ok();
     let have_bytes = saved.done_bytes();
+    let is_of_url = landing.is_of_url();
     let header = saved.header;
     Some(Partial {
         model: header.model,
@@ -95,6 +99,7 @@ fn read(landing: Landing) -> Option<Partial> {
         bytes: header.bytes,
         have_bytes,
         busy,
+        is_of_url,
         modified,
         landing,
     })

@@ -71,3 +71,30 @@ fn partial_files_are_removed_when_asked_and_never_under_a_writer() {
     assert!(store.pulls().partials().is_empty());
     assert!(!machine.files("hub").iter().any(|path| path.to_str().unwrap().contains(".part")));
 }
+
+#[test]
+fn a_partial_file_from_a_url_is_told_apart_and_continued_by_that_url() {
+    let hub = Hub::start();
+    let here = slow(&hub, 1 << 20);
+    let machine = Machine::new();
+    let url = format!("{}/plain/r/m-Q4_K_M.gguf?token=secret", hub.address);
+    let enough = AtomicBool::new(false);
+    let mut watch = |line: hypura_store::Progress| {
+        enough.fetch_or(line.completed.is_some_and(|have| have > 1 << 18), Ordering::Relaxed);
+    };
+    let store = machine.store(&hub);
+    let end = store.pulls().pull(&request(&url), &mut watch, &|| !enough.load(Ordering::Relaxed));
+    assert!(matches!(end, Err(PullError::Cancelled)), "{end:?}");
+    let partial = store.pulls().partials().remove(0);
+    assert!(partial.is_of_url && partial.model == "m-Q4_K_M:latest", "{partial:?}");
+    let kept =
+        machine.files("own").into_iter().filter(|path| path.extension().is_some_and(|end| end == "parts"));
+    for journal in kept {
+        assert!(!std::fs::read_to_string(&journal).unwrap().contains("secret"), "a URL may hold one");
+    }
+    *here.delay.lock().unwrap() = Duration::ZERO;
+    here.ranges.lock().unwrap().clear();
+    machine.pull(&hub, &url).unwrap();
+    let asked: usize = here.ranges.lock().unwrap().iter().map(|(first, last)| last + 1 - first).sum();
+    assert_eq!(asked as u64, partial.bytes - partial.have_bytes);
+}
