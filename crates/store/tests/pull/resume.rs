@@ -95,6 +95,9 @@ fn a_partial_file_from_a_url_is_told_apart_and_continued_by_that_url() {
     *here.delay.lock().unwrap() = Duration::ZERO;
     here.ranges.lock().unwrap().clear();
     machine.pull(&hub, &url).unwrap();
-    let asked: usize = here.ranges.lock().unwrap().iter().map(|(first, last)| last + 1 - first).sum();
+    // Its first byte is asked for to learn its length.
+    let ranges = here.ranges.lock().unwrap().clone();
+    let asked: usize =
+        ranges.iter().filter(|range| **range != (0, 0)).map(|(first, last)| last + 1 - first).sum();
     assert_eq!(asked as u64, partial.bytes - partial.have_bytes);
 }
