@@ -83,6 +83,9 @@ const PROBE_BYTES: usize = 64 << 10;
 static BEFORE: OnceLock<Held> = OnceLock::new();
 static OPENED: OnceLock<u64> = OnceLock::new();
 
+/// Drivers take more than this: less is what the process took meanwhile for something else.
+const LEAST_DRIVER_BYTES: u64 = 1 << 20;
+
 /// Drivers compile kernels when they are first used, and keep them: as much as Mesa's software driver was
 /// seen to take for a model.
 const KERNELS_BYTES: u64 = 64 << 20;
@@ -134,7 +137,7 @@ pub(crate) fn measure_driver(gpu: Option<&Gpu>) {
         if let Some(gpu) = gpu {
             gpu.device.open();
         }
-        Held::now().grown_bytes(before)
+        Some(Held::now().grown_bytes(before)).filter(|grown| *grown >= LEAST_DRIVER_BYTES).unwrap_or(0)
     });
 }
 

@@ -222,12 +222,17 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use crate::HugePages;
 
     const PIECES: usize = 64;
+
+    fn whole(arena: &Arena) -> Vec<Range<usize>> {
+        std::iter::once(0..arena.len()).collect()
+    }
 
     fn arena() -> Arc<Arena> {
         Arena::new(PIECES * HUGE_PAGE, HugePages::Try).unwrap()
@@ -245,7 +250,7 @@ mod tests {
     fn pages_are_touched_between_requests_without_changing_a_byte() {
         let arena = arena();
         arena.copy_in(5 * HUGE_PAGE, &[7; 100]);
-        let population = Population::new(&arena, vec![0..arena.len()]);
+        let population = Population::new(&arena, whole(&arena));
         population.start();
         arena.copy_in(60 * HUGE_PAGE, &[8; 100]);
         let mut out = [0; 101];
@@ -261,7 +266,7 @@ mod tests {
     #[test]
     fn no_page_is_touched_while_somebody_computes() {
         let arena = arena();
-        let population = Population::new(&arena, vec![0..arena.len()]);
+        let population = Population::new(&arena, whole(&arena));
         population.set_phase(Phase::Computing);
         population.start();
         let first = population.touched_bytes(0);

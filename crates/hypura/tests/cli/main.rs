@@ -38,6 +38,7 @@ mod signals;
 mod sounds;
 #[cfg(test)]
 mod synth;
+#[cfg(test)]
 mod terminal;
 #[cfg(test)]
 mod trace;
