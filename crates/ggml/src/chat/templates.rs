@@ -131,6 +131,10 @@ impl ChatTemplates {
     pub fn apply(&self, request: &ChatRequest) -> Result<ChatPrompt, ChatError> {
         let (messages, continued) = split_continuation(request)?;
         if let Some(tools) = &request.tools_json {
+            if tools.len() > MOST_TOOL_BYTES {
+                let bytes = tools.len();
+                return Err(ChatError::Input(format!("tools of {bytes} bytes, more than {MOST_TOOL_BYTES}")));
+            }
             shim::checked_json(tools, false).map_err(|error| ChatError::Input(format!("tools: {error}")))?;
         }
         if let Some(grammar) = &request.grammar {
@@ -271,6 +275,10 @@ impl Applied {
         })
     }
 }
+
+/// Most bytes of a request's tools: more than any context holds of them. A template takes some 200 bytes of
+/// memory for each, and a model's process has few to spare.
+const MOST_TOOL_BYTES: usize = 1 << 20;
 
 fn trigger(value: &serde_json::Value, preserved: &[String], vocab: &Vocab) -> Option<GrammarTrigger> {
     let text = value["value"].as_str()?.to_owned();

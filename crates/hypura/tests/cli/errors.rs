@@ -290,9 +290,10 @@ fn a_file_that_shrinks_while_running_ends_the_generation() {
     assert_eq!(wait(&mut child), Some(1));
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-    for part in [path.to_str().unwrap(), "ends early", "offset"] {
-        assert!(stderr.contains(part), "{stderr}");
-    }
+    assert!(stderr.contains(path.to_str().unwrap()), "{stderr}");
+    // A read that meets the new end, or one of before whose file is looked at after it.
+    let read = stderr.contains("ends early") && stderr.contains("offset");
+    assert!(read || stderr.contains("was changed while it was in use"), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 

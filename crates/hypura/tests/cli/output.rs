@@ -97,6 +97,7 @@ fn the_fields_of_the_statistics() {
         "token_ms_p99",
         "ttft_ms",
         "ubatch",
+        "workers",
     ];
     assert_eq!(fields, expected);
 }

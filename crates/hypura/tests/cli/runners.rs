@@ -221,6 +221,11 @@ const TAGGED: &str = "\
     {%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}\
     {%- endif %}";
 
+/// How a schema begins.
+fn head(schema: &Value) -> String {
+    schema.to_string().chars().take(60).collect()
+}
+
 /// Tools whose schemas explode while they are translated kept the model's process busy until it was ended.
 #[test]
 fn schemas_of_tools_that_explode_end_no_model() {
@@ -252,16 +257,18 @@ fn schemas_of_tools_that_explode_end_no_model() {
     ] {
         let tools = json!([{"type": "function", "function": {"name": "f", "parameters": schema}}]);
         let messages = json!([{"role": "user", "content": "hi"}]);
+        let mut answers = Vec::new();
         for model in [&name, "demo"] {
             let chat = json!({"model": model, "messages": messages, "tools": tools, "stream": false,
                               "options": {"num_predict": 2}});
             let (status, text) = server.send("/api/chat", &chat);
+            answers.push(text.to_string().chars().take(300).collect::<String>());
             // Tools that fill the context, or that the template has no place for, are refused.
-            let schema: String = schema.to_string().chars().take(60).collect();
-            assert!([200, 400].contains(&status), "{model}: {schema}: {status}: {text}");
+            assert!([200, 400].contains(&status), "{model}: {}: {status}: {text}", head(&schema));
         }
         let now = runners(&server);
-        assert_eq!(runner.get_or_insert_with(|| now.clone()), &now, "the same processes as before");
+        let before = runner.get_or_insert_with(|| now.clone());
+        assert_eq!(before, &now, "{}: the same processes as before: {answers:?}", head(&schema));
     }
 }
 
