@@ -107,7 +107,7 @@ fn upload_rate(device: Device) -> Option<f64> {
     let source = Source::of(&arena);
     let target = Arc::new(DeviceBuffer::new(device, SLICE * SLICES).ok()?);
     let mut uploader = Uploader::new(device).ok()?;
-    uploader.import(device, &source);
+    uploader.import(&source);
     let mut best_s = f64::MAX;
     for _ in 0..ROUNDS {
         let start = Instant::now();

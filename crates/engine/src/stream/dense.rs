@@ -139,7 +139,7 @@ impl DenseStreamer {
     fn settle(&mut self) {
         let free = match &mut self.home {
             Home::Host => Vec::new(),
-            Home::Uploads(ring) => ring.finish_uploads(),
+            Home::Uploads(ring) => ring.settle(),
             Home::InPlace(ring) => ring.settle(),
         };
         self.reads.release(free);
@@ -205,11 +205,7 @@ impl DenseStreamer {
     /// Waits for all reads, as long as the disk answers, and empties the ring; nothing is being computed with
     /// it. After a failure, a stop, or a change of order.
     pub fn reset(&mut self) {
-        match &mut self.home {
-            Home::Host => {}
-            Home::Uploads(ring) => drop(ring.finish_uploads()),
-            Home::InPlace(ring) => drop(ring.settle()),
-        }
+        self.settle();
         self.reads.reset();
     }
 }

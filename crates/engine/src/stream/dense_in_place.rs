@@ -107,6 +107,7 @@ impl InPlaceRing {
 
     /// Nothing is being computed any more: all of them are free.
     pub fn settle(&mut self) -> Vec<usize> {
+        self.cells.iter().filter_map(|cell| cell.computed.as_ref()).for_each(DeviceEvent::wait);
         self.launched.drain(..).collect()
     }
 }

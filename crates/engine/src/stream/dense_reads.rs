@@ -3,7 +3,7 @@
 //! A forward pass uses its weights in the same order every time, so what comes next is always known, also
 //! across the end of a token: whenever a cell is free, the next weight of the cycle is read into it. The disk
 //! is never idle while there is a free cell. A least-recently-used cache would hit nothing here, so there is
-//! none: the plan keeps a fixed share of the weights in memory instead, and this file never sees those.
+//! none: the plan keeps a fixed share of the weights in memory instead, and this file never reads those.
 
 use hypura_core::plan::PartRead;
 use hypura_ggml::{ExecError, StreamedOp};

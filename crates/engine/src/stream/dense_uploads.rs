@@ -103,7 +103,7 @@ impl UploadRing {
         let mut uploader = uploads.lock();
         for memory in [&ring, &zeros].into_iter().chain(&kept_memory) {
             // Whatever cannot be read directly goes by a copy of the driver's.
-            uploader.import(uploads.device, memory);
+            uploader.import(memory);
         }
         drop(uploader);
         let (lent, counts) = (Vec::new(), DeviceCounts::default());
@@ -197,8 +197,16 @@ impl UploadRing {
     }
 
     /// Waits until everything is uploaded; returns the cells of the host that are free again.
-    pub fn finish_uploads(&mut self) -> Vec<usize> {
+    fn finish_uploads(&mut self) -> Vec<usize> {
         self.uploads.lock().wait();
+        std::mem::take(&mut self.lent)
+    }
+
+    /// Nothing is being computed any more: waits for uploads, and returns the cells of the host that are free
+    /// again.
+    pub fn settle(&mut self) -> Vec<usize> {
+        self.uploads.lock().settle();
+        self.cells.iter().filter_map(|cell| cell.computed.as_ref()).for_each(DeviceEvent::wait);
         std::mem::take(&mut self.lent)
     }
 }

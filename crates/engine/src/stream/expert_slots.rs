@@ -95,6 +95,11 @@ impl ExpertSlots {
         &self.pools[self.layout.layers[layer].class]
     }
 
+    /// As [`Self::pool`].
+    pub(super) fn pool_mut(&mut self, layer: usize) -> &mut SlotPool {
+        &mut self.pools[self.layout.layers[layer].class]
+    }
+
     /// Whether every expert of the model is in a slot: nothing is left to read ahead.
     pub fn holds_all(&self) -> bool {
         let classes = self.pools.iter().zip(&self.layout.classes);
@@ -207,7 +212,7 @@ impl ExpertSlots {
 
     /// A step needs its experts no longer.
     pub(super) fn unpin(&mut self, step: &Step) {
-        let pool = &mut self.pools[self.layout.layers[step.layer].class];
+        let pool = self.pool_mut(step.layer);
         for want in &step.wanted {
             if let Place::Slot(slot) = want.place {
                 pool.cache.unpin(slot);

@@ -6,7 +6,8 @@
 //! there, and the rest as it lands.
 //!
 //! Invariant: outside of [`ExpertStreamer::run_op`] and between layers nothing is pinned and no cell is in
-//! use; after a failure [`ExpertStreamer::abandon`] restores that.
+//! use, but for what a device computes with until [`ExpertStreamer::settle`]; after a failure
+//! [`ExpertStreamer::abandon`] restores that.
 
 use hypura_ggml::{ExecError, GraphRun, MoeIds, StreamedOp};
 use std::ops::Range;

@@ -50,7 +50,7 @@ pub struct StreamStats {
     pub device_hits: u64,
     /// Of those, the ones that were uploaded because the layer was expected to want them.
     pub device_prefetched: u64,
-    /// Bytes of experts that were uploaded to a device.
+    /// Bytes of weights that were uploaded to a device.
     pub uploaded_bytes: u64,
     /// Bytes of experts that a device gave up and the host's memory took back.
     pub demoted_bytes: u64,

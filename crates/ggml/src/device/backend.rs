@@ -182,8 +182,18 @@ forwarded! {
         tensor: *const sys::ggml_tensor, data: *mut c_void, offset: usize, size: usize, copies: usize,
         stride_tensor: usize, stride_data: usize
     ) = sys::ggml_backend_tensor_get_2d_async;
-    synchronize() = sys::ggml_backend_synchronize;
     event_wait(event: sys::ggml_backend_event_t) = sys::ggml_backend_event_wait;
+}
+
+/// Tensors that stood in for operands of earlier calls are of no use any more.
+unsafe extern "C" fn synchronize(backend: sys::ggml_backend_t) {
+    // SAFETY: ggml passes our live backend from one thread at a time.
+    let Some(state) = (unsafe { state(backend) }) else { return };
+    // SAFETY: the inner backend is alive as long as ours.
+    unsafe { sys::ggml_backend_synchronize(state.inner) };
+    if let Ok(mut scratch) = state.scratch.try_borrow_mut() {
+        scratch.settle();
+    }
 }
 
 unsafe extern "C" fn event_record(backend: sys::ggml_backend_t, event: sys::ggml_backend_event_t) {

@@ -42,7 +42,8 @@ impl DeviceEvent {
         }
     }
 
-    /// Has the host wait for it; without a record, for nothing.
+    /// Has the host wait for it; without a record, for nothing. Whoever was held by an earlier record must be
+    /// done: some devices use those again.
     pub fn wait(&self) {
         if self.recorded {
             // SAFETY: the event is alive.

@@ -31,7 +31,7 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     /// The backend was waited for, or is done when a call returns.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.waits += 1;
         self.standins.settle();
     }

@@ -58,15 +58,15 @@ impl Uploader {
     /// Has the device read host memory by itself, or copy from it without a detour, where it can; says
     /// whether it does. The memory keeps its pages for as long as this lives: none of it may be given back to
     /// the system.
-    pub fn import(&mut self, device: Device, source: &Arc<dyn HostMemory>) -> bool {
+    pub fn import(&mut self, source: &Arc<dyn HostMemory>) -> bool {
         if self.imported_of(source.bytes()).is_some() {
             return true;
         }
-        if let Some(memory) = ImportedMemory::new(device, source.bytes()) {
+        if let Some(memory) = ImportedMemory::new(self.device, source.bytes()) {
             self.imported.push((Arc::clone(source), memory));
             return true;
         }
-        let pinned = PinnedMemory::new(device, source.bytes());
+        let pinned = PinnedMemory::new(self.device, source.bytes());
         let is_pinned = pinned.is_some();
         self.pinned.extend(pinned.map(|memory| (Arc::clone(source), memory)));
         is_pinned
@@ -95,10 +95,9 @@ impl Uploader {
         if at.checked_add(bytes.len()).is_none_or(|end| end > target.len()) {
             return Err(short());
         }
-        let pieces = self.imported_of(source.bytes()).and_then(|memory| memory.pieces(range.clone()));
         let mut done = 0;
-        for mut piece in pieces.unwrap_or_default() {
-            let length = piece.nb[1];
+        for piece in self.pieces(source, range.clone()) {
+            let (length, mut piece) = (piece.nb[1], piece);
             let mut to = target.tensor(at + done, length).ok_or_else(short)?;
             // SAFETY: both tensors describe bytes inside live buffers of the backend's device, as many of
             // each. Source and target are kept until `wait`.
@@ -119,12 +118,20 @@ impl Uploader {
         Ok(())
     }
 
-    /// Whether [`Self::download`] may copy to host memory.
-    pub fn may_download_to(&self, target: &Arc<dyn HostMemory>) -> bool {
-        self.imported_of(target.bytes()).is_some() || self.is_pinned_for_both_ways(target.bytes())
+    /// Opens the way back, and says whether [`Self::download`] may copy to host memory.
+    pub fn may_download_to(&mut self, target: &Arc<dyn HostMemory>) -> bool {
+        let bytes = target.bytes();
+        if self.imported_of(bytes).is_none() && !self.is_pinned_for_both_ways(bytes) {
+            return false;
+        }
+        // Only events can order the two ways without the host.
+        if self.event.is_some() && self.back.is_none() {
+            self.back = WayBack::new(self.device);
+        }
+        self.back.is_some()
     }
 
-    /// Has the bytes of `source` from `at` on copied to `range` of `target`, which was imported
+    /// Has the bytes of `source` from `at` on copied to `range` of `target`, where that may be
     /// ([`Self::may_download_to`]): a copy into any other memory would be finished by [`Self::wait`] alone.
     /// The source holds what was uploaded before the last fence. Nothing may read or write the target until
     /// that is done.
@@ -140,63 +147,46 @@ impl Uploader {
     ) -> Result<(), ExecError> {
         let short = || ExecError::Misuse(format!("{at} of {} does not fill {range:?}", source.len()));
         let bytes = target.bytes().get(range.clone()).ok_or_else(short)?;
-        let mut from = source.tensor(at, bytes.len()).ok_or_else(short)?;
-        let backend = self.way_back()?;
-        match self.imported_of(target.bytes()).map(|memory| memory.pieces(range.clone())) {
-            Some(pieces) => {
-                let mut done = 0;
-                for mut piece in pieces.ok_or_else(short)? {
-                    let length = piece.nb[1];
-                    let mut from = source.tensor(at + done, length).ok_or_else(short)?;
-                    // SAFETY: as in `upload`.
-                    unsafe { copy_tensor(backend, &mut from, &mut piece) };
-                    done += length;
-                }
-            }
-            None if self.is_pinned_for_both_ways(target.bytes()) => {
-                // SAFETY: the backend is alive; the tensor describes bytes inside the source, and there are
-                // as many in the target, which is shared memory of cells that may be written through a shared
-                // reference. Source and target are kept until `wait`; the description is read during the call
-                // alone.
-                unsafe {
-                    let to = bytes.as_ptr().cast_mut().cast();
-                    sys::ggml_backend_tensor_get_async(backend, &raw mut from, to, 0, bytes.len());
-                }
-            }
-            None => return Err(ExecError::Misuse("a copy into memory that was not imported".to_owned())),
-        }
-        self.keep(target, source);
-        match &mut self.back {
-            Some(back) => back.unfenced = true,
-            None => self.unfenced = true,
-        }
-        Ok(())
-    }
-
-    /// The backend of downloads, behind everything that was uploaded before the last fence; that of uploads
-    /// where the device has no events to order the two by.
-    fn way_back(&mut self) -> Result<sys::ggml_backend_t, ExecError> {
-        let Some(event) = &self.event else {
-            self.wait();
-            return Ok(self.backend);
-        };
-        let back = match &mut self.back {
-            Some(back) => back,
-            None => self.back.insert(WayBack::new(self.device).map_err(ExecError::engine)?),
-        };
+        let pieces = self.pieces(target, range.clone());
+        let is_pinned = self.is_pinned_for_both_ways(target.bytes());
+        let back = self.back.as_mut().zip(self.event.as_ref());
+        let (back, event) = back.filter(|_| is_pinned || !pieces.is_empty()).ok_or_else(no_way_back)?;
         event.hold(back.backend);
-        Ok(back.backend)
+        let mut done = 0;
+        for piece in pieces {
+            let (length, mut piece) = (piece.nb[1], piece);
+            let mut from = source.tensor(at + done, length).ok_or_else(short)?;
+            // SAFETY: as in `upload`.
+            unsafe { copy_tensor(back.backend, &mut from, &mut piece) };
+            done += length;
+        }
+        if done < bytes.len() {
+            let mut from = source.tensor(at, bytes.len()).ok_or_else(short)?;
+            // SAFETY: the backend is alive; the tensor describes bytes inside the source, and there are as
+            // many in the target, which is shared memory of cells that may be written through a shared
+            // reference. Source and target are kept until `wait`; the description is read during the call
+            // alone.
+            unsafe {
+                let to = bytes.as_ptr().cast_mut().cast();
+                sys::ggml_backend_tensor_get_async(back.backend, &raw mut from, to, 0, bytes.len());
+            }
+        }
+        back.unfenced = true;
+        self.keep(target, source);
+        Ok(())
     }
 
     /// Whatever is uploaded from now on is copied after all downloads so far.
     pub fn upload_after_downloads(&mut self) {
-        match &mut self.back {
-            Some(back) => {
-                back.event.record(back.backend);
-                back.event.hold(self.backend);
-            }
-            None => self.wait(),
+        if let Some(back) = &mut self.back {
+            back.event.record(back.backend);
+            back.event.hold(self.backend);
         }
+    }
+
+    /// A part of imported memory as tensors, one behind the other; none where it was not imported.
+    fn pieces(&self, memory: &Arc<dyn HostMemory>, range: Range<usize>) -> Vec<sys::ggml_tensor> {
+        self.imported_of(memory.bytes()).and_then(|memory| memory.pieces(range)).unwrap_or_default()
     }
 
     /// Has `bytes` bytes of the device copied within its memory. Both buffers have to live, and the source
@@ -279,6 +269,14 @@ impl Uploader {
         self.kept.clear();
         self.unfenced = false;
     }
+
+    /// Nothing is being computed, and all that was copied has been: what devices keep of events goes. Some
+    /// take another one for each record, and free those that were recorded before when the host waits.
+    pub fn settle(&mut self) {
+        self.wait();
+        let back = self.back.as_ref().map(|back| &back.event);
+        self.event.iter().chain(back).for_each(DeviceEvent::wait);
+    }
 }
 
 impl Drop for Uploader {
@@ -301,12 +299,12 @@ struct WayBack {
 }
 
 impl WayBack {
-    fn new(device: Device) -> Result<Self, LoadError> {
-        let refused = || LoadError::Device(device.name());
-        let event = DeviceEvent::new(device).ok_or_else(refused)?;
+    /// `None` where the device has no events, or makes no backend.
+    fn new(device: Device) -> Option<Self> {
+        let event = DeviceEvent::new(device)?;
         // SAFETY: the device lives for the whole process; a null backend is checked.
         let backend = unsafe { sys::ggml_backend_dev_init(device.inner(), std::ptr::null()) };
-        if backend.is_null() { Err(refused()) } else { Ok(Self { backend, event, unfenced: false }) }
+        (!backend.is_null()).then_some(Self { backend, event, unfenced: false })
     }
 }
 
@@ -315,6 +313,10 @@ impl Drop for WayBack {
         // SAFETY: made by `new` and freed once; `Uploader` has waited for what was under way.
         unsafe { sys::ggml_backend_free(self.backend) };
     }
+}
+
+fn no_way_back() -> ExecError {
+    ExecError::Misuse("a copy into memory that a device may not copy to".to_owned())
 }
 
 /// Has one tensor copied to another by a backend.

@@ -9,7 +9,7 @@ pub(crate) struct DeviceCounts {
     pub hits: u64,
     /// Of those, the ones whose upload a guess had started.
     pub prefetched: u64,
-    /// Bytes of experts that were uploaded.
+    /// Bytes of weights that were uploaded.
     pub uploaded_bytes: u64,
     /// Bytes of experts that came back to the host's memory.
     pub demoted_bytes: u64,

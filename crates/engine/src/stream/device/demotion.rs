@@ -60,9 +60,7 @@ impl Demotions {
     ) -> Result<usize, ExecError> {
         let mut bytes = 0;
         for (key, from) in pool.cache.take_evictions() {
-            let Some((layer, to)) = make_room(slots, key) else { continue };
-            bytes += copy_back(pool, link, slots, layer, from, to)?;
-            self.recent.push(Demotion { layer, from: None, to });
+            bytes += self.bring(pool, link, slots, (key, from), false)?.unwrap_or(0);
         }
         if bytes > 0 {
             link.upload_after_downloads();
@@ -83,22 +81,32 @@ impl Demotions {
         used: u32,
     ) -> Result<usize, ExecError> {
         let free = (2 * used as usize).min(pool.slots() / FREE_SHARE);
-        let mut bytes = 0;
+        let mut outcome = Ok(0);
         for (key, from) in pool.cache.evict_ahead(free, slots.clock) {
-            let Some((layer, to)) = make_room(slots, key) else {
+            let copied =
+                if outcome.is_ok() { self.bring(pool, link, slots, (key, from), true) } else { Ok(None) };
+            if !matches!(copied, Ok(Some(_))) {
                 pool.cache.free_evicted(from);
-                continue;
-            };
-            match copy_back(pool, link, slots, layer, from, to) {
-                Ok(copied) => bytes += copied,
-                Err(error) => {
-                    pool.cache.free_evicted(from);
-                    return Err(error);
-                }
             }
-            self.recent.push(Demotion { layer, from: Some(from), to });
+            outcome = outcome.and_then(|bytes| Ok(bytes + copied?.unwrap_or(0)));
         }
-        Ok(bytes)
+        outcome
+    }
+
+    /// Has an expert copied back from the slot that it lost; returns the bytes, `None` where it does not come
+    /// back. `leaves`: nobody has the slot yet.
+    fn bring(
+        &mut self,
+        pool: &DevicePool,
+        link: &Link,
+        slots: &mut ExpertSlots,
+        (key, from): (ExpertKey, SlotId),
+        leaves: bool,
+    ) -> Result<Option<usize>, ExecError> {
+        let Some((layer, to)) = make_room(slots, key) else { return Ok(None) };
+        let bytes = copy_back(pool, link, slots, layer, from, to)?;
+        self.recent.push(Demotion { layer, from: leaves.then_some(from), to });
+        Ok(Some(bytes))
     }
 
     /// A fence is behind everything that was handed over.
@@ -120,7 +128,7 @@ impl Demotions {
 
 /// A slot of the host for an expert that comes back, and the index of its layer.
 fn make_room(slots: &mut ExpertSlots, key: ExpertKey) -> Option<(usize, SlotId)> {
-    let layer = slots.layout.layers.iter().position(|layer| layer.layer == key.layer)?;
+    let layer = slots.layout.layers.binary_search_by_key(&key.layer, |layer| layer.layer).ok()?;
     let of = &slots.layout.layers[layer];
     let slot = slots.pools[of.class].cache.adopt(key, slots.clock)?;
     if let Some(lent) = &mut slots.lent {
@@ -148,7 +156,7 @@ fn copy_back(
     let copied: Result<usize, ExecError> = (0..parts).map(copy).sum();
     if copied.is_err() {
         link.wait();
-        let pool = &mut slots.pools[slots.layout.layers[layer].class];
+        let pool = slots.pool_mut(layer);
         (0..parts).for_each(|part| pool.give_up(to, part));
     }
     copied

@@ -22,19 +22,21 @@ pub(super) struct Link {
     slots: Option<Arc<dyn HostMemory>>,
     /// Whether the device reads the host's slots by itself: then their pages must stay.
     pub imports: bool,
-    /// Whether it writes to them, too.
-    pub takes_back: bool,
 }
 
 impl Link {
     pub fn new(uploads: Uploads, host: &ExpertSlots) -> Self {
         let (cells, slots) = (Source::of(host.cells.arena()), host.memory().map(Source::of));
         let mut uploader = uploads.lock();
-        let imports = slots.as_ref().is_some_and(|slots| uploader.import(uploads.device, slots));
-        uploader.import(uploads.device, &cells);
-        let takes_back = slots.as_ref().is_some_and(|slots| uploader.may_download_to(slots));
+        let imports = slots.as_ref().is_some_and(|slots| uploader.import(slots));
+        uploader.import(&cells);
         drop(uploader);
-        Self { uploads, cells, slots, imports, takes_back }
+        Self { uploads, cells, slots, imports }
+    }
+
+    /// Opens the way back, and says whether the device may write to the host's slots.
+    pub fn takes_back(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| self.uploads.lock().may_download_to(slots))
     }
 
     /// Has a part of an expert in a cell of the host copied to the device.
@@ -107,6 +109,11 @@ impl Link {
     /// Waits until everything is where it was sent.
     pub fn wait(&self) {
         self.uploads.lock().wait();
+    }
+
+    /// Nothing is being computed: waits until everything is where it was sent.
+    pub fn settle(&self) {
+        self.uploads.lock().settle();
     }
 
     /// The same way, for who keeps account of the host's slots.

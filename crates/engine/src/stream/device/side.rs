@@ -60,7 +60,8 @@ impl DeviceSide {
             .map(|(class, slots)| make_device_pools(layout, class, *slots as usize, policy, &uploads))
             .collect::<Result<_, _>>()?;
         let link = Link::new(uploads, host);
-        let are_tiers = link.takes_back && !have_room_for_all(&pools, layout) && !host.has_room_for_all();
+        let is_short = !have_room_for_all(&pools, layout) && !host.has_room_for_all();
+        let are_tiers = is_short && link.takes_back();
         let demotions = are_tiers.then(Demotions::default);
         if demotions.is_some() {
             pools.iter_mut().flatten().for_each(|pool| pool.cache.note_evictions());
@@ -166,9 +167,13 @@ impl DeviceSide {
         self.fence_copies(slots);
     }
 
-    /// A guess was uploaded.
-    pub(super) fn note_guess(&mut self, layer: usize, slot: SlotId) {
-        self.guessed.push((layer, slot));
+    /// A guess was uploaded to a slot, or will not be.
+    pub(super) fn note_guess(&mut self, slots: &ExpertSlots, layer: usize, slot: SlotId, uploaded: bool) {
+        if uploaded {
+            self.guessed.push((layer, slot));
+        } else if let Some(pool) = pool_of(&mut self.pools, &slots.layout.layers[layer]) {
+            pool.cache.complete(slot, false);
+        }
     }
 
     /// A fence is behind the uploads of guesses, or they have been waited for.
@@ -186,6 +191,8 @@ impl DeviceSide {
         self.end_guesses(&slots.layout);
         self.fence_copies(slots);
         self.settle_copies(slots);
+        self.link.settle();
+        self.frames.settle();
     }
 
     /// Whether every expert of the model is in a slot: nothing is left to guess.

@@ -66,14 +66,17 @@ impl DeviceSide {
             };
             let Some(to) = pool.cache.prefetch(key, slots.clock) else { continue };
             pool.start(to);
-            self.note_guess(guess.layer, to);
             // Nobody who comes back may take its place.
-            slots.pools[slots.layout.layers[guess.layer].class].cache.pin(from);
+            slots.pool_mut(guess.layer).cache.pin(from);
             present.push((guess.layer, from, to));
         }
         let uploaded = self.upload_present(slots, &present);
-        for (layer, from, _) in present {
-            let cache = &mut slots.pools[slots.layout.layers[layer].class].cache;
+        if uploaded.is_err() {
+            self.wait_for_uploads();
+        }
+        for (layer, from, to) in present {
+            self.note_guess(slots, layer, to, uploaded.is_ok());
+            let cache = &mut slots.pool_mut(layer).cache;
             cache.unpin(from);
             if uploaded.is_ok() && self.demotions.is_some() {
                 cache.set_spare(from);

@@ -268,6 +268,12 @@ impl Frames {
         Ok(Arc::clone(buffer))
     }
 
+    /// Nothing is being computed: what the device keeps of events goes.
+    pub fn settle(&self) {
+        let computed = self.frames.iter().flatten().filter_map(|frame| frame.computed.as_ref());
+        computed.for_each(DeviceEvent::wait);
+    }
+
     /// The frame of the last [`Self::begin`] is being computed with.
     pub fn launch(&mut self, run: &mut GraphRun<'_>) {
         let frame = self.frames[self.next].as_mut();
