@@ -461,3 +461,18 @@ fn a_stop_while_the_disk_hangs_ends_the_request_and_the_next_one_is_exact() {
     let both = tiny(Shape::TinyKimiK2, Quant::Q4_K, 1);
     stop_while_the_disk_hangs(&both, simulated_mixed(&both, 20.0, hangs(5)), 5, "dense weights and experts");
 }
+
+#[test]
+fn a_refused_conversation_leaves_the_template_that_was_chosen() {
+    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
+    let mut session = session(&model.path, settings(Residency::Resident));
+    session
+        .use_template("{% if messages | length > 1 %}{{ raise_exception('one at a time') }}{% endif %}Q:")
+        .unwrap();
+    let one = r#"[{"role": "user", "content": "hi"}]"#;
+    let two = r#"[{"role": "user", "content": "hi"}, {"role": "user", "content": "ho"}]"#;
+    let refused = session.render(two).unwrap_err().to_string();
+    assert!(refused.contains("one at a time"), "{refused}");
+    assert_eq!(session.render(one).unwrap().text, "Q:");
+    assert_eq!(session.take_template_note(), None);
+}

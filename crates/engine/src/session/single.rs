@@ -96,17 +96,15 @@ impl Session {
     /// # Errors
     /// [`GenerateError::Template`].
     pub fn render_as(&mut self, request: &ChatRequest) -> Result<ChatPrompt, GenerateError> {
-        let templates = match self.templates.take() {
+        let templates = match &mut self.templates {
             Some(templates) => templates,
-            None => {
-                let (templates, note) = ChatTemplates::of_model(&self.loaded().model)?;
+            none => {
+                let (templates, note) = ChatTemplates::of_model(&self.batcher.loaded().model)?;
                 self.template_note = note;
-                templates
+                none.insert(templates)
             }
         };
-        let prompt = templates.apply(request).map_err(|error| GgmlError::Template(error.to_string()))?;
-        self.templates = Some(templates);
-        Ok(prompt)
+        Ok(templates.apply(request).map_err(|error| GgmlError::Template(error.to_string()))?)
     }
 
     /// Tokens of a rendered prompt: control tokens are read in what the template wrote, never in what a user

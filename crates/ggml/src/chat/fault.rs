@@ -25,7 +25,7 @@ struct Block {
     opener: usize,
 }
 
-/// The tag of a template (Jinja source) with which it stops to parse, and its line.
+/// The tag of a template (Jinja source) at which it stops parsing, and its line.
 pub(super) fn place_of_fault(source: &str, parses: impl Fn(&str) -> bool) -> String {
     let (tags, endless) = tags_of(source);
     let piece = |tag: &Tag<'_>| {

@@ -71,8 +71,8 @@ impl WithPlaceholders {
     }
 }
 
-/// Tools with no more of their parameters than names and types, and not without number: what llama.cpp can
-/// always translate.
+/// Tools with no more of their parameters than names and types, and a bounded number of them: what llama.cpp
+/// can always translate.
 pub(super) fn types_only(tools: &str) -> Option<String> {
     /// Properties of all tools together.
     const MOST: usize = 2000;

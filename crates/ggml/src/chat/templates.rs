@@ -5,7 +5,7 @@ use super::prompt::{ChatParserState, ChatPrompt, Thinking};
 use super::raw::{Applied, RENDERING, RawTemplates};
 use super::schema::check_grammar;
 use super::shim;
-use super::translatable::are_translatable;
+use super::translatable::{may_translate, may_translate_format};
 use super::{ChatError, ChatRequest, ToolChoice};
 use crate::deep_stack::on_deep_stack;
 use crate::error::LoadError;
@@ -130,13 +130,7 @@ impl ChatTemplates {
     /// [`ChatError`] with a reason for the client.
     pub fn apply(&self, request: &ChatRequest) -> Result<ChatPrompt, ChatError> {
         let (messages, continued) = split_continuation(request)?;
-        if let Some(tools) = &request.tools_json {
-            if tools.len() > MOST_TOOL_BYTES {
-                let bytes = tools.len();
-                return Err(ChatError::Input(format!("tools of {bytes} bytes, more than {MOST_TOOL_BYTES}")));
-            }
-            shim::checked_json(tools, false).map_err(|error| ChatError::Input(format!("tools: {error}")))?;
-        }
+        check_tools(request)?;
         if let Some(grammar) = &request.grammar {
             check_grammar(grammar)?;
         }
@@ -184,6 +178,9 @@ impl ChatTemplates {
 
     /// A prompt whose grammar is llama.cpp's alone. What it cannot translate of tools is not enforced.
     fn prompt_of_llama(&self, request: &ChatRequest, messages: &str) -> Result<ChatPrompt, ChatError> {
+        if !may_translate_format(request) {
+            return Err(ChatError::Schema("it is too large for a template without JSON".to_owned()));
+        }
         let tools = request.tools_json.as_deref();
         if may_translate(request) {
             match self.prompt(request, messages) {
@@ -276,6 +273,18 @@ impl Applied {
     }
 }
 
+/// # Errors
+/// [`ChatError::Input`] where the tools of a request are no JSON, or more than a template should see.
+pub(super) fn check_tools(request: &ChatRequest) -> Result<(), ChatError> {
+    let Some(tools) = &request.tools_json else { return Ok(()) };
+    if tools.len() > MOST_TOOL_BYTES {
+        let bytes = tools.len();
+        return Err(ChatError::Input(format!("tools of {bytes} bytes, more than {MOST_TOOL_BYTES}")));
+    }
+    shim::checked_json(tools, false).map_err(|error| ChatError::Input(format!("tools: {error}")))?;
+    Ok(())
+}
+
 /// Most bytes of a request's tools: more than any context holds of them. A template takes some 200 bytes of
 /// memory for each, and a model's process has few to spare.
 const MOST_TOOL_BYTES: usize = 1 << 20;
@@ -305,11 +314,6 @@ fn with_calls_as_asked(gbnf: &str, forced: bool, several: bool) -> String {
         (true, false) => "(tool-call space)",
     };
     gbnf.replace("(tool-call? space)+", calls)
-}
-
-/// Whether llama.cpp may translate the tools of a request.
-pub(super) fn may_translate(request: &ChatRequest) -> bool {
-    request.tools_json.as_deref().is_none_or(are_translatable)
 }
 
 /// The same conversation; nothing of the answer is asked for.

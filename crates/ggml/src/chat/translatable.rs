@@ -1,11 +1,14 @@
-//! Whether llama.cpp can translate the schemas of tools into a grammar in a moment. It follows references
-//! each time it meets one, so that a few definitions of two references each are more rules than there is
-//! memory for; a client's tools kept the process of a model busy until it was ended.
+//! Whether llama.cpp can translate the schemas of a request into a grammar in a moment. In some places
+//! (alternatives, the types of values) it follows references each time it meets one, so that a few
+//! definitions of two references each are more work than there is time for; a client's tools kept the process
+//! of a model busy until it was ended.
 //!
 //! Pure: counts, and translates nothing.
 
 use serde_json::Value;
 use std::collections::HashMap;
+
+use super::ChatRequest;
 
 /// Most parts of all schemas together, references followed.
 const MOST_PARTS: u64 = 20_000;
@@ -14,13 +17,26 @@ pub(super) const MOST_PROPERTIES: usize = 128;
 /// Deepest nesting of JSON, references followed.
 const DEEPEST: usize = 64;
 
-/// Whether the schemas of tools (a JSON array in OpenAI's shape) are small enough.
-pub(super) fn are_translatable(tools: &str) -> bool {
+/// Whether all schemas of a request are small enough, those of its tools together.
+pub(super) fn may_translate(request: &ChatRequest) -> bool {
+    request.tools_json.as_deref().is_none_or(are_translatable) && may_translate_format(request)
+}
+
+/// Whether the schema of its answer is.
+pub(super) fn may_translate_format(request: &ChatRequest) -> bool {
+    let schema = request.json_schema.as_deref().map(serde_json::from_str::<Value>);
+    schema.is_none_or(|schema| schema.is_ok_and(|schema| parts_of(&schema) <= MOST_PARTS))
+}
+
+/// `tools`: a JSON array in OpenAI's shape.
+fn are_translatable(tools: &str) -> bool {
     let Ok(tools) = serde_json::from_str::<Value>(tools) else { return false };
     let schemas = tools.as_array().into_iter().flatten().map(|tool| &tool["function"]["parameters"]);
-    let parts =
-        schemas.map(|schema| Counter { root: schema, of_references: HashMap::new() }.parts(schema, 0));
-    parts.fold(0, u64::saturating_add) <= MOST_PARTS
+    schemas.map(parts_of).fold(0, u64::saturating_add) <= MOST_PARTS
+}
+
+fn parts_of(schema: &Value) -> u64 {
+    Counter { root: schema, of_references: HashMap::new() }.parts(schema, 0)
 }
 
 /// Counts the parts of one schema.
@@ -42,6 +58,10 @@ impl<'a> Counter<'a> {
             Value::Object(fields) => fields.iter().fold(1, |sum: u64, (name, part)| {
                 let parts = match (name.as_str(), part) {
                     ("properties", Value::Object(all)) if all.len() > MOST_PROPERTIES => u64::MAX,
+                    // Names of properties, whatever they are.
+                    ("properties" | "patternProperties", Value::Object(all)) => {
+                        all.values().fold(1, |sum: u64, part| sum.saturating_add(self.parts(part, depth + 1)))
+                    }
                     ("$ref", Value::String(reference)) => self.parts_behind(reference, depth + 1),
                     // What nobody refers to is not translated.
                     ("$defs" | "definitions", _) => 0,
@@ -107,8 +127,14 @@ mod tests {
                 true,
             ),
             (json!({"$ref": "#/nowhere"}), true),
+            // Properties with names of keywords.
+            (json!({"properties": {"definitions": {"properties": properties(MOST_PROPERTIES + 1)}}}), false),
+            (json!({"patternProperties": {"$defs": {"enum": (0..100_000).collect::<Vec<_>>()}}}), false),
+            (json!({"properties": {"properties": {"properties": properties(20)}}}), true),
         ] {
             assert_eq!(are_translatable(&tool(&schema)), fits, "{:.80}", schema.to_string());
+            let asked = ChatRequest { json_schema: Some(schema.to_string()), ..ChatRequest::new("[]") };
+            assert_eq!(may_translate(&asked), fits, "{:.80}", schema.to_string());
         }
         assert!(!are_translatable("no JSON"));
     }

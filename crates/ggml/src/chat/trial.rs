@@ -2,7 +2,8 @@
 //! over it.
 
 use super::raw::RawTemplates;
-use super::templates::{may_translate, split_continuation, without_grammar};
+use super::templates::{check_tools, split_continuation, without_grammar};
+use super::translatable::may_translate;
 use super::{ChatError, ChatRequest};
 use crate::deep_stack::on_deep_stack;
 
@@ -16,6 +17,7 @@ pub fn try_template(
     (bos, eos): (&str, &str),
     request: &ChatRequest,
 ) -> Result<usize, ChatError> {
+    check_tools(request)?;
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let source = format!(
         "{{%- set bos_token = {} -%}}{{%- set eos_token = {} -%}}{template}",

@@ -145,6 +145,9 @@ impl Loader {
                     state.load_bytes = plan.bytes();
                     return Ok(plan);
                 }
+                // The process that it is for takes a while to end; the table is not held meanwhile.
+                drop(state);
+                drop(plan);
             } else if state.slots.is_empty() {
                 return Err(too_small.unwrap_or_else(|| Failure::internal("no model may be loaded")));
             } else {

@@ -56,7 +56,10 @@ async fn listed(server: &Arc<Server>, model: &str) -> Result<Bytes, Failure> {
     };
     let rows = variants.map(|variants| variants.iter().filter_map(row).collect::<Vec<_>>());
     let bytes = Bytes::from(json!({"model": name, "quantizations": rows}).to_string());
-    server.plans.keep(key, bytes.clone());
+    // Who cannot be asked now may be asked again.
+    if rows.is_some() {
+        server.plans.keep(key, bytes.clone());
+    }
     Ok(bytes)
 }
 
