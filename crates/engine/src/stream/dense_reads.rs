@@ -192,9 +192,7 @@ impl DenseReads {
         for Landed { target, result } in landed {
             match result {
                 Ok(()) => self.cells.land(target.cell, target.shift),
-                Err(failure) => {
-                    self.cells.fail(target.cell, failure);
-                }
+                Err(failure) => self.cells.fail(target.cell, failure),
             }
         }
     }
@@ -209,8 +207,6 @@ impl DenseReads {
         taken_back.iter().for_each(|target| self.cells.give_up(target.cell));
         self.window.clear();
         self.next = 0;
-        for cell in 0..self.cells.count() {
-            self.cells.free(cell);
-        }
+        self.cells.free_all();
     }
 }

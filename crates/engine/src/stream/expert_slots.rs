@@ -34,8 +34,6 @@ pub(crate) struct ExpertSlots {
     pub(super) population: Option<Arc<Population>>,
     /// Whether a device reads the pages of slots by itself, so that they must stay.
     pub(super) pages_must_stay: bool,
-    /// A read into a cell failed.
-    failure: Option<ReadError>,
 }
 
 impl ExpertSlots {
@@ -52,7 +50,6 @@ impl ExpertSlots {
             counts: LookupCounts::default(),
             lent: None,
             pages_must_stay: false,
-            failure: None,
         }
     }
 
@@ -187,11 +184,7 @@ impl ExpertSlots {
             }
             Target::Cell { cell, shift } => match result {
                 Ok(()) => self.cells.land(cell, shift),
-                Err(failure) => {
-                    if self.cells.fail(cell, failure.clone()) {
-                        self.failure.get_or_insert(failure);
-                    }
-                }
+                Err(failure) => self.cells.fail(cell, failure),
             },
         }
     }
@@ -204,7 +197,7 @@ impl ExpertSlots {
             Place::Slot(slot) => pool.failure(slot),
             Place::Cells(_) | Place::OnDevice => None,
         });
-        match failed.or_else(|| Some(StreamError::Read(self.failure.clone()?).into())) {
+        match failed.or_else(|| Some(StreamError::Read(self.cells.any_failure()?.clone()).into())) {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
@@ -231,10 +224,7 @@ impl ExpertSlots {
                 Target::Cell { cell, .. } => self.cells.give_up(cell),
             }
         }
-        self.failure = None;
-        for cell in 0..self.cells.count() {
-            self.cells.free(cell);
-        }
+        self.cells.free_all();
     }
 
     /// What is held right now.

@@ -4,6 +4,7 @@
 //! - `side`: its slots, a cache over those of the host, and what it may still be computing
 //! - `link`: copies to it and back
 //! - `demotion`: what it evicts comes back to the host
+//! - `guessed`: slots that guesses are being uploaded to
 //! - `work`: a layer in slots, in one call; a node over a frame; and `uploading`: what it takes there
 //! - `in_place`: a device that computes with the host's slots where they are, and what it may still be
 //!   computing
@@ -13,6 +14,7 @@
 mod attached;
 mod counts;
 mod demotion;
+mod guessed;
 mod in_place;
 mod in_place_work;
 mod link;

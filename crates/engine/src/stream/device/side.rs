@@ -4,20 +4,20 @@
 //! in the host's memory at all. Any other comes from a slot or a cell of the host, where it is or is read
 //! into. Where the host has not room for all of them, the two hold different experts (`demotion`).
 //!
-//! Guesses of what the next layer uses are uploaded while the device computes this one. Their slots count as
-//! loading until the next fence, so that no slot is given to another expert while an upload to it is out.
+//! Guesses of what the next layer uses are uploaded while the device computes this one.
 //!
 //! Whether a step computes with slots or with frames follows from its tokens and its experts, not from what
 //! is in memory. A device computes after the call has returned: what it computes with stays pinned until it
 //! is known to be done, when the ids of the next layer have been read, or at the end of the step.
 
-use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, SlotId, SlotTable, TokenClock};
+use hypura_core::cache::{EvictionPolicy, ExpertCache, Grant, SlotTable, TokenClock};
 use hypura_core::plan::{ExpertLayout, LayerLayout};
 use hypura_ggml::{ExecError, GraphRun};
 use std::time::Instant;
 
 use super::counts::DeviceCounts;
 use super::demotion::Demotions;
+use super::guessed::GuessedSlots;
 use super::link::Link;
 use crate::error::LoadError;
 use crate::stream::expert_slots::ExpertSlots;
@@ -35,8 +35,7 @@ pub(crate) struct DeviceSide {
     pub(super) pools: Vec<Vec<DevicePool>>,
     /// Layers that the device may still be computing.
     launched: Vec<Step>,
-    /// Slots with guesses whose uploads no fence is behind yet, with the index of their layer.
-    guessed: Vec<(usize, SlotId)>,
+    pub(super) guessed: GuessedSlots,
     /// Experts on their way back to the host; `None` where it does not take any.
     pub(super) demotions: Option<Demotions>,
     pub counts: DeviceCounts,
@@ -66,7 +65,7 @@ impl DeviceSide {
         if demotions.is_some() {
             pools.iter_mut().flatten().for_each(|pool| pool.cache.note_evictions());
         }
-        let (launched, guessed, counts) = (Vec::new(), Vec::new(), DeviceCounts::default());
+        let (launched, guessed, counts) = Default::default();
         Ok(Self { link, frames, pools, launched, guessed, demotions, counts })
     }
 
@@ -163,32 +162,14 @@ impl DeviceSide {
     /// What is launched from now on finds everything that was uploaded.
     pub(super) fn fence(&mut self, slots: &mut ExpertSlots, run: &mut GraphRun<'_>) {
         self.link.fence(run);
-        self.end_guesses(&slots.layout);
+        self.guessed.complete(&mut self.pools, &slots.layout);
         self.fence_copies(slots);
-    }
-
-    /// A guess was uploaded to a slot, or will not be.
-    pub(super) fn note_guess(&mut self, slots: &ExpertSlots, layer: usize, slot: SlotId, uploaded: bool) {
-        if uploaded {
-            self.guessed.push((layer, slot));
-        } else if let Some(pool) = pool_of(&mut self.pools, &slots.layout.layers[layer]) {
-            pool.cache.complete(slot, false);
-        }
-    }
-
-    /// A fence is behind the uploads of guesses, or they have been waited for.
-    fn end_guesses(&mut self, layout: &ExpertLayout) {
-        for (layer, slot) in self.guessed.drain(..) {
-            if let Some(pool) = pool_of(&mut self.pools, &layout.layers[layer]) {
-                pool.cache.complete(slot, true);
-            }
-        }
     }
 
     /// No step is in progress: waits for guesses that nobody came for, and for experts on their way back.
     pub(in crate::stream) fn settle_guesses(&mut self, slots: &mut ExpertSlots) {
         self.settle_uploads();
-        self.end_guesses(&slots.layout);
+        self.guessed.complete(&mut self.pools, &slots.layout);
         self.fence_copies(slots);
         self.settle_copies(slots);
         self.link.settle();

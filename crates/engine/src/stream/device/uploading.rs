@@ -75,7 +75,11 @@ impl DeviceSide {
             self.wait_for_uploads();
         }
         for (layer, from, to) in present {
-            self.note_guess(slots, layer, to, uploaded.is_ok());
+            if uploaded.is_ok() {
+                self.guessed.push(layer, to);
+            } else if let Some(pool) = pool_of(&mut self.pools, &slots.layout.layers[layer]) {
+                pool.cache.complete(to, false);
+            }
             let cache = &mut slots.pool_mut(layer).cache;
             cache.unpin(from);
             if uploaded.is_ok() && self.demotions.is_some() {

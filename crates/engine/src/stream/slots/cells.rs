@@ -61,16 +61,20 @@ impl ScratchRing {
         self.settle(cell, CellState::Ready(shift));
     }
 
-    /// The read of a cell failed; returns whether somebody waits for it.
-    pub fn fail(&mut self, cell: usize, failure: ReadError) -> bool {
+    /// The read of a cell failed; what nobody waits for any more leaves no failure behind.
+    pub fn fail(&mut self, cell: usize, failure: ReadError) {
         let is_wanted = self.settle(cell, CellState::Failed);
         self.failures[cell] = is_wanted.then_some(failure);
-        is_wanted
     }
 
     /// Why the slice of a cell will never come.
     pub fn failure(&self, cell: usize) -> Option<&ReadError> {
         self.failures[cell].as_ref()
+    }
+
+    /// Why the slice of some cell that is waited for will never come.
+    pub fn any_failure(&self) -> Option<&ReadError> {
+        self.failures.iter().flatten().next()
     }
 
     /// The read of a cell was taken back before it started.
@@ -114,6 +118,11 @@ impl ScratchRing {
     pub fn slice(&self, cell: usize, bytes: usize) -> Option<SlotBinding<'_>> {
         let memory = self.memory.cells().get(self.place(cell, bytes)?)?;
         Some(SlotBinding { memory: memory.into(), stride: bytes, slots: 1 })
+    }
+
+    /// Gives all cells back.
+    pub fn free_all(&mut self) {
+        (0..self.count()).for_each(|cell| self.free(cell));
     }
 
     /// Gives a cell back. One that is being read into is free once the read has ended.
