@@ -77,7 +77,11 @@ pub fn advise<E: Into<AdviceError>>(
 ) -> Result<Advice, AdviceError> {
     let AdviceSettings { request, mut workload, what_if } = settings.clone();
     let layout = request.expert_layout(shape);
-    let profile = what_if.apply(profile);
+    let mut profile = what_if.apply(profile);
+    if what_if.disk_bytes_per_s.is_some() {
+        // What is stated is not corrected.
+        profile.audit.iter_mut().for_each(|record| record.measured.disk_bytes_per_s = None);
+    }
     if let Some(rate) = what_if.hit_rate {
         workload.routing = Routing::Known(rate);
     }
@@ -85,7 +89,7 @@ pub fn advise<E: Into<AdviceError>>(
         Some(bytes) => PlanRequest { pools: request.pools.with_host_budget(bytes), ..request },
         None => request,
     };
-    let speeds = request.speeds.is_some().then(|| Arc::new(profile.clone()));
+    let speeds = request.pools.has_workers().then(|| Arc::new(profile.clone()));
     let request = PlanRequest { speeds, ..request };
     let settled = settle(shape, &layout, &request, needs).map_err(|error| match error {
         SettleError::Plan(error) => error.into(),

@@ -82,7 +82,7 @@ fn advised<E: Into<AdviceError>>(
         return advise(shape, profile, settings, needs);
     }
     let profile = workers::with_rates(workers, profile);
-    let request = workers::add_to(workers, settings.request.clone(), Some(&profile));
+    let request = workers::add_to(workers, settings.request.clone(), None);
     let mut advice = advise(shape, &profile, &AdviceSettings { request, ..settings.clone() }, needs)?;
     advice.notes.extend(workers::told(workers, &advice.plan, &advice.left_out));
     advice.workers = workers::shares(workers, &advice.plan.homes, &advice.plan.ledger);

@@ -3,6 +3,7 @@
 use hypura_core::audit::{MOST_RECORDS, Record};
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use super::files::write;
 
@@ -20,6 +21,9 @@ pub(super) fn records(folder: &Path) -> Vec<Record> {
 /// # Errors
 /// When the file cannot be written.
 pub fn add_record(folder: &Path, record: Record) -> io::Result<()> {
+    /// Models of a server may be unloaded at once. Of two processes at once one record may be lost.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut all = records(folder);
     all.push(record);
     all.drain(..all.len().saturating_sub(MOST_RECORDS));
@@ -43,6 +47,18 @@ mod tests {
             pace: None,
             disturbed: false,
         }
+    }
+
+    #[test]
+    fn records_of_models_that_are_unloaded_at_once_are_all_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for at_s in 0..32 {
+                let folder = folder.path();
+                scope.spawn(move || add_record(folder, record(at_s)).unwrap());
+            }
+        });
+        assert_eq!(records(folder.path()).len(), 32);
     }
 
     #[test]

@@ -3,13 +3,12 @@
 use hypura_core::profile::{Pattern, ReadRate, Storage};
 use hypura_storage::probe::{self, ProbeConfig, ProbeReport, Throughput};
 use hypura_storage::{ReaderKind, disk};
-use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::budget;
-use super::files::cache_folder;
+use super::files::{cache_folder, create};
 use super::options::ProfileOptions;
 
 /// A page is what a row of a table takes.
@@ -74,7 +73,7 @@ fn first(options: &ProfileOptions, facts: Storage, limit: Duration) -> Storage {
 /// file system, because models may be in a checkout or where nobody may write.
 fn place_for_scratch(target: &Path, cache: Option<PathBuf>) -> PathBuf {
     let device = |path: &Path| path.metadata().ok().map(|metadata| metadata.dev());
-    let cache = cache.filter(|_| target.is_dir()).filter(|cache| fs::create_dir_all(cache).is_ok());
+    let cache = cache.filter(|_| target.is_dir()).filter(|cache| create(cache).is_ok());
     let same = cache.filter(|cache| device(cache).is_some() && device(cache) == device(target));
     same.unwrap_or_else(|| target.to_owned())
 }
@@ -135,6 +134,7 @@ fn with_report(facts: Storage, report: &ProbeReport) -> Storage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// `hypura plan demo` wrote half a gigabyte into the checkout that the demo model is part of.
     #[test]
@@ -143,6 +143,7 @@ mod tests {
         let (models, cache) = (folder.path().join("models"), folder.path().join("cache/hypura"));
         fs::create_dir(&models).unwrap();
         assert_eq!(place_for_scratch(&models, Some(cache.clone())), cache);
+        assert_eq!(cache.metadata().unwrap().mode() & 0o777, 0o700, "records name models");
         assert_eq!(place_for_scratch(&models, None), models);
         let file = models.join("model.gguf");
         fs::write(&file, "a large model").unwrap();

@@ -28,5 +28,5 @@ pub use gpu::gpu_rates;
 pub use measure::measure;
 pub use options::ProfileOptions;
 pub use store::{
-    DISTURBED_SHARE, Need, Origin, Remembered, Wanted, keep_worker, known, known_workers, recall,
+    DISTURBED_SHARE, Need, Origin, Remembered, Wanted, keep_worker, known, known_workers, recall, unix_now_s,
 };

@@ -140,7 +140,7 @@ fn recall_on(
         _ if wanted == Wanted::New => "it was asked for".to_owned(),
         None => "there is no home directory to keep profiles in".to_owned(),
         Some(folder) => match find(folder, need, &key, wanted) {
-            Ok(profile) if wanted == Wanted::Any && was_disturbed(&profile, now_s()) && quiet() => {
+            Ok(profile) if wanted == Wanted::Any && was_disturbed(&profile, unix_now_s()) && quiet() => {
                 DISTURBED.to_owned()
             }
             Ok(profile) => return Remembered { profile: with_facts(profile, need), origin: Origin::Cached },
@@ -261,7 +261,7 @@ fn check(profile: Profile, key: &ProfileKey, wanted: Wanted) -> Result<Profile, 
     ];
     match differs.iter().find(|(differs, _)| *differs) {
         Some((_, how)) => Err(format!("the stored profile {how}")),
-        None if wanted != Wanted::Any && was_disturbed(&profile, now_s()) => Err(DISTURBED.to_owned()),
+        None if wanted != Wanted::Any && was_disturbed(&profile, unix_now_s()) => Err(DISTURBED.to_owned()),
         None => Ok(profile),
     }
 }
@@ -273,7 +273,9 @@ fn was_disturbed(profile: &Profile, now_s: u64) -> bool {
     age_s > DISTURBED_FOR_S && profile.others_share.is_some_and(|share| share > DISTURBED_SHARE)
 }
 
-fn now_s() -> u64 {
+/// Seconds since 1970.
+#[must_use]
+pub fn unix_now_s() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs())
 }
 

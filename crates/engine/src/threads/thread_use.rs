@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+use crate::profile::DISTURBED_SHARE;
+
 /// How many threads computed, since the model was loaded; counters only ever increase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThreadUse {
@@ -36,5 +38,13 @@ impl ThreadUse {
             compute_with_fewer: self.compute_with_fewer.saturating_sub(earlier.compute_with_fewer),
             waited: self.waited.map(|waited| waited.saturating_sub(earlier.waited.unwrap_or_default())),
         }
+    }
+
+    /// Whether threads waited for cores for a tenth of the time, or fewer of them computed.
+    #[must_use]
+    pub fn was_disturbed(&self) -> bool {
+        let most = self.compute.mul_f64(DISTURBED_SHARE);
+        let waited = self.waited.unwrap_or_default() / self.most.max(1);
+        self.compute_with_fewer > most || waited > most
     }
 }

@@ -8,11 +8,11 @@
 
 use hypura_core::cache::{ExpertCache, PolicyKind};
 use hypura_core::model::ModelShape;
-use hypura_core::plan::{ExpertHome, MediaNeeds, Routing, WhatIf, Workload, estimate_needs};
+use hypura_core::plan::{ExpertHome, MediaNeeds, Routing, WhatIf, Workload};
 use hypura_core::profile::Profile;
 use hypura_core::sim::{ReplayOptions, replay};
 use hypura_core::trace::{LayerRoutes, Phase, Trace, TraceToken};
-use hypura_engine::advise::{Advice, AdviceSettings, advise, advise_about};
+use hypura_engine::advise::{Advice, AdviceSettings, advise_about};
 use hypura_engine::device::DeviceChoice;
 use hypura_engine::load::LoadSettings;
 use hypura_engine::source::ModelSource;
@@ -91,12 +91,9 @@ impl Predictor {
             request,
             what_if: WhatIf::default(),
         };
-        let shape = &source.shape;
-        Ok(if settings.model.device.choice == DeviceChoice::None {
-            advise(shape, profile, &advice, |context, _| estimate_needs(shape, context))?
-        } else {
-            advise_about(shape, Some(source), profile, &advice, settings)?
-        })
+        // Without a GPU what llama.cpp needs can be estimated.
+        let measured = (settings.model.device.choice != DeviceChoice::None).then_some(source);
+        Ok(advise_about(&source.shape, measured, profile, &advice, settings)?)
     }
 
     fn with_routing(&self, source: &ModelSource, routing: Routing) -> anyhow::Result<Prediction> {

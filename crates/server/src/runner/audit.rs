@@ -1,19 +1,16 @@
 //! What a loaded model came to beside what was predicted of it, for the plans to come.
 
-use std::time::SystemTime;
-
 use hypura_core::audit::{Expected, Tiers};
 use hypura_core::plan::Mode;
-use hypura_engine::profile::{DISTURBED_SHARE, add_record, cache_folder};
+use hypura_engine::profile::{add_record, cache_folder, unix_now_s};
 use hypura_engine::serve::{RunnerInfo, RunnerStatus, Totals};
-use hypura_engine::threads::ThreadUse;
 
 /// Remembers what a model did since it was loaded.
 pub(super) fn remember(expected: Expected, info: &RunnerInfo, status: &RunnerStatus) {
     let totals = &status.totals;
     let Some((measured, tokens)) = measured(info.mode, info.parallel, totals) else { return };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    let record = expected.record(measured, tokens, was_disturbed(&totals.stream.threads), now);
+    let disturbed = totals.stream.threads.was_disturbed();
+    let record = expected.record(measured, tokens, disturbed, unix_now_s());
     if let (Some(folder), Some(record)) = (cache_folder(), record)
         && let Err(error) = add_record(&folder, record)
     {
@@ -41,13 +38,6 @@ fn measured(mode: Mode, parallel: usize, totals: &Totals) -> Option<(Tiers, u64)
         hit_rate: (lookups > 0.0).then(|| stream.decode.hits as f64 / lookups),
     };
     Some((tiers, tokens))
-}
-
-/// Whether threads waited for cores for a tenth of the time, or fewer of them computed.
-fn was_disturbed(used: &ThreadUse) -> bool {
-    let most = used.compute.mul_f64(DISTURBED_SHARE);
-    let waited = used.waited.unwrap_or_default() / used.most.max(1);
-    used.compute_with_fewer > most || waited > most
 }
 
 #[cfg(test)]

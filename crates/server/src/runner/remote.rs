@@ -223,10 +223,10 @@ impl Engine for RemoteEngine {
     }
 
     fn stop(&self, drain: bool) {
+        self.link.0.stop(drain);
         if let Some(expected) = self.expected.clone() {
             audit::remember(expected, &self.info, &self.link.0.last_status());
         }
-        self.link.0.stop(drain);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::NamedTempFile;
 
 use super::budget::{self, Step};
 use super::config::{Pattern, ProbeCell, ProbeConfig, ProbeReport, Throughput};
@@ -64,8 +64,8 @@ pub fn measure(target: &Path, config: &ProbeConfig) -> Result<ProbeReport, Probe
     let is_folder = target.metadata().map_err(failed("look at"))?.is_dir();
     let scratch = if is_folder { Some(write_scratch(target, config)?) } else { None };
     let file = SourceFile::open(scratch.as_ref().map_or(target, Scratch::path))?;
-    // Whatever ends this process now, nothing is left behind.
-    let _written = scratch.map(Scratch::without_name);
+    // It is open: whatever ends this process now, nothing is left behind.
+    drop(scratch);
     let file_system = disk::file_system_of(target).map_err(failed("find the file system of"))?;
     let obstacle = obstacle(&file, &file_system).map_err(failed("look at"))?;
     let mut places = Places { random: SplitMix64(config.seed), next: 0 };
@@ -146,18 +146,6 @@ impl Scratch {
         match self {
             Self::Unnamed(_, path) => path,
             Self::Named(file) => file.path(),
-        }
-    }
-
-    /// The same file when it was opened by its path, which nobody needs any more.
-    fn without_name(self) -> File {
-        match self {
-            Self::Unnamed(file, _) => file,
-            Self::Named(file) => {
-                let (file, path) = file.into_parts();
-                drop::<TempPath>(path);
-                file
-            }
         }
     }
 }

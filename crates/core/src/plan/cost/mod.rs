@@ -29,6 +29,7 @@ pub use disk::{CHUNK_BYTES, READER_DEPTH};
 pub use input::{CostInput, Workload};
 pub use prediction::{DecodeCost, Estimate, Prediction, PrefillCost};
 
+use super::Routing;
 use correction::Correction;
 
 /// Predicts. What cannot be predicted is absent from the result and named in it. Runs with workers correct
@@ -39,9 +40,17 @@ pub fn predict(input: &CostInput<'_>) -> Prediction {
         return machines::predict(input);
     }
     let profile = input.profile;
-    let Some(correction) = Correction::of(&profile.audit, &profile.key, &model_key(input.shape)) else {
+    let Some(mut correction) = Correction::of(&profile.audit, &profile.key, &model_key(input.shape)) else {
         return here::predict(input);
     };
+    if input.workload.routing != Routing::of(input.shape) {
+        // What is stated or measured of hits is not corrected.
+        correction.misses = 1.0;
+    }
+    if !input.plan.homes.are_on_host() {
+        // Runs of the CPU alone are what paces are known of.
+        correction.pace = 1.0;
+    }
     let corrected = correction.apply(profile);
     let miss_factor = input.workload.miss_factor * correction.misses;
     let workload = Workload { miss_factor, ..input.workload };

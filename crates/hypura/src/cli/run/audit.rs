@@ -3,11 +3,10 @@
 use hypura_core::audit::{Record, Tiers};
 use hypura_core::plan::{CostInput, Routing, Workload};
 use hypura_engine::load::LoadedModel;
-use hypura_engine::profile::{DISTURBED_SHARE, Need, add_record, cache_folder, known};
-use std::time::SystemTime;
+use hypura_engine::profile::{add_record, cache_folder, unix_now_s};
 
 use super::stats::Stats;
-use crate::cli::profile::disk_target;
+use crate::cli::profile::known_beside;
 
 /// Remembers an answer, where something was predicted of it. Nobody needs to know when that fails.
 pub(super) fn remember(loaded: &LoadedModel, stats: &Stats) {
@@ -24,10 +23,7 @@ fn record(loaded: &LoadedModel, stats: &Stats) -> Option<Record> {
         && stats.routes.is_none();
     let tokens_per_s = stats.decode_tps.filter(|_| is_usual)?;
     let shape = &planned.source.shape;
-    let path = &planned.source.path;
-    let target = disk_target(Some(path), path.metadata().map_or(0, |metadata| metadata.len()));
-    let need = Need { target: &target, threads: planned.settings.tuning.threads, disk: true };
-    let profile = known(&cache_folder()?, &need)?;
+    let profile = known_beside(&planned.source.path, planned.settings.tuning.threads)?;
     // The first token is that of the prompt.
     let tokens = stats.generated_tokens.saturating_sub(1) as f64;
     let decode = &stats.decode;
@@ -49,14 +45,5 @@ fn record(loaded: &LoadedModel, stats: &Stats) -> Option<Record> {
     };
     let (layout, plan) = (&planned.layout, &planned.plan);
     let input = CostInput { shape, layout, plan, profile: &profile, workload };
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-    Record::of(&input, measured, stats.generated_tokens as u64, was_disturbed(stats), now)
-}
-
-/// Whether threads waited for cores for a tenth of the time, or fewer of them computed.
-fn was_disturbed(stats: &Stats) -> bool {
-    let used = &stats.threads_used;
-    let waited = used.waited_ms.unwrap_or(0.0) / f64::from(stats.threads.max(1));
-    let fewer = used.compute_ms_with_fewer > DISTURBED_SHARE * used.compute_ms;
-    fewer || waited > DISTURBED_SHARE * used.compute_ms
+    Record::of(&input, measured, stats.generated_tokens as u64, stats.was_disturbed, unix_now_s())
 }

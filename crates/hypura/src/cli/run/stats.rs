@@ -36,6 +36,9 @@ pub(super) struct Stats {
     /// Threads on a quiet machine.
     pub threads: u32,
     pub threads_used: Threads,
+    /// Whether other programs disturbed the computing.
+    #[serde(skip)]
+    pub was_disturbed: bool,
     pub context: u32,
     pub ubatch: u32,
     pub notes: Vec<String>,
@@ -334,6 +337,7 @@ impl Stats {
             policy: plan.experts.is_some().then(|| settings.tuning.policy.name()),
             threads: settings.tuning.threads,
             threads_used: Threads::new(&before.threads, &after.threads),
+            was_disturbed: after.threads.since(&before.threads).was_disturbed(),
             // llama.cpp rounds what was asked for up.
             context: loaded.context.capacity(),
             ubatch: plan.context.ubatch_tokens,

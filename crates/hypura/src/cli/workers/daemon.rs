@@ -14,8 +14,10 @@ use hypura_workers::discover::announce;
 use hypura_workers::grants::Grants;
 use hypura_workers::message::Offer;
 use hypura_workers::{PORT, client};
+use std::fs::DirBuilder;
 use std::io::{self, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -190,15 +192,10 @@ fn memory_bytes(args: &Args) -> anyhow::Result<u64> {
 
 /// The folder of weights.
 fn cache(bytes: Option<u64>) -> anyhow::Result<Option<WeightCache>> {
-    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let by_default = if cfg!(target_os = "macos") { "Library/Caches" } else { ".cache" };
-    let base = named("XDG_CACHE_HOME").or_else(|| named("HOME").map(|home| home.join(by_default)));
-    let Some(folder) = base.map(|base| base.join("hypura/worker-weights")).filter(|_| bytes != Some(0))
-    else {
-        return Ok(None);
-    };
+    let folder = cache_folder().map(|folder| folder.join("worker-weights")).filter(|_| bytes != Some(0));
+    let Some(folder) = folder else { return Ok(None) };
     let failed = || format!("weights cannot be kept in {}: use --cache 0", folder.display());
-    std::fs::create_dir_all(&folder).with_context(failed)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
     let bytes = bytes.unwrap_or_else(|| CACHE_BYTES.min(free_bytes(&folder) / CACHE_SHARE));
     Ok(Some(WeightCache::open(&folder, bytes).with_context(failed)?))
 }
