@@ -21,7 +21,7 @@ use hypura_engine::request::{Finish, Options};
 use hypura_engine::serve::RunnerSettings;
 use hypura_engine::sim::{Eio, SimConfig, SimDevice, SimDeviceOptions};
 use hypura_engine::source::ModelSource;
-use hypura_engine::stream::Held;
+use hypura_engine::stream::{Held, Prefetch, StreamStats};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -362,4 +362,20 @@ fn what_a_device_gives_up_comes_back_to_the_host_and_is_not_read_again() {
     assert!(misses <= experts && demoted > 0, "{misses} misses of {experts} experts, {demoted} bytes");
     let (apart, demoted, _) = misses_over_both(SimDevice::new(SimDeviceOptions::default()).unwrap());
     assert!(apart > misses && demoted == 0, "{apart} misses without, {demoted} bytes");
+}
+
+#[test]
+fn what_the_next_layer_uses_is_read_ahead_where_a_device_computes_in_the_hosts_memory() {
+    let model = tiny(Shape::TinyQwen3Moe, Quant::Q4_K, 1);
+    let device = importing();
+    let run = |prefetch: Prefetch| {
+        let settings = streaming(40.0).with_prefetch(prefetch).with_devices(in_place(device));
+        let outcome = forced_run(&mut session(&model.path, settings), 4, 60).unwrap();
+        (outcome.decode_stats, outcome.logits_hash.unwrap().to_string())
+    };
+    let ((guessed, hash), (not, without)) = (run(Prefetch::Router), run(Prefetch::Off));
+    assert_eq!((hash, not.prefetches), (without, 0));
+    let read_in_time = |stats: &StreamStats| stats.decode.prefetched * 2 > stats.decode.misses;
+    assert!(read_in_time(&guessed) && !read_in_time(&not), "{guessed:?}");
+    assert_eq!((device.violations(), device.used_bytes()), (Vec::<String>::new(), 0));
 }

@@ -79,10 +79,9 @@ impl ExpertSide {
         }
     }
 
-    /// Whether a device computes, and there is something left to upload.
+    /// Whether a device computes, and there is something left to upload or to read.
     fn may_guess_on_device(&self) -> bool {
-        let layout = self.streamer.slots().layout();
-        self.streamer.uploads().is_some_and(|device| !device.holds_all(layout))
+        self.streamer.device().is_some_and(|device| !device.holds_all(self.streamer.slots()))
     }
 
     /// A device is about to compute up to where the ids of `layer` are known: asks what the one behind it
@@ -106,7 +105,7 @@ impl ExpertSide {
         }
     }
 
-    /// `layer` has been launched: what the next one will probably use is uploaded meanwhile.
+    /// `layer` has been launched: what the next one will probably use is uploaded or read meanwhile.
     fn look_ahead_on_device(&mut self, run: &mut GraphRun<'_>, layer: usize) -> Result<(), ExecError> {
         if !self.may_guess_on_device() {
             return Ok(());

@@ -61,6 +61,11 @@ impl ExpertStreamer {
         Landing { slots: &mut self.slots, guesses: &mut self.guesses, io }
     }
 
+    /// The device that computes the experts; `None` where the host does.
+    pub(super) fn device(&self) -> Option<&ExpertDevice> {
+        self.device.as_ref()
+    }
+
     /// The device that computes with slots of its own.
     pub(super) fn uploads(&self) -> Option<&DeviceSide> {
         self.device.as_ref()?.uploads()
@@ -243,13 +248,15 @@ impl ExpertStreamer {
     }
 
     /// What the next layer will probably want is uploaded, while the device computes what was launched; what
-    /// the host does not have either is read.
+    /// the host does not have either, or what the device computes with there, is read.
     ///
     /// # Errors
     /// As [`Self::run_op`].
     pub fn expect_on_device(&mut self, io: &mut Io<Target>, guesses: Vec<Guess>) -> Result<(), ExecError> {
-        let Some(ExpertDevice::Uploads(device)) = &mut self.device else { return Ok(()) };
-        let absent = device.upload_guesses(&mut self.slots, guesses)?;
+        let absent = match &mut self.device {
+            Some(ExpertDevice::Uploads(device)) => device.upload_guesses(&mut self.slots, guesses)?,
+            _ => guesses,
+        };
         self.expect(io, absent);
         Ok(())
     }

@@ -29,6 +29,14 @@ impl ExpertDevice {
         }
     }
 
+    /// Whether every expert of the model is where it computes: nothing is left to guess.
+    pub fn holds_all(&self, host: &ExpertSlots) -> bool {
+        match self {
+            Self::Uploads(device) => device.holds_all(host.layout()),
+            Self::InPlace(_) => host.holds_all(),
+        }
+    }
+
     /// What it did.
     pub fn counts(&self) -> DeviceCounts {
         match self {
