@@ -3,6 +3,8 @@
 //! Keys are those of `LLM_KV_NAMES` in `llama-arch.cpp`; which ones an architecture needs is in
 //! `llama_model_base::load_hparams` and each `load_arch_hparams`.
 
+use super::gemma4;
+use super::keys::Keys;
 use super::quant::Quant;
 use super::shape::{Architecture, Dims, Experts, Latent};
 use super::vocab;
@@ -32,6 +34,7 @@ impl Architecture {
             Self::Qwen3Moe => "qwen3moe",
             Self::GptOss => "gpt-oss",
             Self::DeepSeek2 => "deepseek2",
+            Self::Gemma4 => "gemma4",
         }
     }
 }
@@ -40,11 +43,14 @@ impl Architecture {
 pub(super) fn of(dims: &Dims, layers: u32, quant: Quant, seed: u64) -> Metadata {
     let mut metadata = Metadata::new();
     general(&mut metadata, dims, quant, seed);
-    let mut keys = Keys { prefix: dims.architecture.name(), metadata: &mut metadata };
+    let mut keys = Keys::new(dims.architecture.name(), &mut metadata);
     common(&mut keys, dims, layers);
     match dims.latent {
         Some(latent) => latent_attention(&mut keys, latent),
         None => grouped_attention(&mut keys, dims),
+    }
+    if let Some(per_layer) = dims.per_layer {
+        gemma4::describe(&mut keys, dims, per_layer, layers);
     }
     if let Some(experts) = dims.experts {
         mixture(&mut keys, dims.architecture, experts);
@@ -57,17 +63,6 @@ pub(super) fn of(dims: &Dims, layers: u32, quant: Quant, seed: u64) -> Metadata 
     }
     vocab::describe(&mut metadata, dims);
     metadata
-}
-
-struct Keys<'a> {
-    prefix: &'static str,
-    metadata: &'a mut Metadata,
-}
-
-impl Keys<'_> {
-    fn set(&mut self, key: &str, value: impl Into<crate::gguf::Value>) {
-        self.metadata.insert(format!("{}.{key}", self.prefix), value);
-    }
 }
 
 fn general(metadata: &mut Metadata, dims: &Dims, quant: Quant, seed: u64) {

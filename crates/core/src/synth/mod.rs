@@ -4,18 +4,20 @@
 //! caller may write with as many threads as it likes; it does no I/O itself. The files load in llama.cpp and
 //! decode to finite logits; the text is nonsense.
 //!
-//! * [`shape`] the models, [`tensors`] and [`metadata`] what their architectures require
+//! * [`shape`] the models, [`tensors`], [`gemma4`] and [`metadata`] what their architectures require
 //! * [`quant`] which type each tensor gets, [`blocks`] and [`content`] the bytes
 //! * [`vocab`] a tokenizer of the right size
 //! * [`projector`] what turns pictures into rows for a tiny model
 //! * [`plan`] files, shards, ranges; [`extents`] which ranges repeat
-//! * [`rng`], [`half`] small helpers
+//! * [`rng`], [`half`], [`keys`] small helpers
 
 mod blocks;
 mod content;
 mod error;
 mod extents;
+mod gemma4;
 mod half;
+mod keys;
 mod metadata;
 mod plan;
 mod projector;

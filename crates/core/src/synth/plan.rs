@@ -202,6 +202,8 @@ impl SynthPlan {
 fn layers(options: &SynthOptions, dims: &Dims) -> Result<u32, SynthError> {
     let layers = options.layers.unwrap_or(dims.layers);
     let least = dims.experts.map_or(1, |experts| experts.leading_dense + 1);
+    // llama.cpp wants two layers with keys and values of their own.
+    let least = if dims.per_layer.is_some() { 2 } else { least };
     let why = if layers < least {
         "choose enough for the leading dense layers and one more"
     } else if layers > MAX_LAYERS {

@@ -19,6 +19,8 @@ pub enum Shape {
     Qwen3_30bA3b,
     GptOss120b,
     KimiK2,
+    Gemma4E2b,
+    Gemma4E4b,
     TinyMixtral,
     TinyLlama,
     TinyQwen2,
@@ -27,6 +29,7 @@ pub enum Shape {
     TinyQwen3Moe,
     TinyGptOss,
     TinyKimiK2,
+    TinyGemma4,
 }
 
 /// The architectures of llama.cpp that shapes use.
@@ -39,6 +42,7 @@ pub(super) enum Architecture {
     Qwen3Moe,
     GptOss,
     DeepSeek2,
+    Gemma4,
 }
 
 /// Dimensions of multi-head latent attention.
@@ -63,6 +67,22 @@ pub(super) struct Experts {
     pub leading_dense: u32,
 }
 
+/// What small models of Gemma 4 have beside others: an embedding of each token for each layer, and layers
+/// that use the keys and values of earlier ones.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PerLayer {
+    /// Numbers of a token's embedding in one layer.
+    pub embedding: u64,
+    /// Of so many layers one sees the whole context, the last.
+    pub period: u32,
+    /// Length of a head in layers that do.
+    pub global_head_len: u64,
+    /// Layers at the end without keys and values of their own.
+    pub shared_kv_layers: u32,
+    /// Whether these have a feed-forward network of twice the size.
+    pub wide_ffn: bool,
+}
+
 /// Everything that distinguishes one shape from another.
 #[derive(Debug)]
 pub(super) struct Dims {
@@ -80,6 +100,7 @@ pub(super) struct Dims {
     pub ffn: u64,
     pub experts: Option<Experts>,
     pub latent: Option<Latent>,
+    pub per_layer: Option<PerLayer>,
     pub context: u32,
     /// Sliding window of every second layer.
     pub window: Option<u32>,
@@ -103,6 +124,7 @@ const MIXTRAL: Dims = Dims {
     ffn: 14_336,
     experts: Some(Experts { count: 8, used: 2, shared: 0, ffn: 14_336, leading_dense: 0 }),
     latent: None,
+    per_layer: None,
     context: 32_768,
     window: None,
     rope_base: 1e6,
@@ -208,6 +230,51 @@ const KIMI: Dims = Dims {
     ..MIXTRAL
 };
 
+const GEMMA4_E2B: Dims = Dims {
+    name: "gemma4-e2b",
+    title: "Gemma 4 E2B",
+    size_label: "E2B",
+    architecture: Architecture::Gemma4,
+    vocab: 262_144,
+    layers: 35,
+    embedding: 1536,
+    heads: 8,
+    kv_heads: 1,
+    head_len: 256,
+    ffn: 6144,
+    experts: None,
+    per_layer: Some(PerLayer {
+        embedding: 256,
+        period: 5,
+        global_head_len: 512,
+        shared_kv_layers: 20,
+        wide_ffn: true,
+    }),
+    context: 131_072,
+    window: Some(512),
+    rope_base: 1e6,
+    rms_eps: 1e-6,
+    ..MIXTRAL
+};
+
+const GEMMA4_E4B: Dims = Dims {
+    name: "gemma4-e4b",
+    title: "Gemma 4 E4B",
+    size_label: "E4B",
+    layers: 42,
+    embedding: 2560,
+    kv_heads: 2,
+    ffn: 10_240,
+    per_layer: Some(PerLayer {
+        embedding: 256,
+        period: 6,
+        global_head_len: 512,
+        shared_kv_layers: 18,
+        wide_ffn: false,
+    }),
+    ..GEMMA4_E2B
+};
+
 /// What the tiny shapes share; everything else is their big sister's.
 const TINY: Dims = Dims {
     size_label: "tiny",
@@ -302,6 +369,26 @@ const TINY_KIMI: Dims = Dims {
     ..TINY
 };
 
+const TINY_GEMMA4: Dims = Dims {
+    name: "tiny-gemma4",
+    title: "tiny Gemma 4",
+    architecture: Architecture::Gemma4,
+    layers: 6,
+    kv_heads: 1,
+    experts: None,
+    per_layer: Some(PerLayer {
+        embedding: 128,
+        period: 3,
+        global_head_len: 128,
+        shared_kv_layers: 3,
+        wide_ffn: true,
+    }),
+    window: Some(32),
+    rope_base: 1e6,
+    rms_eps: 1e-6,
+    ..TINY
+};
+
 impl Shape {
     /// Every shape, the big ones first.
     pub const ALL: &'static [Self] = &[
@@ -312,6 +399,8 @@ impl Shape {
         Self::Qwen3_30bA3b,
         Self::GptOss120b,
         Self::KimiK2,
+        Self::Gemma4E2b,
+        Self::Gemma4E4b,
         Self::TinyMixtral,
         Self::TinyLlama,
         Self::TinyQwen2,
@@ -320,6 +409,7 @@ impl Shape {
         Self::TinyQwen3Moe,
         Self::TinyGptOss,
         Self::TinyKimiK2,
+        Self::TinyGemma4,
     ];
 
     /// The name by which it is chosen.
@@ -345,6 +435,8 @@ impl Shape {
             Self::Qwen3_30bA3b => &QWEN3_MOE,
             Self::GptOss120b => &GPT_OSS,
             Self::KimiK2 => &KIMI,
+            Self::Gemma4E2b => &GEMMA4_E2B,
+            Self::Gemma4E4b => &GEMMA4_E4B,
             Self::TinyMixtral => &TINY_MIXTRAL,
             Self::TinyLlama => &TINY_LLAMA,
             Self::TinyQwen2 => &TINY_QWEN2,
@@ -353,6 +445,7 @@ impl Shape {
             Self::TinyQwen3Moe => &TINY_QWEN3_MOE,
             Self::TinyGptOss => &TINY_GPT_OSS,
             Self::TinyKimiK2 => &TINY_KIMI,
+            Self::TinyGemma4 => &TINY_GEMMA4,
         }
     }
 }

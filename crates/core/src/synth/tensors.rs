@@ -1,9 +1,9 @@
 //! The tensors of each architecture: llama.cpp's names and shapes, and how their values are drawn.
 //!
 //! Names and shapes are those that
-//! `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create. Weights have a
-//! standard deviation of 1/√fan-in, so that every matrix keeps the scale of a normalised input and the
-//! residual stream grows only as the square root of the number of layers.
+//! `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create (those of Gemma 4 are
+//! in `gemma4`). Weights have a standard deviation of 1/√fan-in, so that every matrix keeps the scale of a
+//! normalised input and the residual stream grows only as the square root of the number of layers.
 
 use super::quant::TensorClass;
 use super::shape::{Architecture, Dims, Experts, Latent};
@@ -33,7 +33,7 @@ pub(super) struct TensorSpec {
 }
 
 /// Standard deviation of logits: enough that a sample is decided by few tokens, as in trained models.
-const LOGIT_STD: f32 = 2.5;
+pub(super) const LOGIT_STD: f32 = 2.5;
 
 /// What attention and feed-forward networks add to the residual stream, relative to what they would with
 /// 1/√fan-in. Without it the part that all tokens of a context share (attention averages, and each layer
@@ -45,6 +45,10 @@ const FFN_GAIN: f32 = 0.5;
 /// The tensors of a model of `layers` layers, in the order in which llama.cpp's converter writes them.
 pub(super) fn list(dims: &Dims, layers: u32) -> Vec<TensorSpec> {
     let mut list = List { dims, layer: 0, tensors: Vec::new() };
+    if let Some(per_layer) = dims.per_layer {
+        list.gemma4(per_layer, layers);
+        return list.tensors;
+    }
     let (embedding, vocab) = (dims.embedding, dims.vocab);
     list.push("token_embd.weight", &[embedding, vocab], TensorClass::Embedding, Init::Weight { std: 1.0 });
     if dims.llama3_rope {
@@ -64,27 +68,27 @@ pub(super) fn list(dims: &Dims, layers: u32) -> Vec<TensorSpec> {
     list.tensors
 }
 
-struct List<'a> {
-    dims: &'a Dims,
-    layer: u32,
+pub(super) struct List<'a> {
+    pub dims: &'a Dims,
+    pub layer: u32,
     tensors: Vec<TensorSpec>,
 }
 
 impl List<'_> {
-    fn push(&mut self, name: impl Into<String>, shape: &[u64], class: TensorClass, init: Init) {
+    pub fn push(&mut self, name: impl Into<String>, shape: &[u64], class: TensorClass, init: Init) {
         let (name, shape) = (name.into(), shape.to_vec());
         self.tensors.push(TensorSpec { name, shape, class, layer: self.layer, init });
     }
 
-    fn name(&self, part: &str) -> String {
+    pub fn name(&self, part: &str) -> String {
         format!("blk.{}.{part}", self.layer)
     }
 
-    fn norm_named(&mut self, name: impl Into<String>, len: u64) {
+    pub fn norm_named(&mut self, name: impl Into<String>, len: u64) {
         self.push(name, &[len], TensorClass::Plain, Init::Around { mean: 1.0, spread: 0.2 });
     }
 
-    fn norm(&mut self, part: &str, len: u64) {
+    pub fn norm(&mut self, part: &str, len: u64) {
         let name = self.name(&format!("{part}.weight"));
         self.norm_named(name, len);
     }
@@ -95,17 +99,17 @@ impl List<'_> {
     }
 
     /// A matrix (or stack of matrices) that takes `shape[0]` inputs.
-    fn matrix(&mut self, part: &str, shape: &[u64], class: TensorClass) {
+    pub fn matrix(&mut self, part: &str, shape: &[u64], class: TensorClass) {
         let fan_in = shape.first().copied().unwrap_or(1);
         self.matrix_of_fan_in(part, shape, class, fan_in);
     }
 
-    fn matrix_of_fan_in(&mut self, part: &str, shape: &[u64], class: TensorClass, fan_in: u64) {
+    pub fn matrix_of_fan_in(&mut self, part: &str, shape: &[u64], class: TensorClass, fan_in: u64) {
         self.matrix_of_std(part, shape, class, 1.0 / (fan_in as f32).sqrt());
     }
 
     /// A matrix whose output is added to the residual stream.
-    fn residual(&mut self, part: &str, shape: &[u64], class: TensorClass) {
+    pub fn residual(&mut self, part: &str, shape: &[u64], class: TensorClass) {
         let fan_in = shape.first().copied().unwrap_or(1);
         let gain = if class == TensorClass::Attention { ATTENTION_GAIN } else { FFN_GAIN };
         self.matrix_of_std(part, shape, class, gain / (fan_in as f32).sqrt());
@@ -149,7 +153,7 @@ impl List<'_> {
                 self.bias("attn_k", &[keys], 0.2);
                 self.bias("attn_v", &[keys], 0.2);
             }
-            Architecture::Llama | Architecture::DeepSeek2 => {}
+            Architecture::Llama | Architecture::DeepSeek2 | Architecture::Gemma4 => {}
         }
         if dims.architecture == Architecture::GptOss {
             self.bias("attn_output", &[dims.embedding], 0.1);

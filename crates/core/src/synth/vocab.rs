@@ -85,9 +85,11 @@ struct Tokenizer {
 const fn tokenizer(architecture: Architecture) -> Tokenizer {
     match architecture {
         Architecture::Llama => Tokenizer { pre: "llama-bpe", bos: "<|begin_of_text|>" },
-        Architecture::Qwen2 | Architecture::Qwen2Vl | Architecture::Gemma3 | Architecture::Qwen3Moe => {
-            Tokenizer { pre: "qwen2", bos: END_OF_TEXT }
-        }
+        Architecture::Qwen2
+        | Architecture::Qwen2Vl
+        | Architecture::Gemma3
+        | Architecture::Gemma4
+        | Architecture::Qwen3Moe => Tokenizer { pre: "qwen2", bos: END_OF_TEXT },
         Architecture::GptOss => Tokenizer { pre: "gpt-4o", bos: "<|startoftext|>" },
         Architecture::DeepSeek2 => Tokenizer { pre: "kimi-k2", bos: "[BOS]" },
     }

@@ -119,6 +119,7 @@ pub fn row_tables(at: &At) {
         (Shape::TinyMixtral, Quant::Q5_K, 1),
         (Shape::TinyLlama, Quant::Q4_K, 3),
         (Shape::TinyGptOss, Quant::MXFP4, 1),
+        (Shape::TinyGemma4, Quant::Q4_K, 1),
     ] {
         let TinyModel { path, .. } = &tiny(shape, quant, shards);
         let resident = hash(path, settings(Residency::Resident));
