@@ -105,7 +105,7 @@ fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64, outputs: u64) ->
     /// Bytes of a cell of the attention mask.
     const MASK_BYTES: u64 = 2;
     let tables = shape.tensors.iter().map(table_row).fold(0, u64::saturating_add);
-    let of_ffn = |tensor| ffn_row(shape, tensor).saturating_add(hole(tensor, tables));
+    let of_ffn = |tensor| ffn_row(shape, tensor).saturating_add_signed(hole(shape, tensor, tables));
     let feed_forward = shape.tensors.iter().map(of_ffn).max().unwrap_or(0);
     let attention = shape.layer_shapes.iter().map(attention_row).max().unwrap_or(0);
     let widest = feed_forward.max(attention).saturating_mul(ubatch).max(shape.vocab.saturating_mul(outputs));
@@ -127,12 +127,15 @@ fn table_row(tensor: &ModelTensor) -> u64 {
     }
 }
 
-/// What a table's rows were added to is freed before the layers: a hole, of which nobody uses what is left
-/// when as many of the three rows of a feed-forward network as fit have been put there.
-fn hole(tensor: &ModelTensor, tables: u64) -> u64 {
+/// Elements of what a table's rows were added to that nobody uses in a feed-forward network: it is freed before
+/// the layers, beside a row of the hidden state, and as many of the network's three rows as fit there are put
+/// there.
+fn hole(shape: &ModelShape, tensor: &ModelTensor, tables: u64) -> i64 {
     let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
-    match tables.checked_div(rows) {
-        Some(fit) if tensor.role == TensorRole::DenseFfn(FfnPart::Up) => tables - rows * fit.min(3),
+    match tables.saturating_add(shape.embedding).checked_div(rows) {
+        Some(fit) if tables > 0 && tensor.role == TensorRole::DenseFfn(FfnPart::Up) => {
+            tables.cast_signed().saturating_sub(rows.saturating_mul(fit.min(3)).cast_signed())
+        }
         _ => 0,
     }
 }
