@@ -1,7 +1,7 @@
 //! Plans of synthetic models against what is published about the real ones, and against our own reader.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
 
-use hypura_core::gguf::{GgmlType, GgufSet, Header, ShardName, merge, read_header};
+use hypura_core::gguf::{GgmlType, GgufSet, Header, ShardName, TensorInfo, merge, read_header};
 use hypura_core::model::{ExpertKey, ExpertPart, ModelShape, TensorRole};
 use hypura_core::synth::{Quant, Shape, SynthError, SynthOptions, SynthPlan};
 
@@ -58,6 +58,20 @@ fn files_are_as_large_as_real_ones() {
     for (shape, quant, expected) in sizes {
         let bytes = plan(shape, quant).file_bytes();
         assert!(within(bytes as f64, expected, 0.005), "{shape} {quant}: {bytes}");
+    }
+}
+
+#[test]
+fn models_with_tables_of_n_grams_have_the_weights_of_their_cards() {
+    for (shape, all, table) in
+        [(Shape::Qwen3_8FlashNext, 125e9 + 51e9, 51e9), (Shape::DeepSeekV4_1Flash, 552e9 + 196e9, 196e9)]
+    {
+        let plan = plan(shape, Quant::Q4_K);
+        assert!(within(plan.parameters() as f64, all, 0.02), "{shape}: {}", plan.parameters());
+        let elements = |tensor: &TensorInfo| tensor.shape.iter().product::<u64>();
+        let named = plan.tensors().iter().find(|tensor| tensor.name == "per_layer_token_embd.weight");
+        let found = named.map(elements).unwrap();
+        assert!(within(found as f64, table, 0.01), "{shape}: {found}");
     }
 }
 

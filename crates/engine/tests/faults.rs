@@ -141,20 +141,26 @@ fn simulated_rows(sim: SimConfig) -> LoadSettings {
 
 #[test]
 fn a_failed_read_of_a_row_fails_its_decode_and_no_other() {
-    let model = tiny(Shape::TinyLlama, Quant::Q4_K, 1);
-    let resident = hash(&model.path, settings(Residency::Resident));
-    for seed in 0..3 {
-        assert_eq!(hash(&model.path, simulated_rows(rough(seed))), resident, "disorder, seed {seed}");
-    }
-    for at in [0, 7, 30] {
-        let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
-        let mut session = session(&model.path, simulated_rows(sim));
-        let error = forced_run(&mut session, 40, 8).expect_err("the disk failed").to_string();
-        assert!(error.contains("cannot read") && error.contains("at offset"), "{error}");
-        assert_eq!(session.loaded().stats.held(), Held::default());
-        session.clear();
-        let outcome = forced_run(&mut session, 40, 8).unwrap();
-        assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "after a fault at read {at}");
+    for (shape, shards) in
+        [(Shape::TinyLlama, 1), (Shape::TinyGemma4, 3), (Shape::TinyQwen4Exp, 1), (Shape::TinyDeepSeek41, 1)]
+    {
+        let model = tiny(shape, Quant::Q4_K, shards);
+        let resident = hash(&model.path, settings(Residency::Resident));
+        for seed in 0..3 {
+            let streamed = hash(&model.path, simulated_rows(rough(seed)));
+            assert_eq!(streamed, resident, "{shape}: disorder, seed {seed}");
+        }
+        for at in [0, 7, 30] {
+            let sim = SimConfig { eio: Eio::OnceAt(at), ..rough(at) };
+            let mut session = session(&model.path, simulated_rows(sim));
+            let error = forced_run(&mut session, 40, 8).expect_err("the disk failed").to_string();
+            assert!(error.contains("cannot read") && error.contains("at offset"), "{error}");
+            assert_eq!(session.loaded().stats.held(), Held::default());
+            session.clear();
+            let outcome = forced_run(&mut session, 40, 8).unwrap();
+            let exact = outcome.logits_hash.unwrap().to_string();
+            assert_eq!(exact, resident, "{shape}: after a fault at read {at}");
+        }
     }
 }
 

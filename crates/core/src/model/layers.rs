@@ -110,9 +110,10 @@ pub(super) fn layer_shapes(
     let latent = has("attention.key_length_mla")? && has("attention.value_length_mla")?;
     let windows = windows(keys, layers)?;
     let own_keys = u64::from(layers).saturating_sub(keys.u64("attention.shared_kv_layers")?.unwrap_or(0));
-    let indexer_key_len = keys.u64("attention.indexer.key_length")?.unwrap_or(0);
+    let indexer_key_len = indexer_key_len(keys)?;
     let held = held_by_layer(tensors, layers);
     let state_bytes = recurrent_bytes(keys, embedding, heads.first().copied().unwrap_or(0))?;
+    let ngram = keys.u64("ple.ngram_size")?.unwrap_or(0);
 
     let mut shapes = Vec::with_capacity(held.len());
     for (index, (held, window)) in held.into_iter().zip(windows).enumerate() {
@@ -127,7 +128,9 @@ pub(super) fn layer_shapes(
             caches_keys: held.keys && kv_heads > 0 && (index as u64) < own_keys,
             window,
             indexer_key_len: if held.indexer { indexer_key_len } else { 0 },
-            recurrent_bytes: if held.recurrence { state_bytes } else { 0 },
+            recurrent_bytes: (if held.recurrence { state_bytes } else { 0 }).saturating_add(
+                held.ngram_taps.saturating_mul(ngram).saturating_mul(size_of::<f32>() as u64),
+            ),
         });
     }
     Ok(shapes)
@@ -139,6 +142,9 @@ struct Held {
     keys: bool,
     recurrence: bool,
     indexer: bool,
+    /// Numbers that a convolution over what a table of n-grams gave keeps, for each token of an n-gram
+    /// (`ple_conv_state` of `llama-hparams.cpp`).
+    ngram_taps: u64,
 }
 
 /// Which layers cache keys and which keep a recurrent state. The tensors tell this for every architecture;
@@ -155,6 +161,7 @@ fn held_by_layer(tensors: &[TensorInfo], layers: u32) -> Vec<Held> {
         match parts.base {
             "attn_k" | "attn_kv_a_mqa" | "attn_kv" => held.keys = true,
             "attn_qkv" => *fused = true,
+            "ple_conv1d" => held.ngram_taps = earlier_taps(tensor),
             base if base.starts_with("indexer.") => held.indexer = true,
             base if ["ssm_", "time_mix_", "shortconv."].iter().any(|start| base.starts_with(start)) => {
                 held.recurrence = true;
@@ -166,6 +173,23 @@ fn held_by_layer(tensors: &[TensorInfo], layers: u32) -> Vec<Held> {
         held.keys |= fused && !held.recurrence;
     }
     held
+}
+
+/// Numbers of a convolution's input that it needs of earlier tokens.
+fn earlier_taps(kernel: &TensorInfo) -> u64 {
+    let [taps, width] = [0, 1].map(|axis| kernel.shape.get(axis).copied().unwrap_or(0));
+    taps.saturating_sub(1).saturating_mul(width)
+}
+
+/// Elements that an indexer caches for each cell: its key, and where it pools keys of several cells the
+/// pooled one too, and a gate (`indexer_kpool_row` of `llama-hparams.h`).
+fn indexer_key_len(keys: &ArchKeys<'_>) -> Result<u64, ModelError> {
+    let rows = match keys.arch {
+        "qwen4exp" => 2,
+        "glm5-next" => 3,
+        _ => 1,
+    };
+    Ok(keys.u64("attention.indexer.key_length")?.unwrap_or(0).saturating_mul(rows))
 }
 
 /// The attention window of each layer.

@@ -29,6 +29,9 @@ pub struct ModelShape {
     pub nextn_layers: u32,
     /// Width of the hidden state.
     pub embedding: u64,
+    /// Hidden states beside each other that layers mix their input from (hyper-connections); 1 in most
+    /// models.
+    pub residual_streams: u64,
     /// Whether a token sees only those before it. Encoders look both ways.
     pub is_causal: bool,
     /// Context length in training.
@@ -81,6 +84,7 @@ impl ModelShape {
             layers,
             nextn_layers,
             embedding,
+            residual_streams: keys.u64("hyper_connection.count")?.unwrap_or(1).max(1),
             is_causal: metadata.bool(&keys.key("attention.causal")).ok().flatten().unwrap_or(true),
             context_train: keys.required("context_length")?,
             vocab: vocabulary(metadata, &keys, &tensors)?,

@@ -109,11 +109,20 @@ fn compute_bytes(shape: &ModelShape, context: u64, ubatch: u64, outputs: u64) ->
     let feed_forward = shape.tensors.iter().map(of_ffn).max().unwrap_or(0);
     let attention = shape.layer_shapes.iter().map(attention_row).max().unwrap_or(0);
     let widest = feed_forward.max(attention).saturating_mul(ubatch).max(shape.vocab.saturating_mul(outputs));
-    let row = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(SMALL).saturating_add(tables);
+    let hidden = shape.embedding.saturating_mul(HIDDEN_ROWS).saturating_add(more_streams(shape));
+    let row = hidden.saturating_add(SMALL).saturating_add(tables);
     let masks = 1 + u64::from(shape.layer_shapes.iter().any(|layer| layer.window.is_some()));
     let mask = context.saturating_mul(MASK_BYTES * masks);
     let rows = row.saturating_mul(F32).saturating_add(mask).saturating_mul(ubatch);
     rows.saturating_add(widest.saturating_mul(F32))
+}
+
+/// Elements that several residual streams take more than one does: the streams, and what they are mixed from.
+fn more_streams(shape: &ModelShape) -> u64 {
+    if shape.residual_streams == 1 {
+        return 0;
+    }
+    shape.embedding.saturating_mul(shape.residual_streams.saturating_mul(2) - 1)
 }
 
 /// Elements that one token reads of a table besides the embedding of tokens: there from the first layer to
@@ -127,9 +136,9 @@ fn table_row(tensor: &ModelTensor) -> u64 {
     }
 }
 
-/// Elements of what a table's rows were added to that nobody uses in a feed-forward network: it is freed before
-/// the layers, beside a row of the hidden state, and as many of the network's three rows as fit there are put
-/// there.
+/// Elements of what a table's rows were added to that nobody uses in a feed-forward network: it is freed
+/// before the layers, beside a row of the hidden state, and as many of the network's three rows as fit there
+/// are put there.
 fn hole(shape: &ModelShape, tensor: &ModelTensor, tables: u64) -> i64 {
     let rows = tensor.info.shape.get(1).copied().unwrap_or(0);
     match tables.saturating_add(shape.embedding).checked_div(rows) {

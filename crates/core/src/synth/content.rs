@@ -4,8 +4,8 @@
 //! repeat.
 
 use super::blocks::{Pattern, fill_units};
+use super::list::{Init, TensorSpec};
 use super::rng;
-use super::tensors::{Init, TensorSpec};
 use crate::gguf::GgmlType;
 
 /// Pages that copies are made of; also the alignment of tensors where bytes repeat.
@@ -140,7 +140,7 @@ const fn gcd(a: u64, b: u64) -> u64 {
 }
 
 /// The largest prime up to `limit`; `None` below 2.
-fn largest_prime(limit: u64) -> Option<u64> {
+pub(super) fn largest_prime(limit: u64) -> Option<u64> {
     let prime = |n: &u64| (2..).take_while(|d| d * d <= *n).all(|d| !n.is_multiple_of(d));
     (2..=limit).rev().find(prime)
 }

@@ -1,10 +1,10 @@
 //! The tensors of Gemma 4's small models (`src/models/gemma4.cpp`), whose largest is a table: an embedding of
 //! each token for each layer. The projection to the vocabulary is the embedding of tokens.
 
+use super::dims::{Dims, PerLayer};
 use super::keys::Keys;
+use super::list::{Init, LOGIT_STD, List};
 use super::quant::TensorClass;
-use super::shape::{Dims, PerLayer};
-use super::tensors::{Init, LOGIT_STD, List};
 
 impl PerLayer {
     /// Whether a layer sees a window only.
@@ -29,56 +29,75 @@ impl PerLayer {
     }
 }
 
-impl List<'_> {
-    /// All tensors of a model of `layers` layers.
-    pub(super) fn gemma4(&mut self, per_layer: PerLayer, layers: u32) {
-        let Dims { embedding, vocab, .. } = *self.dims;
-        let of_layers = per_layer.embedding * u64::from(layers);
+/// All tensors of a model of `layers` layers.
+pub(super) fn list(list: &mut List<'_>, per_layer: PerLayer, layers: u32) {
+    Tensors { list, per_layer }.all(layers);
+}
+
+struct Tensors<'a, 'b> {
+    list: &'a mut List<'b>,
+    per_layer: PerLayer,
+}
+
+impl Tensors<'_, '_> {
+    fn all(&mut self, layers: u32) {
+        let Dims { embedding, vocab, .. } = *self.list.dims;
+        let of_layers = self.per_layer.embedding * u64::from(layers);
         // llama.cpp multiplies what it reads of both tables by the root of their width.
         let std = LOGIT_STD / (embedding as f32).sqrt();
-        self.push("token_embd.weight", &[embedding, vocab], TensorClass::Embedding, Init::Weight { std });
-        let std = 1.0 / (per_layer.embedding as f32).sqrt();
+        self.list.push(
+            "token_embd.weight",
+            &[embedding, vocab],
+            TensorClass::Embedding,
+            Init::Weight { std },
+        );
+        let std = 1.0 / (self.per_layer.embedding as f32).sqrt();
         let table = &[of_layers, vocab];
-        self.push("per_layer_token_embd.weight", table, TensorClass::Embedding, Init::Weight { std });
+        self.list.push("per_layer_token_embd.weight", table, TensorClass::Embedding, Init::Weight { std });
         let std = 1.0 / (embedding as f32).sqrt();
         let projection = &[embedding, of_layers];
-        self.push("per_layer_model_proj.weight", projection, TensorClass::Attention, Init::Weight { std });
-        self.norm_named("per_layer_proj_norm.weight", per_layer.embedding);
-        self.norm_named("output_norm.weight", embedding);
-        let factors = vec![1.0; per_layer.global_head_len as usize / 2];
+        self.list.push(
+            "per_layer_model_proj.weight",
+            projection,
+            TensorClass::Attention,
+            Init::Weight { std },
+        );
+        self.list.norm_named("per_layer_proj_norm.weight", self.per_layer.embedding);
+        self.list.norm_named("output_norm.weight", embedding);
+        let factors = vec![1.0; self.per_layer.global_head_len as usize / 2];
         let count = factors.len() as u64;
-        self.push("rope_freqs.weight", &[count], TensorClass::Plain, Init::Fixed(factors));
+        self.list.push("rope_freqs.weight", &[count], TensorClass::Plain, Init::Fixed(factors));
         for layer in 0..layers {
-            self.layer = layer;
-            self.gemma4_layer(per_layer, layers);
+            self.list.layer = layer;
+            self.layer(layers);
         }
     }
 
-    fn gemma4_layer(&mut self, per_layer: PerLayer, layers: u32) {
-        let Dims { embedding, heads, kv_heads, head_len, .. } = *self.dims;
+    fn layer(&mut self, layers: u32) {
+        let Dims { embedding, heads, kv_heads, head_len, .. } = *self.list.dims;
         let class = TensorClass::Attention;
-        let windowed = per_layer.is_windowed(self.layer);
-        let head_len = if windowed { head_len } else { per_layer.global_head_len };
-        self.norm("attn_norm", embedding);
-        self.matrix("attn_q", &[embedding, heads * head_len], class);
-        self.norm("attn_q_norm", head_len);
-        if per_layer.has_kv(self.layer, layers) {
-            self.matrix("attn_k", &[embedding, kv_heads * head_len], class);
-            self.matrix("attn_v", &[embedding, kv_heads * head_len], TensorClass::AttentionValue);
-            self.norm("attn_k_norm", head_len);
+        let windowed = self.per_layer.is_windowed(self.list.layer);
+        let head_len = if windowed { head_len } else { self.per_layer.global_head_len };
+        self.list.norm("attn_norm", embedding);
+        self.list.matrix("attn_q", &[embedding, heads * head_len], class);
+        self.list.norm("attn_q_norm", head_len);
+        if self.per_layer.has_kv(self.list.layer, layers) {
+            self.list.matrix("attn_k", &[embedding, kv_heads * head_len], class);
+            self.list.matrix("attn_v", &[embedding, kv_heads * head_len], TensorClass::AttentionValue);
+            self.list.norm("attn_k_norm", head_len);
         }
-        self.residual("attn_output", &[heads * head_len, embedding], class);
-        let ffn = per_layer.ffn(self.dims, self.layer, layers);
-        self.matrix("ffn_gate", &[embedding, ffn], TensorClass::Ffn);
-        self.matrix("ffn_up", &[embedding, ffn], TensorClass::Ffn);
-        self.residual("ffn_down", &[ffn, embedding], TensorClass::FfnDown);
-        self.matrix("inp_gate", &[embedding, per_layer.embedding], TensorClass::Ffn);
-        self.residual("proj", &[per_layer.embedding, embedding], TensorClass::Ffn);
+        self.list.residual("attn_output", &[heads * head_len, embedding], class);
+        let ffn = self.per_layer.ffn(self.list.dims, self.list.layer, layers);
+        self.list.matrix("ffn_gate", &[embedding, ffn], TensorClass::Ffn);
+        self.list.matrix("ffn_up", &[embedding, ffn], TensorClass::Ffn);
+        self.list.residual("ffn_down", &[ffn, embedding], TensorClass::FfnDown);
+        self.list.matrix("inp_gate", &[embedding, self.per_layer.embedding], TensorClass::Ffn);
+        self.list.residual("proj", &[self.per_layer.embedding, embedding], TensorClass::Ffn);
         for norm in ["post_attention_norm", "ffn_norm", "post_ffw_norm", "post_norm"] {
-            self.norm(norm, embedding);
+            self.list.norm(norm, embedding);
         }
-        let scale = self.name("layer_output_scale.weight");
-        self.push(scale, &[1], TensorClass::Plain, Init::Fixed(vec![1.0]));
+        let scale = self.list.name("layer_output_scale.weight");
+        self.list.push(scale, &[1], TensorClass::Plain, Init::Fixed(vec![1.0]));
     }
 }
 

@@ -3,11 +3,10 @@
 //! Keys are those of `LLM_KV_NAMES` in `llama-arch.cpp`; which ones an architecture needs is in
 //! `llama_model_base::load_hparams` and each `load_arch_hparams`.
 
-use super::gemma4;
+use super::dims::{Architecture, Dims, Experts, Form, Latent};
 use super::keys::Keys;
 use super::quant::Quant;
-use super::shape::{Architecture, Dims, Experts, Latent};
-use super::vocab;
+use super::{deepseek41, gemma4, qwen4exp, vocab};
 use crate::gguf::Metadata;
 
 /// `general.quantization_version`: `GGML_QNT_VERSION`.
@@ -35,6 +34,8 @@ impl Architecture {
             Self::GptOss => "gpt-oss",
             Self::DeepSeek2 => "deepseek2",
             Self::Gemma4 => "gemma4",
+            Self::Qwen4Exp => "qwen4exp",
+            Self::DeepSeek41 => "deepseek41",
         }
     }
 }
@@ -49,8 +50,11 @@ pub(super) fn of(dims: &Dims, layers: u32, quant: Quant, seed: u64) -> Metadata 
         Some(latent) => latent_attention(&mut keys, latent),
         None => grouped_attention(&mut keys, dims),
     }
-    if let Some(per_layer) = dims.per_layer {
-        gemma4::describe(&mut keys, dims, per_layer, layers);
+    match dims.form {
+        Form::Usual => {}
+        Form::PerLayer(per_layer) => gemma4::describe(&mut keys, dims, per_layer, layers),
+        Form::Hybrid(hybrid) => qwen4exp::describe(&mut keys, dims, hybrid, layers),
+        Form::Engram(engram) => deepseek41::describe(&mut keys, dims, engram, layers),
     }
     if let Some(experts) = dims.experts {
         mixture(&mut keys, dims.architecture, experts);

@@ -4,7 +4,9 @@
 //! caller may write with as many threads as it likes; it does no I/O itself. The files load in llama.cpp and
 //! decode to finite logits; the text is nonsense.
 //!
-//! * [`shape`] the models, [`tensors`], [`gemma4`] and [`metadata`] what their architectures require
+//! * [`shape`] the models, [`dims`], [`real`] and [`tiny`] what distinguishes them; [`list`], [`tensors`] and
+//!   [`metadata`] what their architectures require
+//! * [`gemma4`], [`qwen4exp`], [`deepseek41`] those with large tables, [`ngrams`] tables of n-grams
 //! * [`quant`] which type each tensor gets, [`blocks`] and [`content`] the bytes
 //! * [`vocab`] a tokenizer of the right size
 //! * [`projector`] what turns pictures into rows for a tiny model
@@ -13,18 +15,25 @@
 
 mod blocks;
 mod content;
+mod deepseek41;
+mod dims;
 mod error;
 mod extents;
 mod gemma4;
 mod half;
 mod keys;
+mod list;
 mod metadata;
+mod ngrams;
 mod plan;
 mod projector;
 mod quant;
+mod qwen4exp;
+mod real;
 mod rng;
 mod shape;
 mod tensors;
+mod tiny;
 mod vocab;
 
 pub use error::SynthError;

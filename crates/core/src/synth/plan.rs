@@ -7,8 +7,8 @@ use std::fmt;
 use std::ops::Range;
 
 use super::content::{Content, PAGE_BYTES, Patterns};
-use super::shape::{Architecture, Dims};
-use super::{Quant, Shape, SynthError, metadata, tensors};
+use super::dims::{Architecture, Dims, Form};
+use super::{Quant, Shape, SynthError, list, metadata, tensors};
 use crate::gguf::{HeaderBuilder, ShardName, TensorInfo};
 
 /// Most layers that llama.cpp can load (`LLAMA_MAX_LAYERS` of `llama-hparams.h`).
@@ -77,7 +77,7 @@ impl SynthPlan {
         let dims = options.shape.dims();
         let layers = layers(options, dims)?;
         let specs = tensors::list(dims, layers);
-        let type_of = |spec: &tensors::TensorSpec| {
+        let type_of = |spec: &list::TensorSpec| {
             let row = spec.shape.first().copied().unwrap_or(1);
             options.quant.type_of(spec.class, row, spec.layer, layers, dims.experts.is_some())
         };
@@ -202,10 +202,17 @@ impl SynthPlan {
 fn layers(options: &SynthOptions, dims: &Dims) -> Result<u32, SynthError> {
     let layers = options.layers.unwrap_or(dims.layers);
     let least = dims.experts.map_or(1, |experts| experts.leading_dense + 1);
-    // llama.cpp wants two layers with keys and values of their own.
-    let least = if dims.per_layer.is_some() { 2 } else { least };
+    let least = match dims.form {
+        Form::Usual => least,
+        // llama.cpp wants two layers with keys and values of their own.
+        Form::PerLayer(_) => 2,
+        // One with attention.
+        Form::Hybrid(hybrid) => hybrid.period,
+        // One that compresses, and two that read the table.
+        Form::Engram(_) => 3,
+    };
     let why = if layers < least {
-        "choose enough for the leading dense layers and one more"
+        "choose enough for a layer of each kind"
     } else if layers > MAX_LAYERS {
         "llama.cpp loads 512 at most"
     } else if dims.architecture == Architecture::DeepSeek2 && matches!(layers, 26 | 27) {

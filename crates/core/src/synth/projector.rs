@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::tensors::Init;
+use super::list::Init;
 use super::{Shape, SynthError, rng};
 use crate::gguf::{GgmlType, HeaderBuilder};
 

@@ -1,123 +1,45 @@
 //! The tensors of each architecture: llama.cpp's names and shapes, and how their values are drawn.
 //!
 //! Names and shapes are those that
-//! `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create (those of Gemma 4 are
-//! in `gemma4`). Weights have a standard deviation of 1/√fan-in, so that every matrix keeps the scale of a
-//! normalised input and the residual stream grows only as the square root of the number of layers.
+//! `src/models/{llama,qwen2,qwen2vl,gemma3,qwen3moe,openai-moe,deepseek2}.cpp` create; models with large
+//! tables have files of their own. Weights have a standard deviation of 1/√fan-in, so that every matrix keeps
+//! the scale of a normalised input and the residual stream grows only as the square root of the number of
+//! layers.
 
+use super::dims::{Architecture, Dims, Experts, Form, Latent};
+use super::list::{Init, List, TensorSpec};
 use super::quant::TensorClass;
-use super::shape::{Architecture, Dims, Experts, Latent};
-
-/// How the values of a tensor are drawn.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Init {
-    /// Zero mean, this standard deviation.
-    Weight { std: f32 },
-    /// Uniform within `spread` of `mean` (F32 only).
-    Around { mean: f32, spread: f32 },
-    /// Router rows of `row` elements, some longer than others so that some experts are hotter (F32 only).
-    Router { row: u64 },
-    /// These very numbers (F32 only).
-    Fixed(Vec<f32>),
-}
-
-/// One tensor before it has a type and a place.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct TensorSpec {
-    pub name: String,
-    /// Innermost dimension first.
-    pub shape: Vec<u64>,
-    pub class: TensorClass,
-    pub layer: u32,
-    pub init: Init,
-}
-
-/// Standard deviation of logits: enough that a sample is decided by few tokens, as in trained models.
-pub(super) const LOGIT_STD: f32 = 2.5;
-
-/// What attention and feed-forward networks add to the residual stream, relative to what they would with
-/// 1/√fan-in. Without it the part that all tokens of a context share (attention averages, and each layer
-/// amplifies the average) drowns the tokens themselves after some tens of layers, and routers send nearly
-/// every token to the same experts. GPT-2 scales the same matrices down, by 1/√(2 · layers).
-const ATTENTION_GAIN: f32 = 0.25;
-const FFN_GAIN: f32 = 0.5;
+use super::{deepseek41, gemma4, qwen4exp};
 
 /// The tensors of a model of `layers` layers, in the order in which llama.cpp's converter writes them.
 pub(super) fn list(dims: &Dims, layers: u32) -> Vec<TensorSpec> {
     let mut list = List { dims, layer: 0, tensors: Vec::new() };
-    if let Some(per_layer) = dims.per_layer {
-        list.gemma4(per_layer, layers);
-        return list.tensors;
+    match dims.form {
+        Form::Usual => list.usual(layers),
+        Form::PerLayer(per_layer) => gemma4::list(&mut list, per_layer, layers),
+        Form::Hybrid(hybrid) => qwen4exp::list(&mut list, hybrid, layers),
+        Form::Engram(engram) => deepseek41::list(&mut list, engram, layers),
     }
-    let (embedding, vocab) = (dims.embedding, dims.vocab);
-    list.push("token_embd.weight", &[embedding, vocab], TensorClass::Embedding, Init::Weight { std: 1.0 });
-    if dims.llama3_rope {
-        let factors = llama3_rope_factors(dims);
-        let count = factors.len() as u64;
-        list.push("rope_freqs.weight", &[count], TensorClass::Plain, Init::Fixed(factors));
-    }
-    for layer in 0..layers {
-        list.layer = layer;
-        list.attention();
-        list.feed_forward();
-    }
-    list.layer = 0;
-    list.norm_named("output_norm.weight", embedding);
-    let std = LOGIT_STD / (embedding as f32).sqrt();
-    list.push("output.weight", &[embedding, vocab], TensorClass::Output, Init::Weight { std });
     list.tensors
 }
 
-pub(super) struct List<'a> {
-    pub dims: &'a Dims,
-    pub layer: u32,
-    tensors: Vec<TensorSpec>,
-}
-
 impl List<'_> {
-    pub fn push(&mut self, name: impl Into<String>, shape: &[u64], class: TensorClass, init: Init) {
-        let (name, shape) = (name.into(), shape.to_vec());
-        self.tensors.push(TensorSpec { name, shape, class, layer: self.layer, init });
-    }
-
-    pub fn name(&self, part: &str) -> String {
-        format!("blk.{}.{part}", self.layer)
-    }
-
-    pub fn norm_named(&mut self, name: impl Into<String>, len: u64) {
-        self.push(name, &[len], TensorClass::Plain, Init::Around { mean: 1.0, spread: 0.2 });
-    }
-
-    pub fn norm(&mut self, part: &str, len: u64) {
-        let name = self.name(&format!("{part}.weight"));
-        self.norm_named(name, len);
-    }
-
-    fn bias(&mut self, part: &str, shape: &[u64], spread: f32) {
-        let name = self.name(&format!("{part}.bias"));
-        self.push(name, shape, TensorClass::Plain, Init::Around { mean: 0.0, spread });
-    }
-
-    /// A matrix (or stack of matrices) that takes `shape[0]` inputs.
-    pub fn matrix(&mut self, part: &str, shape: &[u64], class: TensorClass) {
-        let fan_in = shape.first().copied().unwrap_or(1);
-        self.matrix_of_fan_in(part, shape, class, fan_in);
-    }
-
-    pub fn matrix_of_fan_in(&mut self, part: &str, shape: &[u64], class: TensorClass, fan_in: u64) {
-        self.matrix_of_std(part, shape, class, 1.0 / (fan_in as f32).sqrt());
-    }
-
-    /// A matrix whose output is added to the residual stream.
-    pub fn residual(&mut self, part: &str, shape: &[u64], class: TensorClass) {
-        let fan_in = shape.first().copied().unwrap_or(1);
-        let gain = if class == TensorClass::Attention { ATTENTION_GAIN } else { FFN_GAIN };
-        self.matrix_of_std(part, shape, class, gain / (fan_in as f32).sqrt());
-    }
-
-    fn matrix_of_std(&mut self, part: &str, shape: &[u64], class: TensorClass, std: f32) {
-        let name = self.name(&format!("{part}.weight"));
-        self.push(name, shape, class, Init::Weight { std });
+    fn usual(&mut self, layers: u32) {
+        let dims = self.dims;
+        self.embeddings();
+        if dims.llama3_rope {
+            let factors = llama3_rope_factors(dims);
+            let count = factors.len() as u64;
+            self.push("rope_freqs.weight", &[count], TensorClass::Plain, Init::Fixed(factors));
+        }
+        for layer in 0..layers {
+            self.layer = layer;
+            self.attention();
+            self.feed_forward();
+        }
+        self.layer = 0;
+        self.norm_named("output_norm.weight", dims.embedding);
+        self.projection(dims.embedding, dims.vocab);
     }
 
     fn attention(&mut self) {
@@ -153,7 +75,12 @@ impl List<'_> {
                 self.bias("attn_k", &[keys], 0.2);
                 self.bias("attn_v", &[keys], 0.2);
             }
-            Architecture::Llama | Architecture::DeepSeek2 | Architecture::Gemma4 => {}
+            // The last three list their attention themselves.
+            Architecture::Llama
+            | Architecture::DeepSeek2
+            | Architecture::Gemma4
+            | Architecture::Qwen4Exp
+            | Architecture::DeepSeek41 => {}
         }
         if dims.architecture == Architecture::GptOss {
             self.bias("attn_output", &[dims.embedding], 0.1);
@@ -192,13 +119,13 @@ impl List<'_> {
         self.residual(&format!("ffn_down{suffix}"), &[ffn, embedding], TensorClass::FfnDown);
     }
 
-    fn experts(&mut self, experts: Experts) {
+    pub fn experts(&mut self, experts: Experts) {
         let embedding = self.dims.embedding;
         let Experts { count, ffn, shared, .. } = experts;
         let router = self.name("ffn_gate_inp.weight");
         self.push(router, &[embedding, count], TensorClass::Plain, Init::Router { row: embedding });
         match self.dims.architecture {
-            Architecture::DeepSeek2 => self.bias("exp_probs_b", &[count], 0.1),
+            Architecture::DeepSeek2 | Architecture::DeepSeek41 => self.bias("exp_probs_b", &[count], 0.1),
             Architecture::GptOss => self.bias("ffn_gate_inp", &[count], 0.5),
             _ => {}
         }

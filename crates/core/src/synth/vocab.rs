@@ -5,7 +5,7 @@
 //! end. So any text can be encoded and decoded, and the vocabulary has the shape's real size, as embedding
 //! and output need it.
 
-use super::shape::{Architecture, Dims};
+use super::dims::{Architecture, Dims};
 use crate::gguf::{Array, Metadata};
 
 /// `LLAMA_TOKEN_TYPE_NORMAL` and `LLAMA_TOKEN_TYPE_CONTROL` of `llama.h`.
@@ -89,9 +89,11 @@ const fn tokenizer(architecture: Architecture) -> Tokenizer {
         | Architecture::Qwen2Vl
         | Architecture::Gemma3
         | Architecture::Gemma4
-        | Architecture::Qwen3Moe => Tokenizer { pre: "qwen2", bos: END_OF_TEXT },
+        | Architecture::Qwen3Moe
+        | Architecture::Qwen4Exp => Tokenizer { pre: "qwen2", bos: END_OF_TEXT },
         Architecture::GptOss => Tokenizer { pre: "gpt-4o", bos: "<|startoftext|>" },
         Architecture::DeepSeek2 => Tokenizer { pre: "kimi-k2", bos: "[BOS]" },
+        Architecture::DeepSeek41 => Tokenizer { pre: "deepseek-v3", bos: "<|begin_of_sentence|>" },
     }
 }
 

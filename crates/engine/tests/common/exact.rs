@@ -4,14 +4,16 @@
 //!
 //! Written once, for every way that weights can be divided among devices ([`At`]).
 
-use crate::common::rewrite::{with_expert_scales, with_fused_gate_up};
+use crate::common::rewrite::{with_expert_scales, with_fused_gate_up, with_table_in};
 use crate::common::{TinyModel, demo_path, forced_run, hash, least_bytes, session, settings, tiny};
+use hypura_core::gguf::GgmlType;
 use hypura_core::plan::{CacheSize, Mode, Residency};
 use hypura_core::synth::{Quant, Shape};
 use hypura_engine::load::{DeviceSettings, LoadSettings, PolicyKind};
 use hypura_engine::session::GenerateOptions;
 use hypura_engine::stream::Prefetch;
-use hypura_engine::{KvType, ReaderKind, SamplerOptions};
+use hypura_engine::{KvType, ReaderKind, SamplerOptions, Token};
+use std::collections::HashSet;
 use std::path::Path;
 
 /// Which device computes what.
@@ -34,7 +36,7 @@ impl At {
 #[macro_export]
 macro_rules! exactness {
     ($run:expr) => {
-        $crate::exactness! { $run; mixtral qwen3_moe gpt_oss kimi_k2 dense_llama dense_qwen2 dense_weights_and_experts_stream_at_once leading_dense_layers_and_shared_experts_stream_beside_routed_ones mixed_quantisations_make_two_size_classes gate_and_up_of_experts_in_one_tensor a_scale_for_each_expert shards readers_and_policies readers_of_dense_weights row_tables more_rows_than_the_cache_holds a_kv_cache_in_8_bits_changes_nothing_about_streaming large_ubatches_equal_the_resident_run_at_the_same_ubatch every_ubatch_equals_the_resident_run_at_the_same_ubatch prefetching_right_or_wrong_changes_no_bit two_threads_equal_one the_demo_model_answers_the_same_from_a_third_of_its_experts }
+        $crate::exactness! { $run; mixtral qwen3_moe gpt_oss kimi_k2 dense_llama dense_qwen2 dense_weights_and_experts_stream_at_once leading_dense_layers_and_shared_experts_stream_beside_routed_ones mixed_quantisations_make_two_size_classes gate_and_up_of_experts_in_one_tensor a_scale_for_each_expert shards readers_and_policies readers_of_dense_weights row_tables more_rows_than_the_cache_holds tables_of_every_type rows_at_the_ends_of_tables_and_tokens_that_repeat a_kv_cache_in_8_bits_changes_nothing_about_streaming large_ubatches_equal_the_resident_run_at_the_same_ubatch every_ubatch_equals_the_resident_run_at_the_same_ubatch prefetching_right_or_wrong_changes_no_bit two_threads_equal_one the_demo_model_answers_the_same_from_a_third_of_its_experts }
     };
     ($run:expr; $($name:ident)*) => {
         $(
@@ -130,15 +132,95 @@ pub fn row_tables(at: &At) {
                 let mut session = session(path, asked);
                 let plan = &session.loaded().planned.plan;
                 assert_eq!(plan.mode() == Mode::TableStreaming, !streams_more, "{shape}");
-                assert_eq!(plan.streamed_tables().len(), 1, "{shape}");
+                let tables = plan.streamed_tables();
+                assert_eq!(tables.len(), tables_of(shape), "{shape}");
+                let rows: u64 = tables.iter().map(|table| u64::from(table.rows_per_token)).sum();
                 let outcome = forced_run(&mut session, 40, 8).unwrap();
                 assert_eq!(outcome.logits_hash.unwrap().to_string(), resident, "{shape} {reader:?}");
                 let (prompt, decode) = (outcome.prefill_stats, outcome.decode_stats);
                 // Prompts are computed but for their last token, and nothing but rows is read for it.
-                assert_eq!(prompt.table_rows + decode.table_rows, 48, "{prompt:?} {decode:?}");
+                assert_eq!(prompt.table_rows + decode.table_rows, 48 * rows, "{prompt:?} {decode:?}");
                 assert!(prompt.table_bytes_read >= 4096 && prompt.table_reads > 0, "{prompt:?}");
                 assert!(streams_more || prompt.table_bytes_read == prompt.bytes_read, "{prompt:?}");
             }
+        }
+    }
+}
+
+/// Tables that are not the projection to the vocabulary too.
+fn tables_of(shape: Shape) -> usize {
+    if matches!(shape, Shape::TinyQwen4Exp | Shape::TinyDeepSeek41) { 2 } else { 1 }
+}
+
+/// Every type whose rows llama.cpp can gather on a CPU, and that a weight of a file can have.
+const GATHERED: &[GgmlType] = &[
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q1_0,
+    GgmlType::Q2_0,
+    GgmlType::Q4_0,
+    GgmlType::Q4_1,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q8_0,
+    GgmlType::MXFP4,
+    GgmlType::NVFP4,
+    GgmlType::F8_E4M3,
+    GgmlType::Q2_K,
+    GgmlType::Q3_K,
+    GgmlType::Q4_K,
+    GgmlType::Q5_K,
+    GgmlType::Q6_K,
+    GgmlType::TQ1_0,
+    GgmlType::TQ2_0,
+    GgmlType::IQ1_S,
+    GgmlType::IQ1_M,
+    GgmlType::IQ2_XXS,
+    GgmlType::IQ2_XS,
+    GgmlType::IQ2_S,
+    GgmlType::IQ3_XXS,
+    GgmlType::IQ3_S,
+    GgmlType::IQ4_NL,
+    GgmlType::IQ4_XS,
+];
+
+/// A table in each type, whose rows begin anywhere in a page.
+pub fn tables_of_every_type(at: &At) {
+    let plain = tiny(Shape::TinyGemma4, Quant::Q4_K, 1);
+    let mut hashes = HashSet::new();
+    for ty in GATHERED {
+        let model = with_table_in(&plain.path, *ty);
+        let resident = hash(&model.path, settings(Residency::Resident));
+        let asked = at.settings(Residency::Auto).with_tables(Residency::Stream);
+        assert_eq!(hash(&model.path, asked), resident, "{ty}");
+        assert!(hashes.insert(resident), "{ty}: the table has no effect");
+    }
+}
+
+/// The first and the last row of a table, rows again and again, in ubatches of all sizes.
+pub fn rows_at_the_ends_of_tables_and_tokens_that_repeat(at: &At) {
+    for (shape, shards) in [(Shape::TinyLlama, 1), (Shape::TinyGemma4, 3), (Shape::TinyQwen4Exp, 1)] {
+        let model = tiny(shape, Quant::Q4_K, shards);
+        let run = |asked: LoadSettings, ubatch: u32| {
+            let mut session = session(&model.path, asked.with_context(640).with_ubatch(ubatch));
+            let last = Token::try_from(session.vocab().len() - 1).unwrap();
+            let of = |at: i32| [0, last, 0, 0, last, last, at % 7, 1, last - 1, at][at as usize % 10];
+            let all: Vec<Token> = (0..600).map(of).collect();
+            let options = GenerateOptions {
+                hash_logits: true,
+                forced: Some(vec![last, 0, 0, last]),
+                ignore_end: true,
+                ..GenerateOptions::default()
+            };
+            let outcome = session.generate(&all, &options, &mut |_| Ok(())).unwrap();
+            (outcome.logits_hash.unwrap().to_string(), outcome.prefill_stats)
+        };
+        for ubatch in [1, 8, 64, 512] {
+            let (resident, _) = run(at.settings(Residency::Resident), ubatch);
+            let (streamed, stats) = run(at.settings(Residency::Auto).with_tables(Residency::Stream), ubatch);
+            assert_eq!(streamed, resident, "{shape}, ubatch {ubatch}");
+            assert!(stats.table_hits > 0 && stats.table_bytes_read > 0, "{stats:?}");
         }
     }
 }

@@ -23,7 +23,7 @@ const _: fn() = || {
     let _ = |model: TinyModel| model.path;
     let _ = (tiny, demo_path, settings, streaming, session, tokens, forced_run, hash, least_bytes);
     let _ = (mamba::mamba, archs::tiny_of);
-    let _ = (rewrite::with_fused_gate_up, rewrite::with_expert_scales);
+    let _ = (rewrite::with_fused_gate_up, rewrite::with_expert_scales, rewrite::with_table_in);
 };
 
 /// A tiny synthetic model in a folder of its own.
