@@ -137,14 +137,8 @@ async fn models_stop_arriving_when_nobody_listens_and_go_on_later() {
     assert!(told["completed"].as_u64().unwrap() >= 256 << 10 && told["busy"] == false, "{tags}");
     *here.delay.lock().unwrap() = Duration::ZERO;
     // What was on its way when the connections were dropped is counted by the server a little later.
-    let mut before = here.sent_bytes.load(Ordering::Relaxed);
-    loop {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let now = here.sent_bytes.load(Ordering::Relaxed);
-        if std::mem::replace(&mut before, now) == now {
-            break;
-        }
-    }
+    shop.hub.wait_until_left();
+    let before = here.sent_bytes.load(Ordering::Relaxed);
     let have = partials()[0].have_bytes;
     let lines = shop.post("/api/pull", json!({"model": "hf.co/o/r"})).await.lines();
     assert_eq!(lines.last().unwrap(), &json!({"status": "success"}));

@@ -240,7 +240,10 @@ fn receive(
         if parts.is_stopped() {
             return Err(Stop::Stopped);
         }
-        let most = usize::try_from(end - at.offset).unwrap_or(usize::MAX).min(chunk.len());
+        // No further than its part goes: whoever kills this loses one part of each connection, not all that
+        // had arrived behind it.
+        let part_end = parts.range_of(at.next_part..at.next_part + 1).end.clamp(at.offset, end);
+        let most = usize::try_from(part_end - at.offset).unwrap_or(usize::MAX).min(chunk.len());
         let got = body.read(&mut chunk[..most]).map_err(|_| cut(at.offset))?;
         if got == 0 {
             return Err(cut(at.offset).into());

@@ -37,7 +37,15 @@ pub(super) struct Landing {
 #[derive(Debug)]
 #[must_use = "the lock is released when this is dropped"]
 pub(super) struct LandingLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for LandingLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is being started by another thread has a copy of it
+        // until it runs its own program, and the lock would be held for so long.
+        let _ = self.file.unlock();
+    }
 }
 
 impl Landing {
@@ -108,7 +116,7 @@ impl Landing {
         // Whoever had it may have removed the file just before: then another one is the lock now.
         let same = |a: fs::Metadata, b: fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
         let current = file.metadata().ok().zip(fs::metadata(&self.lock).ok());
-        Ok(current.is_some_and(|(held, named)| same(held, named)).then_some(LandingLock { _file: file }))
+        Ok(current.is_some_and(|(held, named)| same(held, named)).then_some(LandingLock { file }))
     }
 
     /// Removes what is there of the file. Only for whoever has the lock.
@@ -146,5 +154,23 @@ impl HubPlace {
     /// The repository's folder in a cache.
     pub fn folder_name(&self) -> String {
         format!("models--{}", self.repo.replace('/', "--"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_is_dropped_is_free_although_a_process_that_starts_has_a_copy() {
+        let folder = tempfile::tempdir().unwrap();
+        let landing = Landing::of_url(&Layout::new(folder.path()), "https://x/m.gguf");
+        let lock = landing.try_lock().unwrap().unwrap();
+        // What a fork leaves in the child until it runs its program.
+        let copy = lock.file.try_clone().unwrap();
+        assert!(landing.try_lock().unwrap().is_none());
+        drop(lock);
+        assert!(landing.try_lock().unwrap().is_some());
+        drop(copy);
     }
 }

@@ -55,7 +55,7 @@ fn run(hub: &Hub, seed: u64, tally: &Tally) {
         here.plan.lock().unwrap().faults.retain(|fault| *fault != Fault::WrongBytes);
     }
     let here = hub.add(&id, here);
-    let machine = Machine::new();
+    let machine = Machine::impatient();
     let name = name_of(hub, &id, seed);
     let began = Instant::now();
     let end = machine.pull(hub, &name);
@@ -134,7 +134,7 @@ fn fails(fault: Fault, parts: &[&str]) -> (Hub, Arc<Model>, Machine) {
     let mut here = Model::new(vec![("m-Q4_K_M.gguf".to_owned(), model(1, 50_000, 0, 1))]);
     here.plan = Plan::new(1, &[fault], 100, u64::MAX).into();
     let here = hub.add("r", here);
-    let machine = Machine::new();
+    let machine = Machine::impatient();
     let error = machine.pull(&hub, "hf.co/o/r").unwrap_err().to_string();
     for part in parts {
         assert!(error.contains(part), "{part:?} is not in {error}");
@@ -155,7 +155,8 @@ fn errors_say_what_servers_did() {
 
 #[test]
 fn what_arrived_is_kept_when_a_server_fails_and_used_when_it_is_well_again() {
-    let (hub, here, machine) = fails(Fault::Status(500), &["kept"]);
+    let (hub, here, mut machine) = fails(Fault::Status(500), &["kept"]);
+    machine.settings.silence = Machine::new().settings.silence;
     // Some of it arrives, and then the server dies.
     *here.plan.lock().unwrap() = Plan::new(5, &[Fault::Status(500)], 100, u64::MAX).after(6);
     assert!(machine.pull(&hub, "hf.co/o/r").is_err());

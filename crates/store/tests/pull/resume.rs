@@ -33,6 +33,8 @@ fn a_cancelled_pull_ends_at_once_and_is_continued() {
     let partial = store.pulls().partials().remove(0);
     assert!(partial.have_bytes >= 512 << 10, "{partial:?}");
     *here.delay.lock().unwrap() = Duration::ZERO;
+    drop(store);
+    hub.wait_until_left();
     here.ranges.lock().unwrap().clear();
     machine.pull(&hub, "hf.co/o/r").unwrap();
     let asked: usize = here.ranges.lock().unwrap().iter().map(|(first, last)| last + 1 - first).sum();
@@ -93,6 +95,8 @@ fn a_partial_file_from_a_url_is_told_apart_and_continued_by_that_url() {
         assert!(!std::fs::read_to_string(&journal).unwrap().contains("secret"), "a URL may hold one");
     }
     *here.delay.lock().unwrap() = Duration::ZERO;
+    drop(store);
+    hub.wait_until_left();
     here.ranges.lock().unwrap().clear();
     machine.pull(&hub, &url).unwrap();
     // Its first byte is asked for to learn its length.

@@ -8,7 +8,7 @@ use std::io::{BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hypura_core::random;
 use hypura_store::Digest;
@@ -152,6 +152,8 @@ struct Shared {
     models: Mutex<HashMap<String, Arc<Model>>>,
     /// Credentials that came to the second server.
     leaks: AtomicU64,
+    /// Connections that are open.
+    open: AtomicU64,
 }
 
 impl Hub {
@@ -170,8 +172,12 @@ impl Hub {
             std::thread::spawn(move || {
                 for stream in listener.incoming().flatten() {
                     let shared = Arc::clone(&shared);
-                    // A client that disconnects is its own business.
-                    std::thread::spawn(move || drop(serve(&stream, &shared, is_second)));
+                    shared.open.fetch_add(1, Ordering::SeqCst);
+                    std::thread::spawn(move || {
+                        // A client that disconnects is its own business.
+                        drop(serve(&stream, &shared, is_second));
+                        shared.open.fetch_sub(1, Ordering::SeqCst);
+                    });
                 }
             });
         }
@@ -188,6 +194,15 @@ impl Hub {
     /// Host and port of the registry.
     pub fn host(&self) -> &str {
         self.address.strip_prefix("http://").unwrap()
+    }
+
+    /// Waits until every connection is closed: what clients asked for before they went has been seen.
+    pub fn wait_until_left(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.shared.open.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < deadline, "connections stay open");
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn leaks(&self) -> u64 {
@@ -441,8 +456,9 @@ impl Part {
         let delay = *model.delay.lock().unwrap();
         for chunk in self.bytes.chunks(64 << 10) {
             std::thread::sleep(delay);
-            stream.write_all(chunk)?;
+            // Before it is: whoever got the last byte may look at once.
             model.sent_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+            stream.write_all(chunk)?;
         }
         std::thread::sleep(self.hang);
         Ok(self.bytes.len() == self.claimed)
