@@ -7,16 +7,16 @@ pub(super) const PAGE: Asset = Asset {
     name: "",
     content_type: "text/html; charset=utf-8",
     bytes: include_bytes!("../assets/index.html"),
-    etag: "\"57af6a89632d23cc\"",
+    etag: "\"b85c950fbe8dcc54\"",
 };
 
 /// What it loads.
 pub(super) const FILES: &[Asset] = &[
     Asset {
-        name: "app-604404a885387067.js",
+        name: "app-357ccebcbfdae8fa.js",
         content_type: "text/javascript; charset=utf-8",
         bytes: include_bytes!("../assets/app.js"),
-        etag: "\"604404a885387067\"",
+        etag: "\"357ccebcbfdae8fa\"",
     },
     Asset {
         name: "app-0c76185b9ca83872.css",

@@ -343,6 +343,28 @@ test("the plan says why, and follows what if", async () => {
   await close();
 });
 
+test("the memory of a plan is this machine's alone, and its parts make the whole", async () => {
+  const GIB = 2 ** 30;
+  const pretend = (page) =>
+    page.route("**/api/hypura/plan?*", async (route) => {
+      const document = await (await route.fetch()).json();
+      const here = ["weights", "slots", "cells", "ring", "rows", "kv", "compute", "process", "driver", "media", "draft"];
+      const ledger = here.map((purpose) => ({ pool: 0, purpose, bytes: GIB }));
+      ledger.push({ pool: 1, purpose: "weights", bytes: 100 * GIB }, { pool: 2, purpose: "kv", bytes: 100 * GIB });
+      Object.assign(document.plan, { ledger, budget_bytes: 22 * GIB, total_bytes: 211 * GIB });
+      await route.fulfill({ json: document });
+    });
+  const { page, close } = await open(browser, server.origin, "/ui#/plan", { before: pretend });
+  const memory = page.locator('section[aria-label="Memory"]');
+  await memory.waitFor();
+  assert.match(await memory.locator("h2").innerText(), /11\.0 GiB of 22\.0 GiB/);
+  const words = await memory.getByRole("img").getAttribute("aria-label");
+  for (const part of ["weights 1.00 GiB", "slots and rings 4.00 GiB", "KV cache 1.00 GiB", "compute 1.00 GiB", "other 4.00 GiB"]) {
+    assert(words.includes(part), `${part}: ${words}`);
+  }
+  await close();
+});
+
 test("every view in the dark and on a phone", async () => {
   const first = await open(browser, server.origin, "/ui", { scheme: "dark" });
   await ask(first.page, "What is a vector?");

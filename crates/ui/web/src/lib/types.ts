@@ -149,6 +149,7 @@ export interface PlanDocument {
     total_bytes: number;
     device_layers: number;
     workers: { name: string; first_layer: number; layers: number; bytes: number }[];
+    ledger: { pool: number; purpose: string; bytes: number }[];
     resident_bytes: number;
     slot_bytes: number;
     slots: number[];

@@ -13,6 +13,8 @@ import { Disturbed } from "../status/view";
 import { Slider } from "./slider";
 
 const SETTLE_MS = 250;
+/** The pool of the ledger that is this machine's memory. */
+const HOST = 0;
 
 /** The plan with these facts. The one before stays while the next is made. */
 function usePlan(model: string, whatIf: WhatIf) {
@@ -229,22 +231,29 @@ function Layers({ plan }: { plan: PlanDocument }) {
   );
 }
 
+/** What memory is for, by its purposes in the ledger of a plan. Weights of all kinds are told apart elsewhere. */
+const PURPOSES: { name: string; kind: string; of: string[] }[] = [
+  { name: "weights", kind: "ram", of: ["weights"] },
+  { name: "slots and rings", kind: "m-stream", of: ["slots", "cells", "ring", "rows"] },
+  { name: "KV cache", kind: "m-kv", of: ["kv"] },
+  { name: "compute", kind: "m-compute", of: ["compute"] },
+];
+
 function Memory({ plan }: { plan: PlanDocument }) {
   const { plan: it } = plan;
-  // The budget is this machine's: what workers have is in none of it.
-  const there = it.workers.length > 0 ? sum(Object.values(plan.tiers.roles)).device_bytes : 0;
-  const workers = it.workers.reduce((all, worker) => all + worker.bytes, 0);
-  const parts: Segment[] = [
-    { name: "weights", value: it.resident_bytes - there, kind: "ram" },
-    { name: "slots and rings", value: it.slot_bytes + it.cell_bytes + it.ring_cell_bytes, kind: "m-stream" },
-    { name: "KV cache", value: it.kv_bytes, kind: "m-kv" },
-    { name: "compute", value: it.compute_bytes, kind: "m-compute" },
-    { name: "other", value: it.process_bytes + it.media_bytes + it.draft_bytes, kind: "m-other" },
-  ];
+  // The budget is that of this machine's memory: what a GPU or a worker has is in none of it.
+  const here = it.ledger.filter((entry) => entry.pool === HOST);
+  const together = here.reduce((all, entry) => all + entry.bytes, 0);
+  const known = PURPOSES.map(({ name, kind, of }): Segment => {
+    const value = here.reduce((all, entry) => all + (of.includes(entry.purpose) ? entry.bytes : 0), 0);
+    return { name, kind, value };
+  });
+  const rest = known.reduce((left, part) => left - part.value, together);
+  const parts: Segment[] = [...known, { name: "other", value: rest, kind: "m-other" }];
   return (
     <section class="card" aria-label="Memory">
       <h2>
-        Memory <span class="muted">{bytes(it.total_bytes - workers)} of {bytes(it.budget_bytes)}</span>
+        Memory <span class="muted">{bytes(together)} of {bytes(it.budget_bytes)}</span>
       </h2>
       <StackedBar label="Memory of the plan, of the budget" segments={parts} whole={it.budget_bytes} />
       <Legend segments={parts.filter((part) => part.value > 0)} />
