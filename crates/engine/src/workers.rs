@@ -9,6 +9,7 @@ use hypura_core::plan::{Homes, Ledger, Mode, Plan, PlanRequest, PoolId};
 use hypura_core::profile::{Profile, WorkerRates};
 use hypura_ggml::Device;
 use hypura_ggml_rpc as rpc;
+use hypura_storage::threads::with_thread_name;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -16,6 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::stream::Traffic;
+use crate::threads::ServedThreads;
 
 pub use hypura_ggml_rpc::RpcError;
 
@@ -120,12 +122,33 @@ pub fn build() -> String {
     format!("{} (RPC {major}.{minor}.{patch})", hypura_ggml::system::ggml_version())
 }
 
+/// How a worker's session computes.
+#[derive(Clone, Debug)]
+pub struct Served<'a> {
+    /// ggml's name of the device.
+    pub device: &'a str,
+    /// The folder of weights, if any are kept.
+    pub cache: Option<&'a Path>,
+    /// Threads that compute, where it is the CPU.
+    pub threads: u32,
+    /// Whether fewer compute while other programs use the cores.
+    pub adapt: bool,
+}
+
 /// Serves a device of this machine to the other end of a connected socket, until that is closed.
 ///
 /// # Errors
 /// [`RpcError`] before anything is served.
-pub fn serve(socket: &OwnedFd, device: &str, cache: Option<&Path>, threads: u32) -> Result<(), RpcError> {
-    rpc::serve(socket, device, cache, threads)
+pub fn serve(socket: &OwnedFd, served: &Served<'_>) -> Result<(), RpcError> {
+    /// ggml's name of the processor.
+    const CPU: &str = "CPU";
+    /// Name of the threads that compute.
+    const NAME: &str = "hypura-session";
+    let Served { device, cache, threads, adapt } = *served;
+    let choose = (device == CPU).then(|| -> Box<dyn rpc::ChooseThreads> {
+        Box::new(ServedThreads::new(threads, adapt.then_some(NAME)))
+    });
+    with_thread_name(NAME, || rpc::serve(socket, device, cache, threads, choose))
 }
 
 /// Whether ggml knows a device of that name, and what it is, for people.

@@ -6,7 +6,8 @@
 // llama.cpp names what it computes for layer N `…-N`; what has no name is of the layer of what goes into it. What is
 // of no layer is taken.
 
-#include "ggml-backend.h"
+#include "hooks.h"
+
 #include "ggml.h"
 
 #include <cctype>
@@ -59,8 +60,6 @@ int layer_of(const ggml_tensor * op, int steps) {
 }
 
 } // namespace
-
-bool hypura_rpc_takes(ggml_backend_dev_t dev, const ggml_tensor * op);
 
 bool hypura_rpc_takes(ggml_backend_dev_t dev, const ggml_tensor * op) {
     std::lock_guard<std::mutex> lock(mutex);

@@ -9,6 +9,10 @@
 //! connection ends the process (`RPC_STATUS_ASSERT` of ggml), so whoever watches the connection should end it
 //! first, and say why.
 
+mod graphs;
+
+pub use graphs::ChooseThreads;
+
 use hypura_ggml::Device;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::os::fd::{AsRawFd as _, IntoRawFd as _, OwnedFd};
@@ -90,11 +94,21 @@ pub fn set_layers(device: Device, layers: std::ops::RangeInclusive<u32>) {
 
 /// Serves devices of this process to the other end of a connected socket, until that is closed. `device` is
 /// the name of one of ggml's devices. Large weights that arrive are kept in `cache`, and taken from there
-/// when they are asked for again.
+/// when they are asked for again. `choose` says how many threads compute each graph, at most `threads`;
+/// without it that is the device's business.
 ///
 /// # Errors
 /// [`RpcError`] before the connection is served.
-pub fn serve(socket: &OwnedFd, device: &str, cache: Option<&Path>, threads: u32) -> Result<(), RpcError> {
+pub fn serve(
+    socket: &OwnedFd,
+    device: &str,
+    cache: Option<&Path>,
+    threads: u32,
+    choose: Option<Box<dyn ChooseThreads>>,
+) -> Result<(), RpcError> {
+    if let Some(choose) = choose {
+        graphs::watch(threads, choose)?;
+    }
     let mut devices = [find(device).ok_or(RpcError::NoDevice)?];
     let folder =
         |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| RpcError::Folder);

@@ -73,4 +73,5 @@ pub use model::{LoadMode, LoadOptions, Model, PendingModel, PendingTensor, Place
 pub use quantize::{QuantizeError, is_quantization, quantize};
 pub use sampler::{SampleError, Sampler, SamplerOptions};
 pub use schema::SchemaError;
+pub use threads::BackendThreads;
 pub use vocab::{Token, Vocab};

@@ -114,6 +114,48 @@ impl Pools {
     }
 }
 
+/// Threads of a backend that no context has: one that computes graphs of another process.
+pub struct BackendThreads {
+    pools: Pools,
+    functions: CpuFunctions,
+}
+
+impl BackendThreads {
+    /// At most so many. They have the name that the calling thread has.
+    ///
+    /// # Errors
+    /// [`LoadError::Threads`]; [`LoadError::NoCpu`] in a build without the CPU's backend.
+    pub fn new(most: u32) -> Result<Self, LoadError> {
+        Ok(Self { pools: Pools::new(most, false)?, functions: cpu_functions()? })
+    }
+
+    /// Has a backend compute its next graphs with so many threads.
+    ///
+    /// # Errors
+    /// [`LoadError::Threads`]: it computes with as many as before.
+    ///
+    /// # Safety
+    /// `backend` is a live backend (`ggml_backend_t`) of the CPU device, the same in all calls; it computes
+    /// nothing now, and nothing any more once this is dropped.
+    pub unsafe fn give(&mut self, backend: *mut std::ffi::c_void, threads: u32) -> Result<(), LoadError> {
+        let backend: sys::ggml_backend_t = backend.cast();
+        let pool = self.pools.give(threads)?;
+        if let (Some(set_pool), Some(set_threads)) =
+            (self.functions.set_threadpool, self.functions.set_threads)
+        {
+            // SAFETY: the caller's promise. The pool that the backend had before is alive (`Pools::known`),
+            // because ggml pauses it now.
+            unsafe {
+                set_pool(backend, pool);
+                set_threads(backend, i32::try_from(self.pools.threads()).unwrap_or(i32::MAX));
+            }
+            self.pools.begin();
+            self.pools.computed();
+        }
+        Ok(())
+    }
+}
+
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         if let Some(free) = self.functions.free_threadpool {

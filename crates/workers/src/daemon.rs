@@ -30,6 +30,8 @@ use crate::{WorkerError, tls};
 const STRANGER: Duration = Duration::from_secs(5);
 /// How long a client may take to decide what it wants.
 const DECIDE: Duration = Duration::from_secs(60);
+/// How long a client waits for memory that another session has: less than it waits for an answer.
+const ENDING: Duration = Duration::from_secs(3);
 /// How long a process may take to end once its socket is closed.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -156,7 +158,7 @@ impl Shared {
     fn session(&self, mut talk: Talk, client: &str) -> io::Result<()> {
         // Dropped after the grant: the memory is free before the disk is looked through.
         let _running = self.begin();
-        let grant = match self.worker.grants.take(client) {
+        let grant = match self.worker.grants.take_within(client, ENDING) {
             Ok(grant) => Arc::new(grant),
             Err(reason) => return talk.say(&Answer::Refused(reason)),
         };

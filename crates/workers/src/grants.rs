@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Less than this is no use to anybody.
 const LEAST_BYTES: u64 = 64 << 20;
@@ -72,6 +73,23 @@ impl Grants {
     }
 }
 
+impl Grants {
+    /// The same, as soon as there is some: a session that ends may take a moment to give its memory back, and
+    /// whoever had it may be the one who asks.
+    ///
+    /// # Errors
+    /// Who still has it after that time.
+    pub fn take_within(&self, name: &str, patience: Duration) -> Result<Grant, String> {
+        let start = Instant::now();
+        loop {
+            match self.take(name) {
+                Err(_) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(20)),
+                end => return end,
+            }
+        }
+    }
+}
+
 impl Grant {
     /// Bytes that the session may use.
     #[must_use]
@@ -110,5 +128,20 @@ mod tests {
         assert_eq!(second.bytes(), 5 << 30);
         drop(first);
         assert_eq!(grants.free_bytes(), 3 << 30);
+    }
+
+    #[test]
+    fn memory_of_a_session_that_is_ending_is_waited_for() {
+        let grants = Grants::of(8 << 30);
+        let ending = grants.take("a").unwrap();
+        let waits = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| grants.take_within("a", Duration::from_secs(20)));
+            std::thread::sleep(Duration::from_millis(50));
+            drop(ending);
+            waits.join().unwrap()
+        });
+        assert_eq!(waits.unwrap().bytes(), 8 << 30);
+        let _holds = grants.take("b").unwrap();
+        assert!(grants.take_within("a", Duration::from_millis(30)).unwrap_err().contains("in use by b"));
     }
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_millis(50);
 /// Steps further apart than this are not of one window.
 const GAP: Duration = Duration::from_millis(20);
+/// The same where others compute between two steps: they may read from a disk meanwhile.
+const LONG_GAP: Duration = Duration::from_secs(2);
 /// Idle time is counted in steps of 10 ms, and asking for it takes a tenth of one.
 const IDLE_PERIOD: Duration = Duration::from_millis(150);
 
@@ -39,6 +41,9 @@ pub(super) struct Meter {
     find: bool,
     open: Option<Open>,
     idle: Option<(Instant, Duration)>,
+    /// Whether somebody else computes between two steps: then windows go on over long gaps, and are as long
+    /// as the steps in them.
+    takes_turns: bool,
 }
 
 impl Meter {
@@ -52,7 +57,13 @@ impl Meter {
             find: false,
             open: None,
             idle: None,
+            takes_turns: false,
         })
+    }
+
+    /// For steps between which somebody else computes.
+    pub fn of_turns(name: &str) -> Option<Self> {
+        Some(Self { takes_turns: true, ..Self::new(name)? })
     }
 
     /// There may be threads that there were not before: they are looked for when the next window begins.
@@ -63,7 +74,8 @@ impl Meter {
     /// A step begins.
     pub fn begin_step(&mut self) {
         let now = Instant::now();
-        if self.open.as_ref().is_some_and(|open| now - open.end > GAP) {
+        let gap = if self.takes_turns { LONG_GAP } else { GAP };
+        if self.open.as_ref().is_some_and(|open| now - open.end > gap) {
             self.open = None;
         }
         if self.open.is_none() {
@@ -88,7 +100,8 @@ impl Meter {
             None => open.work.push(Work { tokens, steps: 1, compute }),
         }
         let (length, end) = (open.end - open.start, open.end);
-        if length < WINDOW {
+        let computed: Duration = open.work.iter().map(|work| work.compute).sum();
+        if (if self.takes_turns { computed } else { length }) < WINDOW {
             return None;
         }
         let waited = self.waited()?;
@@ -149,6 +162,19 @@ mod tests {
         assert_eq!(of(3).steps, 1);
         assert!(window.length >= WINDOW && window.end >= window.length);
         assert!(step(1, 60).is_some(), "one long step is enough");
+    }
+
+    #[test]
+    fn steps_that_take_turns_with_others_make_a_window_of_their_own_time() {
+        let mut meter = Meter::of_turns("no-such-threads").unwrap();
+        for _ in 0..2 {
+            meter.begin_step();
+            assert!(meter.end_step(1, Duration::from_millis(20), false).is_none());
+            thread::sleep(WINDOW + GAP);
+        }
+        meter.begin_step();
+        let window = meter.end_step(1, Duration::from_millis(20), false).unwrap();
+        assert_eq!((window.work[0].steps, window.work[0].compute), (3, Duration::from_millis(60)));
     }
 
     #[test]

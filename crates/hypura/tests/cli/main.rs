@@ -25,6 +25,8 @@ mod models;
 #[cfg(test)]
 mod output;
 #[cfg(test)]
+mod relay;
+#[cfg(test)]
 mod remote;
 #[cfg(test)]
 mod runners;
@@ -45,3 +47,5 @@ mod trace;
 mod watching;
 #[cfg(test)]
 mod workers;
+#[cfg(test)]
+mod worth;

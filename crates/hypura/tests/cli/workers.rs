@@ -14,14 +14,16 @@ const GREEDY: [&str; 9] =
     ["--temperature", "0", "-n", "12", "--logits-hash", "--ctx", "128", "--threads", "2"];
 
 /// A worker that ends with its test, and the home of a machine that is paired with it.
-struct Pair {
+pub struct Pair {
     worker: Child,
-    address: String,
-    here: TempDir,
+    pub address: String,
+    /// The home of the machine that uses it.
+    pub here: TempDir,
     _there: TempDir,
 }
 
-fn at(home: &Path) -> Command {
+/// The program on a machine.
+pub fn at(home: &Path) -> Command {
     let mut command = hypura();
     for name in ["XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HYPURA_WORKERS"] {
         command.env_remove(name);
@@ -35,14 +37,18 @@ impl Pair {
         Self::start_by(&[], "127.0.0.1:0")
     }
 
-    /// A worker that `prefix` starts.
+    /// A worker that `prefix` starts. It does not measure itself.
     fn start_by(prefix: &[&str], listen: &str) -> Self {
+        Self::start_as(prefix, listen, "{}", &["--memory", "1GiB", "--threads", "2"])
+    }
+
+    /// A worker that says of itself that it computes so fast.
+    pub fn start_as(prefix: &[&str], listen: &str, rates_json: &str, flags: &[&str]) -> Self {
         let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let code = finish(at(there.path()).args(["worker", "--pair"])).assert_success().stdout;
         finish(at(here.path()).args(["workers", "--pair", code.trim()])).assert_success();
-        // It does not measure itself.
         let rates = there.path().join("rates.json");
-        fs::write(&rates, "{}").unwrap();
+        fs::write(&rates, rates_json).unwrap();
         let worker = at(there.path());
         let mut command = match prefix {
             [] => worker,
@@ -52,18 +58,10 @@ impl Pair {
                 command
             }
         };
-        command.args([
-            "worker",
-            "--rates",
-            rates.to_str().unwrap(),
-            "--listen",
-            listen,
-            "--memory",
-            "1GiB",
-            "--no-announce",
-            "--threads",
-            "2",
-        ]);
+        command.args(["worker", "--listen", listen, "--no-announce"]).args(flags);
+        if !rates_json.is_empty() {
+            command.arg("--rates").arg(&rates);
+        }
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut worker = command.spawn().unwrap();
         let mut line = String::new();
@@ -177,6 +175,24 @@ fn a_plan_divides_layers_as_a_run_does_and_names_the_machines() {
     let text = plan(&[]);
     assert!(text.contains(&format!("{}, of 1.00 GiB: layers 4 to 5", pair.address)), "{text}");
     assert!(text.contains("the speed of the worker"), "it was not measured: {text}");
+}
+
+#[test]
+fn a_worker_that_is_named_twice_is_one() {
+    let pair = Pair::start();
+    let flags = ["--worker", &pair.address, "--worker", &pair.address, "--gpu-layers", "2"];
+    let (stats, _) = pair.stats(&flags);
+    assert_eq!(stats["workers"].as_array().unwrap().len(), 1, "{stats}");
+}
+
+#[test]
+fn a_worker_whose_threads_follow_the_machine_gives_an_answer() {
+    // Without a fixed number of threads, and without a folder for weights.
+    let pair = Pair::start_as(&[], "127.0.0.1:0", "{}", &["--memory", "1GiB", "--cache", "0"]);
+    let flags = ["--worker", &pair.address, "--gpu-layers", "3", "--temperature", "0", "-n", "64"];
+    let alone = pair.stats_of(&["--temperature", "0", "-n", "64", "--residency", "resident"]).0;
+    let (together, _) = pair.stats_of(&[&flags[..], &["--residency", "resident"]].concat());
+    assert_eq!(alone["token_ids"], together["token_ids"]);
 }
 
 #[test]

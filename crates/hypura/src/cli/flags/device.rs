@@ -2,6 +2,8 @@
 
 use hypura_core::plan::ExpertHome;
 use hypura_engine::device::{DeviceChoice, DeviceOptions};
+use hypura_workers::client::address_of;
+use std::collections::BTreeSet;
 
 use super::environment::Env;
 use super::size::parse_bytes;
@@ -57,14 +59,22 @@ impl DeviceFlags {
     }
 }
 
-/// The workers that were named, or those of the variable, separated by commas.
+/// The workers that were named, or those of the variable, separated by commas. Whoever is named twice is one.
 #[must_use]
 pub fn worker_addresses(named: &[String], env: &Env) -> Vec<String> {
     if !named.is_empty() {
-        return named.to_vec();
+        return distinct(named.iter().map(String::as_str));
     }
     let listed = env.variable("HYPURA_WORKERS").unwrap_or_default();
-    listed.split(',').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect()
+    distinct(listed.split(',').map(str::trim).filter(|address| !address.is_empty()))
+}
+
+/// Addresses that differ, with the port that they have where none is named. The first of equal ones stays as
+/// it was written; what is no address is for whoever connects to say.
+fn distinct<'a>(addresses: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let key = |text: &str| address_of(text).unwrap_or_else(|_| text.to_owned()).to_ascii_lowercase();
+    let mut known = BTreeSet::new();
+    addresses.filter(|address| known.insert(key(address))).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -80,6 +90,8 @@ mod tests {
         assert_eq!(of(&[], ""), [""; 0]);
         assert_eq!(of(&[], "a, b:5,"), ["a", "b:5"]);
         assert_eq!(of(&["c"], "a,b"), ["c"]);
+        assert_eq!(of(&["box", "b", "box:11436", "BOX", "box:5"], ""), ["box", "b", "box:5"], "one machine");
+        assert_eq!(of(&[], "::1,[::1]:11436, a b,a b"), ["::1", "a b"]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME", default_value = "CPU")]
     device: String,
 
-    /// Threads that compute [default: one for each processor]
+    /// Threads that compute, always [default: one for each processor, fewer while other programs use them]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
     threads: Option<u32>,
 
@@ -103,7 +103,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     io::stdout().flush()?;
     let folder = cache.as_ref().map(|cache| cache.folder().to_owned());
     let offer = Offer { memory_bytes, total_bytes: memory_bytes, device, threads, rates: Some(rates) };
-    let command = command(args.device.clone(), threads, folder);
+    let command = command(args.device.clone(), threads, args.threads.is_none(), folder);
     let worker = Worker { identity, code, grants: Grants::of(memory_bytes), offer, cache, command };
     serve(worker, &listener)?;
     drop(announced);
@@ -135,6 +135,7 @@ fn rates(args: &Args, threads: u32) -> anyhow::Result<String> {
 fn command(
     device: String,
     threads: u32,
+    adapt: bool,
     cache: Option<PathBuf>,
 ) -> Box<dyn Fn(u64) -> io::Result<Command> + Send + Sync> {
     Box::new(move |memory_bytes| {
@@ -147,6 +148,9 @@ fn command(
         let mut command = Command::new(program);
         command.arg("worker-session").args(["--device", &device]).args(["--threads", &threads.to_string()]);
         command.args(["--memory", &memory_bytes.to_string()]);
+        if adapt {
+            command.arg("--adapt");
+        }
         if let Some(cache) = &cache {
             command.arg("--cache").arg(cache);
         }
@@ -190,14 +194,23 @@ fn memory_bytes(args: &Args) -> anyhow::Result<u64> {
     })
 }
 
-/// The folder of weights.
+/// The folder of weights. Where nobody asked for one and it cannot be made, none are kept.
 fn cache(bytes: Option<u64>) -> anyhow::Result<Option<WeightCache>> {
     let folder = cache_folder().map(|folder| folder.join("worker-weights")).filter(|_| bytes != Some(0));
     let Some(folder) = folder else { return Ok(None) };
-    let failed = || format!("weights cannot be kept in {}: use --cache 0", folder.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(&folder).with_context(failed)?;
-    let bytes = bytes.unwrap_or_else(|| CACHE_BYTES.min(free_bytes(&folder) / CACHE_SHARE));
-    Ok(Some(WeightCache::open(&folder, bytes).with_context(failed)?))
+    let open = || -> anyhow::Result<WeightCache> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let bytes = bytes.unwrap_or_else(|| CACHE_BYTES.min(free_bytes(&folder) / CACHE_SHARE));
+        Ok(WeightCache::open(&folder, bytes)?)
+    };
+    match open().with_context(|| format!("weights cannot be kept in {}", folder.display())) {
+        Ok(cache) => Ok(Some(cache)),
+        Err(error) if bytes.is_none() => {
+            complain(&format!("note: each load sends all of its weights: {error:#}"));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn free_bytes(folder: &Path) -> u64 {

@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use hypura_core::plan::human_bytes;
-use hypura_workers::client::Client;
+use hypura_workers::client::{Client, address_of};
 use hypura_workers::code::{Code, CodeFolder};
 use hypura_workers::discover;
 use std::collections::BTreeSet;
@@ -41,7 +41,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut addresses: BTreeSet<String> =
-        worker_addresses(&args.workers, &Env::of_process()).into_iter().collect();
+        worker_addresses(&args.workers, &Env::of_process()).into_iter().map(with_port).collect();
     match discover::find(PATIENCE) {
         Ok(found) => addresses.extend(found.into_iter().map(|worker| worker.address)),
         Err(error) => complain(&format!("note: {error}")),
@@ -59,6 +59,11 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As those of the local network are written. What is no address is told in its line.
+fn with_port(address: String) -> String {
+    address_of(&address).unwrap_or(address)
 }
 
 fn line(address: &str, codes: &CodeFolder) -> anyhow::Result<String> {

@@ -5,8 +5,9 @@
 //! life every second on its standard output, so that one that was stopped or hangs is seen.
 
 use anyhow::Context as _;
+use hypura_engine::crash;
 use hypura_engine::machine::own_memory;
-use hypura_engine::{crash, workers};
+use hypura_engine::workers::{self, Served};
 use hypura_server::runner::confine_worker;
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -28,6 +29,9 @@ pub struct Args {
     /// Threads that compute
     #[arg(long)]
     pub threads: u32,
+    /// Fewer of them compute while other programs use the processor
+    #[arg(long)]
+    pub adapt: bool,
     /// Bytes of memory that may be used
     #[arg(long)]
     pub memory: u64,
@@ -48,7 +52,8 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     confine_worker(args.cache.as_deref());
     let most_bytes = args.memory.saturating_add(SLACK_BYTES);
     std::thread::Builder::new().name("pulse".to_owned()).spawn(move || pulse(most_bytes))?;
-    workers::serve(&socket, &args.device, args.cache.as_deref(), args.threads)?;
+    let (device, cache) = (args.device.as_str(), args.cache.as_deref());
+    workers::serve(&socket, &Served { device, cache, threads: args.threads, adapt: args.adapt })?;
     Ok(ExitCode::SUCCESS)
 }
 
