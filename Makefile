@@ -17,7 +17,7 @@ FEATURES = $(shell ./scripts/gpu.sh features '$(GPU)')
 DEMO_FLAGS ?= --residency stream --stream-cache 33% --temperature 0 -n 128
 DEMO_PROMPT ?= What is a lynx?
 
-.PHONY: help demo build backend man test test-own test-gpu test-backend test-metal test-scripts test-clients test-ui ui hostile lint fmt-check clippy fuzz-check fuzz sanitize deny tidy docs dist test-packages test-dist clean bootstrap
+.PHONY: help demo build backend man test test-own test-gpu test-backend test-metal test-scripts test-clients test-ui ui hostile lint fmt-check clippy fuzz-check fuzz sanitize sanitize-storage sanitize-llama deny tidy docs dist test-packages test-dist clean bootstrap
 
 # One recipe at a time: cargo commands would only wait for each other's lock.
 .NOTPARALLEL:
@@ -35,9 +35,9 @@ help:
 	@echo 'make test-ui  the page at /ui in a headless Chromium; pictures of it in $(TARGET_DIR)/ui'
 	@echo 'make ui       the page from its sources, in crates/ui/assets, which are committed'
 	@echo 'make lint     formatting, clippy, tidy and documentation, warnings as errors'
-	@echo 'make fuzz     every fuzz target for a minute (Linux)'
+	@echo 'make fuzz     every fuzz target for 40 seconds; FUZZ_SECONDS=600 for longer (Linux)'
 	@echo 'make hostile  files that strangers made through run and a server; FILES=5000 SEED=7 for more and others (Linux)'
-	@echo 'make sanitize the tests of the crate for disks and memory under AddressSanitizer (Linux)'
+	@echo 'make sanitize the crate for disks and memory, and llama.cpp with hostile files, under sanitizers; the second builds llama.cpp (Linux)'
 	@echo 'make deny     licences and sources of dependencies; needs cargo-deny'
 	@echo 'make dist     archive and Debian package for processors of all kinds, in $(TARGET_DIR)/packages: a build of its own'
 	@echo 'make test-packages  packages of the program as it is built here, installed into a home of their own'
@@ -140,7 +140,7 @@ clippy: bootstrap
 fuzz-check: bootstrap
 	$(CARGO) check --manifest-path fuzz/Cargo.toml --target-dir $(TARGET_DIR)/fuzz $(CARGO_FLAGS)
 
-# Every target for a minute.
+# Every target for a while.
 fuzz: bootstrap
 	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/fuzz.sh $(FUZZ_SECONDS)
 
@@ -149,8 +149,15 @@ hostile: bootstrap
 	HYPURA_HOSTILE_SEED=$(SEED) HYPURA_HOSTILE_FILES=$(FILES) HYPURA_HOSTILE_FIRST=$(FIRST) HYPURA_HOSTILE_KEEP=$(KEEP) \
 		$(CARGO) test --release -p hypura --test hostile $(CARGO_FLAGS) -- --nocapture
 
-sanitize: bootstrap
+sanitize: sanitize-storage sanitize-llama
+
+# The CI has this one alone.
+sanitize-storage: bootstrap
 	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/sanitize.sh
+
+# After a build of the program, whose llama.cpp is built again: six minutes of one core the first time.
+sanitize-llama: build
+	CARGO_FLAGS='$(CARGO_FLAGS)' ./scripts/sanitize-llama.sh '$(or $(FILES),240)' '$(or $(SEED),14)'
 
 deny:
 	$(CARGO) deny --locked check licenses bans sources

@@ -17,6 +17,12 @@ const MAX_HEAD_ELEMENTS: u64 = 1 << 16;
 /// Most elements of a hidden state or a feed-forward network's inner one.
 const MAX_WIDTH: u64 = 1 << 24;
 
+/// Most bytes of one token. The longest of real vocabularies have a few hundred; llama.cpp repeats the whole
+/// text for each byte of it that it does not know.
+const MAX_TOKEN_BYTES: usize = 4096;
+/// Most that names a quantisation: llama.cpp's enumeration, and the bit that says that it was guessed.
+const MAX_FILE_TYPE: u32 = 2047;
+
 /// Numbers and words of the metadata.
 pub(super) fn check_keys(keys: &ArchKeys<'_>, layers: u32, is_dense: bool) -> Result<(), ModelError> {
     check_experts(keys, layers, is_dense)?;
@@ -31,6 +37,11 @@ pub(super) fn check_keys(keys: &ArchKeys<'_>, layers: u32, is_dense: bool) -> Re
         {
             return Err(unusable(key, value, "no norm can be computed with it"));
         }
+    }
+    if let Ok(Some(value)) = keys.metadata.u32("general.file_type")
+        && value > MAX_FILE_TYPE
+    {
+        return Err(unusable("general.file_type".to_owned(), value, "no quantisation has that number"));
     }
     check_word(keys, "rope.scaling.type", &["none", "linear", "yarn", "longrope"])?;
     check_word(keys, "classifier.activation", &["gelu", "silu", "tanh"])
@@ -184,6 +195,9 @@ pub(super) fn check_vocabulary(metadata: &Metadata) -> Result<(), ModelError> {
     let Some(tokens) = metadata.str_array("tokenizer.ggml.tokens")? else { return Ok(()) };
     let mut seen = HashSet::with_capacity(tokens.len());
     for (at, token) in tokens.iter().enumerate() {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(ModelError::LongToken { token: at, bytes: token.len(), most: MAX_TOKEN_BYTES });
+        }
         // What was no UTF-8 in the file is not known here any more.
         if token.contains(char::REPLACEMENT_CHARACTER) {
             continue;

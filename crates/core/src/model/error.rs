@@ -37,6 +37,10 @@ pub enum ModelError {
     KvRow { layer: u32, elements: u64, ty: &'static str, block: u64 },
     #[error("the vocabulary has the token {token:?} twice: the file is broken, convert the model again")]
     RepeatedToken { token: String },
+    #[error(
+        "token {token} of the vocabulary has {bytes} bytes, and at most {most} are read: the file is broken"
+    )]
+    LongToken { token: usize, bytes: usize, most: usize },
     #[error("the key \"{key}\" is {value}: {why}")]
     Unusable { key: String, value: String, why: &'static str },
     #[error("tensor \"{name}\" has the type {ty}, {why}")]

@@ -38,3 +38,11 @@ fn hostile_files_end_no_server() {
     server.finish();
     tally.finish("serve");
 }
+
+/// For `make sanitize`, which has them loaded by a llama.cpp that watches its memory: as many as were asked
+/// for, of those that our own reader of headers lets through.
+#[test]
+#[ignore = "#14: writes files for another program"]
+fn hostile_files_for_sanitizers() {
+    Order::of_environment().write(run::is_let_through);
+}

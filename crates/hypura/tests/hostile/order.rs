@@ -39,6 +39,23 @@ impl Order {
         }
     }
 
+    /// Writes as many files as were asked for, of those that `wanted` takes, into the folder that was named.
+    pub fn write(&self, wanted: impl Fn(&Path) -> bool) {
+        let folder = self.keep.as_deref().unwrap();
+        let (mut kept, mut index) = (0, self.first);
+        while kept < self.files {
+            let (draft, _) = hostile(self.seed, index);
+            let paths = draft.write(folder, &format!("h{index}"));
+            if paths.first().is_some_and(|path| wanted(path)) {
+                kept += 1;
+            } else {
+                paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+            }
+            index += 1;
+        }
+        println!("{kept} of {} files", index - self.first);
+    }
+
     /// Has `work` done with each of them, by so many threads.
     pub fn each(&self, threads: usize, work: impl Fn(&File<'_>) -> Outcome + Sync) -> Tally {
         let (tally, next) = (Tally::default(), AtomicU64::new(self.first));

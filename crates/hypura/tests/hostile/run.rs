@@ -1,7 +1,9 @@
 //! A file through `hypura run`.
 
+use hypura_engine::source::ModelSource;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,11 @@ pub fn one(file: &File<'_>) -> Outcome {
     let ended = watch(&mut command.spawn().unwrap());
     let said = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
     judge(ended, &said)
+}
+
+/// Whether a file gets as far as llama.cpp: not what is refused from its header alone.
+pub fn is_let_through(path: &Path) -> bool {
+    ModelSource::open(path).is_ok()
 }
 
 /// Waits for the end, or brings it about.

@@ -118,6 +118,17 @@ fn types_without_a_kernel_are_named() {
 }
 
 #[test]
+fn a_quantisation_that_has_no_number() {
+    let of = |number: u32| {
+        let mut builder = model("llama", 256);
+        builder.set("general.file_type", number);
+        ModelShape::from_gguf(&gguf(&builder)).err()
+    };
+    assert!(matches!(of(283_429_494), Some(ModelError::Unusable { .. })));
+    assert!([0, 38, 1024 + 7].into_iter().all(|number| of(number).is_none()));
+}
+
+#[test]
 fn vocabularies_that_llama_cpp_would_not_survive() {
     let of = |tokens: &[&str]| {
         let mut builder = model("llama", 256);
@@ -128,6 +139,9 @@ fn vocabularies_that_llama_cpp_would_not_survive() {
         assert!(matches!(of(tokens), Some(ModelError::RepeatedToken { .. })), "{tokens:?}");
     }
     assert!(of(&["\u{fffd}", "\u{fffd}"]).is_none(), "two that are no UTF-8 are not the same");
+    let long = "lynx ".repeat(1000);
+    assert!(matches!(of(&["a", &long]), Some(ModelError::LongToken { token: 1, bytes: 5000, most: 4096 })));
+    assert!(of(&["a", &long[..4096]]).is_none());
     for name in ["no_vocab", "none"] {
         let mut builder = model("llama", 256);
         builder.set("tokenizer.ggml.model", name);
