@@ -1,14 +1,18 @@
 #!/bin/sh
-# Every fuzz target for a while, with AddressSanitizer.
+# Every fuzz target for a while: those in fuzz/ with AddressSanitizer, and the tests that make requests, schemas and messages
+# of runners without end.
 #
-# Usage: fuzz.sh [SECONDS]   so long each, 60 by default
+# Usage: fuzz.sh [SECONDS]   so long each, 40 by default
+#
+# Requests, schemas and messages have no target in fuzz/, because what reads them is linked with llama.cpp, which would have to
+# be built a second time with other flags. They are made by proptest, of what the formats consist of, in the test programs.
 #
 # The stable compiler knows the switches but does not offer them: RUSTC_BOOTSTRAP unlocks them, so that nothing but the
 # pinned toolchain is needed, and no cargo-fuzz. A target begins with the inputs in fuzz/seeds/TARGET, if there are any.
 # What it has learnt stays in its corpus; an input that fails is kept and named.
 set -eu
 cd "$(dirname "$0")/.."
-seconds=${1:-60}
+seconds=${1:-40}
 target_dir=${CARGO_TARGET_DIR:-target}/fuzz
 host=$(./scripts/cargo.sh -vV | sed -n 's/^host: //p')
 
@@ -39,3 +43,22 @@ for source in fuzz/fuzz_targets/*.rs; do
         exit 1
     fi
 done
+
+# The flags above are for the targets alone: with others, the tests and llama.cpp would be built anew.
+unset RUSTC_BOOTSTRAP RUSTFLAGS
+endless() {
+    name=$1
+    shift
+    log=${CARGO_TARGET_DIR:-target}/fuzz/$name.log
+    # shellcheck disable=SC2086 # a list of words
+    if HYPURA_FUZZ_SECONDS=$seconds ./scripts/cargo.sh test --release ${CARGO_FLAGS:-} "$@" --nocapture >"$log" 2>&1; then
+        printf '%-12s %s in %s s, nothing found\n' "$name" "$(grep -E '^[0-9]+ (rounds|schemas|streams)' "$log" | tr '\n' ' ')" "$seconds"
+    else
+        tail -40 "$log"
+        printf '%s FAILED: all output in %s\n' "$name" "$log" >&2
+        exit 1
+    fi
+}
+endless requests -p hypura-server --test server -- fuzz::http_any_value
+endless schemas -p hypura-ggml --lib -- any_schema_is_compiled
+endless messages -p hypura-server --lib -- no_runner_harms_the_server

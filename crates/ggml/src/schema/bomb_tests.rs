@@ -1,8 +1,9 @@
 //! Schemas that explode, loop or recurse: each is compiled or refused in a moment, because whoever else uses
 //! the model waits for its process.
 
-use llguidance::toktrie::ApproximateTokEnv;
+use llguidance::toktrie::{ApproximateTokEnv, SimpleVob};
 use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value, json};
 use std::time::{Duration, Instant};
 
@@ -264,15 +265,42 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
-    #[test]
-    fn any_schema_is_compiled_or_refused_in_a_moment(schema in anything()) {
-        let start = Instant::now();
-        let compiler = SchemaCompiler::of_tokens(ApproximateTokEnv::single_byte_env()).unwrap();
-        if let Ok(mut matcher) = compiler.matcher(&schema.to_string()) {
-            let _ = matcher.mask();
+/// What is said next where a schema allows several tokens.
+fn chosen(mask: &SimpleVob, choice: u32) -> Option<i32> {
+    let allowed: Vec<u32> = mask.iter().collect();
+    let at = (choice as usize).checked_rem(allowed.len())?;
+    i32::try_from(allowed[at]).ok()
+}
+
+/// Compiles a schema, and says something of it, whatever the choices are.
+fn follow(schema: &Value, choices: &[u32]) -> Result<(), TestCaseError> {
+    let start = Instant::now();
+    let compiler = SchemaCompiler::of_tokens(ApproximateTokEnv::single_byte_env()).unwrap();
+    if let Ok(mut matcher) = compiler.matcher(&schema.to_string()) {
+        for choice in choices {
+            let Some(token) = matcher.mask().and_then(|mask| chosen(&mask, *choice)) else { break };
+            if matcher.may_end() && !matcher.allows(token) {
+                break;
+            }
+            prop_assert!(matcher.accept(token), "the mask allows {token}");
         }
-        prop_assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     }
+    prop_assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    Ok(())
+}
+
+/// `make fuzz` sets HYPURA_FUZZ_SECONDS, and other schemas are made until so long is over.
+#[test]
+fn any_schema_is_compiled_or_refused_and_followed_in_a_moment() {
+    let (start, seconds) = (Instant::now(), std::env::var("HYPURA_FUZZ_SECONDS").ok());
+    let long = Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0));
+    let both = (anything(), prop::collection::vec(any::<u32>(), 0..40));
+    let mut rounds = 0;
+    while rounds == 0 || start.elapsed() < long {
+        let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
+        let followed = TestRunner::new(config).run(&both, |(schema, choices)| follow(&schema, &choices));
+        followed.unwrap_or_else(|error| panic!("{error}"));
+        rounds += 1;
+    }
+    println!("{} schemas", rounds * 500);
 }

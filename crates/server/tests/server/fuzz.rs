@@ -1,7 +1,8 @@
 //! Requests with anything in any field: no answer is a panic, and what is wrong is the client's fault, never
-//! ours.
+//! ours. `make fuzz` sets HYPURA_FUZZ_SECONDS, and other requests are made until so long is over.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use hypura_store::{Places, Store};
@@ -75,6 +76,14 @@ fn others() -> Vec<Endpoint> {
             json!({"model": "m", "input": "x"}),
             words("model input instructions tools tool_choice reasoning text truncation"),
         ),
+        (
+            "/v1/messages/count_tokens",
+            json!({"model": "m", "messages": messages()}),
+            words("model messages system tools tool_choice thinking"),
+        ),
+        ("/tokenize", json!({"content": "x"}), words("content model add_special parse_special with_pieces")),
+        ("/detokenize", json!({"tokens": [1]}), words("tokens model")),
+        ("/apply-template", json!({"messages": messages()}), words("messages model tools")),
     ]
 }
 
@@ -148,17 +157,30 @@ fn every_answer_is_good<S: Strategy<Value = Vec<u8>>>(
     let places = Places { own: Some(folder.path().join("models")), ..Places::default() };
     let _inside = runtime.enter();
     let kit: Kit = Setup { store: Some(Arc::new(Store::new(places))), ..Setup::default() }.start();
+    let (start, seconds) = (Instant::now(), std::env::var("HYPURA_FUZZ_SECONDS").ok());
+    let long = Duration::from_secs(seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(0));
+    let mut rounds = 0;
+    while rounds == 0 || start.elapsed() < long {
+        every_endpoint_is_good(&kit, &runtime, folder.path().to_str().unwrap(), cases, &strategy);
+        rounds += 1;
+    }
+    println!("{rounds} rounds of {cases} requests to each endpoint");
+}
+
+fn every_endpoint_is_good<S: Strategy<Value = Vec<u8>>>(
+    kit: &Kit,
+    runtime: &tokio::runtime::Runtime,
+    private: &str,
+    cases: u32,
+    strategy: &impl Fn(Value, Vec<&'static str>) -> S,
+) {
     for (path, good, fields) in native().into_iter().chain(others()) {
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         let judged = runner.run(&strategy(good, fields), |body| {
             let answer = runtime.block_on(kit.send(request(Method::POST, path, body)));
             prop_assert!(answer.status.as_u16() < 500, "{}: {}", answer.status, answer.text());
             let told = answer.text();
-            prop_assert!(
-                !told.contains("/secret") && !told.contains(folder.path().to_str().unwrap()),
-                "{}",
-                told
-            );
+            prop_assert!(!told.contains("/secret") && !told.contains(private), "{}", told);
             if answer.status.is_client_error() {
                 prop_assert!(!answer.json()["error"].is_null(), "{}", told);
             }
@@ -179,6 +201,30 @@ fn http_any_value_in_any_field_is_answered_or_refused() {
             body.to_string().into_bytes()
         })
     });
+}
+
+/// What a question in an address may hold.
+#[test]
+fn http_any_question_in_an_address_is_answered_or_refused() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let kit = Setup::default().start();
+    let paths =
+        ["/api/hypura/plan", "/api/hypura/experts", "/api/hypura/quantizations", "/slots", "/props", "/ui/x"];
+    let names = ["model", "memory_bytes", "context_tokens", "prompt_tokens", "hit_rate", "quantization", "x"];
+    let value = prop_oneof!["[0-9eE.+-]{0,24}", "[a-zA-Z0-9_:/.%-]{0,12}", Just("m".to_owned())];
+    let field = (prop::sample::select(names.to_vec()), value);
+    let question = (prop::sample::select(paths.to_vec()), prop::collection::vec(field, 0..5));
+    let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
+    let judged = runner.run(&question, |(path, fields)| {
+        let fields: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let address = format!("{path}?{}", fields.join("&"));
+        let Ok(uri) = address.parse::<http::Uri>() else { return Ok(()) };
+        let answer = runtime.block_on(kit.send(request(Method::GET, &uri.to_string(), Vec::new())));
+        prop_assert!(answer.status.as_u16() < 500, "{address}: {}: {}", answer.status, answer.text());
+        Ok(())
+    });
+    judged.unwrap_or_else(|error| panic!("{error}"));
 }
 
 #[test]
