@@ -219,11 +219,12 @@ pub(crate) fn bank_rules(device: Device) -> BankRules {
 }
 
 /// Has the driver of the GPU that `options` choose open what it needs, for a process that will give up
-/// opening files and devices. What cannot be opened is an error when a model is loaded.
-pub fn open(options: &DeviceOptions) {
-    if let Ok(Some(gpu)) = choose(options) {
-        gpu.device.open();
-    }
+/// opening files and devices. What cannot be opened is an error when a model is loaded. Returns whether there
+/// is such a GPU.
+pub fn open(options: &DeviceOptions) -> bool {
+    let Ok(Some(gpu)) = choose(options) else { return false };
+    gpu.device.open();
+    true
 }
 
 fn pick<'a>(choice: &DeviceChoice, gpus: &'a [DeviceInfo]) -> Result<Option<&'a DeviceInfo>, LoadError> {

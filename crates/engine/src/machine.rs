@@ -2,7 +2,11 @@
 //! reports.
 
 pub use hypura_storage::disk::{clone_range, free_bytes};
+#[cfg(target_os = "linux")]
+pub use hypura_storage::memory::unified_group;
 pub use hypura_storage::memory::{Memory, MemoryLimit, memory_available};
+#[cfg(target_os = "macos")]
+pub use hypura_storage::process::enter_sandbox;
 pub use hypura_storage::process::{own_memory, peak_rss_bytes, storage_read_bytes};
 pub use hypura_storage::threads::idle_time;
 

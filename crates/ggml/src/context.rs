@@ -11,7 +11,7 @@ use crate::threads::Pools;
 use crate::{log, sys};
 use std::ffi::c_void;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Element types of the KV cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -137,6 +137,13 @@ pub struct Context {
 // SAFETY: a context has no thread affinity; `&mut self` on every changing call keeps it to one thread at a
 // time.
 unsafe impl Send for Context {}
+
+/// Grows with every node that a context computes on the CPU, and not while a computation hangs. Other devices
+/// compute whole graphs and say nothing meanwhile.
+#[must_use]
+pub fn nodes_of(context: &Context) -> Arc<AtomicU64> {
+    Arc::clone(context.hooks.nodes())
+}
 
 impl Context {
     /// Creates a context. Graphs of a device with an executor go through it; the model is then a decorated

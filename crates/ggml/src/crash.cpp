@@ -15,6 +15,10 @@
 
 #include <unistd.h>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
+
 namespace {
 
 char prefix[512];
@@ -87,6 +91,47 @@ void on_signal(int signal) {
     }
 }
 
+#ifdef __linux__
+// System calls that a filter forbids and that have a name people know.
+const char * name_of_call(int number) {
+    switch (number) {
+        case SYS_execve:
+        case SYS_execveat: return "execve";
+        case SYS_ptrace: return "ptrace";
+        case SYS_process_vm_readv: return "process_vm_readv";
+        case SYS_process_vm_writev: return "process_vm_writev";
+        case SYS_mount: return "mount";
+        case SYS_unshare: return "unshare";
+        case SYS_setns: return "setns";
+        case SYS_bpf: return "bpf";
+        case SYS_keyctl: return "keyctl";
+        case SYS_init_module:
+        case SYS_finit_module: return "init_module";
+        default: return nullptr;
+    }
+}
+
+void on_forbidden_call(int, siginfo_t * info, void *) {
+    char what[96];
+    const char * name = name_of_call(info->si_syscall);
+    if (name == nullptr) {
+        // Nobody may call snprintf here.
+        strcpy(what, "system call ");
+        char digits[16];
+        int at = sizeof(digits);
+        digits[--at] = '\0';
+        for (unsigned left = (unsigned) info->si_syscall; left > 0 && at > 0; left /= 10) {
+            digits[--at] = (char) ('0' + left % 10);
+        }
+        strcat(what, digits + at);
+    } else {
+        strcpy(what, name);
+    }
+    strcat(what, ": a system call that no model needs was made, and forbidden");
+    die(what);
+}
+#endif
+
 } // namespace
 
 // Ends the process as a failed assertion would.
@@ -106,4 +151,11 @@ extern "C" void hypura_crash_install(const char * words, int code) {
     for (int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) {
         sigaction(signal, &action, nullptr);
     }
+#ifdef __linux__
+    struct sigaction forbidden = {};
+    forbidden.sa_sigaction = on_forbidden_call;
+    forbidden.sa_flags = SA_ONSTACK | SA_SIGINFO;
+    sigemptyset(&forbidden.sa_mask);
+    sigaction(SIGSYS, &forbidden, nullptr);
+#endif
 }

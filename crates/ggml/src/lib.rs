@@ -54,7 +54,7 @@ pub use chat::{
     ChatCaps, ChatDelta, ChatError, ChatParser, ChatParserState, ChatPrompt, ChatRequest, ChatTemplates,
     ReasoningSplit, ToolChoice, check_grammar, try_template,
 };
-pub use context::{Context, ContextOptions, KvType, Pooling};
+pub use context::{Context, ContextOptions, KvType, Pooling, nodes_of};
 pub use device::Device;
 pub use error::{DecodeError, ExecError, LoadError};
 pub use exec::{

@@ -35,6 +35,15 @@ pub fn own_memory(process: Option<u32>) -> io::Result<OwnMemory> {
     Ok(OwnMemory { anonymous_bytes, shared_bytes })
 }
 
+/// Gives up, for good, what a sandbox profile denies: text in the language of `sandbox_init`.
+///
+/// # Errors
+/// What the system says of the profile; everything is then as before.
+#[cfg(target_os = "macos")]
+pub fn enter_sandbox(profile: &str) -> io::Result<()> {
+    platform::enter_sandbox(profile)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,6 @@
 use hypura_ggml::{Device, DeviceExecutor};
 use hypura_storage::{Arena, Population, Reader, ReaderConfig, ReaderKind};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use hypura_core::plan::{DensePlan, ExpertPlan, PoolId, StreamedTable, TablePlan};
 
@@ -20,6 +19,7 @@ use crate::stream::prefetcher::Prefetcher;
 use crate::stream::routes::{ObservedExecutor, RouteTap};
 use crate::stream::row_batch::RowTable;
 use crate::stream::selection::Selection;
+use crate::stream::signals::Signals;
 use crate::stream::slots::device::Uploads;
 use crate::stream::slots::{ScratchRing, make_pools};
 use crate::stream::tables::TableStreamer;
@@ -49,7 +49,7 @@ pub(super) struct Assembled {
 pub(super) fn assemble(
     planned: &Planned,
     stats: &Arc<SharedStats>,
-    abort: &Arc<AtomicBool>,
+    signals: &Signals,
     open: &mut Open<'_>,
 ) -> Result<Assembled, LoadError> {
     let Planned { plan, settings, .. } = planned;
@@ -70,13 +70,13 @@ pub(super) fn assemble(
     // Each device has an executor of its own.
     let mut streams: Vec<(Device, Streams)> = Vec::new();
     if let Some(plan) = &plan.experts {
-        let side = expert_side(planned, plan, open(kind, &config)?, abort, uploads.as_ref())?;
+        let side = expert_side(planned, plan, open(kind, &config)?, signals, uploads.as_ref())?;
         let slots = side.streamer.slots();
         assembled.slots = slots.memory().cloned().zip(slots.population().cloned());
         on(&mut streams, of_experts).experts = Some(side);
     }
     if let Some(plan) = &plan.dense {
-        let side = dense_side(planned, plan, open(kind, &config)?, abort)?;
+        let side = dense_side(planned, plan, open(kind, &config)?, signals)?;
         let side = if of_dense.is_host() {
             side
         } else if devices.in_place {
@@ -94,7 +94,7 @@ pub(super) fn assemble(
     if let Some(plan) = &plan.tables {
         let depth = config.depth.max(ROWS_DEPTH);
         let config = ReaderConfig { depth, threads: config.threads.max(ROWS_THREADS), ..config };
-        let side = table_side(planned, plan, open(kind, &config)?, abort)?;
+        let side = table_side(planned, plan, open(kind, &config)?, signals)?;
         on(&mut streams, Device::cpu()?).tables = Some(side);
     }
     for (device, streams) in streams {
@@ -126,7 +126,7 @@ fn expert_side(
     planned: &Planned,
     experts: &ExpertPlan,
     reader: Box<dyn Reader>,
-    abort: &Arc<AtomicBool>,
+    signals: &Signals,
     uploads: Option<&Uploads>,
 ) -> Result<ExpertSide, LoadError> {
     let Planned { source, layout, plan, settings, .. } = planned;
@@ -154,7 +154,7 @@ fn expert_side(
     };
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
-        .with_abort(Arc::clone(abort))
+        .with_signals(signals.clone())
         .with_population(population);
     let selections = layout.layers.iter().map(|layer| Selection::of(source, layer)).collect();
     let prefetcher = Prefetcher::new(settings.tuning.prefetch, selections);
@@ -182,7 +182,7 @@ fn dense_side(
     planned: &Planned,
     dense: &DensePlan,
     reader: Box<dyn Reader>,
-    abort: &Arc<AtomicBool>,
+    signals: &Signals,
 ) -> Result<DenseStreamer, LoadError> {
     let Planned { source, settings, .. } = planned;
     let weight = |index: &usize| {
@@ -198,7 +198,7 @@ fn dense_side(
     let cells = ScratchRing::new(dense.cells, dense.cell_bytes, settings.hooks.poison)?;
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
-        .with_abort(Arc::clone(abort));
+        .with_signals(signals.clone());
     Ok(DenseStreamer::new(weights, cells, io))
 }
 
@@ -218,7 +218,7 @@ fn table_side(
     planned: &Planned,
     plan: &TablePlan,
     reader: Box<dyn Reader>,
-    abort: &Arc<AtomicBool>,
+    signals: &Signals,
 ) -> Result<TableStreamer, LoadError> {
     let Planned { source, settings, .. } = planned;
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -234,7 +234,7 @@ fn table_side(
     };
     let io = Io::new(reader, source.files.clone())
         .with_clock(settings.hooks.statistics)
-        .with_abort(Arc::clone(abort));
+        .with_signals(signals.clone());
     let tables = plan.tables.iter().map(table).collect();
     Ok(TableStreamer::new(tables, size(plan.staging_bytes), io, settings.hooks.poison)?)
 }

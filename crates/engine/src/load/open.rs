@@ -1,11 +1,13 @@
 //! Loading what was planned: memory, readers, llama.cpp's model and context, and the weights that stay.
 
 use hypura_core::plan::{Basis, Entry, Homes, Ledger, PoolId, Purpose};
-use hypura_ggml::{Batch, Context, ContextOptions, DecodeError, LoadMode, MediaError, Model, Projector};
+use hypura_ggml::{
+    Batch, Context, ContextOptions, DecodeError, LoadMode, MediaError, Model, Projector, nodes_of,
+};
 use hypura_storage::{Reader, ReaderConfig, ReaderKind, open_reader};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use super::assemble::{Assembled, assemble};
@@ -18,6 +20,7 @@ use crate::media::MediaTools;
 use crate::media::projector::ProjectorError;
 use crate::source::ModelSource;
 use crate::stream::handle::StreamHandle;
+use crate::stream::signals::Signals;
 use crate::stream::{ExpertMap, SharedStats};
 use crate::threads::ThreadControl;
 use crate::workers::{self, Worker};
@@ -34,6 +37,8 @@ pub struct LoadedModel {
     pub stats: Arc<SharedStats>,
     /// Raise to stop the decode in progress.
     pub abort: Arc<AtomicBool>,
+    /// Grows with every read that lands.
+    pub(super) landed: Arc<AtomicU64>,
     /// How long loading took.
     pub load_time: Duration,
     /// All bytes that the model holds now.
@@ -95,6 +100,13 @@ impl LoadedModel {
         Ok(())
     }
 
+    /// What grows while a step gets on, that of a draft model too.
+    pub(crate) fn movement(&self) -> Vec<Arc<AtomicU64>> {
+        let mut counts = vec![nodes_of(&self.context), Arc::clone(&self.landed)];
+        counts.extend(self.draft.iter().flat_map(|draft| draft.movement()));
+        counts
+    }
+
     /// Slots of experts of each size class that there are now.
     pub(crate) fn slots(&self) -> Vec<u32> {
         self.stream.as_ref().map(StreamHandle::slots).unwrap_or_default()
@@ -141,7 +153,7 @@ pub fn load_watched(
 ) -> Result<LoadedModel, LoadError> {
     let start = Instant::now();
     let settings = &planned.settings;
-    let (stats, abort) = (Arc::<SharedStats>::default(), Arc::<AtomicBool>::default());
+    let (stats, signals) = (Arc::<SharedStats>::default(), Signals::default());
     let mut notes = planned.notes.clone();
     let options = load_options(&planned)?;
     let decorated = matches!(options.mode, LoadMode::Decorated { .. });
@@ -163,7 +175,7 @@ pub fn load_watched(
         }
         Ok(opened.reader)
     };
-    let Assembled { executors, stream, slots, kept } = assemble(&planned, &stats, &abort, &mut open)?;
+    let Assembled { executors, stream, slots, kept } = assemble(&planned, &stats, &signals, &mut open)?;
     let model = if decorated {
         let mut reader = open(&settings.tuning.reader, &settings.reader_config())?;
         let kept = kept.reads(&planned.source.files);
@@ -178,22 +190,22 @@ pub fn load_watched(
     planned.source.check_in_place()?;
     let media = load_projector(&planned, &model, watch)?;
     let options = options_of_context(&planned);
-    let make = || Context::new(&model, &options, executors, Arc::clone(&abort));
+    let make = || Context::new(&model, &options, executors, Arc::clone(&signals.abort));
     let adapt = settings.tuning.threads_may_fall.then_some(planned.cores);
     let (context, threads) = ThreadControl::around(settings.tuning.threads, adapt, make)?;
     stats.set_beside(threads.usage(), workers::traffic(&planned.workers));
     let draft = load_draft(&planned)?.map(Box::new);
     let mut ledger = planned.plan.ledger.clone();
     note_context(&mut ledger, &context, &planned.plan.homes, &planned.workers);
-    let slot_bytes = slots.as_ref().map_or(0, |(memory, _)| memory.len() as u64);
-    note(&mut ledger, Purpose::Slots, slot_bytes);
+    note(&mut ledger, Purpose::Slots, slots.as_ref().map_or(0, |(memory, _)| memory.len() as u64));
     // Only now, so that loading does not compete for pages.
     slots.iter().for_each(|(_, population)| population.start());
     Ok(LoadedModel {
         model,
         context,
         stats,
-        abort,
+        abort: signals.abort,
+        landed: signals.landed,
         load_time: start.elapsed(),
         ledger,
         reader: reader_name,

@@ -2,7 +2,7 @@
 //! status.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,10 @@ pub(super) struct Queue {
     experts: Mutex<Watched>,
     /// Stops the decode in progress.
     abort: Arc<AtomicBool>,
+    /// What grows while a step computes.
+    within_steps: Vec<Arc<AtomicU64>>,
+    /// Grows when a step begins or ends.
+    steps: AtomicU64,
     parallel: usize,
     max_queue: usize,
 }
@@ -88,7 +92,13 @@ pub(super) struct Work {
 }
 
 impl Queue {
-    pub fn new(abort: Arc<AtomicBool>, parallel: usize, max_queue: usize) -> Self {
+    /// `within_steps`: counters that grow as long as the step in progress gets on.
+    pub fn new(
+        abort: Arc<AtomicBool>,
+        within_steps: Vec<Arc<AtomicU64>>,
+        parallel: usize,
+        max_queue: usize,
+    ) -> Self {
         Self {
             inbox: Mutex::default(),
             changed: Condvar::new(),
@@ -96,6 +106,8 @@ impl Queue {
             status: Mutex::default(),
             experts: Mutex::default(),
             abort,
+            within_steps,
+            steps: AtomicU64::new(0),
             parallel,
             max_queue,
         }
@@ -161,6 +173,7 @@ impl Queue {
             return false;
         }
         self.abort.store(false, Ordering::Relaxed);
+        self.steps.fetch_add(1, Ordering::Relaxed);
         step.0 = parts;
         true
     }
@@ -169,6 +182,7 @@ impl Queue {
     pub fn end_step(&self) {
         let mut step = lock(&self.step);
         step.0.clear();
+        self.steps.fetch_add(1, Ordering::Relaxed);
         self.abort.store(false, Ordering::Relaxed);
     }
 
@@ -239,7 +253,13 @@ impl Queue {
             let inbox = lock(&self.inbox);
             (inbox.waiting.len(), inbox.running)
         };
-        RunnerStatus { queued, active, ..lock(&self.status).clone() }
+        RunnerStatus { queued, active, moved: self.moved(), ..lock(&self.status).clone() }
+    }
+
+    /// Grows with everything that a step computes or reads.
+    fn moved(&self) -> u64 {
+        let within = self.within_steps.iter().map(|count| count.load(Ordering::Relaxed));
+        within.fold(self.steps.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
     /// The latest map of experts. From now on the scheduler makes new ones, for a while.
@@ -280,12 +300,28 @@ mod tests {
 
     fn queue_with_a_job() -> (Queue, Arc<AtomicBool>, Arc<AtomicBool>) {
         let abort = Arc::<AtomicBool>::default();
-        let queue = Queue::new(Arc::clone(&abort), 1, 1);
+        let queue = Queue::new(Arc::clone(&abort), Vec::new(), 1, 1);
         let cancelled = Arc::<AtomicBool>::default();
         let flag = Arc::clone(&cancelled);
         let task = Task::Embed(EmbedWork::new(Vec::new()), Box::new(|_| ()));
         queue.push(|id| Job { id, task, cancelled: flag, since: Instant::now() }).unwrap();
         (queue, abort, cancelled)
+    }
+
+    #[test]
+    fn whoever_watches_sees_that_a_step_gets_on_and_that_it_does_not() {
+        let node = Arc::<AtomicU64>::default();
+        let queue = Queue::new(Arc::default(), vec![Arc::clone(&node)], 1, 1);
+        let mut last = queue.status().moved;
+        let mut has_moved = || std::mem::replace(&mut last, queue.status().moved) != last;
+        assert!(!has_moved());
+        assert!(queue.begin_step(Vec::new()));
+        assert!(has_moved(), "a step has begun");
+        assert!(!has_moved(), "and hangs");
+        node.fetch_add(1, Ordering::Relaxed);
+        assert!(has_moved(), "no longer");
+        queue.end_step();
+        assert!(has_moved(), "it is over");
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Runner {
         let sequences = loaded.planned.plan.context.sequences.max(1) as usize;
         let parallel = settings.parallel.clamp(1, sequences);
         let text = Arc::new(TextTools::new(&loaded.model, loaded.media.clone()));
-        let queue = Arc::new(Queue::new(Arc::clone(&loaded.abort), parallel, settings.max_queue));
+        let queue =
+            Arc::new(Queue::new(Arc::clone(&loaded.abort), loaded.movement(), parallel, settings.max_queue));
         let mut batcher = Batcher::new(loaded);
         if let Some(dir) = &settings.kv_cache_dir {
             let kept = batcher.use_disk(dir, settings.kv_cache_quota_bytes);

@@ -327,6 +327,7 @@ impl Scheduler {
             parts: MemoryParts::of(&loaded.ledger),
             live: self.meter.live(),
             context,
+            moved: 0,
             active: 0,
             queued: 0,
             slots: slots.collect(),

@@ -103,6 +103,8 @@ pub struct RunnerStatus {
     pub parts: MemoryParts,
     /// How fast it goes.
     pub live: Live,
+    /// Grows with every step, node and read: a model at work whose number stays hangs.
+    pub moved: u64,
     /// Requests that run.
     pub active: usize,
     /// Requests that wait.

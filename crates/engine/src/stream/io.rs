@@ -10,9 +10,10 @@ use hypura_storage::{
 };
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::signals::Signals;
 use crate::error::StreamError;
 
 /// How long to sleep before looking whether the answer is still wanted. A disk that hangs takes a minute to
@@ -50,8 +51,7 @@ pub(crate) struct Io<T> {
     completions: Vec<Completion>,
     stall: Duration,
     clock: bool,
-    /// Raised when nobody wants the answer any more.
-    abort: Arc<AtomicBool>,
+    signals: Signals,
     /// Who touches pages while this waits.
     population: Option<Arc<Population>>,
 }
@@ -66,7 +66,7 @@ impl<T: Copy> Io<T> {
             completions: Vec::new(),
             stall: Duration::ZERO,
             clock: true,
-            abort: Arc::default(),
+            signals: Signals::default(),
             population: None,
         }
     }
@@ -76,9 +76,9 @@ impl<T: Copy> Io<T> {
         Self { clock, ..self }
     }
 
-    /// The flag that ends waits.
-    pub fn with_abort(self, abort: Arc<AtomicBool>) -> Self {
-        Self { abort, ..self }
+    /// What ends waits, and what counts reads.
+    pub fn with_signals(self, signals: Signals) -> Self {
+        Self { signals, ..self }
     }
 
     /// Who may touch pages in waits that are long enough.
@@ -182,7 +182,7 @@ impl<T: Copy> Io<T> {
     }
 
     fn is_aborted(&self) -> bool {
-        self.abort.load(Ordering::Relaxed)
+        self.signals.abort.load(Ordering::Relaxed)
     }
 
     /// Takes back what has not started, waits for the rest, and returns both. While the abort flag is up a
@@ -223,7 +223,8 @@ impl<T: Copy> Io<T> {
     }
 
     fn collect(&mut self) -> Vec<Landed<T>> {
-        let Self { files, targets, completions, .. } = self;
+        let Self { files, targets, completions, signals, .. } = self;
+        signals.landed.fetch_add(completions.len() as u64, Ordering::Relaxed);
         // One look at each file, after all of these reads.
         let mut looked: Vec<(usize, Result<(), ReadError>)> = Vec::new();
         let mut unchanged = |shard: usize| match looked.iter().find(|(file, _)| *file == shard) {

@@ -16,6 +16,7 @@
 //! - `dense`: dense weights through a ring, which `dense_reads` fills; `dense_in_place`: one that a device
 //!   computes with where it is, and `dense_uploads`: one in its own memory
 //! - `tables`: tables by the row, and `row_batch`: the reads of their rows
+//! - `signals`: what ends waits, and what shows that something moves
 //! - `segments`: what a graph is made of
 //! - `executor`: goes through graphs and joins the above
 //! - `open_step`: a decode in progress
@@ -50,6 +51,7 @@ pub(crate) mod routes;
 pub(crate) mod row_batch;
 mod segments;
 pub(crate) mod selection;
+pub(crate) mod signals;
 pub(crate) mod slots;
 mod stats;
 mod step;

@@ -12,7 +12,7 @@ use crate::error::ExecError;
 use crate::guard;
 use crate::sys;
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::run::{Executor, GraphRun};
@@ -33,6 +33,8 @@ struct Attached {
 /// What a context hands to its backends.
 pub(crate) struct Hooks {
     abort: Arc<AtomicBool>,
+    /// Grows with every node after which ggml asked.
+    nodes: Arc<AtomicU64>,
     reference_kernels: bool,
     executors: Vec<Attached>,
     failure: Mutex<Option<ExecError>>,
@@ -52,7 +54,8 @@ impl Hooks {
             taken: AtomicBool::new(false),
         };
         let executors = executors.into_iter().map(attached).collect();
-        let hooks = Arc::new(Self { abort, reference_kernels, executors, failure: Mutex::default() });
+        let nodes = Arc::default();
+        let hooks = Arc::new(Self { abort, nodes, reference_kernels, executors, failure: Mutex::default() });
         let mut live = lock(&LIVE);
         live.retain(|known| known.strong_count() > 0);
         live.push(Arc::downgrade(&hooks));
@@ -63,6 +66,18 @@ impl Hooks {
     /// Whether the abort flag is up.
     pub fn is_aborted(&self) -> bool {
         self.abort.load(Ordering::Relaxed)
+    }
+
+    /// How many nodes were computed, as far as ggml asks after them.
+    pub fn nodes(&self) -> &Arc<AtomicU64> {
+        &self.nodes
+    }
+
+    /// After a node: whether to stop.
+    fn asked(&self) -> bool {
+        // One thread at a time computes with a context, so nothing is lost between the two.
+        self.nodes.store(self.nodes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.is_aborted()
     }
 
     /// Whether some executor runs graphs that may be unfinished when the backend returns.
@@ -132,7 +147,7 @@ pub(crate) fn find(hooks: *const c_void, device: Device) -> Option<Attachment> {
 pub(crate) unsafe extern "C" fn on_abort_query(hooks: *mut c_void) -> bool {
     // SAFETY: the context keeps its hooks alive as long as llama.cpp's context, and only shared references
     // exist.
-    unsafe { (*hooks.cast::<Hooks>()).is_aborted() }
+    unsafe { (*hooks.cast::<Hooks>()).asked() }
 }
 
 /// The question, as llama.cpp wants it.

@@ -29,6 +29,7 @@ pub struct Args {
 pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     args.dir.metadata().with_context(|| format!("cannot look at {}", args.dir.display()))?;
     let mut findings = doctor::examine(&args.dir);
+    findings.extend(hypura_server::runner::available());
     findings.extend(stores());
     let mut text = String::new();
     if args.json {

@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use hypura_engine::{crash, device};
 use hypura_server::models::{LoadOrder, advise_here, engine};
 use hypura_server::quantize_here;
-use hypura_server::runner::{Hooks, confine, confine_quantizing, confine_trial, serve};
+use hypura_server::runner::{Confinement, Hooks, confine, confine_quantizing, confine_trial, serve};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::io;
@@ -48,8 +48,8 @@ pub fn execute() -> anyhow::Result<ExitCode> {
 }
 
 /// Sockets to workers, and what a GPU's driver needs, are opened first: neither is among what a runner keeps.
-fn open_and_confine(order: &LoadOrder) {
+fn open_and_confine(order: &LoadOrder) -> Confinement {
     workers::open_in_runner(&order.settings.model.workers);
-    device::open(&order.settings.model.device);
-    confine(order);
+    let has_gpu = device::open(&order.settings.model.device);
+    confine(order, has_gpu)
 }

@@ -5,7 +5,7 @@ use hypura_core::synth::{Quant, Shape, SynthOptions, SynthPlan};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,20 @@ fn throwing(folder: &Path) -> PathBuf {
     tampered(folder, |metadata| {
         metadata.insert("tokenizer.ggml.model", "llama");
     })
+}
+
+/// Every thread of it, the log says so, and it answers all the same.
+#[test]
+fn the_process_of_a_model_gives_up_what_models_do_not_need() {
+    let server = Serving::start(&[]);
+    assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3);
+    let [runner] = runners(&server)[..] else { panic!("one runner") };
+    let tasks = fs::read_dir(format!("/proc/{runner}/task")).unwrap().filter_map(Result::ok);
+    for status in tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok()) {
+        assert!(status.contains("NoNewPrivs:\t1\n") && status.contains("Seccomp:\t2\n"), "{status}");
+    }
+    assert_eq!(fs::read_to_string(format!("/proc/{runner}/oom_score_adj")).unwrap(), "500\n");
+    server.logged(&["models are confined", "system_calls=yes"]);
 }
 
 #[test]
@@ -339,6 +353,51 @@ fn a_runner_that_hangs_is_ended_and_the_next_request_has_another() {
     assert!(text.contains("hung") || text.contains("did not answer"), "{text}");
     assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3);
     assert_ne!(runners(&server), [runner]);
+}
+
+/// Stops one thread of a process, as long as this program runs: the process cannot even be killed for good
+/// before.
+const FREEZE: &str = "
+import ctypes, sys, time
+SEIZE, INTERRUPT = 0x4206, 0x4207
+ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+stopped = [ptrace(request, int(sys.argv[1]), None, None) for request in (SEIZE, INTERRUPT)]
+print('stopped' if stopped == [0, 0] else 'not allowed', flush=True)
+time.sleep(120)
+";
+
+/// The process is as talkative as ever, and the thread that computes does nothing.
+#[test]
+fn a_model_that_hangs_in_the_middle_of_an_answer_is_one_clear_error() {
+    use std::io::{BufRead as _, BufReader, Read as _};
+    let server = Serving::start(&["--runner-deadline", "4"]);
+    server.post("/api/generate", &ask(3));
+    let [runner] = runners(&server)[..] else { panic!("one runner") };
+    let tasks = fs::read_dir(format!("/proc/{runner}/task")).unwrap().filter_map(Result::ok);
+    let computes =
+        |path: &Path| fs::read_to_string(path.join("comm")).is_ok_and(|name| name == "scheduler\n");
+    let thread = tasks.map(|task| task.path()).find(|path| computes(path)).unwrap();
+    let thread = thread.file_name().unwrap().to_str().unwrap().to_owned();
+    // An answer that does not end meanwhile.
+    let numbers = json!({"type": "array", "items": {"type": "integer"}, "minItems": 3000, "maxItems": 3000});
+    let mut answer = server.begin_with(&json!({"model": "demo", "prompt": "1", "format": numbers}));
+    let python = Command::new("python3").args(["-c", FREEZE, &thread]).stdout(Stdio::piped()).spawn();
+    let Ok(mut freezer) = python else { return eprintln!("NOT TESTED: there is no python3") };
+    let mut said = String::new();
+    BufReader::new(freezer.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let mut rest = String::new();
+    if said == "stopped\n" {
+        answer.read_to_string(&mut rest).unwrap();
+    }
+    freezer.kill().unwrap();
+    freezer.wait().unwrap();
+    if said != "stopped\n" {
+        return eprintln!("NOT TESTED: nobody may trace here");
+    }
+    let words = "model 'demo:latest' failed: its process hung: nothing was computed or read for";
+    assert_eq!(rest.matches(words).count(), 1, "{}", &rest[rest.len().saturating_sub(2000)..]);
+    assert_eq!(server.post("/api/generate", &ask(3))["eval_count"], 3, "the next request has another");
 }
 
 /// Kills the runner at moments that nothing chose, with four clients at work. `HYPURA_KILLS` is how often.

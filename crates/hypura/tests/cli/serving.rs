@@ -119,7 +119,12 @@ impl Serving {
     /// Begins a streamed answer, and returns when its first piece is there.
     pub fn begin(&self, tokens: u32) -> BufReader<std::net::TcpStream> {
         let options = json!({"num_predict": tokens, "temperature": 0});
-        let body = json!({"model": "demo", "prompt": "What is a lynx?", "options": options}).to_string();
+        self.begin_with(&json!({"model": "demo", "prompt": "What is a lynx?", "options": options}))
+    }
+
+    /// The same for any request for a text.
+    pub fn begin_with(&self, body: &Value) -> BufReader<std::net::TcpStream> {
+        let body = body.to_string();
         let mut stream = std::net::TcpStream::connect(&self.address).unwrap();
         let head = format!("POST /api/generate HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
         write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();

@@ -46,7 +46,7 @@ impl Backend for ProcessBackend {
         let owner =
             Owner { model: name.clone(), weights: model.weights.clone(), crashes: Arc::clone(&self.crashes) };
         let started = RunnerProcess::start(&name)
-            .and_then(|(process, stream)| connect(owner, self.limits, Box::new(process), stream));
+            .and_then(|(process, stream)| connect(owner, self.limits, Box::new(process.in_group()), stream));
         let link = started.map_err(|error| {
             tracing::error!(model = name, %error, "no process for the model");
             Failure::internal(format!("cannot start a process for model '{name}'"))

@@ -2,13 +2,14 @@
 
 use std::io::BufReader;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use hypura_engine::ChatDelta;
-use hypura_engine::request::{Event, RequestError, RequestErrorKind};
+use hypura_engine::request::{Event, RequestErrorKind};
 use hypura_engine::serve::RunnerStatus;
 
+use super::confine::Confinement;
 use super::frame;
 use super::link::{End, Link, Listener, News, lock};
 use super::message::{Answer, FromRunner, ToRunner};
@@ -38,6 +39,7 @@ pub(super) fn read(link: &Link, stream: UnixStream) {
 
 fn take(link: &Link, message: FromRunner) {
     match message {
+        FromRunner::Confined(confinement) => tell(link, confinement),
         FromRunner::Planned(planned) => news(link, News::Planned(planned)),
         FromRunner::Progress(progress) => news(link, News::Progress(progress)),
         FromRunner::Loaded(loaded) => news(link, News::Loaded(loaded)),
@@ -75,6 +77,8 @@ fn take(link: &Link, message: FromRunner) {
             let memory = lock(&link.state).memory.clone();
             let bytes = memory.map_or(0, |memory| memory.reserve(bytes));
             lock(&link.state).reserved_bytes += bytes;
+            // Before it takes them.
+            link.limit_memory();
             link.tell(&ToRunner::Memory { id, bytes });
         }
         FromRunner::FreeBytes { id } => {
@@ -91,7 +95,24 @@ fn take(link: &Link, message: FromRunner) {
     }
 }
 
+/// Logs what holds for a model's process: once for all of them, because a system has its limits or has not.
+fn tell(link: &Link, confinement: Confinement) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    let Confinement { files, network, system_calls } = confinement;
+    let model = &link.owner.model;
+    tracing::debug!(model, %files, %network, %system_calls, "a model's process is confined");
+    if TOLD.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    if confinement.is_whole() {
+        tracing::info!(%files, %network, %system_calls, "models are confined");
+    } else {
+        tracing::warn!(%files, %network, %system_calls, "models are confined in part: see hypura doctor");
+    }
+}
+
 fn note(link: &Link, status: RunnerStatus, is_open: bool) {
+    link.movement.note(&status);
     *lock(&link.status) = status;
     if !is_open {
         link.is_open.store(false, Ordering::Relaxed);
@@ -154,34 +175,24 @@ fn finish(link: &Link) {
         (state.verdict.clone(), state.stopping)
     };
     let is_fault = verdict.is_some() || (death.is_fault && !stopping);
-    let how = verdict.unwrap_or(death.how);
+    let how = verdict.map_or(death.how, |(reason, _)| reason);
     let end = if stopping && !is_fault {
         let message = "the model was unloaded before the answer was complete".to_owned();
         End { kind: RequestErrorKind::Unloaded, message }
     } else {
         tracing::error!(model = link.owner.model, reason = ?how, "a runner ended");
-        let how = crate::without_paths(&how);
-        let message = format!("model '{}' failed: {how}", link.owner.model);
-        End { kind: RequestErrorKind::Engine, message }
+        End::failed(&link.owner.model, &how)
     };
     if is_fault {
         let loaded = link.is_loaded.load(Ordering::Relaxed);
         link.owner.crashes.note(&link.owner.weights, &crate::without_paths(&how), loaded);
     }
-    let error = RequestError { kind: end.kind, message: end.message.clone() };
-    let listeners = {
+    let ended = {
         let mut state = lock(&link.state);
-        state.end = Some(end);
-        state.calls.clear();
-        state.news = None;
+        state.end = Some(end.clone());
         state.memory = None;
-        std::mem::take(&mut state.listeners)
+        state.tell(end)
     };
     link.ended.notify_all();
-    for listener in listeners.into_values() {
-        match &mut *lock(&listener) {
-            Listener::Generate { sink, .. } => drop(sink(Event::Failed(error.clone()))),
-            Listener::Embed(sink) => sink.take().into_iter().for_each(|sink| sink(Err(error.clone()))),
-        }
-    }
+    ended();
 }

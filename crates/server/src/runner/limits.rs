@@ -17,6 +17,10 @@ pub struct Limits {
     pub plan: Duration,
     /// A load gets on at least so often.
     pub load: Duration,
+    /// So does a model at work: a node is computed, a read lands, a step ends.
+    pub step: Duration,
+    /// How long it may take to die before those who asked it are told.
+    pub dying: Duration,
     /// Bytes that it may take beyond what the budget counts for it: texts, templates, stacks.
     pub slack_bytes: u64,
     /// How long a file is refused that ended its runner twice.
@@ -32,6 +36,8 @@ impl Default for Limits {
             media: Duration::from_secs(600),
             plan: Duration::from_secs(60),
             load: Duration::from_secs(300),
+            step: Duration::from_secs(300),
+            dying: Duration::from_secs(5),
             slack_bytes: 1 << 30,
             refused: Duration::from_secs(120),
         }

@@ -12,7 +12,7 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use hypura_engine::budget::SharedMemory;
-use hypura_engine::request::{EmbedSink, RequestErrorKind, Sink};
+use hypura_engine::request::{EmbedSink, Event, RequestError, RequestErrorKind, Sink};
 use hypura_engine::serve::RunnerStatus;
 
 use super::crashes::Crashes;
@@ -20,6 +20,7 @@ use super::deltas::Deltas;
 use super::frame;
 use super::limits::Limits;
 use super::message::{Answer, Call, Loaded, Planned, ToRunner};
+use super::movement::Movement;
 use super::places::{Place, Places};
 use super::process::Peer;
 
@@ -46,6 +47,14 @@ pub(super) struct End {
     pub message: String,
 }
 
+impl End {
+    /// Something went wrong in it.
+    pub fn failed(model: &str, how: &str) -> Self {
+        let message = format!("model '{model}' failed: {}", crate::without_paths(how));
+        Self { kind: RequestErrorKind::Engine, message }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct State {
     pub next_id: u64,
@@ -56,11 +65,33 @@ pub(super) struct State {
     pub news: Option<mpsc::Sender<News>>,
     pub memory: Option<Arc<dyn SharedMemory>>,
     pub reserved_bytes: u64,
-    /// Why we ended it.
-    pub verdict: Option<String>,
+    /// Why we ended it, and when.
+    pub verdict: Option<(String, Instant)>,
+    /// What those were told who asked a process that does not even die.
+    pub given_up: Option<End>,
     /// It was asked to end.
     pub stopping: bool,
     pub end: Option<End>,
+}
+
+impl State {
+    /// Nobody is answered any more. Gives what tells those who listen, for when nothing is locked.
+    pub fn tell(&mut self, end: End) -> impl FnOnce() + use<> {
+        let error = RequestError { kind: end.kind, message: end.message };
+        self.calls.clear();
+        self.news = None;
+        let listeners = std::mem::take(&mut self.listeners);
+        move || {
+            for listener in listeners.into_values() {
+                match &mut *lock(&listener) {
+                    Listener::Generate { sink, .. } => drop(sink(Event::Failed(error.clone()))),
+                    Listener::Embed(sink) => {
+                        sink.take().into_iter().for_each(|sink| sink(Err(error.clone())))
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Whose runner it is.
@@ -87,6 +118,8 @@ pub(super) struct Link {
     /// Bytes that the plan promised; until the model says itself what it holds.
     pub planned_bytes: AtomicU64,
     pub heard: Mutex<Instant>,
+    /// Whether what it was asked gets on.
+    pub movement: Movement,
     /// For text to be rendered, read or checked.
     text_places: Arc<Places>,
     /// For prompts whose media are decoded, which exist meanwhile.
@@ -118,6 +151,7 @@ impl Link {
             answered: AtomicBool::new(false),
             planned_bytes: AtomicU64::new(0),
             heard: Mutex::new(Instant::now()),
+            movement: Movement::new(limits.step),
             text_places: Places::new(available_parallelism().map_or(2, usize::from).clamp(2, TEXTS_AT_ONCE)),
             media_places: Places::new(MEDIA_AT_ONCE),
         }
@@ -129,7 +163,11 @@ impl Link {
     /// Why the runner ended.
     pub fn place(&self, media: bool) -> Result<Place, Failure> {
         let places = if media { &self.media_places } else { &self.text_places };
-        places.take(|| lock(&self.state).end.is_some()).ok_or_else(|| self.end_failure())
+        let over = || {
+            let state = lock(&self.state);
+            state.end.is_some() || state.given_up.is_some()
+        };
+        places.take(over).ok_or_else(|| self.end_failure())
     }
 
     pub fn limits(&self) -> &Limits {
@@ -150,11 +188,18 @@ impl Link {
 
     /// Whether it takes requests.
     pub fn is_alive(&self) -> bool {
-        self.is_open.load(Ordering::Relaxed) && lock(&self.state).end.is_none()
+        let state = lock(&self.state);
+        self.is_open.load(Ordering::Relaxed) && state.end.is_none() && state.given_up.is_none()
     }
 
     pub fn silent_for(&self) -> Duration {
         lock(&self.heard).elapsed()
+    }
+
+    /// How long it has not got on with what it was asked, where that is too long. Before the model is there,
+    /// whoever loads it looks after that.
+    pub fn stuck_for(&self) -> Option<Duration> {
+        self.is_loaded.load(Ordering::Relaxed).then(|| self.movement.hangs_for()).flatten()
     }
 
     /// Memory of its own that the process has; `None` where the system does not say.
@@ -166,6 +211,13 @@ impl Link {
     pub fn granted_bytes(&self) -> u64 {
         let held = self.held_bytes().max(self.planned_bytes.load(Ordering::Relaxed));
         held.saturating_add(lock(&self.state).reserved_bytes)
+    }
+
+    /// Has the kernel hold it to what it may take, where it can. Files that it has mapped count there, and
+    /// give way first; its page tables count, too.
+    pub fn limit_memory(&self) {
+        let most = self.granted_bytes().saturating_add(self.limits.slack_bytes);
+        self.peer.allow(most.saturating_add(self.limits.slack_bytes / 4));
     }
 
     /// Bytes of memory of all models that nobody holds.
@@ -191,10 +243,12 @@ impl Link {
     pub fn grant(&self, bytes: u64, memory: Arc<dyn SharedMemory>) {
         self.planned_bytes.store(bytes, Ordering::Relaxed);
         lock(&self.state).memory = Some(memory);
+        self.limit_memory();
     }
 
     /// The model is there: from here on it says itself what it holds.
     pub fn loaded(&self, status: RunnerStatus) {
+        self.movement.note(&status);
         *lock(&self.status) = status;
         self.is_loaded.store(true, Ordering::Relaxed);
         self.planned_bytes.store(0, Ordering::Relaxed);
@@ -275,7 +329,7 @@ impl Link {
         let (sender, receiver) = mpsc::channel();
         let id = {
             let mut state = lock(&self.state);
-            if let Some(end) = &state.end {
+            if let Some(end) = state.end.as_ref().or(state.given_up.as_ref()) {
                 return Err(failure_of(end));
             }
             let id = state.next_id;
@@ -331,9 +385,26 @@ impl Link {
             if state.end.is_some() || state.verdict.is_some() {
                 return;
             }
-            state.verdict = Some(reason.to_owned());
+            state.verdict = Some((reason.to_owned(), Instant::now()));
         }
         self.peer.kill();
+    }
+
+    /// A process that waits for a disk or a driver that does not answer survives even its kill. Whoever asked
+    /// it is told all the same; its memory counts until it is gone.
+    pub fn give_up_late(&self) {
+        let ended = {
+            let mut state = lock(&self.state);
+            let Some((reason, since)) = &state.verdict else { return };
+            if since.elapsed() < self.limits.dying || state.end.is_some() || state.given_up.is_some() {
+                return;
+            }
+            let end = End::failed(&self.owner.model, reason);
+            state.given_up = Some(end.clone());
+            state.tell(end)
+        };
+        self.ended.notify_all();
+        ended();
     }
 
     /// Ends the runner at once; nobody needs it any more.
@@ -356,7 +427,7 @@ impl Link {
         let patience = if drain { Duration::MAX } else { self.limits.silence };
         if !self.wait_for_end(patience) {
             self.abandon();
-            self.wait_for_end(Duration::MAX);
+            self.wait_for_end(KILLED);
         }
     }
 
@@ -373,8 +444,9 @@ impl Link {
 
     /// Why it ended, for a client. Waits for the end.
     pub fn end_failure(&self) -> Failure {
-        self.wait_for_end(Duration::MAX);
-        let end = lock(&self.state).end.clone();
+        let over = |state: &mut State| state.end.is_none() && state.given_up.is_none();
+        let state = self.ended.wait_while(lock(&self.state), over).unwrap_or_else(PoisonError::into_inner);
+        let end = state.end.clone().or_else(|| state.given_up.clone());
         end.map_or_else(|| Failure::internal("the model was unloaded"), |end| failure_of(&end))
     }
 }

@@ -15,6 +15,7 @@ use hypura_engine::{ChatDelta, Grammar, Token, ToolChoice};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::confine::Confinement;
 use crate::Failure;
 use crate::job::{Format, Think};
 use crate::models::backend::{ChatInput, LoadProgress};
@@ -51,6 +52,8 @@ pub(super) enum ToRunner {
 /// What the runner says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum FromRunner {
+    /// First of all: what it can no longer do, whatever the file makes of it.
+    Confined(Confinement),
     /// What loading would be like.
     Planned(Result<Planned, Failure>),
     /// The load got on.

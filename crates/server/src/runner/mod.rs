@@ -8,8 +8,8 @@
 //!   (`advise`), quantising (`quantize`)
 //! - `link`: the connection to one runner (`connect`), what comes from it (`incoming`, `deltas`), and what
 //!   becomes of its requests when it ends
-//! - `process`: starting, ending and watching the process (`watch`, `limits`); `places`: how much it is asked
-//!   at a time
+//! - `process`: starting, ending and watching the process (`watch`, `limits`, `movement`, `group`); `places`:
+//!   how much it is asked at a time
 //!
 //! The runner's side:
 //! - `host`: does what the server asks of the engine of its process
@@ -27,11 +27,19 @@ mod crashes;
 mod deltas;
 mod errand;
 mod frame;
+#[cfg(test)]
+mod fuzz_tests;
+#[cfg(target_os = "linux")]
+mod group;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_group.rs"]
+mod group;
 mod host;
 mod incoming;
 mod limits;
 mod link;
 mod message;
+mod movement;
 mod places;
 mod process;
 mod quantize;
@@ -42,7 +50,7 @@ mod trial;
 mod watch;
 
 pub use backend::ProcessBackend;
-pub use confine::{confine, confine_quantizing, confine_trial, confine_worker, ignore_limits};
+pub use confine::{Confinement, available, confine, confine_quantizing, confine_trial, confine_worker};
 pub use host::{Hooks, serve};
 pub use limits::Limits;
 pub use process::{LOST_WORKER, own_bytes};

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use hypura_engine::machine::own_memory;
 
+use super::group::{Group, Groups};
+
 /// Exit code of a runner that lost another machine that took part.
 pub const LOST_WORKER: u8 = 75;
 
@@ -35,6 +37,8 @@ pub(super) trait Peer: Send + Sync {
     fn reap(&self) -> Death;
     /// Bytes of memory of its own, mapped files excluded; `None` where the system does not say.
     fn own_bytes(&self) -> Option<u64>;
+    /// Has the kernel see to it that it takes no more, where it can.
+    fn allow(&self, _bytes: u64) {}
 }
 
 /// How a runner ended.
@@ -51,6 +55,7 @@ pub(super) struct RunnerProcess {
     child: Mutex<Child>,
     tail: Arc<Mutex<VecDeque<String>>>,
     reader: Mutex<Option<JoinHandle<()>>>,
+    group: Option<Group>,
 }
 
 impl RunnerProcess {
@@ -78,7 +83,16 @@ impl RunnerProcess {
         let reader =
             child.stderr.take().map(|stderr| read_aside(stderr, model.to_owned(), Arc::clone(&tail)));
         let reader = Mutex::new(reader.transpose()?);
-        Ok((Self { child: Mutex::new(child), tail, reader }, ours))
+        Ok((Self { child: Mutex::new(child), tail, reader, group: None }, ours))
+    }
+
+    /// The same in a memory group of its own, where there are such. It has not been told yet what to read.
+    pub fn in_group(mut self) -> Self {
+        let made = Groups::of_process().map(|groups| groups.make(self.child().id()));
+        self.group = made.and_then(|made| {
+            made.inspect_err(|error| tracing::warn!(%error, "a model's process has no memory group")).ok()
+        });
+        self
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -123,7 +137,21 @@ impl Peer for RunnerProcess {
                 return Death { how: format!("its process cannot be waited for: {error}"), is_fault: true };
             }
         };
-        death(status, self.last_words())
+        let words = self.last_words();
+        match self.group.as_ref().and_then(Group::exceeded) {
+            Some(bytes) => Death {
+                how: format!(
+                    "its process took more than {} MiB of memory, and the kernel ended it",
+                    bytes >> 20
+                ),
+                is_fault: true,
+            },
+            None => death(status, words),
+        }
+    }
+
+    fn allow(&self, bytes: u64) {
+        self.group.iter().for_each(|group| group.allow(bytes));
     }
 
     fn own_bytes(&self) -> Option<u64> {

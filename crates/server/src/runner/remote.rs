@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hypura_core::audit::Expected;
-use hypura_engine::media::MediaFile;
+use hypura_engine::media::{MediaFile, Modalities};
 use hypura_engine::request::{EmbedSink, Options, Sink};
 use hypura_engine::serve::{RunnerInfo, RunnerStatus};
 use hypura_engine::stream::ExpertMap;
@@ -42,6 +42,10 @@ impl RemoteEngine {
     pub fn new(link: Held, loaded: Loaded) -> Self {
         let Loaded { info, status, lacks_template, forecast, expected } = loaded;
         link.0.loaded(status);
+        if info.modalities != Modalities::default() {
+            // A picture is encoded in one go.
+            link.0.movement.allow(link.0.limits().media);
+        }
         Self { link, info, lacks_template, forecast, expected, tokens: OnceLock::new() }
     }
 

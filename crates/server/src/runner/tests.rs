@@ -1,7 +1,7 @@
 //! One end of a connection against a scripted other end.
 
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -21,11 +21,16 @@ struct Scripted {
     stream: UnixStream,
     kills: Arc<AtomicUsize>,
     bytes: Arc<AtomicU64>,
+    /// It waits for a disk that does not answer: not even a kill ends it.
+    undead: Arc<AtomicBool>,
 }
 
 impl Peer for Scripted {
     fn kill(&self) {
         self.kills.fetch_add(1, Ordering::SeqCst);
+        if self.undead.load(Ordering::SeqCst) {
+            return;
+        }
         let _ = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
@@ -38,26 +43,31 @@ impl Peer for Scripted {
     }
 }
 
-struct Kit {
-    link: Arc<Link>,
-    theirs: UnixStream,
-    kills: Arc<AtomicUsize>,
+pub(super) struct Kit {
+    pub link: Arc<Link>,
+    pub theirs: UnixStream,
+    pub kills: Arc<AtomicUsize>,
     bytes: Arc<AtomicU64>,
+    undead: Arc<AtomicBool>,
     crashes: Arc<Crashes>,
 }
 
-fn kit(limits: Limits) -> Kit {
+pub(super) fn kit(limits: Limits) -> Kit {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (kills, bytes) = (Arc::default(), Arc::default());
-    let peer =
-        Scripted { stream: ours.try_clone().unwrap(), kills: Arc::clone(&kills), bytes: Arc::clone(&bytes) };
+    let (kills, bytes, undead) = (Arc::default(), Arc::default(), Arc::<AtomicBool>::default());
+    let peer = Scripted {
+        stream: ours.try_clone().unwrap(),
+        kills: Arc::clone(&kills),
+        bytes: Arc::clone(&bytes),
+        undead: Arc::clone(&undead),
+    };
     let crashes = Arc::new(Crashes::new(Duration::from_secs(60)));
     let owner = Owner { model: "m".to_owned(), weights: "w".to_owned(), crashes: Arc::clone(&crashes) };
     let link = connect(owner, limits, Box::new(peer), ours).unwrap();
-    Kit { link, theirs, kills, bytes, crashes }
+    Kit { link, theirs, kills, bytes, undead, crashes }
 }
 
-fn hear(stream: &mut UnixStream) -> ToRunner {
+pub(super) fn hear(stream: &mut UnixStream) -> ToRunner {
     frame::receive(stream).unwrap().unwrap()
 }
 
@@ -78,7 +88,7 @@ fn listener() -> (Listener, mpsc::Receiver<Event>) {
 }
 
 /// A request that the runner has taken up: its number, and what its listener hears.
-fn taken_up(kit: &mut Kit) -> (u64, mpsc::Receiver<Event>) {
+pub(super) fn taken_up(kit: &mut Kit) -> (u64, mpsc::Receiver<Event>) {
     let asking = Arc::clone(&kit.link);
     let (listener, events) = listener();
     let request = std::thread::spawn(move || asking.request(submit(), listener));
@@ -89,7 +99,7 @@ fn taken_up(kit: &mut Kit) -> (u64, mpsc::Receiver<Event>) {
 }
 
 #[derive(Debug, Default)]
-struct Pool(AtomicU64);
+pub(super) struct Pool(AtomicU64);
 
 impl SharedMemory for Pool {
     fn free_bytes(&self) -> u64 {
@@ -171,7 +181,7 @@ fn what_ends_a_runner_counts_against_its_file_until_it_has_answered() {
     }
 }
 
-fn done() -> Event {
+pub(super) fn done() -> Event {
     let outcome = r#"{"finish":"End","prompt_tokens":1,"reused_tokens":0,"tokens":[],"stop":null,
         "prefill":{"secs":0,"nanos":0},"first_token":{"secs":0,"nanos":0},"token_times":[],
         "total":{"secs":0,"nanos":0},"prefill_stats":null,"decode_stats":null,"logits_hash":null}"#;
@@ -192,6 +202,83 @@ fn a_runner_that_is_silent_is_ended() {
     let failure = kit.link.end_failure();
     assert!(failure.message.contains("hung"), "{failure}");
     assert_eq!(kit.kills.load(Ordering::SeqCst), 1);
+}
+
+/// What the model says of itself once a second.
+fn at_work(moved: u64, active: usize) -> FromRunner {
+    let mut status = hypura_engine::serve::RunnerStatus::default();
+    (status.moved, status.active) = (moved, active);
+    FromRunner::Alive { status: Some(Box::new(status)), is_open: true }
+}
+
+/// A thread that computes can hang while the process is as talkative as ever.
+#[test]
+fn a_runner_that_hangs_in_the_middle_of_an_answer_is_ended_with_one_error() {
+    let mut kit = kit(Limits { step: Duration::from_millis(300), ..Limits::default() });
+    kit.link.loaded(hypura_engine::serve::RunnerStatus::default());
+    let (_, events) = taken_up(&mut kit);
+    let mut moved = 0;
+    let mut say_for = |moves: u64, times: usize| {
+        for _ in 0..times {
+            moved += moves;
+            say(&mut kit.theirs, &at_work(moved, 1));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    say_for(1, 12);
+    assert!(events.try_recv().is_err(), "it is slow, and works");
+    say_for(0, 4);
+    assert!(events.try_recv().is_err(), "that is no time");
+    let start = std::time::Instant::now();
+    let error = loop {
+        if let Ok(event) = events.recv_timeout(Duration::from_millis(50)) {
+            break event;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "it hangs for ever");
+        if kit.kills.load(Ordering::SeqCst) == 0 {
+            say(&mut kit.theirs, &at_work(moved, 1));
+        }
+    };
+    let Event::Failed(error) = error else { panic!("a failure") };
+    let words = ["model 'm' failed", "hung: nothing was computed or read for"];
+    assert!(words.iter().all(|word| error.message.contains(word)), "{}", error.message);
+    assert!(events.recv().is_err(), "once");
+}
+
+/// One whose thread hung in the kernel had its requests wait for as long as that took.
+#[test]
+fn whoever_asked_a_runner_that_does_not_even_die_is_told() {
+    let limits = Limits { dying: Duration::from_millis(300), ..Limits::default() };
+    let mut kit = kit(limits);
+    let pool = Arc::new(Pool::default());
+    kit.link.grant(10, Arc::clone(&pool) as Arc<dyn SharedMemory>);
+    kit.undead.store(true, Ordering::SeqCst);
+    let (_, events) = taken_up(&mut kit);
+    say(&mut kit.theirs, &FromRunner::Reserve { id: 7, bytes: 30 });
+    assert!(matches!(hear(&mut kit.theirs), ToRunner::Memory { id: 7, bytes: 30 }));
+    let late = kit.link.call(Call::Detokenize { tokens: Vec::new() }, Duration::from_millis(100));
+    assert!(late.unwrap_err().message.contains("model 'm' failed: its process did not answer within"));
+    let Event::Failed(error) = events.recv_timeout(Duration::from_secs(10)).unwrap() else {
+        panic!("a failure")
+    };
+    assert!(error.message.contains("did not answer within"), "{}", error.message);
+    assert!(!kit.link.is_alive() && kit.link.call(Call::Status, Duration::MAX).is_err());
+    assert_eq!(pool.free_bytes(), 70, "it has its memory as long as it is there");
+    drop(kit.theirs);
+    assert!(kit.link.wait_for_end(Duration::from_secs(10)));
+    assert_eq!(pool.free_bytes(), 100);
+    assert!(events.recv().is_err(), "once");
+}
+
+#[test]
+fn a_runner_that_nobody_asks_anything_may_rest() {
+    let mut kit = kit(Limits { step: Duration::from_millis(100), ..Limits::default() });
+    kit.link.loaded(hypura_engine::serve::RunnerStatus::default());
+    for _ in 0..10 {
+        say(&mut kit.theirs, &at_work(7, 0));
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    assert!(kit.link.is_alive());
 }
 
 #[test]

@@ -26,6 +26,13 @@ pub(crate) fn tightest_limit(
         .min_by_key(MemoryLimit::room_bytes)
 }
 
+/// The folder of this process' group in the unified hierarchy (v2), where that is mounted.
+pub(crate) fn unified_group(cgroup: &str, mountinfo: &str) -> Option<PathBuf> {
+    let mut hierarchies = mountinfo.lines().filter_map(|line| hierarchy(line, cgroup));
+    let (_, folders) = hierarchies.find(|(version, _)| *version == Version::V2)?;
+    folders.into_iter().next()
+}
+
 /// If this mount is a hierarchy that can limit memory: the folders of our group and those above it.
 fn hierarchy(mount: &str, cgroup: &str) -> Option<(Version, Vec<PathBuf>)> {
     // mountinfo: id parent major:minor root point options … - type source super-options (proc(5)).

@@ -21,6 +21,14 @@ pub fn memory_available() -> io::Result<Memory> {
     platform::memory()
 }
 
+/// The folder of the control group (v2) that this process is in, where there is one.
+#[cfg(target_os = "linux")]
+#[must_use]
+pub fn unified_group() -> Option<std::path::PathBuf> {
+    let read = |name: &str| std::fs::read_to_string(name).ok();
+    cgroup::unified_group(&read("/proc/self/cgroup")?, &read("/proc/self/mountinfo")?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,9 @@
 //! The system calls of this crate, one small function each. Everything that differs between Linux and macOS
 //! is in [`linux`](self) or `macos` under the same name; what is common to both is here.
 
+#[cfg(target_os = "macos")]
+#[path = "macos_sandbox.rs"]
+mod sandbox;
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
 mod sys;
@@ -19,6 +22,8 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::ptr::NonNull;
 
+#[cfg(target_os = "macos")]
+pub(crate) use sandbox::*;
 pub(crate) use sys::*;
 pub(crate) use threads::*;
 

@@ -235,9 +235,14 @@ impl ServeFlags {
     fn limits(&self, load_timeout: Duration) -> Limits {
         let limits = Limits { load: load_timeout, ..Limits::default() };
         match self.runner_deadline.map(Duration::from_secs) {
-            Some(deadline) => {
-                Limits { silence: deadline, text: deadline, template: deadline, plan: deadline, ..limits }
-            }
+            Some(deadline) => Limits {
+                silence: deadline,
+                text: deadline,
+                template: deadline,
+                plan: deadline,
+                step: deadline,
+                ..limits
+            },
             None => limits,
         }
     }

@@ -16,6 +16,7 @@ use super::shared::Host;
 use crate::Failure;
 use crate::models::backend::{ChatInput, Fit, LoadHost, LoadProgress, Plan};
 use crate::models::{LoadOrder, PlanQuestion};
+use crate::runner::confine::Confinement;
 use crate::runner::frame;
 use crate::runner::message::{FromRunner, Loaded, Planned, ToRunner};
 
@@ -31,7 +32,7 @@ type Quantize = fn(&Path, &Path, &str, &mut dyn FnMut(u64, u64)) -> Result<(), S
 #[derive(Clone, Copy)]
 pub struct Hooks {
     /// Called once it is known what to load, before there is any other thread.
-    pub confine: fn(&LoadOrder),
+    pub confine: fn(&LoadOrder) -> Confinement,
     /// Called where it loads nothing and only tries a template.
     pub confine_trial: fn(),
     /// Tries a conversation's own template; the texts of BOS and EOS. Gives the bytes that it makes.
@@ -137,8 +138,9 @@ pub fn serve(stream: UnixStream, hooks: Hooks) -> io::Result<()> {
         _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "no order came first")),
     };
     adopt_marker(marker);
-    (hooks.confine)(&order);
+    let confinement = (hooks.confine)(&order);
     let host = Host::new(stream);
+    host.outgoing.say(&FromRunner::Confined(confinement));
     let (sender, orders) = mpsc::channel();
     let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let reading = Arc::clone(&host);
