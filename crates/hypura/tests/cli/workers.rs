@@ -178,6 +178,18 @@ fn a_plan_divides_layers_as_a_run_does_and_names_the_machines() {
 }
 
 #[test]
+fn what_is_wrong_with_a_worker_is_told_before_it_measures_itself() {
+    let (home, pair) = (tempfile::tempdir().unwrap(), Pair::start());
+    for (flags, parts) in [
+        (["--listen", "nonsense:x"], ["nonsense:x", "no address"]),
+        (["--listen", &pair.address], [pair.address.as_str(), "cannot listen"]),
+        (["--device", "Foo9"], ["Foo9", "hypura doctor"]),
+    ] {
+        finish(at(home.path()).arg("worker").args(flags)).assert_error(1, &parts);
+    }
+}
+
+#[test]
 fn a_worker_that_is_named_twice_is_one() {
     let pair = Pair::start();
     let flags = ["--worker", &pair.address, "--worker", &pair.address, "--gpu-layers", "2"];

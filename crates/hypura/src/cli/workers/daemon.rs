@@ -84,10 +84,11 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let device = workers::describe(&args.device)
         .with_context(|| format!("there is no device {}: `hypura doctor` lists them", args.device))?;
     let memory_bytes = memory_bytes(args)?;
+    // What is wrong is told before anything is measured.
+    let listener = listen(args.listen.as_deref())?;
     let threads = args.threads.unwrap_or_else(default_threads);
     let cache = cache(args.cache)?;
     let rates = rates(args, threads)?;
-    let listener = listen(args.listen.as_deref())?;
     let local = listener.local_addr().context("the port has no address")?;
     let identity = identity();
     // Where the network has no multicast, it is found by its address.
