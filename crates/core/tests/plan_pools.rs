@@ -8,7 +8,7 @@ use hypura_core::plan::{
     PoolId, Pools, Purpose, Residency, fill,
 };
 use hypura_core::synth::Shape;
-use plan_common::{cases, model, model_of_layers};
+use plan_common::{cases, model, model_of_at_least, model_of_layers};
 use proptest::prelude::*;
 
 const KV_PER_LAYER: u64 = 20_000;
@@ -37,7 +37,7 @@ fn constraints(shape: &ModelShape, pools: Pools, layers: u32, experts: bool) -> 
 fn tiny() -> impl Strategy<Value = ModelShape> {
     let shapes: Vec<Shape> =
         Shape::ALL.iter().copied().filter(|shape| shape.name().starts_with("tiny-")).collect();
-    (prop::sample::select(shapes), 2..10_u32).prop_map(|(shape, layers)| model_of_layers(shape, layers))
+    (prop::sample::select(shapes), 2..10_u32).prop_map(|(shape, layers)| model_of_at_least(shape, layers))
 }
 
 /// Every weight is in memory of one pool, or streams through the host's.

@@ -11,7 +11,7 @@ use hypura_core::plan::{
 };
 use hypura_core::profile::Profile;
 use hypura_core::synth::Shape;
-use plan_common::{cases, machine, model, model_of_layers};
+use plan_common::{cases, machine, model, model_of_at_least, model_of_layers};
 use proptest::prelude::*;
 
 fn needs() -> Ledger {
@@ -29,7 +29,7 @@ fn within(shape: &ModelShape, budget_bytes: u64, residency: Residency) -> Constr
 fn tiny() -> impl Strategy<Value = ModelShape> {
     let shapes: Vec<Shape> =
         Shape::ALL.iter().copied().filter(|shape| shape.name().starts_with("tiny-")).collect();
-    (prop::sample::select(shapes), 2..12_u32).prop_map(|(shape, layers)| model_of_layers(shape, layers))
+    (prop::sample::select(shapes), 2..12_u32).prop_map(|(shape, layers)| model_of_at_least(shape, layers))
 }
 
 fn residency() -> impl Strategy<Value = Residency> {
@@ -208,7 +208,7 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
     let decode = prediction.decode.unwrap();
     assert_eq!((plan.mode(), decode.bound.name()), (Mode::ExpertStreaming, "disk"));
     // 44.2% of two experts of 32 layers, and a row of the embedding.
-    let expected = shape.routed_bytes_per_token() as f64 * (1.0 - 0.558) + row_bytes(&plan);
+    let expected = shape.routed_bytes_per_token() as f64 * (1.0 - 0.558) + row_bytes(&shape, &plan);
     assert!((decode.read_bytes / expected - 1.0).abs() < 1e-9);
     assert!(decode.roofline_tokens_per_s >= decode.tokens_per_s.mid);
     // With a known hit rate, memory that does not hold everything changes nothing.
@@ -219,8 +219,11 @@ fn an_expert_model_on_a_slow_disk_is_bound_by_it_and_near_its_roofline() {
 }
 
 /// Bytes that a token reads of tables.
-fn row_bytes(plan: &Plan) -> f64 {
-    let of_table = |table: &StreamedTable| pages_of_row(table.row_bytes) * f64::from(table.rows_per_token);
+fn row_bytes(shape: &ModelShape, plan: &Plan) -> f64 {
+    let of_table = |table: &StreamedTable| {
+        let offset = shape.tensors[table.weight].info.offset;
+        pages_of_row(offset, table.row_bytes) * f64::from(table.rows_per_token)
+    };
     plan.streamed_tables().iter().map(of_table).sum::<f64>() * PAGE as f64
 }
 
@@ -292,7 +295,7 @@ fn both_streams_share_the_disk() {
         let decode = prediction.decode.unwrap();
         // No slots: every token reads its experts and what streams of the dense weights.
         let bytes = (shape.routed_bytes_per_token() + plan.streamed_dense_bytes(&shape)) as f64;
-        let bytes = bytes + row_bytes(&plan);
+        let bytes = bytes + row_bytes(&shape, &plan);
         assert!((decode.read_bytes / bytes - 1.0).abs() < 1e-9, "{} {bytes}", decode.read_bytes);
         let least_s = bytes / 2e9 * (1.0 - 1e-9);
         assert!(1.0 / decode.tokens_per_s.mid >= least_s && decode.read_s >= least_s, "{decode:?}");

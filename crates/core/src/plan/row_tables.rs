@@ -22,14 +22,20 @@ const MOST_HALF_BYTES: u64 = 4 << 20;
 /// A table that gives back less stays resident where nobody asks for it.
 const LEAST_GAIN_BYTES: u64 = 32 << 20;
 
-/// Pages that a row of so many bytes is spread over on average, wherever it begins.
+/// Pages that a row is spread over in the mean of all rows of a table that begins at `offset` of its file.
 #[must_use]
-pub fn pages_of_row(row_bytes: u64) -> f64 {
-    let page = PAGE as f64;
-    if row_bytes.is_multiple_of(PAGE as u64) {
-        return row_bytes as f64 / page;
-    }
-    (row_bytes as f64 + page - 1.0) / page
+pub fn pages_of_row(offset: u64, row_bytes: u64) -> f64 {
+    let page = PAGE as u64;
+    // Rows begin at all multiples of this, counted from where the first does, and no other bytes of a page.
+    let step = gcd(row_bytes, page).max(1);
+    let first = offset % step;
+    let pages = |begin: u64| begin.saturating_add(row_bytes).div_ceil(page);
+    let places = page / step;
+    (0..places).map(|at| pages(first + at * step) as f64).sum::<f64>() / places as f64
+}
+
+const fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Tables that may stream.
@@ -140,7 +146,12 @@ mod tests {
 
     #[test]
     fn a_row_is_spread_over_pages() {
-        assert_eq!([4096, 8192].map(pages_of_row), [1.0, 2.0]);
-        assert!((pages_of_row(100) - 1.024).abs() < 0.001 && (pages_of_row(7344) - 2.79).abs() < 0.01);
+        let of = |offset, row| pages_of_row(offset, row);
+        assert_eq!([of(0, 4096), of(4096, 8192), of(32, 4096)], [1.0, 2.0, 2.0]);
+        // Halves of pages cross no border where the first begins at one; rows of five quarters take two
+        // pages.
+        assert_eq!([of(0, 2048), of(64, 2048), of(0, 5120)], [1.0, 1.5, 2.0]);
+        assert!((of(32, 100) - 1.024).abs() < 0.001 && (of(0, 7344) - 2.79).abs() < 0.01);
+        assert!((of(7, 90) - 1.022).abs() < 0.001);
     }
 }

@@ -105,6 +105,8 @@ pub(super) struct NGram {
     pub head_rows: u64,
     /// Layers that read the table.
     pub modules: u32,
+    /// Whether a model with fewer layers has a smaller table too.
+    pub is_cut: bool,
 }
 
 /// What a model has beside attention and feed-forward networks of the usual kinds.
@@ -117,7 +119,7 @@ pub(super) enum Form {
 }
 
 /// Everything that distinguishes one shape from another.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Dims {
     pub name: &'static str,
     pub title: &'static str,
@@ -141,4 +143,18 @@ pub(super) struct Dims {
     pub rms_eps: f32,
     /// Whether RoPE frequencies are stretched as in Llama 3.1 (`rope_freqs.weight`).
     pub llama3_rope: bool,
+}
+
+impl Dims {
+    /// The same with so many rows for each head of a table of n-grams, where there is one.
+    pub fn with_table_rows(&self, rows: Option<u64>) -> Self {
+        let mut dims = self.clone();
+        match (&mut dims.form, rows) {
+            (Form::Hybrid(Hybrid { ngrams, .. }) | Form::Engram(Engram { ngrams, .. }), Some(rows)) => {
+                (ngrams.head_rows, ngrams.is_cut) = (rows, false);
+            }
+            _ => {}
+        }
+        dims
+    }
 }

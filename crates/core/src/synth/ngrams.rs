@@ -9,8 +9,12 @@ use super::keys::Keys;
 const PADDING: u64 = 64;
 
 impl NGram {
-    /// The table of a model that has been cut from `all` layers to `layers`: as much smaller as the rest is.
+    /// The table of a model that has been cut from `all` layers to `layers`: as much smaller as the rest is,
+    /// unless its size was asked for.
     pub fn cut(self, layers: u32, all: u32) -> Self {
+        if !self.is_cut {
+            return self;
+        }
         let head_rows = (self.head_rows * u64::from(layers.min(all)) / u64::from(all.max(1))).max(64);
         Self { head_rows, ..self }
     }
@@ -60,7 +64,8 @@ mod tests {
 
     #[test]
     fn heads_have_rows_of_their_own() {
-        let table = NGram { longest: 3, heads_per_length: 2, head_len: 64, head_rows: 100, modules: 2 };
+        let table =
+            NGram { longest: 3, heads_per_length: 2, head_len: 64, head_rows: 100, modules: 2, is_cut: true };
         assert_eq!(table.sizes(), [97, 89, 83, 79, 73, 71, 67, 61]);
         assert_eq!(table.rows(), 640);
         assert!(table.cut(1, 2).rows() < table.rows());

@@ -25,6 +25,8 @@ pub struct SynthOptions {
     pub seed: u64,
     /// Number of layers, if not the model's own.
     pub layers: Option<u32>,
+    /// Rows of each head of a table of n-grams, if not the model's own (as many as the layers are of all).
+    pub table_rows: Option<u64>,
     /// Number of files, 1 for a plain one.
     pub shards: u32,
     /// Makes only about this many different bytes for each kind of matrix (one type, one number of inputs)
@@ -37,7 +39,7 @@ pub struct SynthOptions {
 impl SynthOptions {
     /// One file, all layers, nothing repeating, seed 0.
     pub const fn new(shape: Shape, quant: Quant) -> Self {
-        Self { shape, quant, seed: 0, layers: None, shards: 1, unique_bytes: None }
+        Self { shape, quant, seed: 0, layers: None, table_rows: None, shards: 1, unique_bytes: None }
     }
 }
 
@@ -74,7 +76,7 @@ impl fmt::Debug for SynthPlan {
 impl SynthPlan {
     /// Plans the files. Takes milliseconds; the weights are made when asked for.
     pub fn new(options: &SynthOptions) -> Result<Self, SynthError> {
-        let dims = options.shape.dims();
+        let dims = &options.shape.dims().with_table_rows(options.table_rows);
         let layers = layers(options, dims)?;
         let specs = tensors::list(dims, layers);
         let type_of = |spec: &list::TensorSpec| {

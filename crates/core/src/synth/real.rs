@@ -213,7 +213,14 @@ pub(super) const FLASH_NEXT: Hybrid = Hybrid {
     indexer_len: 128,
     indexer_top_k: 2048,
     indexer_block: 16,
-    ngrams: NGram { longest: 3, heads_per_length: 8, head_len: 160, head_rows: 20_000_000, modules: 1 },
+    ngrams: NGram {
+        longest: 3,
+        heads_per_length: 8,
+        head_len: 160,
+        head_rows: 20_000_000,
+        modules: 1,
+        is_cut: true,
+    },
 };
 
 /// DeepSeek-V4.1-Flash: 24 rows of 384 million for each of two layers a token.
@@ -226,5 +233,12 @@ pub(super) const FLASH: Engram = Engram {
     indexer_heads: 32,
     indexer_len: 128,
     indexer_top_k: 512,
-    ngrams: NGram { longest: 4, heads_per_length: 8, head_len: 256, head_rows: 16_000_000, modules: 2 },
+    ngrams: NGram {
+        longest: 4,
+        heads_per_length: 8,
+        head_len: 256,
+        head_rows: 16_000_000,
+        modules: 2,
+        is_cut: true,
+    },
 };

@@ -162,6 +162,13 @@ const ENGRAM_TINY: Engram = Engram {
     indexer_heads: 2,
     indexer_len: 64,
     indexer_top_k: 8,
-    ngrams: NGram { longest: 3, heads_per_length: 2, head_len: 64, head_rows: 2000, modules: 2 },
+    ngrams: NGram {
+        longest: 3,
+        heads_per_length: 2,
+        head_len: 64,
+        head_rows: 2000,
+        modules: 2,
+        is_cut: true,
+    },
     ..FLASH
 };

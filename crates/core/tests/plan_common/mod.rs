@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 /// Each test file uses its own part of this one; this uses the rest.
 const _: fn() = || {
-    let _ = (cases, model, model_of_layers, model_of_quant, fixed_machine, || machine());
+    let _ = (cases, model, model_of_layers, model_of_at_least, model_of_quant, fixed_machine, || machine());
 };
 
 /// How many cases of a property: what `PROPTEST_CASES` says, else `usual`.
@@ -27,6 +27,14 @@ pub fn model_of_layers(shape: Shape, layers: u32) -> ModelShape {
     let mut options = SynthOptions::new(shape, shape.usual_quant());
     options.layers = Some(layers);
     of_options(&options)
+}
+
+/// The same with at least so many layers: as few as there can be.
+pub fn model_of_at_least(shape: Shape, layers: u32) -> ModelShape {
+    let options =
+        |layers| SynthOptions { layers: Some(layers), ..SynthOptions::new(shape, shape.usual_quant()) };
+    let fewest = (layers..).find(|layers| SynthPlan::new(&options(*layers)).is_ok()).unwrap();
+    of_options(&options(fewest))
 }
 
 /// The same in another quantisation.

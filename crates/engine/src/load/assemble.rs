@@ -228,6 +228,7 @@ fn table_side(
             tensor: info.name.clone(),
             shard: info.shard,
             offset: info.offset,
+            file_bytes: source.files[info.shard].len(),
             row_bytes: size(table.row_bytes),
             cache_rows: table.cache_rows,
         }

@@ -13,6 +13,8 @@ pub(crate) struct RowTable {
     pub tensor: String,
     pub shard: usize,
     pub offset: u64,
+    /// Of the shard: its last page may be a part of one.
+    pub file_bytes: u64,
     pub row_bytes: usize,
     /// Rows that the cache holds, at least one.
     pub cache_rows: u32,
@@ -26,6 +28,7 @@ pub(super) struct WantedRow {
     shard: usize,
     offset: u64,
     bytes: usize,
+    file_bytes: u64,
 }
 
 /// Which read of which half.
@@ -54,8 +57,8 @@ impl RowTable {
     }
 
     pub(super) fn wanted(&self, table: usize, row: u32, slot: u32) -> WantedRow {
-        let (shard, bytes) = (self.shard, self.row_bytes);
-        WantedRow { table, slot, shard, offset: self.offset_of(row), bytes }
+        let (shard, bytes, file_bytes) = (self.shard, self.row_bytes, self.file_bytes);
+        WantedRow { table, slot, shard, offset: self.offset_of(row), bytes, file_bytes }
     }
 
     fn offset_of(&self, row: u32) -> u64 {
@@ -94,7 +97,7 @@ impl Half {
             rest = later;
             let end = joined.last().map_or(0, |last| last.offset + last.bytes as u64);
             // A batch fits into the staging memory, whose size is a usize.
-            let read = PartRead::around(first.offset, (end - first.offset) as usize);
+            let read = whole_pages(first, (end - first.offset) as usize);
             let start = self.rows.len();
             self.rows.extend(joined.iter().map(|row| (*row, at + (row.offset - read.offset) as usize)));
             let target = RowTarget { half, read: self.reads.len() };
@@ -114,6 +117,15 @@ impl Half {
     }
 }
 
+/// The whole pages around bytes that begin with a row, as far as the file has them. A device reads no less
+/// for a part of a page, and so what is read does not depend on the device's sectors, which a plan does not
+/// know.
+fn whole_pages(first: &WantedRow, bytes: usize) -> PartRead {
+    let read = PartRead::around(first.offset, bytes);
+    let in_file = usize::try_from(first.file_bytes.saturating_sub(read.offset)).unwrap_or(usize::MAX);
+    PartRead { required: read.len.min(in_file).max(read.required), ..read }
+}
+
 /// How many of the rows, which are in file order, share pages or lie in pages next to each other.
 fn neighbours(rows: &[WantedRow]) -> usize {
     let page = |offset: u64| offset / PAGE as u64;
@@ -129,8 +141,14 @@ mod tests {
     use super::*;
     use hypura_storage::HugePages;
 
-    const TABLE: RowTable =
-        RowTable { tensor: String::new(), shard: 0, offset: 1000, row_bytes: 600, cache_rows: 1 };
+    const TABLE: RowTable = RowTable {
+        tensor: String::new(),
+        shard: 0,
+        offset: 1000,
+        file_bytes: 1000 + 101 * 600,
+        row_bytes: 600,
+        cache_rows: 1,
+    };
 
     #[test]
     fn neighbours_are_read_at_once() {
@@ -145,6 +163,9 @@ mod tests {
             places,
             [(0, 2 * PAGE, 8 * PAGE), (3 * page, PAGE, 10 * PAGE), (14 * page, 2 * PAGE, 11 * PAGE)]
         );
+        // The file ends within the last page.
+        let required = reads.iter().map(|read| read.read.required).collect::<Vec<_>>();
+        assert_eq!(required, [2 * PAGE, PAGE, 1000 + 101 * 600 - 14 * PAGE]);
         assert!(count == 3 && !half.is_free());
         let rows: Vec<_> = half.end(0).map(|(row, at)| (row.slot, at)).collect();
         assert_eq!(rows, [(0, 8 * PAGE + 1000), (3, 8 * PAGE + 2800), (5, 8 * PAGE + 4000)]);

@@ -20,7 +20,8 @@ impl RowReads {
         let mut reads = Self::default();
         for table in input.plan.streamed_tables() {
             let rows = tokens * f64::from(table.rows_per_token);
-            let bytes = pages_of_row(table.row_bytes) * PAGE as f64;
+            let offset = input.shape.tensors.get(table.weight).map_or(0, |tensor| tensor.info.offset);
+            let bytes = pages_of_row(offset, table.row_bytes) * PAGE as f64;
             reads.bytes += rows * bytes;
             reads.read_s += disk.burst_seconds(rows, bytes as u64)?;
             // The node and what comes before it are calls of their own.

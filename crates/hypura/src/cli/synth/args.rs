@@ -28,6 +28,10 @@ pub struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) layers: Option<u32>,
 
+    /// Rows of each head of a table of n-grams, if not the model's own, cut as the layers are
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..100_000_000))]
+    pub(super) table_rows: Option<u64>,
+
     /// Repeat about this many bytes instead of making all of them, and share them on the disk where the file
     /// system can
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]

@@ -44,6 +44,7 @@ pub fn execute(args: &Args) -> anyhow::Result<ExitCode> {
     let options =
         SynthOptions { seed: args.seed, layers: args.layers, ..SynthOptions::new(shape, args.quant) };
     let options = SynthOptions { shards: args.shards, unique_bytes: args.unique, ..options };
+    let options = SynthOptions { table_rows: args.table_rows, ..options };
     let plan = SynthPlan::new(&options)?;
     if let Some(projector) = &args.mmproj {
         write_projector(projector, shape, args)?;

@@ -44,12 +44,12 @@ fn people_count(count: u64) -> String {
 /// When standard output is gone.
 pub(super) fn list(quant: Quant) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{:<18} {:>10} {:>12}", "SHAPE", "PARAMETERS", quant.name())?;
+    writeln!(out, "{:<20} {:>10} {:>12}", "SHAPE", "PARAMETERS", quant.name())?;
     for shape in Shape::ALL {
         let plan = SynthPlan::new(&SynthOptions::new(*shape, quant))
             .with_context(|| format!("cannot plan {shape}"))?;
         let (parameters, size) = (people_count(plan.parameters()), human_bytes(plan.file_bytes()));
-        writeln!(out, "{:<18} {parameters:>10} {size:>12}", shape.name())?;
+        writeln!(out, "{:<20} {parameters:>10} {size:>12}", shape.name())?;
     }
     let quants: Vec<&str> = Quant::ALL.iter().map(|quant| quant.name()).collect();
     writeln!(out, "\nQuantisations (--quant): {}", quants.join(", "))?;
