@@ -10,6 +10,7 @@ use crate::rules::Owned;
 use crate::schema::{PlaceholderTokens, SchemaCompiler, SchemaMatcher, placeholder_ending};
 use crate::sys;
 use crate::vocab::{Token, Vocab};
+use llguidance::toktrie::SimpleVob;
 use std::sync::Arc;
 
 /// Ways to read an answer that are followed; more come from grammars that are ambiguous without end.
@@ -67,21 +68,43 @@ impl Constraint {
             rules.apply(candidates);
             return;
         }
-        let marked = self.marked().to_vec();
-        let mut allowed = vec![false; candidates.len()];
-        for way in self.ways.iter_mut().filter(|way| way.value.is_none()) {
-            way.mark(&self.vocab, &mut allowed);
-        }
-        let marked = marked.into_iter().filter_map(|token| usize::try_from(token).ok());
-        marked.for_each(|token| allowed[token] = false);
-        for way in self.ways.iter_mut().filter(|way| way.value.is_some()) {
-            way.mark(&self.vocab, &mut allowed);
-        }
-        for (candidate, allowed) in candidates.iter_mut().zip(allowed) {
-            if !allowed {
+        Self::apply_mask(&self.mask(), candidates);
+    }
+
+    /// The same with a mask.
+    pub fn apply_mask(mask: &SimpleVob, candidates: &mut [sys::llama_token_data]) {
+        for (at, candidate) in candidates.iter_mut().enumerate() {
+            if at >= mask.len() || !mask.get(at) {
                 candidate.logit = f32::NEG_INFINITY;
             }
         }
+    }
+
+    /// The tokens that may come next.
+    pub fn mask(&mut self) -> SimpleVob {
+        let mut mask = SimpleVob::alloc(self.vocab.len());
+        for way in self.ways.iter().filter(|way| way.value.is_none()) {
+            way.rules.mark(&mut mask);
+        }
+        let Some(placeholders) = &self.placeholders else { return mask };
+        let unsigned =
+            |tokens: &[Token]| tokens.iter().map(|token| token.cast_unsigned()).collect::<Vec<_>>();
+        let compiler = &placeholders.compiler;
+        unsigned(&compiler.placeholder_tokens().marked)
+            .into_iter()
+            .for_each(|token| mask.disallow_token(token));
+        let ends = unsigned(compiler.ends());
+        for mut values in self.ways.iter_mut().filter_map(|way| way.value.as_mut()?.mask()) {
+            // The end of a value is not that of the answer.
+            ends.iter().for_each(|token| values.disallow_token(*token));
+            mask.or(&values);
+        }
+        mask
+    }
+
+    /// Whether the answer is in a value of a schema.
+    pub fn is_in_value(&self) -> bool {
+        self.ways.iter().any(|way| way.value.is_some())
     }
 
     fn accept_whole(&mut self, token: Token) -> bool {
@@ -173,27 +196,6 @@ impl Way {
             Some(value) => value.accept(token),
             None => self.rules.accept(token),
         }
-    }
-
-    /// Marks all tokens that may come next.
-    fn mark(&mut self, vocab: &Vocab, allowed: &mut [bool]) {
-        let Some(value) = &mut self.value else {
-            let token = |id| sys::llama_token_data { id, logit: 1.0, p: 0.0 };
-            let mut all: Vec<sys::llama_token_data> = (0..).map(token).take(allowed.len()).collect();
-            self.rules.apply(&mut all);
-            let marks = allowed.iter_mut().zip(&all);
-            marks.for_each(|(allowed, token)| *allowed |= token.logit != f32::NEG_INFINITY);
-            return;
-        };
-        let Some(mask) = value.mask() else { return };
-        let ends = |token: u32| Token::try_from(token).is_ok_and(|token| vocab.is_end(token));
-        mask.iter_set_entries(|token| {
-            if let Some(allowed) = allowed.get_mut(token)
-                && !u32::try_from(token).is_ok_and(ends)
-            {
-                *allowed = true;
-            }
-        });
     }
 }
 

@@ -33,6 +33,7 @@ mod guard;
 mod kernels;
 pub mod libraries;
 mod log;
+mod mask_thread;
 pub mod measure;
 pub mod media;
 mod memory;

@@ -1,5 +1,7 @@
 //! A sampler of llama.cpp's that is owned, and what a grammar does as one.
 
+use llguidance::toktrie::SimpleVob;
+
 use crate::sys;
 use crate::vocab::Token;
 
@@ -34,6 +36,15 @@ impl Owned {
         let mut array = array_of(candidates);
         // SAFETY: the array describes `candidates`; a grammar only lowers logits in place.
         unsafe { sys::llama_sampler_apply(self.0, &raw mut array) };
+    }
+
+    /// Marks the tokens that may come next.
+    pub fn mark(&self, mask: &mut SimpleVob) {
+        let token = |id| sys::llama_token_data { id, logit: 1.0, p: 0.0 };
+        let mut all: Vec<sys::llama_token_data> = (0..).map(token).take(mask.len()).collect();
+        self.apply(&mut all);
+        let allowed = all.iter().filter(|token| token.logit != f32::NEG_INFINITY);
+        allowed.for_each(|token| mask.allow_token(token.id.cast_unsigned()));
     }
 
     /// Another one at the same place.

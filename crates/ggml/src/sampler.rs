@@ -5,6 +5,7 @@
 
 use crate::constraint::Constraint;
 use crate::grammar::{Grammar, GrammarKind, patterns_and_tokens};
+use crate::mask_thread::MaskedConstraint;
 use crate::rules::{Owned, array_of};
 use crate::schema::with_marks;
 use crate::sys;
@@ -74,7 +75,9 @@ pub struct Sampler {
 }
 
 struct GrammarState {
-    rules: Constraint,
+    rules: MaskedConstraint,
+    /// Only applies once a trigger was met.
+    lazy: bool,
     /// Knows whether the model is reasoning, where a lazy or forced grammar must sleep.
     reasoning: Option<Owned>,
     /// Begins reasoning, which may come before what a forced grammar asks for; only as the first token.
@@ -130,6 +133,14 @@ impl Sampler {
     pub fn accept_prompt(&mut self, token: Token) {
         // SAFETY: the chain is alive.
         unsafe { sys::llama_sampler_accept(self.chain.0, token) };
+    }
+
+    /// Nothing more is accepted before the next row of logits: what a grammar allows then is computed
+    /// meanwhile, by a thread of its own, and waited for only where it is needed.
+    pub fn prepare(&mut self) {
+        if let Some(grammar) = self.grammar.as_mut().filter(|grammar| grammar.applies()) {
+            grammar.rules.compute_ahead(grammar.lazy);
+        }
     }
 
     fn choose(&mut self, logits: &[f32], constrained: bool) -> Result<Token, SampleError> {
@@ -231,7 +242,8 @@ impl GrammarState {
             return Err(bad("it cannot be read"));
         }
         let rules = Constraint::new(vocab, Owned(rules), schemas);
-        let mut state = Self { rules, reasoning: None, may_think: None };
+        let rules = MaskedConstraint::new(rules, vocab.mask_thread());
+        let mut state = Self { rules, lazy: grammar.lazy, reasoning: None, may_think: None };
         let written = written_tokens(vocab, &grammar.generation_prompt);
         if !grammar.lazy && !grammar.forced && grammar.kind != GrammarKind::User {
             for token in &written {

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use hypura_ggml::{
-    ChatError, ChatRequest, ChatTemplates, Grammar, LoadMode, LoadOptions, Model, SampleError, Sampler,
-    SamplerOptions, Token, ToolChoice, Vocab,
+    ChatError, ChatParser, ChatRequest, ChatTemplates, Grammar, LoadMode, LoadOptions, Model, ReasoningSplit,
+    SampleError, Sampler, SamplerOptions, Token, ToolChoice, Vocab,
 };
 use serde_json::{Value, json};
 use std::path::Path;
@@ -15,6 +15,7 @@ const LLAMA3: &str = include_str!("templates/llama3.jinja");
 const HARMONY: &str = include_str!("templates/harmony.jinja");
 const R1: &str = include_str!("templates/r1.jinja");
 const MISTRAL: &str = include_str!("templates/mistral.jinja");
+const TAGGED: &str = include_str!("templates/tagged.jinja");
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/demo/demo-moe-Q4_K_M.gguf");
@@ -309,4 +310,132 @@ fn every_answer_that_ends_fits_its_schema() {
         }
     }
     assert!(ended >= 40, "{ended} of 70 answers ended");
+}
+
+#[test]
+fn masks_made_ahead_choose_the_tokens_that_masks_in_line_do() {
+    let asked = ChatRequest { tools_json: Some(tools(&person(), true)), ..request() };
+    let forced = ChatRequest { tool_choice: ToolChoice::Required, ..asked.clone() };
+    let of_template = |request: &ChatRequest| templates(QWEN).apply(request).unwrap().grammar.unwrap();
+    for grammar in [
+        Grammar::json_schema(person().to_string()),
+        Grammar::json_schema("true"),
+        Grammar::user("root ::= \"a\" [0-9]+ (\", \" root)? \".\""),
+        of_template(&asked),
+        of_template(&forced),
+    ] {
+        let (mut in_line, mut ahead) = (sampler(&grammar), sampler(&grammar));
+        let mut random = 7;
+        for step in 0..150_u64 {
+            ahead.prepare();
+            // The thread has finished, has just begun, or has not yet.
+            if step % 3 == 0 {
+                std::thread::sleep(std::time::Duration::from_micros(step * 10));
+            }
+            let logits = nonsense(&mut random, &vocab(), &[]);
+            let token = in_line.sample(&logits);
+            assert_eq!(ahead.sample(&logits), token, "step {step}");
+            let Ok(token) = token else { break };
+            if vocab().is_end(token) {
+                break;
+            }
+            in_line.accept(token).unwrap();
+            ahead.accept(token).unwrap();
+        }
+    }
+}
+
+#[test]
+fn requests_that_end_while_a_mask_is_made_leave_nothing_behind() {
+    let grammar = Grammar::json_schema(person().to_string());
+    for _ in 0..50 {
+        let mut one = sampler(&grammar);
+        one.prepare();
+        one.prepare();
+        drop(one);
+    }
+    takes(&grammar, r#"{"name": "Ada", "age": 36}"#);
+}
+
+/// A call as templates write it that give each argument a tag.
+fn tagged_call(arguments: &[(&str, &str)]) -> String {
+    let one = |(name, value): &(&str, &str)| format!("<parameter={name}>\n{value}\n</parameter>\n");
+    let all: String = arguments.iter().map(one).collect();
+    format!("<tool_call>\n<function=note>\n{all}</function>\n</tool_call>")
+}
+
+#[test]
+fn arguments_between_tags_fit_their_schemas() {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "unit": {"type": "string", "enum": ["celsius", "a \"b\""]},
+            "text": {"type": "string", "description": "any"},
+            "days": {"type": "integer", "minimum": 1, "maximum": 14},
+            "where": {"$ref": "#/$defs/place"},
+            "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        },
+        "required": ["unit", "days"],
+        "$defs": {"place": {"type": "object", "required": ["lat"], "additionalProperties": false,
+            "properties": {"lat": {"type": "number", "minimum": -90, "maximum": 90},
+                "tags": {"type": "array", "items": {"pattern": "^[a-z]+$", "type": "string"}, "maxItems": 2}}}},
+    });
+    for (choice, strict) in
+        [(ToolChoice::Auto, true), (ToolChoice::Required, true), (ToolChoice::Auto, false)]
+    {
+        let request =
+            ChatRequest { tools_json: Some(tools(&schema, strict)), tool_choice: choice, ..request() };
+        let mut prompt = templates(TAGGED).apply(&request).unwrap();
+        assert!(!prompt.text.contains("hypura-") && prompt.text.contains("maximum"), "{}", prompt.text);
+        let grammar = prompt.grammar.take().unwrap();
+        assert_eq!(grammar.schemas.len(), 2, "{}", grammar.gbnf);
+        takes(&grammar, &tagged_call(&[("unit", "celsius"), ("days", "14")]));
+        takes(
+            &grammar,
+            &tagged_call(&[("days", "1"), ("unit", "a \"b\""), ("text", "<b>\n1</b>"), ("note", "x")]),
+        );
+        takes(
+            &grammar,
+            &tagged_call(&[
+                ("unit", "celsius"),
+                ("days", "2"),
+                ("where", r#"{"lat": -9.5, "tags": ["ab"]}"#),
+            ]),
+        );
+        for (arguments, after) in [
+            (&[("unit", "kelvin"), ("days", "2")][..], "unit"),
+            (&[("unit", "celsius"), ("days", "15")], "days"),
+            (&[("unit", "celsius"), ("days", "two")], "days"),
+            (&[("unit", "celsius")], "celsius"),
+            (&[("unit", "celsius"), ("days", "2"), ("where", r#"{"lat": 91}"#)], "lat"),
+            (&[("unit", "celsius"), ("days", "2"), ("where", r#"{"lat": 9, "tags": ["A"]}"#)], "tags"),
+        ] {
+            refuses(&grammar, &tagged_call(arguments), after);
+        }
+        // The parser knows the tools as they are: what is a text stays one.
+        let mut parser = ChatParser::new(&prompt, ReasoningSplit::Separate);
+        let mut deltas = parser.push(&tagged_call(&[("unit", "celsius"), ("days", "14")]));
+        deltas.extend(parser.finish(true));
+        let said = format!("{deltas:?}").replace('\\', "");
+        assert!(said.contains(r#""celsius""#) && said.contains("14"), "{said}");
+    }
+}
+
+#[test]
+fn a_strict_tool_whose_texts_cannot_be_enforced_between_tags_is_refused_by_name() {
+    let with = |property: Value| json!({"type": "object", "properties": {"x": property}, "required": ["x"]});
+    for (schema, words) in [
+        (with(json!({"type": "string", "pattern": "^a+$"})), "`pattern`"),
+        (with(json!({"anyOf": [{"type": "string", "maxLength": 3}, {"const": "abc"}]})), "`maxLength`"),
+        (with(json!({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 7}]})), "a text or JSON"),
+        (json!({"type": "object", "properties": {}, "required": ["y"]}), "`y`"),
+    ] {
+        let ask = |strict| ChatRequest { tools_json: Some(tools(&schema, strict)), ..request() };
+        let error = templates(TAGGED).apply(&ask(true)).unwrap_err().to_string();
+        assert!(error.contains("`note`") && error.contains(words), "{error}");
+        let grammar = templates(TAGGED).apply(&ask(false)).unwrap().grammar.unwrap();
+        if schema["properties"]["x"].is_object() {
+            takes(&grammar, &tagged_call(&[("x", "anything")]));
+        }
+    }
 }

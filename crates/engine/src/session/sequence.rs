@@ -100,11 +100,14 @@ pub(crate) struct Advance {
 impl Sequence {
     /// Begins. `stats` are the counters of streaming now.
     pub fn new(setup: Setup, stats: StreamStats) -> Self {
-        let Setup { prompt, mut options, sampler, hash_logits, forced, every_token } = setup;
+        let Setup { prompt, mut options, mut sampler, hash_logits, forced, every_token } = setup;
         let MediaPrompt { tokens: prompt, media } = prompt;
         if !media.is_empty() {
             // A medium cannot be left out in part, nor moved: the answer ends where the context is full.
             options.shift = None;
+        }
+        if forced.is_none() {
+            sampler.prepare();
         }
         let now = Instant::now();
         Self {
@@ -236,6 +239,9 @@ impl Sequence {
         }
         self.outcome.speculation.count(rows.count().saturating_sub(1), advanced.accepted);
         self.note_times(self.outcome.tokens.len() - generated);
+        if self.forced.is_none() && advanced.rows.last().is_some_and(|advance| advance.finish.is_none()) {
+            self.sampler.prepare();
+        }
         Ok(advanced)
     }
 

@@ -18,6 +18,7 @@ mod raw;
 mod request;
 mod schema;
 mod shim;
+mod tagged;
 mod templates;
 mod translatable;
 mod trial;

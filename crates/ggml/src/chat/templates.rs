@@ -5,6 +5,7 @@ use super::prompt::{ChatParserState, ChatPrompt, Thinking};
 use super::raw::{Applied, RENDERING, RawTemplates};
 use super::schema::check_grammar;
 use super::shim;
+use super::tagged::Tagged;
 use super::translatable::{may_translate, may_translate_format};
 use super::{ChatError, ChatRequest, ToolChoice};
 use crate::deep_stack::on_deep_stack;
@@ -153,7 +154,12 @@ impl ChatTemplates {
     ) -> Result<ChatPrompt, ChatError> {
         let mut prompt = match self.prompt(&replaced.request, messages) {
             Ok(prompt) if replaced.are_in(prompt.grammar.as_ref()) => prompt,
-            // Arguments are no JSON in this template, or nothing has a grammar.
+            // Arguments are not one JSON value in this template, or nothing has a grammar.
+            Ok(prompt)
+                if prompt.grammar.is_some() && request.json_schema.is_none() && may_translate(request) =>
+            {
+                return self.prompt_with_tags(request, messages);
+            }
             _ => return self.prompt_of_llama(request, messages),
         };
         if let Some(grammar) = &mut prompt.grammar {
@@ -174,6 +180,20 @@ impl ChatTemplates {
             }
         }
         Ok(prompt)
+    }
+
+    /// A prompt for a template that writes a tag for each argument, if this one does.
+    fn prompt_with_tags(&self, request: &ChatRequest, messages: &str) -> Result<ChatPrompt, ChatError> {
+        let tagged = Tagged::of(request, &self.model.vocab())?;
+        let of_llama = self.prompt_of_llama(request, messages)?;
+        match self.prompt(&tagged.request, messages).map(|prompt| prompt.grammar) {
+            Ok(Some(mut grammar)) if tagged.is_in(&grammar) => {
+                tagged.check_strict()?;
+                tagged.fill_in(&mut grammar);
+                Ok(ChatPrompt { grammar: Some(grammar), ..of_llama })
+            }
+            _ => Ok(of_llama),
+        }
     }
 
     /// A prompt whose grammar is llama.cpp's alone. What it cannot translate of tools is not enforced.

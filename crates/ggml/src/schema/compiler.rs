@@ -30,6 +30,8 @@ const WHITE_SPACE: &str = r"( |\n{1,2}[ \t]{0,40})";
 pub(crate) struct SchemaCompiler {
     factory: ParserFactory,
     placeholder_tokens: PlaceholderTokens,
+    /// Tokens that end an answer.
+    ends: Vec<Token>,
     /// By their text.
     compiled: Mutex<HashMap<String, Result<Matcher, SchemaError>>>,
 }
@@ -44,7 +46,8 @@ impl SchemaCompiler {
         let words: Vec<Vec<u8>> = (0..count).map(|token| word(vocab, token)).collect();
         let end = vocab.eos().unwrap_or(0).cast_unsigned();
         let info = TokRxInfo::new(count.cast_unsigned(), end);
-        Self::of_tokens(Arc::new(ApproximateTokEnv::new(TokTrie::from(&info, &words))))
+        let new = Self::of_tokens(Arc::new(ApproximateTokEnv::new(TokTrie::from(&info, &words))))?;
+        Ok(Self { ends: (0..count).filter(|token| vocab.is_end(*token)).collect(), ..new })
     }
 
     /// For these tokens.
@@ -65,12 +68,17 @@ impl SchemaCompiler {
         factory.quiet();
         *factory.limits_mut() =
             ParserLimits { verbose_errors: false, max_lexer_states: MOST_STATES, ..ParserLimits::default() };
-        Ok(Self { factory, placeholder_tokens, compiled: Mutex::default() })
+        Ok(Self { factory, placeholder_tokens, ends: Vec::new(), compiled: Mutex::default() })
     }
 
     /// The texts that stand for schemas in grammars.
     pub fn placeholder_tokens(&self) -> &PlaceholderTokens {
         &self.placeholder_tokens
+    }
+
+    /// Tokens that end an answer.
+    pub fn ends(&self) -> &[Token] {
+        &self.ends
     }
 
     /// Tokens that make these bytes, not always those that a tokenizer makes.

@@ -21,6 +21,8 @@ mod disjoint;
 mod error;
 mod faults;
 mod keywords;
+#[cfg(test)]
+mod mask_tests;
 mod matcher;
 mod negations;
 mod of_model;
