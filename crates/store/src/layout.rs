@@ -14,9 +14,9 @@ use super::name::ModelName;
 use super::unusable::Unusable;
 
 /// No manifest is as long as this.
-const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+pub(super) const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// Nor a template, a system prompt, a licence, or a list of parameters.
-const MAX_TEXT_BYTES: u64 = 16 << 20;
+pub(super) const MAX_TEXT_BYTES: u64 = 16 << 20;
 /// What manifests say they are.
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// The kind of the config blob.

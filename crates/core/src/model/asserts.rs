@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use super::layers::ArchKeys;
-use super::{ModelError, ModelTensor, TensorRole};
+use super::{ModelError, ModelTensor, TensorRole, rwkv};
 use crate::gguf::{GgmlType, Metadata, Value};
 
 /// Most routed experts (`LLAMA_MAX_EXPERTS`).
@@ -193,6 +193,13 @@ pub(super) fn check_vocabulary(metadata: &Metadata) -> Result<(), ModelError> {
         return Err(ModelError::NoVocabulary);
     }
     let Some(tokens) = metadata.str_array("tokenizer.ggml.tokens")? else { return Ok(()) };
+    if metadata.get(MODEL) == Some(&Value::String("rwkv".to_owned())) && !rwkv::ends(tokens) {
+        return Err(unusable(
+            MODEL.to_owned(),
+            "rwkv",
+            "the vocabulary lacks bytes, and texts would be cut without end",
+        ));
+    }
     let mut seen = HashSet::with_capacity(tokens.len());
     for (at, token) in tokens.iter().enumerate() {
         if token.len() > MAX_TOKEN_BYTES {

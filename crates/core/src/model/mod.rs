@@ -10,7 +10,7 @@
 //! * `kv`: the one formula for the size of the KV cache
 //! * `tensor`: one tensor of it
 //! * `tables`: which embeddings are read by the row
-//! * `asserts`: what llama.cpp would assert on
+//! * `asserts`: what llama.cpp would assert on; `rwkv`: vocabularies that it would never come to an end with
 //! * `shape`: the model as a whole
 
 mod asserts;
@@ -19,6 +19,7 @@ mod experts;
 mod kv;
 mod layers;
 mod roles;
+mod rwkv;
 mod shape;
 mod tables;
 mod tensor;

@@ -10,6 +10,9 @@ use crate::models::backend::ChatInput;
 
 /// Most bytes of all texts of a request: more than any context holds.
 pub(super) const MOST_BYTES: usize = 16 << 20;
+/// Most messages of a conversation. Templates take a tenth of a millisecond for each, and are rendered again
+/// for each beginning that is left out of a prompt that does not fit.
+const MOST_MESSAGES: usize = 10_000;
 /// Most characters of one kind in a row, within the stack that a runner has for text.
 const MOST_RUN: usize = 100_000;
 
@@ -66,6 +69,11 @@ pub fn check_text(text: &str) -> Result<(), Failure> {
 /// # Errors
 /// As [`check`].
 pub(super) fn check_chat(chat: &ChatInput) -> Result<(), Failure> {
+    let messages = chat.messages.len();
+    if messages > MOST_MESSAGES {
+        let message = format!("the conversation has {messages} messages, and may have {MOST_MESSAGES}");
+        return Err(Failure::bad_request(message));
+    }
     fn collect<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
         match value {
             Value::String(text) => texts.push(text),
@@ -96,6 +104,17 @@ fn longest_run(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A quarter of a million took longer than the deadline, and ended the model for everybody.
+    #[test]
+    fn conversations_of_very_many_messages_are_refused() {
+        let of = |count: usize| {
+            let messages = vec![serde_json::json!({"role": "user", "content": "x"}); count];
+            check_chat(&ChatInput { messages, ..ChatInput::default() })
+        };
+        assert!(of(MOST_MESSAGES).is_ok());
+        assert!(of(MOST_MESSAGES + 1).unwrap_err().message.contains("may have 10000"));
+    }
 
     #[test]
     fn long_runs_and_long_texts_are_refused_before_they_are_read() {

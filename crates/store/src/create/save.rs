@@ -12,14 +12,26 @@ use super::progress::{Progress, Watch};
 use crate::StoreError;
 use crate::blobs::{Stored, link_blob, store_bytes};
 use crate::digest::Digest;
-use crate::layout::{CONFIG_TYPE, Config, LAYER_PREFIX, Layer, Layout, MANIFEST_TYPE, Manifest};
+use crate::layout::{
+    CONFIG_TYPE, Config, LAYER_PREFIX, Layer, Layout, MANIFEST_TYPE, MAX_MANIFEST_BYTES, MAX_TEXT_BYTES,
+    Manifest,
+};
 use crate::lock::StoreLock;
 use crate::name::ModelName;
 use crate::naming::write_manifest;
 
+/// What would be written and never read again.
+fn too_long(what: &str, most: u64) -> StoreError {
+    StoreError::BadRequest(format!("the {what} of a model may have {} MiB at most", most >> 20))
+}
+
 impl Parts {
     /// Brings everything into the layout.
     pub fn save(&self, layout: &Layout, name: &ModelName, watch: Watch<'_>) -> Result<(), StoreError> {
+        let texts = self.settings.layers();
+        if let Some((kind, _)) = texts.iter().find(|(_, text)| text.len() as u64 > MAX_TEXT_BYTES) {
+            return Err(too_long(kind, MAX_TEXT_BYTES));
+        }
         // Reading weights may take minutes, in which others may change the store.
         let digests =
             self.weights.iter().map(|weights| digest_of(weights, watch)).collect::<Result<Vec<_>, _>>()?;
@@ -28,7 +40,7 @@ impl Parts {
         for (weights, digest) in self.weights.iter().zip(digests) {
             layers.push(self.weights_layer(layout, weights, &digest, watch)?);
         }
-        for (kind, text) in self.settings.layers() {
+        for (kind, text) in texts {
             layers.push(add_layer(layout, &format!("{LAYER_PREFIX}{kind}"), text.as_bytes(), watch)?);
         }
         let config = json!(self.config()).to_string();
@@ -37,6 +49,9 @@ impl Parts {
         let manifest = Manifest { schema_version: 2, media_type: MANIFEST_TYPE.to_owned(), config, layers };
         let text =
             serde_json::to_vec(&manifest).map_err(|error| StoreError::BadRequest(error.to_string()))?;
+        if text.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(too_long("list of layers", MAX_MANIFEST_BYTES));
+        }
         write_manifest(layout, &lock, name, &text)
     }
 

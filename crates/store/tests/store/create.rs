@@ -38,6 +38,27 @@ fn a_model_from_another_takes_over_what_is_not_said() {
     assert_eq!(statuses[statuses.len() - 2..], ["writing manifest", "success"]);
 }
 
+/// A model with more was made, and could never be used.
+#[test]
+fn texts_that_nobody_reads_again_are_refused() {
+    let machine = Machine::new();
+    let digest = machine.upload(&gguf(&[]));
+    let long = "x".repeat((16 << 20) + 1);
+    for (field, kind, value) in [
+        ("system", "system", json!(long)),
+        ("template", "template", json!(format!("{{{{ .Prompt }}}}{long}"))),
+        ("license", "license", json!([long])),
+        ("messages", "messages", json!([{"role": "user", "content": long}])),
+    ] {
+        let mut body = json!({"name": "new", "files": {"model.gguf": digest}});
+        body[field] = value;
+        let refused = create(&machine, body).unwrap_err();
+        assert!(matches!(refused, StoreError::BadRequest(_)), "{field}: {refused}");
+        assert!(refused.to_string().contains(&format!("the {kind} of a model may have 16 MiB")), "{refused}");
+        assert!(machine.store().resolve("new").is_err());
+    }
+}
+
 #[test]
 fn a_model_from_a_blob_with_everything() {
     let machine = Machine::new();

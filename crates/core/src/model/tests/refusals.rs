@@ -128,6 +128,19 @@ fn a_quantisation_that_has_no_number() {
     assert!([0, 38, 1024 + 7].into_iter().all(|number| of(number).is_none()));
 }
 
+/// A text was cut for ever.
+#[test]
+fn an_rwkv_vocabulary_without_single_bytes() {
+    let of = |tokens: &[&str]| {
+        let mut builder = model("llama", 256);
+        builder.set("tokenizer.ggml.model", "rwkv");
+        builder.set("tokenizer.ggml.tokens", tokens.iter().map(ToString::to_string).collect::<Vec<_>>());
+        ModelShape::from_gguf(&gguf(&builder)).err()
+    };
+    assert!(of(&["a", "ab"]).is_none());
+    assert!(matches!(of(&["ab"]), Some(ModelError::Unusable { .. })));
+}
+
 #[test]
 fn vocabularies_that_llama_cpp_would_not_survive() {
     let of = |tokens: &[&str]| {

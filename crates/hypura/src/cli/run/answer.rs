@@ -93,14 +93,18 @@ impl Answerer {
                 let media: Vec<MediaFile> = all.iter().flat_map(|message| message.media.clone()).collect();
                 let rendered = self.rendered(&serde_json::to_string(&json)?, settings)?;
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-                let tokens = self.session.tokenize_with_media(&rendered, &media)?;
+                let session = &self.session;
+                let cut = || session.tokenize_with_media(&rendered, &media);
+                let tokens = self.border.tokenizing(!media.is_empty(), cut)?;
                 let thoughts = Thoughts::after(&rendered.text, rendered.supports_thinking);
                 (tokens, rendered.stops, thoughts)
             }
             Prompt::Raw(text, media) => {
                 let (text, media) = tagged(text, media);
                 let media: Vec<&[u8]> = media.iter().map(|file| file.as_slice()).collect();
-                let tokens = self.session.tokenize_text_with_media(&text, &media)?;
+                let session = &self.session;
+                let cut = || session.tokenize_text_with_media(&text, &media);
+                let tokens = self.border.tokenizing(!media.is_empty(), cut)?;
                 (tokens, Vec::new(), Thoughts::after("", false))
             }
         })

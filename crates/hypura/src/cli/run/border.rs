@@ -72,6 +72,12 @@ impl Border {
         self.within("its chat template did not end", self.limits.template, render)
     }
 
+    /// Cuts a text into tokens within a deadline, longer where media are decoded for it.
+    pub fn tokenizing<T>(&self, has_media: bool, cut: impl FnOnce() -> T) -> T {
+        let limit = if has_media { self.limits.media } else { self.limits.text };
+        self.within("the prompt was not cut into tokens", limit, cut)
+    }
+
     fn within<T>(&self, what: &'static str, limit: Duration, work: impl FnOnce() -> T) -> T {
         *self.work() = Some(Work { what, begun: Instant::now(), limit });
         let done = work();
