@@ -149,11 +149,10 @@ impl Dims {
     /// The same with so many rows for each head of a table of n-grams, where there is one.
     pub fn with_table_rows(&self, rows: Option<u64>) -> Self {
         let mut dims = self.clone();
-        match (&mut dims.form, rows) {
-            (Form::Hybrid(Hybrid { ngrams, .. }) | Form::Engram(Engram { ngrams, .. }), Some(rows)) => {
-                (ngrams.head_rows, ngrams.is_cut) = (rows, false);
-            }
-            _ => {}
+        if let (Form::Hybrid(Hybrid { ngrams, .. }) | Form::Engram(Engram { ngrams, .. }), Some(rows)) =
+            (&mut dims.form, rows)
+        {
+            (ngrams.head_rows, ngrams.is_cut) = (rows, false);
         }
         dims
     }

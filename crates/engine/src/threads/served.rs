@@ -111,6 +111,6 @@ mod tests {
     }
 
     fn thread_count() -> usize {
-        std::thread::available_parallelism().unwrap().get()
+        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     }
 }

@@ -84,7 +84,7 @@ fn is_delegated(folder: &Path) -> bool {
     // Root may write everywhere, also where the service manager arranges things.
     let owned = || {
         let writable =
-            rustix::fs::access(&folder.join("cgroup.subtree_control"), rustix::fs::Access::WRITE_OK);
+            rustix::fs::access(folder.join("cgroup.subtree_control"), rustix::fs::Access::WRITE_OK);
         !rustix::process::geteuid().is_root() && writable.is_ok()
     };
     controllers.split_whitespace().any(|controller| controller == "memory") && (marked || owned())

@@ -61,7 +61,7 @@ fn limits_of_others_stay() {
     let set = move |other| {
         restricted(Sockets::None, move || {
             let of = if other { getppid() } else { None };
-            prlimit(of, Resource::Core, none.clone()).map(drop).map_err(|error| error.raw_os_error())
+            prlimit(of, Resource::Core, none).map(drop).map_err(|error| error.raw_os_error())
         })
     };
     assert_eq!(set(true), Err(libc::EPERM));
