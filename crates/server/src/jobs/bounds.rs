@@ -105,7 +105,7 @@ fn longest_run(text: &str) -> usize {
 mod tests {
     use super::*;
 
-    /// A quarter of a million took longer than the deadline, and ended the model for everybody.
+    /// At about 0.1 ms each a quarter of a million would take longer than the deadline that ends the model.
     #[test]
     fn conversations_of_very_many_messages_are_refused() {
         let of = |count: usize| {
