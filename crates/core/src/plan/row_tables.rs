@@ -26,16 +26,13 @@ const LEAST_GAIN_BYTES: u64 = 32 << 20;
 #[must_use]
 pub fn pages_of_row(offset: u64, row_bytes: u64) -> f64 {
     let page = PAGE as u64;
-    // Rows begin at all multiples of this, counted from where the first does, and no other bytes of a page.
-    let step = gcd(row_bytes, page).max(1);
+    // Rows begin at all multiples of this, counted from where the first does, and no other bytes of a page: a
+    // page is a power of two, so this is the greatest common divisor of the two.
+    let step = 1 << row_bytes.trailing_zeros().min(page.trailing_zeros());
     let first = offset % step;
     let pages = |begin: u64| begin.saturating_add(row_bytes).div_ceil(page);
     let places = page / step;
     (0..places).map(|at| pages(first + at * step) as f64).sum::<f64>() / places as f64
-}
-
-const fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Tables that may stream.

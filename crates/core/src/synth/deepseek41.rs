@@ -6,7 +6,7 @@
 
 use super::dims::{Dims, Engram};
 use super::keys::Keys;
-use super::list::{Init, List};
+use super::list::List;
 use super::ngrams;
 use super::quant::TensorClass;
 
@@ -43,10 +43,7 @@ impl Tensors<'_, '_> {
     fn all(&mut self, layers: u32) {
         let Dims { embedding, vocab, .. } = *self.list.dims;
         self.list.embeddings();
-        let rows = self.engram.ngrams.cut(layers, self.list.dims.layers).rows();
-        let table = &[self.engram.ngrams.head_len, rows];
-        let init = Init::Weight { std: 1.0 };
-        self.list.push("per_layer_token_embd.weight", table, TensorClass::Embedding, init);
+        ngrams::list(self.list, self.engram.ngrams, layers);
         for layer in 0..layers {
             self.list.layer = layer;
             self.streams("attn");
@@ -65,19 +62,14 @@ impl Tensors<'_, '_> {
         self.list.projection(embedding, vocab);
     }
 
-    fn plain(&mut self, part: &str, shape: &[u64], mean: f32, spread: f32) {
-        let name = self.list.name(part);
-        self.list.push(name, shape, TensorClass::Plain, Init::Around { mean, spread });
-    }
-
     /// What makes one input of several streams and gives them the output.
     fn streams(&mut self, of: &str) {
         let wide = self.engram.streams * self.list.dims.embedding;
         let mixes = (2 + self.engram.streams) * self.engram.streams;
         let spread = (3.0 / wide as f32).sqrt();
-        self.plain(&format!("hc_{of}_fn.weight"), &[wide, mixes], 0.0, spread);
-        self.plain(&format!("hc_{of}_base.weight"), &[mixes], 0.0, 0.5);
-        self.plain(&format!("hc_{of}_scale.weight"), &[3], 0.5, 0.1);
+        self.list.around(&format!("hc_{of}_fn.weight"), &[wide, mixes], 0.0, spread);
+        self.list.around(&format!("hc_{of}_base.weight"), &[mixes], 0.0, 0.5);
+        self.list.around(&format!("hc_{of}_scale.weight"), &[3], 0.5, 0.1);
     }
 
     fn attention(&mut self) {
@@ -85,7 +77,7 @@ impl Tensors<'_, '_> {
         let Engram { query_rank, output_groups, output_rank, indexer_heads, indexer_len, .. } = self.engram;
         let class = TensorClass::Attention;
         self.list.norm("attn_norm", embedding);
-        self.plain("attn_sinks.weight", &[heads], 0.0, 1.0);
+        self.list.around("attn_sinks.weight", &[heads], 0.0, 1.0);
         self.list.matrix("attn_q_a", &[embedding, query_rank], class);
         self.list.norm("attn_q_a_norm", query_rank);
         self.list.matrix("attn_q_b", &[query_rank, heads * head_len], class);
@@ -114,7 +106,7 @@ impl Tensors<'_, '_> {
         let embedding = self.list.dims.embedding;
         let read = self.engram.ngrams.heads() * self.engram.ngrams.head_len;
         self.list.matrix("engram_kv", &[read, embedding * (self.engram.streams + 1)], TensorClass::Ffn);
-        self.plain("engram_gate.weight", &[embedding, self.engram.streams], 1.0, 0.2);
+        self.list.around("engram_gate.weight", &[embedding, self.engram.streams], 1.0, 0.2);
     }
 }
 

@@ -66,7 +66,16 @@ impl List<'_> {
     }
 
     pub fn norm_named(&mut self, name: impl Into<String>, len: u64) {
-        self.push(name, &[len], TensorClass::Plain, Init::Around { mean: 1.0, spread: 0.2 });
+        self.around_named(name, &[len], 1.0, 0.2);
+    }
+
+    pub fn around_named(&mut self, name: impl Into<String>, shape: &[u64], mean: f32, spread: f32) {
+        self.push(name, shape, TensorClass::Plain, Init::Around { mean, spread });
+    }
+
+    /// Floats of a layer that are drawn around a number.
+    pub fn around(&mut self, part: &str, shape: &[u64], mean: f32, spread: f32) {
+        self.around_named(self.name(part), shape, mean, spread);
     }
 
     pub fn norm(&mut self, part: &str, len: u64) {
@@ -75,8 +84,7 @@ impl List<'_> {
     }
 
     pub fn bias(&mut self, part: &str, shape: &[u64], spread: f32) {
-        let name = self.name(&format!("{part}.bias"));
-        self.push(name, shape, TensorClass::Plain, Init::Around { mean: 0.0, spread });
+        self.around(&format!("{part}.bias"), shape, 0.0, spread);
     }
 
     /// A matrix (or stack of matrices) that takes `shape[0]` inputs.

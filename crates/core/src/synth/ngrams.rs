@@ -4,6 +4,8 @@
 use super::content::largest_prime;
 use super::dims::NGram;
 use super::keys::Keys;
+use super::list::{Init, List};
+use super::quant::TensorClass;
 
 /// Rows of a table are a multiple of this.
 const PADDING: u64 = 64;
@@ -40,6 +42,12 @@ impl NGram {
     pub fn rows(&self) -> u64 {
         self.sizes().iter().sum::<u64>().next_multiple_of(PADDING)
     }
+}
+
+/// The table itself, of a model of `layers` layers.
+pub(super) fn list(list: &mut List<'_>, table: NGram, layers: u32) {
+    let shape = &[table.head_len, table.cut(layers, list.dims.layers).rows()];
+    list.push("per_layer_token_embd.weight", shape, TensorClass::Embedding, Init::Weight { std: 1.0 });
 }
 
 /// Keys of the table, which `layers` read.

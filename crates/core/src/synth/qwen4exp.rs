@@ -35,10 +35,7 @@ impl Tensors<'_, '_> {
     fn all(&mut self, layers: u32) {
         let Dims { embedding, vocab, .. } = *self.list.dims;
         self.list.embeddings();
-        let rows = self.hybrid.ngrams.cut(layers, self.list.dims.layers).rows();
-        let table = &[self.hybrid.ngrams.head_len, rows];
-        let init = Init::Weight { std: 1.0 };
-        self.list.push("per_layer_token_embd.weight", table, TensorClass::Embedding, init);
+        ngrams::list(self.list, self.hybrid.ngrams, layers);
         for layer in 0..layers {
             self.list.layer = layer;
             self.layer();
@@ -74,8 +71,7 @@ impl Tensors<'_, '_> {
     }
 
     fn norm_of_streams(&mut self, name: impl Into<String>, streams: u64) {
-        let init = Init::Around { mean: 1.0, spread: 0.2 };
-        self.list.push(name, &[self.list.dims.embedding, streams], TensorClass::Plain, init);
+        self.list.around_named(name, &[self.list.dims.embedding, streams], 1.0, 0.2);
     }
 
     /// What makes one input of several streams, and says how much of the output each gets.
@@ -117,14 +113,9 @@ impl Tensors<'_, '_> {
         let class = TensorClass::Attention;
         self.list.matrix("attn_qkv", &[embedding, 2 * keys + values], class);
         self.list.matrix("attn_gate", &[embedding, values], class);
-        let around = |mean, spread| Init::Around { mean, spread };
-        let plain = |list: &mut List<'_>, part: &str, shape: &[u64], init: Init| {
-            let name = list.name(part);
-            list.push(name, shape, TensorClass::Plain, init);
-        };
-        plain(self.list, "ssm_conv1d.weight", &[CONV_KERNEL, 2 * keys + values], around(0.0, 0.5));
-        plain(self.list, "ssm_dt.bias", &[self.hybrid.value_heads], around(0.0, 0.5));
-        plain(self.list, "ssm_a", &[self.hybrid.value_heads], around(-0.5, 0.4));
+        self.list.around("ssm_conv1d.weight", &[CONV_KERNEL, 2 * keys + values], 0.0, 0.5);
+        self.list.around("ssm_dt.bias", &[self.hybrid.value_heads], 0.0, 0.5);
+        self.list.around("ssm_a", &[self.hybrid.value_heads], -0.5, 0.4);
         self.list.matrix("ssm_beta", &[embedding, self.hybrid.value_heads], class);
         self.list.matrix("ssm_alpha", &[embedding, self.hybrid.value_heads], class);
         self.list.norm("ssm_norm", self.hybrid.state_len);
@@ -140,21 +131,13 @@ impl Tensors<'_, '_> {
             let name = self.list.name(&format!("{norm}.weight"));
             self.norm_of_streams(name, self.hybrid.streams);
         }
-        let name = self.list.name("ple_conv1d.weight");
-        let init = Init::Around { mean: 0.0, spread: 0.5 };
-        self.list.push(name, &[CONV_KERNEL, wide], TensorClass::Plain, init);
+        self.list.around("ple_conv1d.weight", &[CONV_KERNEL, wide], 0.0, 0.5);
     }
 
     fn experts(&mut self, experts: Experts) {
         self.list.experts(experts);
-        let gate = self.list.name("ffn_gate_inp_shexp.weight");
-        let spread = 1.0 / (self.list.dims.embedding as f32).sqrt();
-        self.list.push(
-            gate,
-            &[self.list.dims.embedding],
-            TensorClass::Plain,
-            Init::Around { mean: 0.0, spread },
-        );
+        let embedding = self.list.dims.embedding;
+        self.list.around("ffn_gate_inp_shexp.weight", &[embedding], 0.0, 1.0 / (embedding as f32).sqrt());
     }
 }
 

@@ -1,9 +1,8 @@
 //! The models that can be synthesised: names and dimensions.
 //!
-//! The `tiny-*` shapes have the same
-//! architecture and the same structural features (leading dense layers, shared experts, sinks, biases, head
-//! sizes that do not follow from the embedding) at a few megabytes; their matrices are multiples of 256 wide
-//! so that K-quants work, except where the real model's are not.
+//! The `tiny-*` shapes have the same architecture and the same structural features (leading dense layers,
+//! shared experts, sinks, biases, head sizes that do not follow from the embedding) at a few megabytes; their
+//! matrices are multiples of 256 wide so that K-quants work, except where the real model's are not.
 
 use super::dims::Dims;
 use super::{real, tiny};

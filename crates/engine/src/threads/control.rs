@@ -1,12 +1,12 @@
 //! Sets the threads of a context before each step, and learns from it.
 
-use hypura_core::threads::{ThreadPolicy, Window};
+use hypura_core::threads::ThreadPolicy;
 use hypura_ggml::Context;
 use hypura_storage::threads::{CoreTimes, with_thread_name};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::meter::{Measured, Meter};
+use super::meter::Meter;
 use super::thread_use::ThreadUse;
 
 /// Chooses the threads of one context.
@@ -69,9 +69,8 @@ impl ThreadControl {
         let Some((meter, policy)) = &mut self.adaptive else { return };
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         let Some(measured) = meter.end_step(tokens, compute, usage.last < usage.most) else { return };
-        let Measured { end, length, waited, idle_cores, work } = measured;
-        usage.waited = usage.waited.map(|sum| sum + waited);
-        policy.observe(&Window { end, length, waited, idle_cores, work: &work });
+        usage.waited = usage.waited.map(|sum| sum + measured.waited);
+        policy.observe(&measured.window());
     }
 
     /// A step failed or was stopped.

@@ -1,7 +1,7 @@
 //! What threads and cores did while steps were computed: one window after the other, each with one number of
 //! threads for each kind of step.
 
-use hypura_core::threads::Work;
+use hypura_core::threads::{Window, Work};
 use hypura_storage::threads::{WatchedThreads, idle_time};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -22,6 +22,14 @@ pub(super) struct Measured {
     pub waited: Duration,
     pub idle_cores: Option<f64>,
     pub work: Vec<Work>,
+}
+
+impl Measured {
+    /// What a policy learns from.
+    pub fn window(&self) -> Window<'_> {
+        let Self { end, length, waited, idle_cores, ref work } = *self;
+        Window { end, length, waited, idle_cores, work }
+    }
 }
 
 /// A window that has begun.

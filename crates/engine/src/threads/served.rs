@@ -4,12 +4,12 @@
 //! Each graph is a part of a step that goes on elsewhere, so idle cores say nothing: they are idle most of
 //! the time. More threads are tried now and then instead.
 
-use hypura_core::threads::{ThreadPolicy, Window};
+use hypura_core::threads::ThreadPolicy;
 use hypura_ggml_rpc::ChooseThreads;
 use hypura_storage::threads::CoreTimes;
 use std::time::Duration;
 
-use super::meter::{Measured, Meter};
+use super::meter::Meter;
 
 /// Chooses the threads of each graph.
 pub(crate) struct ServedThreads {
@@ -55,9 +55,9 @@ impl ChooseThreads for ServedThreads {
             meter.find_threads();
             return;
         }
-        let Some(measured) = meter.end_step(tokens, took, false) else { return };
-        let Measured { end, length, waited, idle_cores, work } = measured;
-        policy.observe(&Window { end, length, waited, idle_cores, work: &work });
+        if let Some(measured) = meter.end_step(tokens, took, false) {
+            policy.observe(&measured.window());
+        }
     }
 }
 
